@@ -1,0 +1,109 @@
+"""What a caller may ask: one value per changing operation of the API, decoded and checked for form, not yet for state.
+
+``wire`` decodes a request into one of these, ``control`` decides it over a snapshot.
+"""
+
+from dataclasses import dataclass
+
+from ringfence.policy.model import Interface
+from ringfence.policy.values import Cidr, Direction, GroupId, Icmp, InstanceId, Protocol, RuleId, Visibility
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReference:
+    """A peer group as a rule names it: a private one by id, a public one by name."""
+
+    id: GroupId | None
+    name: str | None
+    visibility: Visibility = Visibility.PRIVATE
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDraft:
+    """A rule before it has an id; exactly one of network and group is the peer (checked when decoded)."""
+
+    direction: Direction
+    protocol: Protocol
+    peer: Cidr | GroupReference
+    start_port: int | None = None
+    end_port: int | None = None
+    icmp: Icmp | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateGroup:
+    name: str
+    description: str | None = None
+    visibility: Visibility = Visibility.PRIVATE
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteGroup:
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    group: GroupId
+    rule: RuleDraft
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRule:
+    group: GroupId
+    rule: RuleId
+
+
+@dataclass(frozen=True, slots=True)
+class AddSource:
+    group: GroupId
+    source: Cidr
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSource:
+    group: GroupId
+    source: Cidr
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    group: GroupId
+    instance: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    group: GroupId
+    instance: InstanceId
+
+
+GroupCommand = CreateGroup | DeleteGroup | AddRule | DeleteRule | AddSource | RemoveSource | Attach | Detach
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceClaim:
+    """One instance as a host's inventory, or an operator, declares it; ``id`` None lets the server choose one."""
+
+    name: str
+    id: InstanceId | None
+    interfaces: tuple[Interface, ...]
+    realm: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimInstances:
+    """The whole inventory of the calling host: instances it had and no longer names lose their interfaces and host."""
+
+    instances: tuple[InstanceClaim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddInstance:
+    """An instance that an operator declares without a host, e.g. to develop against the API alone."""
+
+    instance: InstanceClaim
+
+
+Command = GroupCommand | ClaimInstances | AddInstance

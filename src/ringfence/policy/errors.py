@@ -1,0 +1,62 @@
+"""The errors of every room, in three families by who can mend them.
+
+The caller mends a ``CallerError`` (another request), time or another change mends a ``StateError``, and the operator of a
+host mends an ``OperatorError``. ``api/answers.py`` holds the one table that maps them to HTTP answers.
+"""
+
+
+class RingfenceError(Exception):
+    """Base of every error that ringfence raises on purpose; ``str(error)`` is a sentence for the person who reads it."""
+
+
+class CallerError(RingfenceError):
+    """The request itself is at fault; sending it again unchanged fails again.
+
+    ``field`` is the path of the offending part, e.g. ``$.icmp.type``, or None when the whole request is meant.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message if field is None else f"{field}: {message}")
+        self.field = field
+
+
+class Invalid(CallerError):
+    """A value is of the wrong type, out of range or against the rules of the API."""
+
+
+class NotFound(CallerError):
+    """The thing that the request names does not exist, or not for this caller."""
+
+
+class NotOffered(CallerError):
+    """A part of the Exoscale API, or a setting, that this server does not offer."""
+
+
+class Denied(CallerError):
+    """The request is not signed, not signed rightly, or not allowed to this key or host."""
+
+
+class TooLarge(CallerError):
+    """The request's body is larger than the limit."""
+
+
+class StateError(RingfenceError):
+    """The request is well formed but the present state refuses it; another state may accept it."""
+
+
+class Conflict(StateError):
+    """What is asked contradicts what is there, e.g. a taken name; the text names the dependents."""
+
+
+class Busy(StateError):
+    """Nothing was applied and the same request may succeed later."""
+
+
+class OperatorError(RingfenceError):
+    """A host, a file or the kernel refused; ``step`` says at what, the text carries the refusal's own words."""
+
+    def __init__(self, step: str, reason: str, *, host: str | None = None) -> None:
+        super().__init__(f"{step}: {reason}" if host is None else f"{host}: {step}: {reason}")
+        self.step = step
+        self.reason = reason
+        self.host = host

@@ -1,0 +1,177 @@
+"""What a decided change says has become true: the unit that the store writes and that turns one snapshot into the next.
+
+``apply_facts`` is the only way from a snapshot to another, so that memory and disk cannot disagree about a change.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import assert_never
+
+from ringfence.policy.model import Group, Host, Instance, Interface, Organisation, Rule, Snapshot
+from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, Revision, RuleId
+
+
+@dataclass(frozen=True, slots=True)
+class OrganisationCreated:
+    organisation: Organisation
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCreated:
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDeleted:
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class RuleAdded:
+    group: GroupId
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDeleted:
+    group: GroupId
+    rule: RuleId
+
+
+@dataclass(frozen=True, slots=True)
+class SourceAdded:
+    group: GroupId
+    source: Cidr
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRemoved:
+    """The source as it is kept (its first spelling), so that it can be found again."""
+
+    group: GroupId
+    source: Cidr
+
+
+@dataclass(frozen=True, slots=True)
+class GroupWorn:
+    instance: InstanceId
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTakenOff:
+    instance: InstanceId
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceCreated:
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePlaced:
+    """A known instance is now on this host (or on none) with these interfaces."""
+
+    instance: InstanceId
+    name: str
+    host: HostName | None
+    interfaces: tuple[Interface, ...]
+    realm: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostAdded:
+    host: Host
+
+
+@dataclass(frozen=True, slots=True)
+class HostRemoved:
+    host: HostName
+
+
+Fact = (
+    OrganisationCreated
+    | GroupCreated
+    | GroupDeleted
+    | RuleAdded
+    | RuleDeleted
+    | SourceAdded
+    | SourceRemoved
+    | GroupWorn
+    | GroupTakenOff
+    | InstanceCreated
+    | InstancePlaced
+    | HostAdded
+    | HostRemoved
+)
+
+
+def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision) -> Snapshot:
+    """The snapshot in which ``facts`` hold, at ``revision``; the given one is untouched. O(groups + instances + hosts)."""
+    organisations = dict(snapshot.organisations)
+    groups = dict(snapshot.groups)
+    instances = dict(snapshot.instances)
+    hosts = dict(snapshot.hosts)
+    for fact in facts:
+        match fact:
+            case OrganisationCreated(organisation):
+                organisations[organisation.id] = organisation
+            case HostAdded(host):
+                hosts[host.name] = host
+            case HostRemoved(name):
+                del hosts[name]
+            case InstanceCreated() | InstancePlaced() | GroupWorn() | GroupTakenOff():
+                _change_instance(instances, fact)
+            case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
+                _change_group(groups, fact)
+            case _:
+                assert_never(fact)
+    return Snapshot(
+        revision=revision,
+        organisations=MappingProxyType(organisations),
+        groups=MappingProxyType(groups),
+        instances=MappingProxyType(instances),
+        hosts=MappingProxyType(hosts),
+    )
+
+
+def _change_instance(
+    instances: dict[InstanceId, Instance], fact: InstanceCreated | InstancePlaced | GroupWorn | GroupTakenOff
+) -> None:
+    match fact:
+        case InstanceCreated(instance):
+            instances[instance.id] = instance
+        case InstancePlaced(instance=id_):
+            instances[id_] = replace(
+                instances[id_], name=fact.name, host=fact.host, interfaces=fact.interfaces, realm=fact.realm
+            )
+        case GroupWorn(id_, group):
+            instances[id_] = replace(instances[id_], groups=(*instances[id_].groups, group))
+        case GroupTakenOff(id_, group):
+            kept = tuple(worn for worn in instances[id_].groups if worn != group)
+            instances[id_] = replace(instances[id_], groups=kept)
+        case _:
+            assert_never(fact)
+
+
+def _change_group(
+    groups: dict[GroupId, Group],
+    fact: GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | SourceAdded | SourceRemoved,
+) -> None:
+    match fact:
+        case GroupCreated(group):
+            groups[group.id] = group
+        case GroupDeleted(id_):
+            del groups[id_]
+        case RuleAdded(id_, rule):
+            groups[id_] = replace(groups[id_], rules=(*groups[id_].rules, rule))
+        case RuleDeleted(id_, rule_id):
+            groups[id_] = replace(groups[id_], rules=tuple(rule for rule in groups[id_].rules if rule.id != rule_id))
+        case SourceAdded(id_, source):
+            groups[id_] = replace(groups[id_], sources=(*groups[id_].sources, source))
+        case SourceRemoved(id_, source):
+            groups[id_] = replace(groups[id_], sources=tuple(kept for kept in groups[id_].sources if kept != source))
+        case _:
+            assert_never(fact)

@@ -1,0 +1,212 @@
+"""What exists: groups with rules and external sources, instances with interfaces, hosts, operations, and a snapshot of all.
+
+Immutable. Everything carries its organisation. Order of rules, sources and worn groups is the order in which they came.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from ringfence.policy.values import (
+    ALL_PORTS,
+    Address,
+    Cidr,
+    Direction,
+    GroupId,
+    HostName,
+    Icmp,
+    InstanceId,
+    InterfaceName,
+    Mac,
+    OperationId,
+    OrganisationId,
+    Ports,
+    Protocol,
+    Revision,
+    RuleId,
+    Visibility,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPeer:
+    """The other side of a rule is a group: its members' addresses and its external sources."""
+
+    group: GroupId
+
+
+Peer = Cidr | GroupPeer
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One allow rule. ``start_port``, ``end_port`` and ``icmp`` are kept as given: the API echoes them, never invents them."""
+
+    id: RuleId
+    direction: Direction
+    protocol: Protocol
+    peer: Peer
+    start_port: int | None = None
+    end_port: int | None = None
+    icmp: Icmp | None = None
+    description: str | None = None
+
+    @property
+    def ports(self) -> Ports:
+        """The destination ports meant: all when none is given, one when one is (decided by the project)."""
+        first = self.start_port if self.start_port is not None else self.end_port
+        if first is None:
+            return ALL_PORTS
+        return Ports(first, self.end_port if self.end_port is not None else first)
+
+    def same_as(self, other: "Rule") -> bool:
+        """Whether both rules say the same in every field but the id."""
+        return _without_id(self) == _without_id(other)
+
+
+def _without_id(rule: Rule) -> tuple[object, ...]:
+    return (
+        rule.direction,
+        rule.protocol,
+        rule.peer,
+        rule.start_port,
+        rule.end_port,
+        rule.icmp,
+        rule.description,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A named set of allow rules; also a set of addresses (members and external sources) that rules may name as peer."""
+
+    id: GroupId
+    organisation: OrganisationId
+    name: str
+    description: str | None = None
+    visibility: Visibility = Visibility.PRIVATE
+    rules: tuple[Rule, ...] = ()
+    sources: tuple[Cidr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface of an instance on its host; only managed ones are filtered and contribute members."""
+
+    name: InterfaceName
+    addresses: tuple[Address, ...]
+    mac: Mac | None = None
+    managed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """Something that wears groups. ``host`` is None while no agent has claimed it.
+
+    ``observe`` is the operator's wish to log instead of drop; it is kept from the first migration on and read by nothing yet.
+    """
+
+    id: InstanceId
+    organisation: OrganisationId
+    name: str
+    host: HostName | None
+    interfaces: tuple[Interface, ...]
+    groups: tuple[GroupId, ...] = ()
+    realm: str = "default"
+    created_at: int = 0  # seconds since the epoch
+    observe: bool = False
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The addresses that a group gains by this instance: those of its managed interfaces."""
+        return tuple(address for interface in self.interfaces if interface.managed for address in interface.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine with an agent; ``public_key`` is its raw Ed25519 key (32 bytes)."""
+
+    name: HostName
+    organisation: OrganisationId
+    public_key: bytes
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    """The owner of groups, instances, keys and hosts; ``default_group`` is worn by an instance born without groups."""
+
+    id: OrganisationId
+    name: str
+    default_group: GroupId
+
+
+class OperationState(Enum):
+    """Where an operation stands (openapi.json, operation.state)."""
+
+    PENDING = "pending"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    TIMEOUT = "timeout"
+
+
+class OperationReason(Enum):
+    """Why an operation failed (openapi.json, operation.reason)."""
+
+    BUSY = "busy"
+    CONFLICT = "conflict"
+    FAULT = "fault"
+    FORBIDDEN = "forbidden"
+    INCORRECT = "incorrect"
+    INTERRUPTED = "interrupted"
+    NOT_FOUND = "not-found"
+    PARTIAL = "partial"
+    UNAVAILABLE = "unavailable"
+    UNKNOWN = "unknown"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The fate of one accepted change: ``group`` is what the API refers to, ``revision`` what hosts must apply.
+
+    ``revision`` is None when the change changed nothing. ``hosts`` are those the revision touched at commit.
+    """
+
+    id: OperationId
+    organisation: OrganisationId
+    group: GroupId
+    revision: Revision | None
+    state: OperationState
+    reason: OperationReason | None = None
+    message: str | None = None
+    hosts: frozenset[HostName] = frozenset()
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that policy depends on, whole at one revision. Mappings are never changed in place."""
+
+    revision: Revision = Revision(0)
+    organisations: Mapping[OrganisationId, Organisation] = field(default_factory=lambda: MappingProxyType({}))
+    groups: Mapping[GroupId, Group] = field(default_factory=lambda: MappingProxyType({}))
+    instances: Mapping[InstanceId, Instance] = field(default_factory=lambda: MappingProxyType({}))
+    hosts: Mapping[HostName, Host] = field(default_factory=lambda: MappingProxyType({}))
+
+
+__all__ = [
+    "Group",
+    "GroupPeer",
+    "Host",
+    "Instance",
+    "Interface",
+    "Operation",
+    "OperationReason",
+    "OperationState",
+    "Organisation",
+    "Peer",
+    "Rule",
+    "Snapshot",
+]

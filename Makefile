@@ -1,0 +1,59 @@
+# Everything runs in the project's own environment (.venv), made from pyproject.toml at first use.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest
+# nft lives in /usr/sbin, which an ordinary user's PATH lacks on Debian.
+export PATH := $(PATH):/usr/sbin:/sbin
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help up test test-full lint fmt golden bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+up: .venv/.installed ## set up what is needed, then run the demo: a throw-away world with real packets, no root needed
+	@$(BIN)/ringfence demo
+
+test: .venv/.installed-dev ## all tests with reduced counts, under 5 minutes on 2 cores
+	$(PYTEST) --ignore=tests/bench
+
+test-full: .venv/.installed-dev ## the tests that have stated counts (marker "full"), with those counts
+	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 --ignore=tests/bench
+
+lint: .venv/.installed-dev ## ruff, formatting, mypy --strict, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: .venv/.installed-dev ## format, and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+golden: .venv/.installed-dev ## rewrite tests/golden from the present code: read the diff before you commit it
+	RINGFENCE_GOLDEN=1 $(PYTEST) tests/golden
+
+bench: .venv/.installed-dev ## measurements: ratios within one run, results as JSON
+	$(PYTEST) tests/bench -s
+
+clean: ## remove the environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+
+.venv/bin/python:
+	@scripts/system-packages up
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ringfence: needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0])'
+	@echo "ringfence: making .venv (once)" >&2
+	@$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | .venv/bin/python
+	@echo "ringfence: installing the run-time dependencies into .venv (once)" >&2
+	@$(PIP) install --editable .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml packages.apt | .venv/bin/python
+	@scripts/system-packages test
+	@echo "ringfence: installing the development dependencies into .venv (once)" >&2
+	@$(PIP) install --editable '.[dev]'
+	@touch .venv/.installed $@

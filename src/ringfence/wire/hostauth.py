@@ -1,0 +1,94 @@
+"""PURE: how a host proves who it is: an Ed25519 signature over each request that its agent sends.
+
+Input: the parts of a request, a private key to sign with or a look-up of public keys to verify by, and the time.
+Output: the Authorization header, or the name of the host that signed. It knows no clock, no HTTP library and no store.
+"""
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from ringfence.policy.errors import Denied, Invalid
+from ringfence.policy.values import HostName
+
+SCHEME: Final = "RINGFENCE-ED25519"
+KEY_SIZE_BYTES: Final = 32  # raw private and raw public keys alike
+LEEWAY_S: Final = 60  # after `expires`, for clocks that disagree a little
+HORIZON_S: Final = 3600  # `expires` further ahead than this would make a captured request replayable for too long
+
+_HEADER = re.compile(
+    rf"{SCHEME} host=(?P<host>[A-Za-z0-9][A-Za-z0-9._-]{{0,62}}),expires=(?P<expires>[0-9]{{1,12}}),"
+    r"signature=(?P<signature>[A-Za-z0-9+/]{86}==)"
+)
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+# A host that does not exist costs one verification too, so that time does not tell which hosts exist.
+_NOBODY: Final = Ed25519PrivateKey.from_private_bytes(bytes(KEY_SIZE_BYTES)).public_key()
+_REFUSED: Final = "the request is not signed by a host that this server knows"
+
+
+def parse_host_name(text: str, *, field: str) -> HostName:
+    """A host's name: 1 to 63 letters, digits, ``.``, ``_``, ``-``, beginning with a letter or digit.
+
+    Raises:
+        Invalid: naming ``field``.
+    """
+    if not _HOST_NAME.fullmatch(text):
+        raise Invalid(
+            f"expected a host name of 1 to 63 letters, digits, '.', '_', '-', got {ascii(text)[:64]}", field=field
+        )
+    return HostName(text)
+
+
+def derive_public_key(private_key: bytes) -> bytes:
+    """The raw public key (32 bytes) that belongs to a raw private key (32 bytes)."""
+    return Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+
+
+def sign_request(private_key: bytes, host: HostName, method: str, target: str, body: bytes, expires: int) -> str:
+    """The Authorization header of one request; ``target`` is the raw request target, ``expires`` seconds since 1970."""
+    signature = Ed25519PrivateKey.from_private_bytes(private_key).sign(_signed_text(method, target, body, str(expires)))
+    return f"{SCHEME} host={host},expires={expires},signature={b64encode(signature).decode()}"
+
+
+def verify_request(
+    header: str | None, method: str, target: str, body: bytes, now: float, key_of: Callable[[HostName], bytes | None]
+) -> HostName:
+    """The host that signed the request; ``key_of`` gives a known host's raw public key (32 bytes).
+
+    A missing header, an unknown host and a wrong signature are refused with the same words. Only a host whose signature
+    is right learns that its clock is not.
+
+    Raises:
+        Denied: the request is not signed, not signed rightly, or signed for another time.
+    """
+    parts = _HEADER.fullmatch(header or "")
+    if parts is None:
+        raise Denied(_REFUSED)
+    host = HostName(parts["host"])
+    public_key = key_of(host)
+    key = _NOBODY if public_key is None else Ed25519PublicKey.from_public_bytes(public_key)
+    try:
+        key.verify(b64decode(parts["signature"]), _signed_text(method, target, body, parts["expires"]))
+    except InvalidSignature as error:
+        raise Denied(_REFUSED) from error
+    if public_key is None:
+        raise Denied(_REFUSED)
+    _check_time(int(parts["expires"]), now)
+    return host
+
+
+def _check_time(expires: int, now: float) -> None:
+    if now > expires + LEEWAY_S:
+        raise Denied(f"the signature expired {now - expires:.0f} s ago by this server's clock: compare the clocks")
+    if expires > now + HORIZON_S:
+        raise Denied(
+            f"the signature expires {expires - now:.0f} s ahead, at most {HORIZON_S} is taken: compare the clocks"
+        )
+
+
+def _signed_text(method: str, target: str, body: bytes, expires: str) -> bytes:
+    return f"{method} {target}\n".encode() + body + f"\n{expires}".encode()

@@ -1,0 +1,221 @@
+"""PURE: requests of the security group API into commands, or ``Invalid`` naming the field and what was expected.
+
+Input: the raw body, path segments and query of a request. Output: values of ``policy.commands``. It knows no state:
+whether a group exists is decided by ``control``. Shapes and limits are those of the official openapi.json; a field that
+an operation does not know is ignored, because official clients send such (Go attaches with a zero ``created-at``).
+"""
+
+import re
+from enum import Enum
+from typing import Annotated, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from ringfence.policy.commands import CreateGroup, GroupReference, RuleDraft
+from ringfence.policy.errors import Invalid, NotFound
+from ringfence.policy.values import Cidr, Direction, GroupId, Icmp, InstanceId, Protocol, Visibility, parse_cidr
+from ringfence.wire.document import JsonValue, parse_document
+
+MAX_TEXT: Final = 255  # characters of a name or description (openapi.json)
+
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_MISSING = re.compile(r"Object missing required field `([a-z-]+)`")
+_E = TypeVar("_E", bound=Enum)
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+_Port = Annotated[int, Meta(ge=1, le=65535)]
+_IcmpNumber = Annotated[int, Meta(ge=-1, le=254)]
+
+
+class _Shape(msgspec.Struct, frozen=True, rename="kebab"):
+    """A request body: null is refused where openapi.json does not say nullable, so that None never opens all ports."""
+
+
+class _GroupShape(_Shape, frozen=True):
+    name: _Name
+    description: _Text | UnsetType = UNSET
+
+
+class _IcmpShape(_Shape, frozen=True):
+    type: _IcmpNumber | None = None
+    code: _IcmpNumber | None = None
+
+
+class _PeerShape(_Shape, frozen=True):
+    id: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    visibility: str | UnsetType = UNSET
+
+
+class _RuleShape(_Shape, frozen=True):
+    flow_direction: str
+    protocol: str
+    network: str | UnsetType = UNSET
+    security_group: _PeerShape | UnsetType = UNSET
+    start_port: _Port | UnsetType = UNSET
+    end_port: _Port | UnsetType = UNSET
+    icmp: _IcmpShape | UnsetType | None = UNSET
+    description: _Text | UnsetType = UNSET
+
+
+class _SourceShape(_Shape, frozen=True):
+    cidr: str
+
+
+class _InstanceShape(_Shape, frozen=True):
+    id: str
+
+
+class _WornShape(_Shape, frozen=True):
+    instance: _InstanceShape
+
+
+def decode_group(body: bytes) -> CreateGroup:
+    """The body of create-security-group."""
+    shape = convert(parse_document(body), _GroupShape)
+    return CreateGroup(shape.name, _given(shape.description))
+
+
+def decode_rule(body: bytes, *, offer_all_protocol: bool = False) -> RuleDraft:
+    """The body of add-rule-to-security-group; what is given is kept as given, nothing is invented.
+
+    Raises:
+        Invalid: also when protocol ``all`` is asked for and not offered (the Java SDK fails on reading such a rule).
+    """
+    shape = convert(parse_document(body), _RuleShape)
+    protocol = parse_choice(shape.protocol, Protocol, field="$.protocol")
+    if protocol is Protocol.ALL and not offer_all_protocol:
+        raise Invalid("protocol all is not offered by this server; add a rule for each protocol", field="$.protocol")
+    start, end = _ports(shape, protocol)
+    return RuleDraft(
+        direction=parse_choice(shape.flow_direction, Direction, field="$.flow-direction"),
+        protocol=protocol,
+        peer=_peer(shape),
+        start_port=start,
+        end_port=end,
+        icmp=_icmp(shape, protocol),
+        description=_given(shape.description),
+    )
+
+
+def decode_source(body: bytes) -> Cidr:
+    """The body of add- and remove-external-source."""
+    return parse_cidr(convert(parse_document(body), _SourceShape).cidr, field="$.cidr")
+
+
+def decode_worn(body: bytes) -> InstanceId:
+    """The body of attach- and detach-instance: which instance."""
+    return InstanceId(_uuid(convert(parse_document(body), _WornShape).instance.id, field="$.instance.id"))
+
+
+def decode_visibility(arguments: tuple[tuple[str, str], ...]) -> Visibility:
+    """The one query argument there is; absent means private."""
+    refuse_arguments(arguments, known=frozenset({"visibility"}))
+    values = [value for _, value in arguments]
+    if len(values) > 1:
+        raise Invalid("expected at most once", field="?visibility")
+    return parse_choice(values[0], Visibility, field="?visibility") if values else Visibility.PRIVATE
+
+
+def refuse_arguments(arguments: tuple[tuple[str, str], ...], *, known: frozenset[str] = frozenset()) -> None:
+    """``Invalid`` for a query argument that is not known: ignoring a filter would answer another question."""
+    for name, _ in arguments:
+        if name not in known:
+            allowed = f"; known here: {', '.join(sorted(known))}" if known else ""
+            raise Invalid(f"no such query argument{allowed}", field=f"?{ascii(name)[1:-1][:64]}")
+
+
+def parse_path_id(text: str, *, what: str) -> UUID:
+    """The UUID that a path segment is; ``NotFound`` for anything else, because no such thing can exist."""
+    if not _UUID.fullmatch(text):
+        raise NotFound(f"there is no {what} {ascii(text)[:64]}: an id is a UUID")
+    return UUID(text)
+
+
+def parse_choice(text: str, choices: type[_E], *, field: str) -> _E:
+    """The member of ``choices`` spelled exactly like ``text``; ``Invalid`` lists the spellings."""
+    for choice in choices:
+        if choice.value == text:
+            return choice
+    spellings = ", ".join(sorted(str(choice.value) for choice in choices))
+    raise Invalid(f"expected one of {spellings}, got {ascii(text)[:64]}", field=field)
+
+
+def convert(value: JsonValue, shape: type[_S]) -> _S:
+    """``value`` as ``shape``; ``Invalid`` names the path of the first field that does not fit."""
+    if not isinstance(value, dict):
+        raise Invalid("expected a JSON object", field="$")
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from error
+
+
+def _refusal(text: str) -> Invalid:
+    """What msgspec says (``Expected `int`, got `bool` - at `$.start-port```), in the form of all our refusals."""
+    text, _, at = text.partition(" - at `")
+    path = at.removesuffix("`") or "$"
+    missing = _MISSING.fullmatch(text)
+    if missing:
+        return Invalid("required, but not given", field=f"{path}.{missing[1]}")
+    sentence = text.replace("`", "")
+    return Invalid(sentence[:1].lower() + sentence[1:], field=path)
+
+
+def _given(text: str | UnsetType) -> str | None:
+    return None if isinstance(text, UnsetType) else text
+
+
+def _ports(shape: _RuleShape, protocol: Protocol) -> tuple[int | None, int | None]:
+    start = None if isinstance(shape.start_port, UnsetType) else shape.start_port
+    end = None if isinstance(shape.end_port, UnsetType) else shape.end_port
+    if (start is not None or end is not None) and not protocol.has_ports:
+        name = "start-port" if start is not None else "end-port"
+        raise Invalid(f"expected ports only with protocol tcp or udp, not {protocol.value}", field=f"$.{name}")
+    if start is not None and end is not None and start > end:
+        raise Invalid(f"expected a port of at least start-port {start}, got {end}", field="$.end-port")
+    return start, end
+
+
+def _icmp(shape: _RuleShape, protocol: Protocol) -> Icmp | None:
+    if isinstance(shape.icmp, UnsetType) or shape.icmp is None:
+        return None
+    if not protocol.has_types:
+        raise Invalid(f"expected only with protocol icmp or icmpv6, not {protocol.value}", field="$.icmp")
+    icmp = Icmp(shape.icmp.type, shape.icmp.code)
+    if icmp.any_type and not icmp.any_code:
+        raise Invalid(f"a code ({icmp.code}) needs a type from 0 to 254", field="$.icmp.type")
+    return icmp
+
+
+def _peer(shape: _RuleShape) -> Cidr | GroupReference:
+    network, group = shape.network, shape.security_group
+    if not isinstance(network, UnsetType) and isinstance(group, UnsetType):
+        return parse_cidr(network, field="$.network")
+    if not isinstance(group, UnsetType) and isinstance(network, UnsetType):
+        return _reference(group)
+    given = "neither" if isinstance(network, UnsetType) else "both"
+    raise Invalid(f"expected exactly one of network and security-group, got {given}", field="$")
+
+
+def _reference(shape: _PeerShape) -> GroupReference:
+    """A private group by id, a public one by name: public groups show no id (exo sends ``{name, visibility}``)."""
+    name, visibility = _given(shape.name), _given(shape.visibility)
+    chosen = parse_choice(visibility or "private", Visibility, field="$.security-group.visibility")
+    if chosen is Visibility.PUBLIC:
+        if not name:
+            raise Invalid("expected the name of a public group", field="$.security-group.name")
+        return GroupReference(None, name, chosen)
+    if isinstance(shape.id, UnsetType):
+        raise Invalid("expected the id of a group, or name and visibility public", field="$.security-group.id")
+    return GroupReference(GroupId(_uuid(shape.id, field="$.security-group.id")), None, chosen)
+
+
+def _uuid(text: str, *, field: str) -> UUID:
+    if not _UUID.fullmatch(text):
+        raise Invalid(f"expected a UUID, got {ascii(text)[:64]}", field=field)
+    return UUID(text)

@@ -1,0 +1,89 @@
+"""PURE: one JSON document from a caller, read so strictly that no two readers could understand it differently.
+
+Input: the raw body. Output: plain values (dict, list, str, int, float, bool, None), or ``Invalid`` naming the place.
+It knows nothing of what a document means; ``decode`` does.
+"""
+
+import json
+import re
+from typing import Final, NoReturn
+
+from ringfence.policy.errors import Invalid
+
+JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
+
+MAX_DEPTH: Final = 32
+
+# Strings are skipped whole, so that brackets in them do not count.
+_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def parse_document(body: bytes) -> JsonValue:
+    """The one JSON value that ``body`` is. O(size of the body).
+
+    Raises:
+        Invalid: for anything but one UTF-8 JSON value: trailing text, a repeated key, NaN, nesting deeper than
+            ``MAX_DEPTH``, a NUL or half a surrogate pair in a text, a number of thousands of digits.
+    """
+    _check_depth(body)
+    try:
+        value: JsonValue = json.loads(body.decode(), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise Invalid(f"expected JSON in UTF-8, but byte {error.start} is not") from error
+    except ValueError as error:  # JSONDecodeError, or int() on too many digits
+        raise Invalid(f"expected one JSON document: {_shorten(str(error))}") from error
+    _check_texts(value, "$")
+    return value
+
+
+def _check_depth(body: bytes) -> None:
+    depth = 0
+    for token in _BRACKET.finditer(body):
+        match token[0]:
+            case b"[" | b"{":
+                depth += 1
+            case b"]" | b"}":
+                depth -= 1
+        if depth > MAX_DEPTH:
+            raise Invalid(f"expected JSON nested at most {MAX_DEPTH} deep")
+
+
+def _unique_pairs(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    """Refuses repeated keys: readers differ on which of them counts."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise Invalid(f"the key {_shorten(ascii(repeated))} occurs more than once in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise Invalid(f"{name} is not a JSON value")
+
+
+def _check_texts(value: JsonValue, path: str) -> None:
+    match value:
+        case str():
+            _check_text(value, path)
+        case dict():
+            for name, inner in value.items():
+                _check_text(name, path)
+                _check_texts(inner, f"{path}.{name}")
+        case list():
+            for index, inner in enumerate(value):
+                _check_texts(inner, f"{path}[{index}]")
+        case _:
+            return
+
+
+def _check_text(text: str, path: str) -> None:
+    if "\0" in text:
+        raise Invalid("a text may not contain the character NUL", field=path)
+    if _SURROGATE.search(text):
+        raise Invalid("a text may not contain half a surrogate pair", field=path)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "..."  # noqa: PLR2004  enough to recognise one's own input

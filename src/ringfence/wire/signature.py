@@ -1,0 +1,157 @@
+"""PURE: EXO2-HMAC-SHA256, the request signature of the Exoscale API: who signed these bytes, or a refusal.
+
+Input: the Authorization header, the method, the raw target and the raw body of a request, the time, a look-up of
+secrets. Output: the key id that signed. It knows no HTTP library, no clock and no store.
+
+The signed text, as every official client builds it (egoscale v3, requests-exoscale-auth, the Java SDK)::
+
+    METHOD SP raw-path LF body LF values-of-signed-query-arguments LF (headers: none) LF expires
+"""
+
+import hmac
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl
+
+from ringfence.policy.errors import Denied
+from ringfence.policy.values import KeyId
+
+SCHEME: Final = "EXO2-HMAC-SHA256"
+LEEWAY_S: Final = 60  # after `expires`: the Java SDK signs with `expires` = now
+HORIZON_S: Final = 3600  # `expires` further ahead would make a captured request replayable for too long
+
+_MAX_HEADER: Final = 1024
+_MAX_QUERY_ARGUMENTS: Final = 16
+_MAX_DIGITS: Final = 12
+# An unknown key costs the same HMAC as a known one, so that time does not tell which keys exist.
+_NOBODY: Final = bytes(32)
+
+
+class BadSignature(Denied):
+    """Not signed, or not signed rightly. The caller is told only that; ``why`` is for the server's log."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("the request is not signed, or not with a valid signature")
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """The parts of a request that a signature covers, as they came over the wire: nothing decoded or normalised."""
+
+    method: str
+    target: bytes  # path and, after "?", the query
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How far ``expires`` may lie behind (``leeway_s``) and ahead (``horizon_s``) of the server's clock."""
+
+    leeway_s: int = LEEWAY_S
+    horizon_s: int = HORIZON_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Authorization:
+    key: KeyId
+    signed_names: tuple[str, ...]
+    expires: str
+    signature: str
+
+
+def sign_request(key: KeyId, secret: str, request: SignedRequest, expires: int) -> str:
+    """The Authorization header of one request; ``expires`` in seconds since 1970. Signs every query argument."""
+    names = tuple(sorted({name for name, _ in parse_query(request.target)}))
+    signed = f",signed-query-args={';'.join(names)}" if names else ""
+    text = _signed_text(request, names, str(expires))
+    return f"{SCHEME} credential={key}{signed},expires={expires},signature={_signature(secret.encode(), text).decode()}"
+
+
+def verify_request(
+    header: str | None,
+    request: SignedRequest,
+    *,
+    now: float,
+    secret_of: Callable[[KeyId], str | None],
+    window: Window = Window(),
+) -> KeyId:
+    """The key that signed the request; ``secret_of`` gives a known key's secret.
+
+    Replays are not noticed: clients send the same signature again when they retry.
+
+    Raises:
+        BadSignature: for a missing or malformed header, an unknown key, a wrong signature or a time out of the window.
+    """
+    authorization = _parse_authorization(header)
+    secret = secret_of(authorization.key)
+    text = _signed_text(request, authorization.signed_names, authorization.expires)
+    expected = _signature(_NOBODY if secret is None else secret.encode(), text)
+    if not hmac.compare_digest(expected, authorization.signature.encode()) or secret is None:
+        raise BadSignature("unknown key" if secret is None else f"wrong signature for key {authorization.key}")
+    _check_time(int(authorization.expires), now, window)
+    return authorization.key
+
+
+def parse_query(target: bytes) -> tuple[tuple[str, str], ...]:
+    """Names and values of the query, decoded, in order, repeated ones too."""
+    _, _, query = target.partition(b"?")
+    try:
+        found = parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MAX_QUERY_ARGUMENTS)
+    except ValueError as error:
+        raise BadSignature(f"more than {_MAX_QUERY_ARGUMENTS} query arguments") from error
+    return tuple(found)
+
+
+def _parse_authorization(header: str | None) -> _Authorization:
+    if not header:
+        raise BadSignature("no Authorization header")
+    scheme, _, rest = header.partition(" ")
+    if scheme != SCHEME or len(header) > _MAX_HEADER or not header.isascii():
+        raise BadSignature(f"the Authorization header is not one of {SCHEME}")
+    fields = _parse_fields(rest)
+    names = fields.get("signed-query-args")
+    return _Authorization(
+        key=KeyId(fields["credential"]),
+        signed_names=tuple(names.split(";")) if names else (),
+        expires=fields["expires"],
+        signature=fields["signature"],
+    )
+
+
+def _parse_fields(text: str) -> Mapping[str, str]:
+    fields: dict[str, str] = {}
+    for part in text.split(","):
+        name, separator, value = part.strip().partition("=")
+        if not separator or name in fields:
+            raise BadSignature("the Authorization header is malformed")
+        fields[name] = value
+    missing = {"credential", "expires", "signature"} - fields.keys()
+    if missing or not fields["expires"].isdecimal() or len(fields["expires"]) > _MAX_DIGITS:
+        raise BadSignature("the Authorization header lacks credential, expires (in seconds) or signature")
+    return fields
+
+
+def _signed_text(request: SignedRequest, names: tuple[str, ...], expires: str) -> bytes:
+    """What the client signed. An argument given more than once is listed but not signed, as the Python SDK does."""
+    path, _, _ = request.target.partition(b"?")
+    values: dict[str, list[str]] = {}
+    for name, value in parse_query(request.target) if names else ():
+        values.setdefault(name, []).append(value)
+    signed = "".join(values[name][0] for name in names if len(values.get(name, ())) == 1)
+    return b"\n".join(
+        (request.method.encode() + b" " + path, request.body, signed.encode("utf-8", "replace"), b"", expires.encode())
+    )
+
+
+def _signature(secret: bytes, text: bytes) -> bytes:
+    return b64encode(hmac.digest(secret, text, "sha256"))
+
+
+def _check_time(expires: int, now: float, window: Window) -> None:
+    if now > expires + window.leeway_s:
+        raise BadSignature(f"expired {now - expires:.0f} s ago (leeway {window.leeway_s} s): compare the clocks")
+    if expires > now + window.horizon_s:
+        raise BadSignature(f"expires {expires - now:.0f} s ahead, at most {window.horizon_s} s are taken")

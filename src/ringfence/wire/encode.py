@@ -1,7 +1,8 @@
 """PURE: what the API shows of groups, rules, operations and instances, as JSON that the official clients read.
 
 Input: values of the model. Output: JSON bytes. Shapes are those of the official openapi.json and of recorded
-answers of the real service: a field without a value is absent, `network` is the caller's own spelling, rules keep their order.
+answers of the real service: a field without a value is absent, `network` is the caller's own spelling,
+rules keep their order.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,1 +1,44 @@
-"""To be written."""
+"""PURE: the program as nfnetlink bytes and as nft text, and what the kernel holds read back into a program.
+
+This room opens no socket: ``agent/doors/nftables.py`` carries its octets to the kernel and back.
+"""
+
+from ringfence.nft.batch import ABOUT, TABLE, About, Batch, encode_batch, encode_removal
+from ringfence.nft.generation import (
+    BLOCK,
+    DEFAULT_MASK,
+    Generation,
+    block_of,
+    largest_generation,
+    mark_of,
+    next_generation,
+)
+from ringfence.nft.netlink import Refusal, parse_messages, parse_refusal
+from ringfence.nft.reading import Hits, Reading, read_about, read_counters, read_table
+from ringfence.nft.text import render_line, render_text
+
+__all__ = [
+    "ABOUT",
+    "BLOCK",
+    "DEFAULT_MASK",
+    "TABLE",
+    "About",
+    "Batch",
+    "Generation",
+    "Hits",
+    "Reading",
+    "Refusal",
+    "block_of",
+    "encode_batch",
+    "encode_removal",
+    "largest_generation",
+    "mark_of",
+    "next_generation",
+    "parse_messages",
+    "parse_refusal",
+    "read_about",
+    "read_counters",
+    "read_table",
+    "render_line",
+    "render_text",
+]

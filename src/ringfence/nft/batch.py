@@ -1,0 +1,294 @@
+"""Steps -> one nfnetlink batch: the bytes of one atomic transaction, and what each message in it does.
+
+Pure: values in, bytes out. The kernel runs all of a batch or none of it (nfnetlink_rcv_batch).
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, assert_never
+
+from ringfence.nft.expressions import (
+    OBJECT_COUNTER,
+    VERDICT_CONTINUE,
+    VERDICT_GOTO,
+    encode_line,
+    encode_verdict,
+    immediate_verdict,
+)
+from ringfence.nft.fields import INTERFACE_SIZE
+from ringfence.nft.generation import DEFAULT_MASK, Generation
+from ringfence.nft.netlink import (
+    BATCH_BEGIN,
+    BATCH_END,
+    F_ACK,
+    F_APPEND,
+    F_CREATE,
+    F_EXCL,
+    F_REQUEST,
+    NFPROTO_INET,
+    NFPROTO_UNSPEC,
+    SUBSYSTEM_NFTABLES,
+    pack,
+    pack_message,
+    pack_nested,
+    pack_number,
+    pack_text,
+)
+from ringfence.policy.addresses import Interval
+from ringfence.policy.delta import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddLine,
+    AddMap,
+    AddSet,
+    AddTable,
+    AddTargets,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteMap,
+    DeleteSet,
+    DeleteTargets,
+    FlushChain,
+    Step,
+)
+from ringfence.policy.program import Element, ElementType, HookName, NamedSet
+
+TABLE: Final = "ringfence"
+ABOUT: Final = "about"
+
+NEW_TABLE, DELETE_TABLE = 0, 2
+NEW_CHAIN, DELETE_CHAIN = 3, 5
+NEW_RULE, DELETE_RULE = 6, 8
+NEW_SET, DELETE_SET = 9, 11
+NEW_ELEMENTS, DELETE_ELEMENTS = 12, 14
+NEW_OBJECT, DELETE_OBJECT = 18, 20
+
+SET_INTERVAL, SET_MAP = 0x4, 0x8
+ELEMENT_INTERVAL_END: Final = 1
+DATA_VERDICT: Final = 0xFFFFFF00
+# nft's own numbers for data types (datatype.h), and octets in a key, joined parts padded to four.
+TYPE_NUMBER: Final = {ElementType.INTERFACE: 41, ElementType.IPV4: 7, ElementType.IPV6: 8, ElementType.ETHER: 9}
+TYPE_SIZE: Final = {ElementType.INTERFACE: 16, ElementType.IPV4: 4, ElementType.IPV6: 16, ElementType.ETHER: 6}
+_TYPE_BITS: Final = 6
+HOOK_NUMBER: Final = {HookName.PREROUTING: 0, HookName.POSTROUTING: 4}
+_POLICY_ACCEPT: Final = 1
+_LIST_ELEMENT: Final = 1
+_ELEMENTS_PER_MESSAGE: Final = 500  # far below the 64 KiB that one netlink attribute can hold
+_COMMENT: Final = 0  # NFTNL_UDATA_RULE_COMMENT
+_EPOCH: Final = re.compile(r"[0-9a-z-]{0,64}")
+_ABOUT_TEXT: Final = re.compile(r"revision=(\d+) epoch=([0-9a-z-]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the table holds, written into it by the same transaction: proof of the revision for whoever reads it back."""
+
+    revision: int
+    epoch: str
+
+    def __post_init__(self) -> None:
+        if not _EPOCH.fullmatch(self.epoch):
+            raise ValueError("an epoch is at most 64 of 0-9, a-z and '-'")
+
+    @property
+    def text(self) -> str:
+        return f"revision={self.revision} epoch={self.epoch}"
+
+
+def parse_about(text: str) -> About | None:
+    found = _ABOUT_TEXT.fullmatch(text)
+    return About(int(found[1]), found[2]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``steps[i]`` says what the message with sequence number ``i + 1`` does; the last of them asks for the answer."""
+
+    data: bytes
+    steps: tuple[str, ...]
+
+    @property
+    def last_sequence(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A message before it has a sequence number."""
+
+    type: int
+    flags: int
+    payload: bytes
+    does: str
+
+
+def encode_batch(
+    steps: Sequence[Step], *, generation: Generation, about: About | None, mask: int = DEFAULT_MASK
+) -> Batch:
+    """One transaction that carries out ``steps`` in order and notes ``about`` in the table. O(steps)."""
+    requests = [request for step in steps for request in _encode_step(step, generation, mask)]
+    if about is not None:
+        requests += _note(about)
+    messages = [_frame(BATCH_BEGIN, 0)]
+    for sequence, request in enumerate(requests, start=1):
+        flags = F_REQUEST | request.flags | (F_ACK if sequence == len(requests) else 0)
+        type_ = SUBSYSTEM_NFTABLES << 8 | request.type
+        messages.append(pack_message(type_, flags, sequence, request.payload, family=NFPROTO_INET))
+    messages.append(_frame(BATCH_END, len(requests) + 1))
+    return Batch(b"".join(messages), tuple(request.does for request in requests))
+
+
+def encode_removal() -> Batch:
+    """One transaction that removes our table, and so all enforcement: for tests and for uninstalling."""
+    payload = pack_text(1, TABLE)
+    type_ = SUBSYSTEM_NFTABLES << 8 | DELETE_TABLE
+    message = pack_message(type_, F_REQUEST | F_ACK, 1, payload, family=NFPROTO_INET)
+    return Batch(_frame(BATCH_BEGIN, 0) + message + _frame(BATCH_END, 2), (f"delete table {TABLE}",))
+
+
+def _frame(type_: int, sequence: int) -> bytes:
+    return pack_message(type_, F_REQUEST, sequence, b"", family=NFPROTO_UNSPEC, resource=SUBSYSTEM_NFTABLES)
+
+
+def _note(about: About) -> list[_Request]:
+    comment = about.text.encode("ascii") + b"\0"
+    expressions = pack_nested(4, pack_nested(_LIST_ELEMENT, immediate_verdict(VERDICT_CONTINUE)))
+    payload = _in_chain(ABOUT) + expressions + pack(7, bytes([_COMMENT, len(comment)]) + comment)
+    return [
+        _Request(NEW_CHAIN, F_CREATE, pack_text(1, TABLE) + pack_text(3, ABOUT), "add chain about"),
+        _Request(DELETE_RULE, 0, _in_chain(ABOUT), "flush chain about"),
+        _Request(NEW_RULE, F_CREATE | F_APPEND, payload, f"note {about.text}"),
+    ]
+
+
+def _in_chain(chain: str) -> bytes:
+    return pack_text(1, TABLE) + pack_text(2, chain)
+
+
+def _encode_step(step: Step, generation: Generation, mask: int) -> Iterator[_Request]:
+    match step:
+        case AddTable():
+            yield _Request(NEW_TABLE, F_CREATE, pack_text(1, TABLE), f"add table {TABLE}")
+        case AddLine(chain, line):
+            payload = _in_chain(chain) + pack_nested(4, encode_line(line, generation, mask))
+            yield _Request(NEW_RULE, F_CREATE | F_APPEND, payload, f"add a line to chain {chain}")
+        case AddChain() | FlushChain() | DeleteChain():
+            yield _chain_request(step)
+        case AddSet() | AddMap() | DeleteSet() | DeleteMap():
+            yield _set_request(step)
+        case AddElements(name, shape, elements):
+            yield from _element_requests(NEW_ELEMENTS, name, _encode_elements(shape, elements), "add elements to set")
+        case DeleteElements(name, shape, elements):
+            encoded = _encode_elements(shape, elements)
+            yield from _element_requests(DELETE_ELEMENTS, name, encoded, "delete elements from set")
+        case AddTargets(name, targets):
+            yield from _element_requests(NEW_ELEMENTS, name, _encode_targets(targets), "add ports to map")
+        case DeleteTargets(name, targets):
+            yield from _element_requests(DELETE_ELEMENTS, name, _encode_targets(targets), "delete ports from map")
+        case AddCounter(name):
+            payload = pack_text(1, TABLE) + pack_text(2, name) + pack_number(3, OBJECT_COUNTER) + pack_nested(4)
+            yield _Request(NEW_OBJECT, F_CREATE | F_EXCL, payload, f"add counter {name}")
+        case DeleteCounter(name):
+            payload = pack_text(1, TABLE) + pack_text(2, name) + pack_number(3, OBJECT_COUNTER)
+            yield _Request(DELETE_OBJECT, 0, payload, f"delete counter {name}")
+        case _:
+            assert_never(step)
+
+
+def _chain_request(step: AddChain | FlushChain | DeleteChain) -> _Request:
+    match step:
+        case FlushChain(chain):
+            return _Request(DELETE_RULE, 0, _in_chain(chain), f"flush chain {chain}")
+        case DeleteChain(chain):
+            return _Request(DELETE_CHAIN, 0, pack_text(1, TABLE) + pack_text(3, chain), f"delete chain {chain}")
+        case AddChain(chain, hook):
+            payload = pack_text(1, TABLE) + pack_text(3, chain)
+            if hook is not None:
+                place = pack_number(1, HOOK_NUMBER[hook.name]) + pack_number(2, hook.priority)
+                payload += pack_nested(4, place) + pack_number(5, _POLICY_ACCEPT) + pack_text(7, "filter")
+            return _Request(NEW_CHAIN, F_CREATE | F_EXCL, payload, f"add chain {chain}")
+        case _:
+            assert_never(step)
+
+
+def _set_request(step: AddSet | AddMap | DeleteSet | DeleteMap) -> _Request:
+    match step:
+        case AddSet(name, shape):
+            flags = SET_INTERVAL if shape.interval else 0
+            payload = _set_header(name, flags, key_type(shape.types), key_size(shape.types))
+            return _Request(NEW_SET, F_CREATE | F_EXCL, payload, f"add set {name}")
+        case AddMap(name):
+            interface = (ElementType.INTERFACE,)
+            payload = _set_header(name, SET_MAP, key_type(interface), key_size(interface))
+            return _Request(NEW_SET, F_CREATE | F_EXCL, payload + pack_number(6, DATA_VERDICT), f"add map {name}")
+        case DeleteSet(name) | DeleteMap(name):
+            return _Request(DELETE_SET, 0, pack_text(1, TABLE) + pack_text(2, name), f"delete set {name}")
+        case _:
+            assert_never(step)
+
+
+def _set_header(name: str, flags: int, type_: int, size: int) -> bytes:
+    shape = pack_number(3, flags) + pack_number(4, type_) + pack_number(5, size)
+    return pack_text(1, TABLE) + pack_text(2, name) + shape + pack_number(10, 1)
+
+
+def key_type(types: tuple[ElementType, ...]) -> int:
+    """Nft's number for a joined type: six bits each, the first highest."""
+    number = 0
+    for type_ in types:
+        number = number << _TYPE_BITS | TYPE_NUMBER[type_]
+    return number
+
+
+def key_size(types: tuple[ElementType, ...]) -> int:
+    """Octets of a key; parts of a joined one are padded to four."""
+    if len(types) == 1:
+        return TYPE_SIZE[types[0]]
+    return sum((TYPE_SIZE[type_] + 3) & ~3 for type_ in types)
+
+
+def _encode_elements(shape: NamedSet, elements: Iterable[Element]) -> Iterator[bytes]:
+    """One attribute string per element; an interval is its first address and, flagged, the one after its last."""
+    for element in elements:
+        if isinstance(element, Interval):
+            size = TYPE_SIZE[shape.types[0]]
+            encoded = _element(element.first.to_bytes(size, "big"))
+            if element.last + 1 < 1 << (8 * size):
+                encoded += _element((element.last + 1).to_bytes(size, "big"), ELEMENT_INTERVAL_END)
+            yield encoded
+        else:
+            yield _element(b"".join(_scalar_octets(scalar, joined=len(element) > 1) for scalar in element))
+
+
+def _scalar_octets(scalar: str | IPv4Address | IPv6Address, *, joined: bool) -> bytes:
+    if not isinstance(scalar, str):
+        octets = scalar.packed
+    elif ":" in scalar:
+        octets = bytes.fromhex(scalar.replace(":", ""))
+    else:
+        octets = scalar.encode("ascii").ljust(INTERFACE_SIZE, b"\0")
+    return octets.ljust((len(octets) + 3) & ~3, b"\0") if joined else octets
+
+
+def _encode_targets(targets: Iterable[tuple[str, str]]) -> Iterator[bytes]:
+    for interface, chain in targets:
+        key = pack_nested(1, pack(1, _scalar_octets(interface, joined=False)))
+        yield pack_nested(_LIST_ELEMENT, key, pack_nested(2, encode_verdict(VERDICT_GOTO, chain)))
+
+
+def _element(key: bytes, flags: int = 0) -> bytes:
+    attributes = pack_nested(1, pack(1, key)) + (pack_number(3, flags) if flags else b"")
+    return pack_nested(_LIST_ELEMENT, attributes)
+
+
+def _element_requests(type_: int, name: str, encoded: Iterator[bytes], does: str) -> Iterator[_Request]:
+    """Messages of a bounded number of elements each, because one attribute holds at most 64 KiB."""
+    elements = list(encoded)
+    flags = F_CREATE if type_ == NEW_ELEMENTS else 0
+    for start in range(0, len(elements), _ELEMENTS_PER_MESSAGE):
+        some = pack_nested(3, *elements[start : start + _ELEMENTS_PER_MESSAGE])
+        yield _Request(type_, flags, pack_text(1, TABLE) + pack_text(2, name) + some, f"{does} {name}")

@@ -1,0 +1,282 @@
+"""nf_tables expressions -> one line of the program: the inverse of ``expressions``.
+
+Whatever we would not have written becomes a ``Foreign`` part, so that a tampered chain never equals a desired one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Final
+
+from ringfence.nft.expressions import (
+    EQUAL,
+    GREATER_EQUAL,
+    LESS_EQUAL,
+    NOT_EQUAL,
+    VERDICT_ACCEPT,
+    VERDICT_DROP,
+    VERDICT_GOTO,
+    VERDICT_JUMP,
+)
+from ringfence.nft.fields import (
+    CT_MARK,
+    CT_STATE,
+    ETHERNET,
+    IS_TCP,
+    LINK_TYPE,
+    LOADS,
+    TCP_FLAG_MASK,
+    TCP_FLAGS,
+    TCP_SYN,
+    Load,
+    Source,
+    value_of,
+)
+from ringfence.nft.generation import DEFAULT_MASK, Generation, generation_of
+from ringfence.nft.netlink import Attributes, number_of, parse, parse_list, text_of
+from ringfence.policy.program import (
+    Accept,
+    Between,
+    Count,
+    Differs,
+    Dispatch,
+    Drop,
+    Equal,
+    Field,
+    Foreign,
+    Fresh,
+    Goto,
+    InState,
+    Jump,
+    Line,
+    Member,
+    NotOpening,
+    Part,
+    Stamp,
+    StartsWith,
+    State,
+    Within,
+)
+
+_ETHERNET_ONLY: Final = Foreign("meta iiftype ether")  # dropped again when the joined key that needs it follows
+_SPECIAL: Final = (CT_STATE, CT_MARK, TCP_FLAGS, LINK_TYPE)
+_TRANSPORT_OF: Final = {  # what the bytes at the transport header are, by the protocol compared before
+    6: {TCP_FLAGS},
+    1: {LOADS[Field.ICMP_TYPE], LOADS[Field.ICMP_CODE]},
+    58: {LOADS[Field.ICMPV6_TYPE], LOADS[Field.ICMPV6_CODE]},
+    17: {LOADS[Field.UDP_SOURCE_PORT], LOADS[Field.UDP_DESTINATION_PORT]},
+}
+
+
+class _Unknown(Exception):
+    """An expression or a use of one that we never write."""
+
+
+@dataclass(slots=True)
+class _Register:
+    """What a register holds while a line is read."""
+
+    load: Load
+    size: int
+    mask: bytes | None = None
+    xor: bytes = b""
+
+
+class _Reader:
+    """Reads the expressions of one rule in order; owns the registers and the parts found so far."""
+
+    def __init__(self, mask: int) -> None:
+        self.parts: list[Part | Foreign] = []
+        self.generation: Generation | None = None
+        self._mask = mask
+        self._registers: dict[int, _Register] = {}
+        self._from: int | str | None = None  # lower end of a range whose upper end comes next
+
+    def read(self, name: str, attributes: Attributes) -> None:
+        match name:
+            case "meta" | "ct" | "payload" if 1 in attributes:
+                self._registers[number_of(attributes[1])] = self._loaded(name, attributes)
+            case "ct":
+                self._store_mark(attributes)
+            case "bitwise":
+                register = self._register(attributes[1])
+                register.mask, register.xor = parse(attributes[4])[1], parse(attributes[5])[1]
+            case "cmp":
+                octets = parse(attributes[3])[1]
+                self._append(self._compared(self._register(attributes[1]), number_of(attributes[2]), octets))
+            case "lookup":
+                self._append(self._looked_up(attributes))
+            case "objref":
+                self._append(Count(text_of(attributes[2])))
+            case "immediate":
+                self._append(_verdict(parse(parse(attributes[2])[2])))
+            case _:
+                raise _Unknown(name)
+
+    def _append(self, part: Part | Foreign | None) -> None:
+        if part is None:
+            return
+        for needed in _needs(part):
+            if self.parts and self.parts[-1] == needed:
+                self.parts.pop()
+        self.parts.append(part)
+
+    def _register(self, number: bytes) -> _Register:
+        if number_of(number) not in self._registers:
+            raise _Unknown("a register that nothing was loaded into")
+        return self._registers[number_of(number)]
+
+    def _loaded(self, name: str, attributes: Attributes) -> _Register:
+        if name == "payload":
+            base, offset, size = (number_of(attributes[index]) for index in (2, 3, 4))
+            return _Register(self._payload(base, offset, size), size)
+        source = Source(name)
+        way = attributes[3][0] if name == "ct" and 3 in attributes else None
+        key = number_of(attributes[2])
+        for load in (*LOADS.values(), *_SPECIAL):
+            if (load.source, load.key, load.direction) == (source, key, way):
+                return _Register(load, load.size)
+        raise _Unknown(f"{name} key {key}")
+
+    def _payload(self, base: int, offset: int, size: int) -> Load:
+        protocols = [part.value for part in self.parts if isinstance(part, Equal) and part.field is Field.PROTOCOL]
+        families = [part.value for part in self.parts if isinstance(part, Equal) and part.field is Field.FAMILY]
+        families += [_family_of(part) for part in self.parts]
+        for load in (*LOADS.values(), TCP_FLAGS):
+            if load.source.value != base or load.key != offset or size > load.size:
+                continue
+            if load.source is Source.TRANSPORT:
+                if protocols and load in _TRANSPORT_OF.get(int(protocols[-1]), set()):
+                    return load
+            elif load.needs is None or load.needs.value in families:
+                return load
+        raise _Unknown(f"payload {base} + {offset}")
+
+    def _store_mark(self, attributes: Attributes) -> None:
+        register = self._register(attributes[4])
+        kept = (~self._mask & 0xFFFFFFFF).to_bytes(4, CT_MARK.order)
+        if number_of(attributes[2]) != CT_MARK.key or register.load != CT_MARK or register.mask != kept:
+            raise _Unknown("ct set")
+        self.generation = generation_of(int.from_bytes(register.xor, CT_MARK.order), self._mask)
+        self._append(Stamp())
+
+    def _compared(self, register: _Register, operation: int, octets: bytes) -> Part | Foreign | None:
+        load = register.load
+        if load in _SPECIAL:
+            return self._compared_special(register, operation, octets)
+        field = next(field for field, known in LOADS.items() if known == load)
+        if _is_address(load):
+            return _within(field, register, operation, octets)
+        if load.source is Source.META and len(octets) < load.size and isinstance(value_of(field, octets), str):
+            return StartsWith(field, octets.decode("ascii"))
+        if register.mask is not None:
+            raise _Unknown("a masked comparison")
+        return self._compared_value(field, operation, value_of(field, octets))
+
+    def _compared_value(self, field: Field, operation: int, value: int | str) -> Part | None:
+        if operation == GREATER_EQUAL:
+            self._from = value
+            return None
+        if operation == LESS_EQUAL and isinstance(self._from, int) and isinstance(value, int):
+            return Between(field, self._from, value)
+        if operation == NOT_EQUAL and isinstance(value, int):
+            return Differs(field, value)
+        if operation == EQUAL:
+            return Equal(field, value)
+        raise _Unknown(f"comparison {operation}")
+
+    def _compared_special(self, register: _Register, operation: int, octets: bytes) -> Part | Foreign:
+        load, order = register.load, register.load.order
+        mask = int.from_bytes(register.mask or b"", order)
+        value = int.from_bytes(octets, order)
+        if load == CT_STATE and (operation, value) == (NOT_EQUAL, 0):
+            return InState(frozenset(state for state in State if state.value & mask))
+        if load == CT_MARK and (operation, mask) == (EQUAL, self._mask):
+            self.generation = generation_of(value, self._mask)
+            return Fresh()
+        if load == TCP_FLAGS and (operation, mask, value) == (NOT_EQUAL, TCP_FLAG_MASK, TCP_SYN):
+            return NotOpening()
+        if load == LINK_TYPE and (operation, value) == (EQUAL, ETHERNET):
+            return _ETHERNET_ONLY
+        raise _Unknown(load.text)
+
+    def _looked_up(self, attributes: Attributes) -> Part:
+        set_ = text_of(attributes[1])
+        first = number_of(attributes[2])
+        fields = [_field_of(self._register(attributes[2]).load)]
+        following = self._registers.get(first + 1)
+        if following is not None and 3 not in attributes:
+            fields.append(_field_of(following.load))
+        if 3 in attributes:
+            return Dispatch(fields[0], set_)
+        return Member(tuple(fields), set_)
+
+
+def decode_line(expressions: bytes, mask: int = DEFAULT_MASK) -> tuple[Line, Generation | None]:
+    """The line that a rule's list of expressions stands for, and the generation in it, if any."""
+    reader = _Reader(mask)
+    try:
+        for name, attributes in _expressions(expressions):
+            reader.read(name, attributes)
+    except (_Unknown, KeyError, IndexError, ValueError, StopIteration) as error:
+        return Line((Foreign(f"not one of ringfence's lines: {error}"),)), None
+    return Line(tuple(reader.parts)), reader.generation
+
+
+def _expressions(blob: bytes) -> Iterator[tuple[str, Attributes]]:
+    for _, element in parse_list(blob):
+        attributes = parse(element)
+        yield text_of(attributes[1]), parse(attributes.get(2, b""))
+
+
+def _verdict(attributes: Attributes) -> Part:
+    code = int.from_bytes(attributes[1], "big", signed=True)
+    match code:
+        case c if c == VERDICT_ACCEPT:
+            return Accept()
+        case c if c == VERDICT_DROP:
+            return Drop()
+        case c if c == VERDICT_JUMP:
+            return Jump(text_of(attributes[2]))
+        case c if c == VERDICT_GOTO:
+            return Goto(text_of(attributes[2]))
+        case _:
+            raise _Unknown(f"verdict {code}")
+
+
+def _within(field: Field, register: _Register, operation: int, octets: bytes) -> Within:
+    if operation != EQUAL:
+        raise _Unknown("an address comparison that is no equality")
+    size = register.load.size
+    length = len(octets) * 8
+    if register.mask is not None:
+        length = int.from_bytes(register.mask, "big").bit_count()
+    return Within(field, ip_network((octets.ljust(size, b"\0"), length)))
+
+
+def _is_address(load: Load) -> bool:
+    return load.size in (4, 16) and load.source in (Source.NETWORK, Source.CT)
+
+
+def _field_of(load: Load) -> Field:
+    return next(field for field, known in LOADS.items() if known == load)
+
+
+def _family_of(part: Part | Foreign) -> int | str:
+    """The family that a part has already established, whose comparison was dropped as implied."""
+    needed = _needs(part)
+    return needed[0].value if needed and isinstance(needed[0], Equal) and needed[0].field is Field.FAMILY else 0
+
+
+def _needs(part: Part | Foreign) -> list[Equal | Foreign]:
+    match part:
+        case NotOpening():
+            return [IS_TCP]
+        case Equal() | Differs() | Between() | Within():
+            needed = LOADS[part.field].needs
+            return [] if needed is None else [needed]
+        case Member(fields):
+            ethernet: list[Equal | Foreign] = [_ETHERNET_ONLY] if Field.ETHER_SOURCE in fields else []
+            return [*ethernet, *(n for field in fields if (n := LOADS[field].needs) is not None)]
+        case _:
+            return []

@@ -1,0 +1,213 @@
+"""One line of the program -> nf_tables expressions as attribute bytes.
+
+The shapes follow what nft 1.0.6 itself emits for the same text (``nft --debug=netlink``), so that a listing of either is
+the same. Each expression loads into register 1 (a joined key continues in register 2) and is used at once.
+"""
+
+from typing import Final, assert_never
+
+from ringfence.nft.fields import (
+    CT_MARK,
+    CT_STATE,
+    ETHERNET,
+    IS_TCP,
+    LINK_TYPE,
+    LOADS,
+    TCP_FLAG_MASK,
+    TCP_FLAGS,
+    TCP_SYN,
+    Load,
+    Source,
+    octets_of,
+)
+from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
+from ringfence.nft.netlink import pack, pack_nested, pack_number, pack_text
+from ringfence.policy.program import (
+    Accept,
+    Between,
+    Count,
+    Differs,
+    Dispatch,
+    Drop,
+    Equal,
+    Field,
+    Foreign,
+    Fresh,
+    Goto,
+    InState,
+    Jump,
+    Line,
+    Member,
+    NotOpening,
+    Part,
+    Stamp,
+    StartsWith,
+    Within,
+)
+
+EQUAL, NOT_EQUAL, LESS_EQUAL, GREATER_EQUAL = 0, 1, 3, 5
+VERDICT_ACCEPT, VERDICT_DROP, VERDICT_CONTINUE, VERDICT_JUMP, VERDICT_GOTO = 1, 0, -1, -3, -4
+REGISTER_VERDICT, REGISTER_1 = 0, 1
+OBJECT_COUNTER: Final = 1
+_LIST_ELEMENT: Final = 1
+
+
+def encode_line(line: Line, generation: Generation, mask: int = DEFAULT_MASK) -> bytes:
+    """The list of expressions of one rule (content of NFTA_RULE_EXPRESSIONS).
+
+    Raises ``TypeError`` for a ``Foreign`` part: what we cannot express we never write.
+    """
+    expressions: list[bytes] = []
+    satisfied: set[Equal] = set()
+    for part in line.parts:
+        if isinstance(part, Foreign):
+            raise TypeError(f"a foreign line is never written: {part.text}")
+        for needed in _needs(part):
+            if needed not in satisfied:
+                expressions += _compare(LOADS[needed.field], octets_of(needed.field, needed.value))
+                satisfied.add(needed)
+        if isinstance(part, Equal):
+            satisfied.add(part)
+        expressions += _encode_part(part, generation, mask)
+    return b"".join(pack_nested(_LIST_ELEMENT, expression) for expression in expressions)
+
+
+def encode_verdict(code: int, chain: str | None = None) -> bytes:
+    """NFTA_DATA_VERDICT with its code and, for jump and goto, the chain's name."""
+    attributes = pack_number(1, code) + (pack_text(2, chain) if chain is not None else b"")
+    return pack_nested(2, attributes)
+
+
+def immediate_verdict(code: int, chain: str | None = None) -> bytes:
+    return _expression("immediate", pack_number(1, REGISTER_VERDICT), pack_nested(2, encode_verdict(code, chain)))
+
+
+def _needs(part: Part) -> list[Equal]:
+    """What must be compared before ``part`` makes sense; nft adds the same dependencies by itself."""
+    match part:
+        case NotOpening():
+            return [IS_TCP]
+        case Equal() | Differs() | Between() | Within():
+            fields: tuple[Field, ...] = (part.field,)
+        case Member(fields):
+            pass
+        case _:
+            fields = ()
+    return [needed for field in fields if (needed := LOADS[field].needs) is not None]
+
+
+def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:  # noqa: PLR0911  one way out per kind of part
+    match part:
+        case Equal(field, value):
+            return _compare(LOADS[field], octets_of(field, value))
+        case Differs(field, value):
+            return _compare(LOADS[field], octets_of(field, value), NOT_EQUAL)
+        case Between(field, first, last):
+            return [
+                _load(LOADS[field]),
+                _cmp(octets_of(field, first), GREATER_EQUAL),
+                _cmp(octets_of(field, last), LESS_EQUAL),
+            ]
+        case Within():
+            return _within(part)
+        case StartsWith(field, prefix):
+            return [_load(LOADS[field]), _cmp(prefix.encode("ascii"))]
+        case Member(fields, set_):
+            return [*_load_all(fields), _expression("lookup", pack_text(1, set_), pack_number(2, REGISTER_1))]
+        case InState(states):
+            bits = sum(state.value for state in states)
+            return _masked(CT_STATE, bits, 0, NOT_EQUAL)
+        case NotOpening():
+            return _masked(TCP_FLAGS, TCP_FLAG_MASK, TCP_SYN, NOT_EQUAL)
+        case Fresh():
+            return _masked(CT_MARK, mask, mark_of(generation, mask), EQUAL)
+        case _:
+            return _encode_action(part, generation, mask)
+
+
+def _encode_action(
+    part: Count | Stamp | Dispatch | Jump | Goto | Accept | Drop, generation: Generation, mask: int
+) -> list[bytes]:
+    match part:
+        case Count(counter):
+            return [_expression("objref", pack_number(1, OBJECT_COUNTER), pack_text(2, counter))]
+        case Stamp():
+            kept = ~mask & 0xFFFFFFFF
+            store = _expression("ct", pack_number(2, CT_MARK.key), pack_number(4, REGISTER_1))
+            return [_load(CT_MARK), _bitwise(CT_MARK, kept, mark_of(generation, mask)), store]
+        case Dispatch(field, map_):
+            dispatch = (pack_text(1, map_), pack_number(2, REGISTER_1), pack_number(3, REGISTER_VERDICT))
+            return [_load(LOADS[field]), _expression("lookup", *dispatch)]
+        case Jump(chain):
+            return [immediate_verdict(VERDICT_JUMP, chain)]
+        case Goto(chain):
+            return [immediate_verdict(VERDICT_GOTO, chain)]
+        case Accept():
+            return [immediate_verdict(VERDICT_ACCEPT)]
+        case Drop():
+            return [immediate_verdict(VERDICT_DROP)]
+        case _:
+            assert_never(part)
+
+
+def _within(part: Within) -> list[bytes]:
+    """An address in a network: a shorter comparison for whole octets, a mask otherwise."""
+    load, network = LOADS[part.field], part.network
+    octets = network.network_address.packed
+    whole, rest = divmod(network.prefixlen, 8)
+    if rest:
+        mask = network.netmask.packed
+        return [_load(load), _bitwise_octets(mask, bytes(len(mask))), _cmp(octets)]
+    if load.source is Source.CT:
+        return [_load(load), _cmp(octets[:whole])]
+    return [_load(load, size=whole), _cmp(octets[:whole])]
+
+
+def _compare(load: Load, octets: bytes, operation: int = EQUAL) -> list[bytes]:
+    return [_load(load), _cmp(octets, operation)]
+
+
+def _masked(load: Load, mask: int, value: int, operation: int) -> list[bytes]:
+    return [_load(load), _bitwise(load, mask, 0), _cmp(value.to_bytes(load.size, load.order), operation)]
+
+
+def _bitwise(load: Load, mask: int, xor: int) -> bytes:
+    return _bitwise_octets(mask.to_bytes(load.size, load.order), xor.to_bytes(load.size, load.order))
+
+
+def _bitwise_octets(mask: bytes, xor: bytes) -> bytes:
+    registers = pack_number(1, REGISTER_1) + pack_number(2, REGISTER_1) + pack_number(3, len(mask))
+    return _expression("bitwise", registers, pack_nested(4, pack(1, mask)), pack_nested(5, pack(1, xor)))
+
+
+def _load_all(fields: tuple[Field, ...]) -> list[bytes]:
+    """The joined fields in consecutive registers; only an interface's name (a whole register) is ever followed."""
+    loads = [_load(LOADS[field], register=REGISTER_1 + index) for index, field in enumerate(fields)]
+    if Field.ETHER_SOURCE in fields:
+        return [*_compare(LINK_TYPE, ETHERNET.to_bytes(LINK_TYPE.size, LINK_TYPE.order)), *loads]
+    return loads
+
+
+def _load(load: Load, *, register: int = REGISTER_1, size: int | None = None) -> bytes:
+    match load.source:
+        case Source.META:
+            return _expression("meta", pack_number(1, register), pack_number(2, load.key))
+        case Source.CT:
+            way = b"" if load.direction is None else pack(3, bytes([load.direction]))
+            return _expression("ct", pack_number(1, register), pack_number(2, load.key), way)
+        case Source.LINK | Source.NETWORK | Source.TRANSPORT as base:
+            place = (pack_number(2, base.value), pack_number(3, load.key), pack_number(4, size or load.size))
+            return _expression("payload", pack_number(1, register), *place)
+        case _:
+            assert_never(load.source)
+
+
+def _cmp(octets: bytes, operation: int = EQUAL) -> bytes:
+    return _expression("cmp", pack_number(1, REGISTER_1), pack_number(2, operation), pack_nested(3, pack(1, octets)))
+
+
+def _expression(name: str, *attributes: bytes) -> bytes:
+    return pack_text(1, name) + pack_nested(2, *attributes)
+
+
+__all__ = ["encode_line", "encode_verdict", "immediate_verdict"]

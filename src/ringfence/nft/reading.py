@@ -1,0 +1,278 @@
+"""What the kernel holds of our table, read back into a program: a conversation of dump requests and their answers.
+
+Sans-I/O: ``read_table`` yields a request and is sent the raw octets of its answer, so that the same code serves a socket
+and a recording. The kernel's generation is asked before and after, and the reading begun anew when it moved meanwhile.
+"""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+from typing import Final
+
+from ringfence.nft.batch import (
+    ABOUT,
+    DATA_VERDICT,
+    ELEMENT_INTERVAL_END,
+    HOOK_NUMBER,
+    NEW_ELEMENTS,
+    NEW_RULE,
+    NEW_TABLE,
+    SET_INTERVAL,
+    TABLE,
+    TYPE_SIZE,
+    About,
+    key_type,
+    parse_about,
+)
+from ringfence.nft.decoding import decode_line
+from ringfence.nft.expressions import OBJECT_COUNTER
+from ringfence.nft.generation import DEFAULT_MASK, Generation
+from ringfence.nft.netlink import (
+    F_ACK,
+    F_DUMP,
+    F_REQUEST,
+    NFPROTO_INET,
+    SUBSYSTEM_NFTABLES,
+    Attributes,
+    number_of,
+    pack_message,
+    pack_number,
+    pack_text,
+    parse,
+    parse_list,
+    parse_messages,
+    text_of,
+)
+from ringfence.policy.addresses import Interval
+from ringfence.policy.program import (
+    Chain,
+    Element,
+    ElementType,
+    Hook,
+    Line,
+    NamedSet,
+    Program,
+    Scalar,
+    VerdictMap,
+)
+
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_GENERATION, _GET_OBJECT = 1, 4, 7, 10, 13, 16, 19
+_NEW_CHAIN, _NEW_SET, _NEW_GENERATION, _NEW_OBJECT = 3, 9, 15, 18
+_ATTEMPTS: Final = 5
+_POLICY_DROP: Final = 0
+_COMMENT: Final = 0
+
+# The shapes we make; a set of another shape in our table is kept with no types, and so never equals a desired one.
+_SHAPES: Final = {
+    key_type(types): types
+    for types in (
+        (ElementType.INTERFACE,),
+        (ElementType.IPV4,),
+        (ElementType.IPV6,),
+        (ElementType.INTERFACE, ElementType.IPV4),
+        (ElementType.INTERFACE, ElementType.IPV6),
+        (ElementType.INTERFACE, ElementType.ETHER),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What a counter has counted; rule counters count flows as they are judged, not every packet of a flow."""
+
+    packets: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """``program`` is None when our table is not there. ``generation`` is None when its lines disagree or lack it."""
+
+    program: Program | None
+    generation: Generation | None = None
+    about: About | None = None
+    hits: Mapping[str, Hits] = field(default_factory=lambda: MappingProxyType({}))
+    kernel_generation: int = 0  # counts every transaction of the whole network namespace
+
+
+Conversation = Generator[bytes, bytes, Reading]
+
+
+def read_table(mask: int = DEFAULT_MASK) -> Conversation:
+    """Ask for everything in our table. O(table): for start, repair and tests, never for a change.
+
+    Raises ``TimeoutError`` when the ruleset never stood still for a whole reading.
+    """
+    for _ in range(_ATTEMPTS):
+        before = yield from _read_generation()
+        reading = yield from _read_once(mask, before)
+        after = yield from _read_generation()
+        if before == after:
+            return reading
+    raise TimeoutError(f"the kernel's ruleset changed during each of {_ATTEMPTS} readings")
+
+
+def read_counters() -> Generator[bytes, bytes, dict[str, Hits]]:
+    """Only the counters and what they have counted."""
+    answer = yield _dump(_GET_OBJECT, pack_text(1, TABLE) + pack_number(3, OBJECT_COUNTER))
+    return dict(_counter(attributes) for attributes in _answers(answer, _NEW_OBJECT) if text_of(attributes[1]) == TABLE)
+
+
+def read_about() -> Generator[bytes, bytes, About | None]:
+    """Only the note of what revision the table holds: proof that a transaction was carried out whole."""
+    answer = yield _dump(_GET_RULE, pack_text(1, TABLE) + pack_text(2, ABOUT))
+    return next((about for attributes in _answers(answer, NEW_RULE) if (about := _about(attributes))), None)
+
+
+def _read_generation() -> Generator[bytes, bytes, int]:
+    type_ = SUBSYSTEM_NFTABLES << 8 | _GET_GENERATION
+    answer = yield pack_message(type_, F_REQUEST | F_ACK, 1, b"", family=NFPROTO_INET)
+    return next((number_of(attributes[1]) for attributes in _answers(answer, _NEW_GENERATION)), 0)
+
+
+def _read_once(mask: int, kernel_generation: int) -> Conversation:
+    tables = yield _dump(_GET_TABLE)
+    if not any(text_of(attributes[1]) == TABLE for attributes in _answers(tables, NEW_TABLE)):
+        return Reading(None, kernel_generation=kernel_generation)
+    hooks = _hooks((yield _dump(_GET_CHAIN)))
+    rules = yield _dump(_GET_RULE, pack_text(1, TABLE))
+    lines, generations, about = _lines(rules, mask)
+    shapes = list(_answers((yield _dump(_GET_SET, pack_text(1, TABLE))), _NEW_SET))
+    sets: dict[str, NamedSet] = {}
+    maps: dict[str, VerdictMap] = {}
+    for attributes in shapes:
+        name = text_of(attributes[2])
+        elements = yield _dump(_GET_ELEMENTS, pack_text(1, TABLE) + pack_text(2, name))
+        if number_of(attributes.get(6, b"")) == DATA_VERDICT:
+            maps[name] = _map(elements)
+        else:
+            sets[name] = _set(attributes, elements)
+    hits = yield from read_counters()
+    hooks.pop(ABOUT, None)
+    chains = {name: Chain(tuple(lines.get(name, ())), hook) for name, hook in hooks.items()}
+    program = Program(frozenset(hits), MappingProxyType(sets), MappingProxyType(maps), MappingProxyType(chains))
+    generation = generations.pop() if len(generations) == 1 else None
+    return Reading(program, generation, about, MappingProxyType(hits), kernel_generation)
+
+
+def _dump(type_: int, payload: bytes = b"") -> bytes:
+    return pack_message(SUBSYSTEM_NFTABLES << 8 | type_, F_REQUEST | F_DUMP, 1, payload, family=NFPROTO_INET)
+
+
+def _answers(blob: bytes, type_: int) -> list[Attributes]:
+    wanted = SUBSYSTEM_NFTABLES << 8 | type_
+    return [parse(message.payload) for message in parse_messages(blob) if message.type == wanted]
+
+
+def _hooks(chains: bytes) -> dict[str, Hook | None]:
+    return {text_of(a[3]): _hook(a) for a in _answers(chains, _NEW_CHAIN) if text_of(a[1]) == TABLE}
+
+
+def _hook(attributes: Attributes) -> Hook | None:
+    if 4 not in attributes:
+        return None
+    place = parse(attributes[4])
+    name = next((name for name, number in HOOK_NUMBER.items() if number == number_of(place[1])), None)
+    priority = int.from_bytes(place[2], "big", signed=True)
+    if name is None or number_of(attributes[5]) == _POLICY_DROP:
+        return Hook(next(iter(HOOK_NUMBER)), 1 << 31)  # a place we never use: differs from every desired one
+    return Hook(name, priority)
+
+
+def _lines(rules: bytes, mask: int) -> tuple[dict[str, list[Line]], set[Generation], About | None]:
+    lines: dict[str, list[Line]] = {}
+    generations: set[Generation] = set()
+    about: About | None = None
+    for attributes in _answers(rules, NEW_RULE):
+        if text_of(attributes[1]) != TABLE:
+            continue
+        chain = text_of(attributes[2])
+        if chain == ABOUT:
+            about = _about(attributes) or about
+            continue
+        line, generation = decode_line(attributes.get(4, b""), mask)
+        lines.setdefault(chain, []).append(line)
+        if generation is not None:
+            generations.add(generation)
+    return lines, generations, about
+
+
+def _about(attributes: Attributes) -> About | None:
+    note = attributes.get(7, b"")
+    if len(note) < 2 or note[0] != _COMMENT:  # noqa: PLR2004  a type and a length octet
+        return None
+    return parse_about(text_of(note[2 : 2 + note[1]]))
+
+
+def _counter(attributes: Attributes) -> tuple[str, Hits]:
+    counted = parse(attributes[4])
+    return text_of(attributes[2]), Hits(packets=number_of(counted[2]), octets=number_of(counted[1]))
+
+
+def _map(elements: bytes) -> VerdictMap:
+    targets: dict[str, str] = {}
+    for key, attributes in _elements(elements):
+        verdict = parse(parse(attributes[2])[2])
+        targets[text_of(key)] = text_of(verdict[2]) if 2 in verdict else ""
+    return VerdictMap(MappingProxyType(targets))
+
+
+def _set(attributes: Attributes, elements: bytes) -> NamedSet:
+    types = _SHAPES.get(number_of(attributes[4]), ())
+    flags = number_of(attributes.get(3, b""))
+    interval = bool(flags & SET_INTERVAL)
+    if flags & ~SET_INTERVAL or not types or (interval and len(types) > 1):
+        return NamedSet(())
+    if interval:
+        return NamedSet(types, _intervals(elements, TYPE_SIZE[types[0]]), interval=True)
+    return NamedSet(types, frozenset(_element(key, types) for key, _ in _elements(elements)))
+
+
+def _elements(blob: bytes) -> list[tuple[bytes, Attributes]]:
+    found = []
+    for message in _answers(blob, NEW_ELEMENTS):
+        for _, element in parse_list(message.get(3, b"")):
+            attributes = parse(element)
+            found.append((parse(attributes[1])[1], attributes))
+    return found
+
+
+def _intervals(blob: bytes, size: int) -> frozenset[Element]:
+    """Starts and ends in order of address; a start with no end reaches to the last address of the family."""
+    marks = sorted(
+        (int.from_bytes(key, "big"), not number_of(a.get(3, b"")) & ELEMENT_INTERVAL_END) for key, a in _elements(blob)
+    )
+    found: set[Element] = set()
+    first: int | None = None
+    for address, is_start in marks:
+        if first is not None:
+            found.add(Interval(first, address - 1))
+        first = address if is_start else None
+    if first is not None:
+        found.add(Interval(first, (1 << 8 * size) - 1))
+    return frozenset(found)
+
+
+def _element(key: bytes, types: tuple[ElementType, ...]) -> tuple[Scalar, ...]:
+    scalars: list[Scalar] = []
+    offset = 0
+    for type_ in types:
+        scalars.append(_scalar(key[offset : offset + TYPE_SIZE[type_]], type_))
+        offset += (TYPE_SIZE[type_] + 3) & ~3
+    return tuple(scalars)
+
+
+def _scalar(octets: bytes, type_: ElementType) -> Scalar:
+    match type_:
+        case ElementType.INTERFACE:
+            return text_of(octets)
+        case ElementType.IPV4:
+            return IPv4Address(octets)
+        case ElementType.IPV6:
+            return IPv6Address(octets)
+        case ElementType.ETHER:
+            return octets.hex(":")
+
+
+__all__ = ["Conversation", "Hits", "Reading", "read_about", "read_counters", "read_table"]

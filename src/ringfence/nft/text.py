@@ -1,0 +1,184 @@
+"""A program as nft text: for people, for goldens, and as the second way to load it (``nft -f``) that tests compare with."""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+from typing import assert_never
+
+from ringfence.nft.batch import ABOUT, TABLE, About
+from ringfence.nft.fields import LOADS
+from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
+from ringfence.policy.addresses import Interval
+from ringfence.policy.program import (
+    Accept,
+    Between,
+    Chain,
+    Count,
+    Differs,
+    Dispatch,
+    Drop,
+    Element,
+    ElementType,
+    Equal,
+    Field,
+    Foreign,
+    Fresh,
+    Goto,
+    InState,
+    Jump,
+    Line,
+    Member,
+    NamedSet,
+    NotOpening,
+    Part,
+    Program,
+    Stamp,
+    StartsWith,
+    VerdictMap,
+    Within,
+)
+
+_TYPE_TEXT = {
+    ElementType.INTERFACE: "ifname",
+    ElementType.IPV4: "ipv4_addr",
+    ElementType.IPV6: "ipv6_addr",
+    ElementType.ETHER: "ether_addr",
+}
+_FAMILY_TEXT = {4: "ipv4", 6: "ipv6"}
+_WAY_TEXT = {0: "original", 1: "reply"}
+
+
+def render_text(program: Program, generation: Generation, about: About | None, mask: int = DEFAULT_MASK) -> str:
+    """A file for ``nft -f`` that makes the same table as the program's batch. Stable: equal programs, equal text."""
+    return "\n".join(_table(program, generation, about, mask)) + "\n"
+
+
+def _table(program: Program, generation: Generation, about: About | None, mask: int) -> Iterator[str]:
+    yield f"table inet {TABLE} {{"
+    for counter in sorted(program.counters):
+        yield f"\tcounter {counter} {{ }}"
+    for name, set_ in sorted(program.sets.items()):
+        yield from _set(name, set_)
+    for name in sorted(program.maps):
+        yield f"\tmap {name} {{ type ifname : verdict; }}"
+    if about is not None:
+        yield f'\tchain {ABOUT} {{\n\t\tcontinue comment "{about.text}"\n\t}}'
+    for name in _callees_first(program):
+        yield from _chain(name, program.chains[name], generation, mask)
+    yield "}"
+    for name, map_ in sorted(program.maps.items()):
+        yield from _targets(name, map_)
+
+
+def _callees_first(program: Program) -> list[str]:
+    """Chains so ordered that each is defined before one that goes to it, as nft asks; otherwise by name."""
+    ordered: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name in ordered:
+            return
+        for line in program.chains[name].lines:
+            for part in line.parts:
+                if isinstance(part, Jump | Goto):
+                    visit(part.chain)
+        ordered[name] = None
+
+    for name in sorted(program.chains):
+        visit(name)
+    return list(ordered)
+
+
+def _set(name: str, set_: NamedSet) -> Iterator[str]:
+    flags = " flags interval;" if set_.interval else ""
+    types = " . ".join(_TYPE_TEXT[type_] for type_ in set_.types)
+    elements = ", ".join(sorted(_element(element, set_) for element in set_.elements))
+    filled = f" elements = {{ {elements} }};" if elements else ""
+    yield f"\tset {name} {{ type {types};{flags}{filled} }}"
+
+
+def _element(element: Element, set_: NamedSet) -> str:
+    if isinstance(element, Interval):
+        make = IPv4Address if set_.types[0] is ElementType.IPV4 else IPv6Address
+        first, last = make(element.first), make(element.last)
+        return str(first) if first == last else f"{first}-{last}"
+    return " . ".join(
+        f'"{scalar}"' if type_ is ElementType.INTERFACE else str(scalar)
+        for type_, scalar in zip(set_.types, element, strict=True)
+    )
+
+
+def _targets(name: str, map_: VerdictMap) -> Iterator[str]:
+    if map_.targets:
+        elements = ", ".join(f'"{interface}" : goto {chain}' for interface, chain in sorted(map_.targets.items()))
+        yield f"add element inet {TABLE} {name} {{ {elements} }}"
+
+
+def _chain(name: str, chain: Chain, generation: Generation, mask: int) -> Iterator[str]:
+    yield f"\tchain {name} {{"
+    if chain.hook is not None:
+        yield f"\t\ttype filter hook {chain.hook.name.value} priority {chain.hook.priority}; policy accept;"
+    for line in chain.lines:
+        yield f"\t\t{render_line(line, generation, mask)}"
+    yield "\t}"
+
+
+def render_line(line: Line, generation: Generation, mask: int = DEFAULT_MASK) -> str:
+    return " ".join(_part(part, generation, mask) for part in line.parts)
+
+
+def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:  # noqa: PLR0911  one way out per kind of part
+    match part:
+        case Equal(field, value):
+            return f"{LOADS[field].text} {_value(field, value)}"
+        case Differs(field, value):
+            return f"{LOADS[field].text} != {_value(field, value)}"
+        case Between(field, first, last):
+            return f"{LOADS[field].text} {first}-{last}"
+        case Within(field, network):
+            whole = network.prefixlen == network.max_prefixlen
+            return f"{LOADS[field].text} {network.network_address if whole else network}"
+        case StartsWith(field, prefix):
+            return f'{LOADS[field].text} "{prefix}*"'
+        case Member(fields, set_):
+            return " . ".join(LOADS[field].text for field in fields) + f" @{set_}"
+        case InState(states):
+            return "ct state " + ",".join(state.name.lower() for state in sorted(states, key=lambda s: s.value))
+        case NotOpening():
+            return "tcp flags & (fin | syn | rst | ack) != syn"
+        case Fresh():
+            return f"ct mark & {mask:#010x} == {mark_of(generation, mask):#010x}"
+        case Foreign(text):
+            return f"# {text}"
+        case _:
+            return _action(part, generation, mask)
+
+
+def _action(part: Count | Stamp | Dispatch | Jump | Goto | Accept | Drop, generation: Generation, mask: int) -> str:
+    match part:
+        case Count(counter):
+            return f"counter name {counter}"
+        case Stamp():
+            return f"ct mark set ct mark and {~mask & 0xFFFFFFFF:#010x} or {mark_of(generation, mask):#010x}"
+        case Dispatch(field, map_):
+            return f"{LOADS[field].text} vmap @{map_}"
+        case Jump(chain):
+            return f"jump {chain}"
+        case Goto(chain):
+            return f"goto {chain}"
+        case Accept():
+            return "accept"
+        case Drop():
+            return "drop"
+        case _:
+            assert_never(part)
+
+
+def _value(field: Field, value: int | str) -> str:
+    match field, value:
+        case Field.FAMILY, int():
+            return _FAMILY_TEXT[value]
+        case Field.DIRECTION, int():
+            return _WAY_TEXT[value]
+        case _, str():
+            return f'"{value}"'
+        case _:
+            return str(value)

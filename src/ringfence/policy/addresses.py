@@ -1,0 +1,46 @@
+"""Sets of addresses as disjoint, merged intervals: what the kernel's interval sets demand of their owner.
+
+The kernel refuses overlapping intervals and cannot delete part of a merged one, so merging is done here, never by it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
+
+from ringfence.policy.values import Address, Network
+
+Family = Literal[4, 6]
+FAMILIES: tuple[Family, Family] = (4, 6)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Interval:
+    """Addresses of one family as integers, both ends included."""
+
+    first: int
+    last: int
+
+    def __contains__(self, address: Address) -> bool:
+        return self.first <= int(address) <= self.last
+
+
+def merge_networks(networks: Iterable[Network], family: Family) -> frozenset[Interval]:
+    """The fewest disjoint, non-adjacent intervals that cover exactly the networks of ``family``. O(n log n)."""
+    spans = sorted(
+        (int(network.network_address), int(network.broadcast_address))
+        for network in networks
+        if network.version == family
+    )
+    merged: list[Interval] = []
+    for first, last in spans:
+        if merged and first <= merged[-1].last + 1:
+            merged[-1] = Interval(merged[-1].first, max(merged[-1].last, last))
+        else:
+            merged.append(Interval(first, last))
+    return frozenset(merged)
+
+
+def address_of(value: int, family: Family) -> Address:
+    """The address that an integer of an ``Interval`` stands for."""
+    return IPv4Address(value) if family == 4 else IPv6Address(value)  # noqa: PLR2004  the family's own number

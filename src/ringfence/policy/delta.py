@@ -1,0 +1,332 @@
+"""Actual versus desired program -> the steps that turn one into the other, in at most two transactions.
+
+``prepare`` only makes and fills interval sets that no line refers to yet: the kernel lets such a set match nothing for a
+moment after the transaction that made it, so none may be born in the transaction that starts to use it. ``flip`` is the
+one transaction that changes verdicts. What is in the actual program and not in the desired one is swept.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ringfence.policy import names
+from ringfence.policy.link import ALLOW
+from ringfence.policy.program import (
+    Chain,
+    Element,
+    Fresh,
+    Goto,
+    Hook,
+    Jump,
+    Line,
+    Member,
+    NamedSet,
+    Program,
+    Stamp,
+    VerdictMap,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AddTable:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class AddCounter:
+    counter: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCounter:
+    counter: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddSet:
+    """An empty set of the given shape; elements come in their own steps."""
+
+    set: str
+    shape: NamedSet
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSet:
+    set: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddElements:
+    set: str
+    shape: NamedSet
+    elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteElements:
+    set: str
+    shape: NamedSet
+    elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddMap:
+    map: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMap:
+    map: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddTargets:
+    map: str
+    targets: tuple[tuple[str, str], ...]  # interface, chain
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTargets:
+    map: str
+    targets: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddChain:
+    chain: str
+    hook: Hook | None
+
+
+@dataclass(frozen=True, slots=True)
+class FlushChain:
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChain:
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddLine:
+    chain: str
+    line: Line
+
+
+Step = (
+    AddTable
+    | AddCounter
+    | DeleteCounter
+    | AddSet
+    | DeleteSet
+    | AddElements
+    | DeleteElements
+    | AddMap
+    | DeleteMap
+    | AddTargets
+    | DeleteTargets
+    | AddChain
+    | FlushChain
+    | DeleteChain
+    | AddLine
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """``narrows``: some flow may have lost its permission, so the generation must move with ``flip``."""
+
+    prepare: tuple[Step, ...] = ()
+    flip: tuple[Step, ...] = ()
+    narrows: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.prepare or self.flip)
+
+
+_PORT_SETS: Final = frozenset(
+    {
+        names.PORTS,
+        names.OWN_IPV4,
+        names.OWN_IPV6,
+        names.OWN_MAC,
+        names.ANY_MAC,
+        names.ANY_LINK_LOCAL,
+    }
+)
+
+
+def diff_programs(actual: Program, desired: Program) -> Delta:
+    """The steps from ``actual`` (what the kernel holds; ``Program()`` for no table) to ``desired``. O(both).
+
+    Whatever the path that led to ``actual``, applying the delta yields ``desired``, and a second diff is empty.
+    """
+    if actual == desired:
+        return Delta()
+    replaced = _replaced_sets(actual, desired)
+    narrows = _narrows(actual, desired, replaced)
+    rewritten = _rewritten_chains(actual, desired, replaced, moved=narrows)
+    born = {
+        name: set_ for name, set_ in desired.sets.items() if set_.interval and name not in actual.sets and set_.elements
+    }
+    prepare = tuple(_create_sets(born)) if born else ()
+    prepared = set(born)
+    flip = (
+        *((AddTable(),) if not actual.chains else ()),
+        *_clear(actual, desired, rewritten, replaced),
+        *_create(actual, desired, replaced, prepared),
+        *_fill(actual, desired, replaced, prepared),
+        *(AddLine(name, line) for name in sorted(rewritten) for line in desired.chains[name].lines),
+        *_add_targets(actual, desired),
+    )
+    return Delta((AddTable(), *prepare) if prepare else (), flip, narrows)
+
+
+def _replaced_sets(actual: Program, desired: Program) -> frozenset[str]:
+    """Sets that exist in another shape than desired: somebody's tampering, or another version's layout."""
+    return frozenset(
+        name
+        for name in actual.sets.keys() & desired.sets.keys()
+        if (actual.sets[name].types, actual.sets[name].interval)
+        != (desired.sets[name].types, desired.sets[name].interval)
+    )
+
+
+def _rewritten_chains(actual: Program, desired: Program, replaced: frozenset[str], *, moved: bool) -> frozenset[str]:
+    """Chains whose lines are written anew: changed ones, those that hold the generation if it moves, and dependents."""
+    return frozenset(
+        name
+        for name, chain in desired.chains.items()
+        if actual.chains.get(name) != chain or (moved and _holds_generation(chain)) or _refers_to(chain, replaced)
+    )
+
+
+def _holds_generation(chain: Chain) -> bool:
+    return any(isinstance(part, Stamp | Fresh) for line in chain.lines for part in line.parts)
+
+
+def _refers_to(chain: Chain, sets: frozenset[str]) -> bool:
+    return bool(sets) and any(
+        isinstance(part, Member) and part.set in sets for line in chain.lines for part in line.parts
+    )
+
+
+def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replaced: frozenset[str]) -> Iterator[Step]:
+    """Everything that goes, in the order in which nothing is deleted while something refers to it."""
+    gone = [name for name, chain in actual.chains.items() if _is_gone(name, chain, desired)]
+    for name in sorted({*gone, *(rewritten & actual.chains.keys())}):
+        if actual.chains[name].lines:
+            yield FlushChain(name)
+    for name, map_ in sorted(actual.maps.items()):
+        wanted = desired.maps.get(name, VerdictMap()).targets
+        stale = tuple(sorted(item for item in map_.targets.items() if wanted.get(item[0]) != item[1]))
+        if stale:
+            yield DeleteTargets(name, stale)
+    yield from (DeleteChain(name) for name in sorted(gone))
+    yield from (DeleteMap(name) for name in sorted(actual.maps.keys() - desired.maps.keys()))
+    yield from (DeleteSet(name) for name in sorted((actual.sets.keys() - desired.sets.keys()) | replaced))
+    yield from (DeleteCounter(name) for name in sorted(actual.counters - desired.counters))
+
+
+def _is_gone(name: str, chain: Chain, desired: Program) -> bool:
+    return name not in desired.chains or desired.chains[name].hook != chain.hook
+
+
+def _create(actual: Program, desired: Program, replaced: frozenset[str], prepared: set[str]) -> Iterator[Step]:
+    yield from (AddCounter(name) for name in sorted(desired.counters - actual.counters))
+    new = (desired.sets.keys() - actual.sets.keys() - prepared) | replaced
+    yield from (AddSet(name, _shape(desired.sets[name])) for name in sorted(new))
+    yield from (AddMap(name) for name in sorted(desired.maps.keys() - actual.maps.keys()))
+    for name, chain in sorted(desired.chains.items()):
+        if name not in actual.chains or actual.chains[name].hook != chain.hook:
+            yield AddChain(name, chain.hook)
+
+
+def _fill(actual: Program, desired: Program, replaced: frozenset[str], prepared: set[str]) -> Iterator[Step]:
+    for name, set_ in sorted(desired.sets.items()):
+        if name in prepared:
+            continue
+        present = actual.sets[name].elements if name in actual.sets and name not in replaced else frozenset()
+        if removed := _sorted(present - set_.elements):
+            yield DeleteElements(name, _shape(set_), removed)
+        if added := _sorted(set_.elements - present):
+            yield AddElements(name, _shape(set_), added)
+
+
+def _create_sets(born: dict[str, NamedSet]) -> Iterator[Step]:
+    for name, set_ in sorted(born.items()):
+        yield AddSet(name, _shape(set_))
+        yield AddElements(name, _shape(set_), _sorted(set_.elements))
+
+
+def _add_targets(actual: Program, desired: Program) -> Iterator[Step]:
+    for name, map_ in sorted(desired.maps.items()):
+        present = actual.maps.get(name, VerdictMap()).targets
+        fresh = tuple(sorted(item for item in map_.targets.items() if present.get(item[0]) != item[1]))
+        if fresh:
+            yield AddTargets(name, fresh)
+
+
+def _shape(set_: NamedSet) -> NamedSet:
+    return NamedSet(set_.types, interval=set_.interval)
+
+
+def _sorted(elements: frozenset[Element]) -> tuple[Element, ...]:
+    return tuple(sorted(elements, key=repr))
+
+
+def _narrows(actual: Program, desired: Program, replaced: frozenset[str]) -> bool:
+    """Whether a flow that passed before might not any more. In doubt yes: it costs each live flow one judgement."""
+    return (
+        bool(replaced)
+        or actual.maps != desired.maps
+        or any(actual.sets.get(name) != desired.sets.get(name) for name in _PORT_SETS)
+        or any(not set_.elements <= _elements(desired, name) for name, set_ in actual.sets.items())
+        or any(not _only_widens(chain, desired.chains.get(name)) for name, chain in actual.chains.items())
+    )
+
+
+def _elements(program: Program, name: str) -> frozenset[Element]:
+    return program.sets[name].elements if name in program.sets else frozenset()
+
+
+def _only_widens(old: Chain, new: Chain | None) -> bool:
+    """Whether every line of the old chain is kept in order and each new one can only allow more."""
+    if new is None or new.hook != old.hook:
+        return False
+    kept = iter(old.lines)
+    awaited = next(kept, None)
+    for line in new.lines:
+        if line == awaited:
+            awaited = next(kept, None)
+        elif not _can_only_allow(line):
+            return False
+    return awaited is None
+
+
+def _can_only_allow(line: Line) -> bool:
+    """A line that ends in ``allow``, or asks one more group; a dispatch or a drop could take something away."""
+    last = line.parts[-1] if line.parts else None
+    return isinstance(last, Jump) or last == Goto(ALLOW)
+
+
+__all__ = [
+    "AddChain",
+    "AddCounter",
+    "AddElements",
+    "AddLine",
+    "AddMap",
+    "AddSet",
+    "AddTable",
+    "AddTargets",
+    "DeleteChain",
+    "DeleteCounter",
+    "DeleteElements",
+    "DeleteMap",
+    "DeleteSet",
+    "DeleteTargets",
+    "Delta",
+    "FlushChain",
+    "Step",
+    "diff_programs",
+]

@@ -1,0 +1,115 @@
+"""One rule -> the lines that match it: the form for packets of a flow, and the form for packets that belong to none.
+
+A packet of a flow is judged by the flow's fields, so that a reply is judged like the packet it answers. Conntrack cannot
+open a flow for some ICMP types and for IPv6 AH ("invalid"); an explicit rule still wins there, by the packet's own fields.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from ringfence.policy import names
+from ringfence.policy.addresses import FAMILIES, Family
+from ringfence.policy.link import ALLOW
+from ringfence.policy.model import GroupPeer, Rule
+from ringfence.policy.program import Between, Count, Equal, Field, Goto, Line, Match, Member, Within
+from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Protocol
+from ringfence.policy.view import PeerAddresses
+
+_FLOW_PEER: Final = {
+    (Direction.INGRESS, 4): Field.FLOW_SOURCE4,
+    (Direction.INGRESS, 6): Field.FLOW_SOURCE6,
+    (Direction.EGRESS, 4): Field.FLOW_DESTINATION4,
+    (Direction.EGRESS, 6): Field.FLOW_DESTINATION6,
+}
+_PACKET_PEER: Final = {
+    (Direction.INGRESS, 4): Field.SOURCE4,
+    (Direction.INGRESS, 6): Field.SOURCE6,
+    (Direction.EGRESS, 4): Field.DESTINATION4,
+    (Direction.EGRESS, 6): Field.DESTINATION6,
+}
+_ONLY_FAMILY: Final[dict[Protocol, Family]] = {Protocol.ICMP: 4, Protocol.ICMPV6: 6}
+_ICMP_FIELDS: Final = {
+    Protocol.ICMP: (Field.ICMP_TYPE, Field.ICMP_CODE),
+    Protocol.ICMPV6: (Field.ICMPV6_TYPE, Field.ICMPV6_CODE),
+}
+
+
+def rule_lines(rule: Rule, peers: Mapping[GroupId, PeerAddresses]) -> Iterator[Line]:
+    """The lines by which ``rule`` allows the flow a packet belongs to; none where it can match nothing."""
+    for family in _families(rule):
+        protocol = _flow_protocol(rule, family)
+        for peer in _peer_matches(rule, _FLOW_PEER[rule.direction, family], family, peers):
+            yield _allow(rule, (*protocol, peer))
+
+
+def untracked_rule_lines(rule: Rule, peers: Mapping[GroupId, PeerAddresses]) -> Iterator[Line]:
+    """The lines by which an icmp, icmpv6 or ah rule allows a packet that conntrack calls invalid; none for others."""
+    if rule.protocol not in (Protocol.ICMP, Protocol.ICMPV6, Protocol.AH):
+        return
+    for family in _families(rule):
+        protocol = _packet_protocol(rule, family)
+        for peer in _peer_matches(rule, _PACKET_PEER[rule.direction, family], family, peers):
+            yield _allow(rule, (*protocol, peer))
+
+
+def _allow(rule: Rule, matches: tuple[Match, ...]) -> Line:
+    return Line((*matches, Count(names.rule_counter(rule.id)), Goto(ALLOW)))
+
+
+def _families(rule: Rule) -> tuple[Family, ...]:
+    """The families a rule can match: never wider than its protocol, and than its network."""
+    only = _ONLY_FAMILY.get(rule.protocol)
+    families = FAMILIES if only is None else (only,)
+    if isinstance(rule.peer, GroupPeer):
+        return families
+    version = rule.peer.network.version
+    return tuple(family for family in families if family == version)
+
+
+def _peer_matches(rule: Rule, field: Field, family: Family, peers: Mapping[GroupId, PeerAddresses]) -> Iterator[Match]:
+    if isinstance(rule.peer, GroupPeer):
+        group = rule.peer.group
+        if group not in peers:
+            return
+        yield Member((field,), names.member_set(group, family))
+        if any(source.version == family for source in peers[group].sources):
+            yield Member((field,), names.source_set(group, family))
+    elif rule.peer.network.prefixlen == 0:
+        yield Equal(Field.FAMILY, family)
+    else:
+        yield Within(field, rule.peer.network)
+
+
+def _flow_protocol(rule: Rule, family: Family) -> tuple[Match, ...]:
+    if rule.protocol is Protocol.ALL:
+        return ()
+    if rule.protocol is Protocol.AH and family == 6:  # noqa: PLR2004  for IPv6 the kernel's protocol is what AH carries
+        return (Equal(Field.NEXT_HEADER6, PROTOCOL_NUMBER[Protocol.AH]),)
+    number = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[rule.protocol])
+    if rule.protocol.has_ports and rule.ports != ALL_PORTS:
+        return (number, _range(Field.FLOW_PORT, rule.ports.first, rule.ports.last))
+    if rule.icmp is not None and not rule.icmp.any_type:
+        return (number, _flow_icmp(rule.icmp))
+    return (number,)
+
+
+def _flow_icmp(icmp: Icmp) -> Match:
+    first = (icmp.type or 0) << 8
+    if icmp.any_code:
+        return Between(Field.FLOW_ICMP, first, first | 0xFF)
+    return Equal(Field.FLOW_ICMP, first | (icmp.code or 0))
+
+
+def _packet_protocol(rule: Rule, family: Family) -> tuple[Match, ...]:
+    if rule.protocol is Protocol.AH and family == 6:  # noqa: PLR2004  see _flow_protocol
+        return (Equal(Field.NEXT_HEADER6, PROTOCOL_NUMBER[Protocol.AH]),)
+    number = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[rule.protocol])
+    if rule.icmp is None or rule.icmp.any_type:
+        return (number,)
+    type_field, code_field = _ICMP_FIELDS[rule.protocol]
+    type_ = Equal(type_field, rule.icmp.type or 0)
+    return (number, type_) if rule.icmp.any_code else (number, type_, Equal(code_field, rule.icmp.code or 0))
+
+
+def _range(field: Field, first: int, last: int) -> Match:
+    return Equal(field, first) if first == last else Between(field, first, last)

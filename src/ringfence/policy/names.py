@@ -1,0 +1,75 @@
+"""The names of our kernel objects, in one place: made of ids and fixed words, never of a person's text.
+
+Whatever lies in our table and is not named by the desired program is ours to sweep. Ids stand in full, so that no two
+names can collide and a reader of ``nft list`` can search for one.
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Final, NewType
+
+from ringfence.policy.addresses import Family
+from ringfence.policy.values import Direction, GroupId, RuleId
+
+ProfileId = NewType("ProfileId", str)  # stands for one combination of groups; equal combinations share their chains
+
+PORTS: Final = "ports"  # interfaces under our care, programmed or not
+OWN_IPV4: Final = "own_ipv4"  # which source addresses an interface may use
+OWN_IPV6: Final = "own_ipv6"
+OWN_MAC: Final = "own_mac"
+ANY_MAC: Final = "any_mac"  # interfaces whose MAC address nobody declared
+ANY_LINK_LOCAL: Final = "any_link_local"
+EGRESS_MAP: Final = "egress"  # interface -> what its instance may send
+INGRESS_MAP: Final = "ingress"  # interface -> what its instance may receive
+
+CLOSED_COUNTER: Final = "closed"
+SPOOFED_COUNTER: Final = "spoofed"
+ROGUE_COUNTER: Final = "rogue"
+STRAY_COUNTER: Final = "stray"
+LINK_COUNTER: Final = "link"
+
+_SHORT: Final = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
+
+
+def profile_of(groups: Iterable[GroupId]) -> ProfileId:
+    """The profile of a combination of groups; the order in which they are worn does not matter."""
+    digest = blake2b(b"".join(group.bytes for group in sorted(groups)), digest_size=8)
+    return ProfileId(digest.hexdigest())
+
+
+def profile_chain(profile: ProfileId, direction: Direction) -> str:
+    return f"p_{profile}_{_SHORT[direction]}"
+
+
+def untracked_profile_chain(profile: ProfileId, direction: Direction) -> str:
+    """Where packets go that conntrack cannot place in a flow."""
+    return f"{profile_chain(profile, direction)}_untracked"
+
+
+def group_chain(group: GroupId, direction: Direction) -> str:
+    return f"g_{group.hex}_{_SHORT[direction]}"
+
+
+def untracked_group_chain(group: GroupId, direction: Direction) -> str:
+    return f"{group_chain(group, direction)}_untracked"
+
+
+def member_set(group: GroupId, family: Family) -> str:
+    return f"m_{group.hex}_{family}"
+
+
+def source_set(group: GroupId, family: Family) -> str:
+    return f"x_{group.hex}_{family}"
+
+
+def rule_counter(rule: RuleId) -> str:
+    return f"r_{rule.hex}"
+
+
+def denied_counter(profile: ProfileId, direction: Direction) -> str:
+    return f"d_{profile}_{_SHORT[direction]}"
+
+
+def open_counter(profile: ProfileId) -> str:
+    """Counts what leaves by the default: no group of the profile has an egress rule."""
+    return f"o_{profile}_out"

@@ -1,0 +1,67 @@
+"""The first packet of a would-be flow, and what conntrack makes of it: can it open a flow, or belongs it to none?
+
+Facts of Linux: nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c, nf_conntrack_proto_tcp.c, nf_conntrack_core.c.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from ringfence.policy.link import LINK_TYPES
+from ringfence.policy.values import PROTOCOL_NUMBER, Address, Protocol
+
+TCP: Final = PROTOCOL_NUMBER[Protocol.TCP]
+UDP: Final = PROTOCOL_NUMBER[Protocol.UDP]
+ICMP: Final = PROTOCOL_NUMBER[Protocol.ICMP]
+ICMPV6: Final = PROTOCOL_NUMBER[Protocol.ICMPV6]
+AH: Final = PROTOCOL_NUMBER[Protocol.AH]
+
+_OPENING_ICMP: Final = frozenset({8, 13, 15, 17})  # echo, timestamp, information and address mask requests
+_OPENING_ICMPV6: Final = frozenset({128, 139})  # echo and node information requests
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A packet as it is at an instance's interface. Ports count for tcp and udp, type and code for icmp and icmpv6.
+
+    ``opening`` is False for a TCP packet that is no plain SYN. AH over IPv6 is taken to carry what nobody can track.
+    """
+
+    source: Address
+    destination: Address
+    protocol: int  # IANA number
+    source_port: int = 0
+    destination_port: int = 0
+    icmp_type: int = 0
+    icmp_code: int = 0
+    opening: bool = True
+
+    @property
+    def family(self) -> int:
+        return self.source.version
+
+
+class Tracking(Enum):
+    """FLOW opens a flow; NONE fits no flow (conntrack's "invalid"); LINK is discovery on the link, tracked by nobody."""
+
+    FLOW = "flow"
+    STRAY = "stray"
+    NONE = "none"
+    LINK = "link"
+
+
+def tracking_of(packet: Packet) -> Tracking:
+    """What a packet that belongs to no known flow is to conntrack."""
+    match (packet.protocol, packet.family):
+        case (1, 4):
+            return Tracking.FLOW if packet.icmp_type in _OPENING_ICMP else Tracking.NONE
+        case (58, 6):
+            if packet.icmp_type in LINK_TYPES:
+                return Tracking.LINK
+            return Tracking.FLOW if packet.icmp_type in _OPENING_ICMPV6 else Tracking.NONE
+        case (1, 6) | (58, 4) | (51, 6):
+            return Tracking.NONE
+        case (6, _):
+            return Tracking.FLOW if packet.opening else Tracking.STRAY
+        case _:
+            return Tracking.FLOW

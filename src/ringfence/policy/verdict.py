@@ -1,0 +1,206 @@
+"""One packet -> allow or deny, and why: which rule of which group, or which default, on which side.
+
+The smallest statement of what ringfence means. The kernel must give the same answer for every packet; the differential
+tests send tens of thousands over the wire to hold the two together. Knows nothing of programs, chains or sets.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from ringfence.policy.link import ALL_DHCP_SERVERS, BROADCAST, ROGUE_TYPES, UNSPECIFIED_TYPES, open_link_local
+from ringfence.policy.model import GroupPeer, Rule
+from ringfence.policy.packet import ICMPV6, UDP, Packet, Tracking, tracking_of
+from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Protocol, link_local
+from ringfence.policy.view import Endpoint, HostView
+
+_DHCP_REQUESTS = frozenset({(68, 67), (546, 547)})
+_DHCP_REPLIES = frozenset({(67, 68), (547, 546)})
+
+
+class Default(Enum):
+    """Why a side decided without a rule; the value completes "because …"."""
+
+    NO_INGRESS_RULE = "no rule of its groups allows it in, and what no rule allows in is denied"
+    NO_EGRESS_RULE = "its groups have egress rules, and none of them allows it out"
+    EGRESS_OPEN = "none of its groups has an egress rule, so everything may leave"
+    UNTRACKABLE = "conntrack can place it in no flow, and only an icmp, icmpv6 or ah rule lets such a packet pass"
+    MID_STREAM = "it is a TCP packet in mid-stream of no known connection"
+    SPOOFED = "it claims an address that is not the sender's own"
+    ROGUE = "instances may not act as router or DHCP server"
+    LINK = "neighbour discovery and DHCP with the own host always pass"
+    FOREIGN_LINK = "neighbour discovery stays on its link and is no matter of groups"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The rule that lets a packet pass, and the group it belongs to."""
+
+    group: GroupId
+    rule: Rule
+
+
+Reason = Allowance | Default
+
+
+@dataclass(frozen=True, slots=True)
+class SideVerdict:
+    """What one endpoint says of a packet that leaves (EGRESS) or enters (INGRESS) it."""
+
+    endpoint: Endpoint
+    direction: Direction
+    allowed: bool
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Allowed when every side that is under our care agrees; a side is None when nobody guards that end."""
+
+    egress: SideVerdict | None
+    ingress: SideVerdict | None
+
+    @property
+    def allowed(self) -> bool:
+        return all(side is None or side.allowed for side in (self.egress, self.ingress))
+
+    @property
+    def refusing(self) -> SideVerdict | None:
+        """The side that denies; the sender's, when both do, because the packet never gets further."""
+        return next((side for side in (self.egress, self.ingress) if side and not side.allowed), None)
+
+
+def judge(
+    view: HostView,
+    packet: Packet,
+    *,
+    source: Endpoint | None,
+    destination: Endpoint | None,
+    from_host: bool = False,
+) -> Verdict:
+    """The verdict on the first packet of a would-be flow from one endpoint to another; None is an unmanaged end.
+
+    ``from_host``: the host that enforces sends it itself. O(rules of the endpoints' groups + external sources).
+    """
+    egress = None if source is None else _judge_egress(view, packet, source)
+    ingress = None if destination is None else _judge_ingress(view, packet, destination, from_host=from_host)
+    return Verdict(egress, ingress)
+
+
+def find_endpoint(view: HostView, address: Address) -> Endpoint | None:
+    """The endpoint that has an address, or None for an unmanaged one."""
+    return next((endpoint for endpoint in view.endpoints if address in endpoint.addresses), None)
+
+
+def allowing_rules(view: HostView, endpoint: Endpoint, packet: Packet, direction: Direction) -> Iterator[Allowance]:
+    """Every rule of the endpoint's groups that allows the packet, in the order in which the kernel asks them."""
+    peer = packet.source if direction is Direction.INGRESS else packet.destination
+    for group in endpoint.groups:
+        for rule in view.rules.get(group, ()):
+            if rule.direction is direction and _rule_matches(view, rule, packet, peer):
+                yield Allowance(group, rule)
+
+
+def has_egress_rules(view: HostView, endpoint: Endpoint) -> bool:
+    """Whether the endpoint's egress is restricted at all (design, semantics row 1)."""
+    return any(rule.direction is Direction.EGRESS for group in endpoint.groups for rule in view.rules.get(group, ()))
+
+
+def _judge_egress(view: HostView, packet: Packet, endpoint: Endpoint) -> SideVerdict:
+    def side(*, allowed: bool, reason: Reason) -> SideVerdict:
+        return SideVerdict(endpoint, Direction.EGRESS, allowed, reason)
+
+    if _is_rogue(packet):
+        return side(allowed=False, reason=Default.ROGUE)
+    if not _is_own(packet, endpoint):
+        return side(allowed=False, reason=Default.SPOOFED)
+    tracking = tracking_of(packet)
+    if tracking is Tracking.LINK or _asks_dhcp(packet):
+        return side(allowed=True, reason=Default.LINK)
+    if tracking is Tracking.FLOW and not has_egress_rules(view, endpoint):
+        return side(allowed=True, reason=Default.EGRESS_OPEN)
+    allowed, reason = _by_rules(view, packet, endpoint, Direction.EGRESS)
+    return side(allowed=allowed, reason=reason)
+
+
+def _judge_ingress(view: HostView, packet: Packet, endpoint: Endpoint, *, from_host: bool) -> SideVerdict:
+    def side(*, allowed: bool, reason: Reason) -> SideVerdict:
+        return SideVerdict(endpoint, Direction.INGRESS, allowed, reason)
+
+    is_link = _is_link_type(packet)
+    if from_host and (is_link or _udp_ports(packet) in _DHCP_REPLIES):
+        return side(allowed=True, reason=Default.LINK)
+    if is_link:
+        return side(allowed=False, reason=Default.FOREIGN_LINK)
+    allowed, reason = _by_rules(view, packet, endpoint, Direction.INGRESS)
+    return side(allowed=allowed, reason=reason)
+
+
+def _by_rules(view: HostView, packet: Packet, endpoint: Endpoint, direction: Direction) -> tuple[bool, Reason]:
+    tracking = tracking_of(packet)
+    if tracking is Tracking.STRAY:
+        return False, Default.MID_STREAM
+    allowances = allowing_rules(view, endpoint, packet, direction)
+    if tracking is Tracking.NONE:
+        by_name = (Protocol.ICMP, Protocol.ICMPV6, Protocol.AH)
+        allowances = (allowance for allowance in allowances if allowance.rule.protocol in by_name)
+    if (first := next(allowances, None)) is not None:
+        return True, first
+    if tracking is Tracking.NONE:
+        return False, Default.UNTRACKABLE
+    return False, Default.NO_INGRESS_RULE if direction is Direction.INGRESS else Default.NO_EGRESS_RULE
+
+
+def _rule_matches(view: HostView, rule: Rule, packet: Packet, peer: Address) -> bool:
+    return _protocol_matches(rule, packet) and _peer_matches(view, rule, peer)
+
+
+def _peer_matches(view: HostView, rule: Rule, peer: Address) -> bool:
+    if isinstance(rule.peer, GroupPeer):
+        addresses = view.peers.get(rule.peer.group)
+        return addresses is not None and peer in addresses
+    return peer in rule.peer.network
+
+
+def _protocol_matches(rule: Rule, packet: Packet) -> bool:
+    if rule.protocol is Protocol.ALL:
+        return True
+    if packet.protocol != PROTOCOL_NUMBER[rule.protocol]:
+        return False
+    if rule.protocol.has_ports:
+        return packet.destination_port in rule.ports
+    if rule.protocol.has_types:
+        right_family = (rule.protocol is Protocol.ICMP) == (packet.family == 4)  # noqa: PLR2004  the family's number
+        return right_family and (rule.icmp is None or rule.icmp.matches(packet.icmp_type, packet.icmp_code))
+    return True
+
+
+def _is_own(packet: Packet, endpoint: Endpoint) -> bool:
+    if packet.source in endpoint.addresses:
+        return True
+    if packet.source.version == 6 and packet.source.is_link_local:  # noqa: PLR2004  the family's number
+        return open_link_local(endpoint) or (endpoint.mac is not None and packet.source == link_local(endpoint.mac))
+    if not packet.source.is_unspecified:
+        return False
+    if packet.family == 4:  # noqa: PLR2004  the family's number
+        return _udp_ports(packet) == (68, 67) and packet.destination in BROADCAST
+    return packet.protocol == ICMPV6 and packet.icmp_type in UNSPECIFIED_TYPES
+
+
+def _is_rogue(packet: Packet) -> bool:
+    if packet.protocol == ICMPV6 and packet.family == 6:  # noqa: PLR2004  the family's number
+        return packet.icmp_type in ROGUE_TYPES
+    return _udp_ports(packet) in _DHCP_REPLIES
+
+
+def _is_link_type(packet: Packet) -> bool:
+    return tracking_of(packet) is Tracking.LINK
+
+
+def _asks_dhcp(packet: Packet) -> bool:
+    destination = BROADCAST if packet.family == 4 else ALL_DHCP_SERVERS  # noqa: PLR2004  the family's number
+    return _udp_ports(packet) in _DHCP_REQUESTS and packet.destination in destination
+
+
+def _udp_ports(packet: Packet) -> tuple[int, int] | None:
+    return (packet.source_port, packet.destination_port) if packet.protocol == UDP else None

@@ -4,6 +4,7 @@ Pure: values in, bytes out. The kernel runs all of a batch or none of it (nfnetl
 """
 
 import re
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -78,6 +79,8 @@ HOOK_NUMBER: Final = {HookName.PREROUTING: 0, HookName.POSTROUTING: 4}
 _POLICY_ACCEPT: Final = 1
 _LIST_ELEMENT: Final = 1
 _ELEMENTS_PER_MESSAGE: Final = 500  # far below the 64 KiB that one netlink attribute can hold
+_KEY_ORDER: Final = 0  # NFTNL_UDATA_SET_KEYBYTEORDER
+_HOST_ORDER, _BIG_ENDIAN = 1, 2
 _COMMENT: Final = 0  # NFTNL_UDATA_RULE_COMMENT
 _EPOCH: Final = re.compile(r"[0-9a-z-]{0,64}")
 _ABOUT_TEXT: Final = re.compile(r"revision=(\d+) epoch=([0-9a-z-]*)")
@@ -233,7 +236,11 @@ def _set_request(step: AddSet | AddMap | DeleteSet | DeleteMap) -> _Request:
 
 def _set_header(name: str, flags: int, type_: int, size: int) -> bytes:
     shape = pack_number(3, flags) + pack_number(4, type_) + pack_number(5, size)
-    return pack_text(1, TABLE) + pack_text(2, name) + shape + pack_number(10, 1)
+    # nft keeps the order of a key's octets here; without it a listing shows every interface as "".
+    order = struct.pack(
+        "=BBI", _KEY_ORDER, 4, _HOST_ORDER if type_ == TYPE_NUMBER[ElementType.INTERFACE] else _BIG_ENDIAN
+    )
+    return pack_text(1, TABLE) + pack_text(2, name) + shape + pack_number(10, 1) + pack(13, order)
 
 
 def key_type(types: tuple[ElementType, ...]) -> int:

@@ -6,5 +6,5 @@ FULL = os.environ.get("RINGFENCE_FULL") == "1"
 
 
 def count(*, reduced: int, stated: int) -> int:
-    """The number for this run; mark a test that calls this with `@pytest.mark.full`, so that `make test-full` finds it."""
+    """The number for this run; `make test-full` runs the tests marked `full`, so mark every caller of this so."""
     return stated if FULL else reduced

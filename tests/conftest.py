@@ -1,0 +1,35 @@
+"""Every test run happens in a network of its own, so that no test can reach the host's firewall or the outside."""
+
+import os
+
+import pytest
+
+from ringfence.policy.errors import OperatorError
+from ringfence.world.namespaces import enter_user_namespace, leave_host_network, probe_namespaces
+from ringfence.world.topology import raise_loopback
+
+_REFUSAL = pytest.StashKey[str]()
+
+
+def pytest_configure(config):
+    config.stash[_REFUSAL] = _isolate()
+
+
+def pytest_collection_modifyitems(config, items):
+    if refusal := config.stash[_REFUSAL]:
+        for item in items:
+            if item.get_closest_marker("netns"):
+                item.add_marker(pytest.mark.skip(reason=refusal))
+
+
+def _isolate() -> str:
+    """Why tests that need namespaces cannot run here; empty when they can."""
+    try:
+        if os.geteuid() != 0:
+            enter_user_namespace()
+        leave_host_network()
+        raise_loopback()
+        probe_namespaces()
+    except OperatorError as error:
+        return str(error)
+    return ""

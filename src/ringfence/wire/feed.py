@@ -73,7 +73,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _IcmpNumber = Annotated[int, msgspec.Meta(ge=-1, le=255)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_NAME)]
-_Epoch = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_NAME)]
+_Epoch = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z-]{1,64}\Z")]  # it is written into the kernel's table
 
 
 class _Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):

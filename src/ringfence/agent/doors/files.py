@@ -1,0 +1,98 @@
+"""Small files of the agent: read whole, replaced whole and durably, watched by their stamp, locked."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NewType, Protocol
+
+from ringfence.policy.errors import OperatorError
+
+Stamp = NewType("Stamp", tuple[int, int, int])  # modification time in ns, inode, size: differs when the content may
+
+
+class FilesDoor(Protocol):
+    """Each method raises ``OperatorError`` naming the file and what the system answered."""
+
+    def read(self, path: Path) -> bytes | None:
+        """The whole content; None when there is no such file."""
+        ...
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """The file has this content, owner-only, even after a power cut, or it is unchanged. Makes its folder."""
+        ...
+
+    def stamp(self, path: Path) -> Stamp | None:
+        """Something that is equal as long as the file is untouched; None when there is no such file."""
+        ...
+
+
+class SystemFiles:
+    def read(self, path: Path) -> bytes | None:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OperatorError(f"read {path}", error.strerror or str(error)) from error
+
+    def replace(self, path: Path, content: bytes) -> None:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _replace(path, content)
+        except OSError as error:
+            raise OperatorError(f"write {path}", error.strerror or str(error)) from error
+
+    def stamp(self, path: Path) -> Stamp | None:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OperatorError(f"look at {path}", error.strerror or str(error)) from error
+        return Stamp((found.st_mtime_ns, found.st_ino, found.st_size))
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Only one process holds the folder; ``OperatorError`` at once when another does. Freed with the process."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OperatorError(f"open {folder}", error.strerror or str(error)) from error
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OperatorError(
+            f"lock {folder}", "another agent runs with this folder; stop it or give this one its own --data"
+        ) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write aside, sync, rename, sync the folder: at every moment the old or the new content is there whole."""
+    aside = path.with_name(f".{path.name}.new")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        written = 0
+        while written < len(content):
+            written += os.write(descriptor, content[written:])
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,189 @@
+"""One netlink socket: send a request or a batch, collect what the kernel answers.
+
+Input: packed netlink messages. Output: the answers, or an ``OperatorError`` with the kernel's own words. It packs and
+understands no payload: ``nft`` does that for nftables, ``conntrack`` for its own few messages.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ringfence.nft.netlink import F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Message, Refusal, parse_messages, parse_refusal
+from ringfence.policy.errors import OperatorError
+
+_NETLINK_NETFILTER: Final = 12
+_SOL_NETLINK: Final = 270
+_NETLINK_CAP_ACK: Final = 10  # an error does not repeat the message it is about
+_NETLINK_EXT_ACK: Final = 11  # an error carries a sentence where the kernel has one
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
+_RECEIVE_SIZE_BYTES: Final = 8 << 20
+_READ_SIZE_BYTES: Final = 1 << 20
+_OVERHEAD_BYTES: Final = 32  # the kernel takes a message of at most the send buffer less this (af_netlink.c)
+_DUMP_TRIES: Final = 10
+
+
+class _Interrupted(Exception):
+    """The rules changed while they were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came back for one send: messages with payload, refusals, and the sequence numbers acknowledged."""
+
+    messages: tuple[Message, ...]
+    refusals: tuple[Refusal, ...]
+    acknowledged: frozenset[int]
+
+
+class NetlinkSocket:
+    """A netlink socket to netfilter, in the network namespace of the thread that makes it; one thread at a time.
+
+    The kernel does the work of a request within ``send`` and has queued every answer when it returns, so answers are
+    read without waiting; only a dump goes on while it is read.
+    """
+
+    def __init__(self) -> None:
+        try:
+            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+            self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+            self._socket.bind((0, 0))
+        except OSError as error:
+            raise OperatorError("open a netlink socket to netfilter", explain_refusal(error.errno)) from error
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        _grow(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_SIZE_BYTES)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def request(self, data: bytes) -> Answers:
+        """The answers to a request, or to a batch of them, that does not dump.
+
+        Raises:
+            OperatorError: the request was too large to send (nothing was done), or answers were lost (ENOBUFS): the
+                outcome is then unknown and must be read back.
+        """
+        self._forget_old_answers()
+        self._send(data)
+        return _sorted_out(message for part in self._queued() for message in parse_messages(part))
+
+    def dump(self, request: bytes) -> bytes:
+        """Everything that a dump answers, whole and consistent: an interrupted one is asked again.
+
+        A dump of something that does not exist is empty.
+        """
+        for _ in range(_DUMP_TRIES):
+            self._forget_old_answers()
+            self._send(request)
+            with suppress(_Interrupted):
+                return b"".join(self._until_done())
+        raise OperatorError(
+            "read the kernel's rules",
+            f"they changed during each of {_DUMP_TRIES} readings: another program rewrites its own without pause",
+        )
+
+    def _until_done(self) -> Iterator[bytes]:
+        while True:
+            part = self._receive()
+            for message in parse_messages(part):
+                if message.flags & F_DUMP_INTR:
+                    raise _Interrupted
+                if message.type in (NLMSG_ERROR, NLMSG_DONE):
+                    _check_end(parse_refusal(message))
+                    yield part
+                    return
+            yield part
+
+    def _send(self, data: bytes) -> None:
+        limit = self._send_limit(len(data))
+        if len(data) > limit:
+            raise OperatorError(
+                "send to the kernel",
+                f"the change is one transaction of {len(data)} bytes and this process may send {limit} at once; "
+                f"nothing was changed. Raise the limit: sysctl -w net.core.wmem_max={2 * len(data)}",
+            )
+        try:
+            self._socket.sendto(data, (0, 0))
+        except OSError as error:
+            raise OperatorError("send to the kernel", explain_refusal(error.errno)) from error
+
+    def _send_limit(self, size: int) -> int:
+        if self._present_limit() < size:
+            _grow(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, size + _OVERHEAD_BYTES)
+        return self._present_limit()
+
+    def _present_limit(self) -> int:
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD_BYTES
+
+    def _forget_old_answers(self) -> None:
+        """What an earlier, failed exchange left behind must not be taken for answers to the next."""
+        with suppress(OperatorError):  # lost is just as good as read
+            for _ in self._queued():
+                pass
+
+    def _queued(self) -> Iterator[bytes]:
+        with suppress(BlockingIOError):
+            while True:
+                yield self._receive(socket.MSG_DONTWAIT)
+
+    def _receive(self, flags: int = 0) -> bytes:
+        try:
+            answer, _, received, _ = self._socket.recvmsg(_READ_SIZE_BYTES, 0, flags)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise OperatorError("read the kernel's answer", explain_refusal(error.errno)) from error
+        if received & socket.MSG_TRUNC:
+            raise OperatorError("read the kernel's answer", f"one message is larger than {_READ_SIZE_BYTES} bytes")
+        return answer
+
+
+def explain_refusal(code: int | None, text: str = "") -> str:
+    """An errno in the kernel's words, with its name, the kernel's own sentence if any, and what to do where known."""
+    words = "unknown error" if code is None else f"{os.strerror(code)} ({errno.errorcode.get(code, str(code))})"
+    hint = _HINTS.get(code or 0)
+    return ": ".join(part for part in (words, text, hint) if part)
+
+
+_HINTS: Final = {
+    errno.EPERM: "needs root or CAP_NET_ADMIN in this network namespace",
+    errno.EACCES: "needs root or CAP_NET_ADMIN in this network namespace",
+    errno.EPROTONOSUPPORT: "this kernel has no netfilter netlink (modprobe nfnetlink)",
+    errno.EAFNOSUPPORT: "this kernel has no netlink",
+    errno.ENOBUFS: "more answers came than the receive buffer holds; raise net.core.rmem_max",
+}
+
+
+def _sorted_out(messages: Iterator[Message]) -> Answers:
+    payloads: list[Message] = []
+    refusals: list[Refusal] = []
+    acknowledged: set[int] = set()
+    for message in messages:
+        if message.type not in (NLMSG_ERROR, NLMSG_DONE):
+            payloads.append(message)
+        elif (refusal := parse_refusal(message)) is not None:
+            refusals.append(refusal)
+        else:
+            acknowledged.add(message.sequence)
+    return Answers(tuple(payloads), tuple(refusals), frozenset(acknowledged))
+
+
+def _check_end(refusal: Refusal | None) -> None:
+    if refusal is None or refusal.errno == errno.ENOENT:
+        return
+    if refusal.errno == errno.EINTR:
+        raise _Interrupted
+    raise OperatorError("read the kernel's rules", explain_refusal(refusal.errno, refusal.text))
+
+
+def _grow(channel: socket.socket, force: int, ask: int, size_bytes: int) -> None:
+    """A larger buffer: beyond the system's limit where we may (CAP_NET_ADMIN of the machine), else up to it."""
+    try:
+        channel.setsockopt(socket.SOL_SOCKET, force, size_bytes)
+    except OSError:
+        channel.setsockopt(socket.SOL_SOCKET, ask, size_bytes)

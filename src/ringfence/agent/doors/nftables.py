@@ -1,0 +1,121 @@
+"""Our table in the kernel: change it in one transaction, read it back.
+
+Input: steps of a delta. Output: nothing, a ``Reading``, or an ``OperatorError`` naming the step that was refused.
+The packing is ``nft``'s; here are the socket and the exchange.
+"""
+
+import errno
+from collections.abc import Generator, Sequence
+from typing import Final, Protocol, TypeVar
+
+from ringfence.agent.doors.netlink import NetlinkSocket, explain_refusal
+from ringfence.nft import (
+    About,
+    Batch,
+    Generation,
+    Reading,
+    encode_batch,
+    read_about,
+    read_table,
+)
+from ringfence.nft.netlink import (
+    F_ACK,
+    F_REQUEST,
+    NFPROTO_INET,
+    SUBSYSTEM_NFTABLES,
+    Refusal,
+    number_of,
+    pack_message,
+    parse,
+)
+from ringfence.policy.delta import Step
+from ringfence.policy.errors import OperatorError
+
+_T = TypeVar("_T")
+_SHOWN_REFUSALS: Final = 3
+_GET_GENERATION: Final = 16
+_GENERATION_ID: Final = 1
+
+
+class NftablesDoor(Protocol):
+    """Every method raises ``OperatorError``; after a failed ``commit`` all or nothing of it is in force: read."""
+
+    def commit(self, steps: Sequence[Step], *, generation: Generation, about: About | None) -> None:
+        """All steps and the note in one transaction, lines stamped and compared with ``generation``."""
+        ...
+
+    def read(self) -> Reading:
+        """Everything in our table. O(table)."""
+        ...
+
+    def read_about(self) -> About | None:
+        """Only the note that the last transaction left: its proof, at constant cost."""
+        ...
+
+    def count_changes(self) -> int:
+        """The kernel's own number of transactions in this network namespace, anybody's; 32 bits, wraps."""
+        ...
+
+
+class KernelNftables:
+    """nf_tables of the network namespace in which it is made."""
+
+    def __init__(self) -> None:
+        self._netlink = NetlinkSocket()
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def commit(self, steps: Sequence[Step], *, generation: Generation, about: About | None) -> None:
+        batch = encode_batch(steps, generation=generation, about=about)
+        if not batch.steps:
+            return
+        answers = self._netlink.request(batch.data)
+        if answers.refusals:
+            raise _refused(batch, answers.refusals)
+        if batch.last_sequence not in answers.acknowledged:
+            raise OperatorError("change the kernel's rules", "the kernel did not say whether it took the transaction")
+
+    def read(self) -> Reading:
+        return self._converse(read_table())
+
+    def read_about(self) -> About | None:
+        return self._converse(read_about())
+
+    def count_changes(self) -> int:
+        type_ = SUBSYSTEM_NFTABLES << 8 | _GET_GENERATION
+        answers = self._netlink.request(pack_message(type_, F_REQUEST | F_ACK, 1, b"", family=NFPROTO_INET))
+        if answers.refusals or not answers.messages:
+            reason = "; ".join(explain_refusal(refusal.errno, refusal.text) for refusal in answers.refusals)
+            raise OperatorError("ask the kernel for nf_tables", reason or "no answer")
+        return number_of(parse(answers.messages[0].payload)[_GENERATION_ID])
+
+    def _converse(self, conversation: Generator[bytes, bytes, _T]) -> _T:
+        try:
+            request = next(conversation)
+            while True:
+                request = conversation.send(self._netlink.dump(request))
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        except (TimeoutError, ValueError, KeyError) as error:
+            raise OperatorError("read the kernel's rules", f"not understood: {error}") from error
+
+
+def _refused(batch: Batch, refusals: Sequence[Refusal]) -> OperatorError:
+    shown = "; ".join(_told(batch, refusal) for refusal in refusals[:_SHOWN_REFUSALS])
+    more = len(refusals) - _SHOWN_REFUSALS
+    rest = f"; and {more} more" if more > 0 else ""
+    return OperatorError("change the kernel's rules", f"refused as a whole, nothing was changed: {shown}{rest}")
+
+
+def _told(batch: Batch, refusal: Refusal) -> str:
+    step = batch.steps[refusal.sequence - 1] if 0 < refusal.sequence <= len(batch.steps) else "the transaction"
+    hint = _HINTS.get(refusal.errno, "")
+    return f"{step}: {explain_refusal(refusal.errno, refusal.text)}{hint}"
+
+
+_HINTS: Final = {
+    errno.EOPNOTSUPP: " (this kernel lacks a part of nf_tables that the rules need)",
+    errno.ENOENT: " (something it refers to is missing: changed by another program, or a module such as nft_ct)",
+}

@@ -1,0 +1,213 @@
+"""The inventory: which interfaces of this host belong to which instances, as its operator declares in a TOML file.
+
+Input: the file's text. Output: an ``Inventory``, or an ``OperatorError`` naming file, instance and field. It knows no
+server: what the server does not accept of it is the server's to say.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from ringfence.policy.commands import ClaimInstances, InstanceClaim
+from ringfence.policy.errors import Invalid, OperatorError
+from ringfence.policy.model import GroupPeer, Interface
+from ringfence.policy.values import (
+    HostName,
+    InstanceId,
+    InterfaceName,
+    parse_address,
+    parse_interface,
+    parse_interface_pattern,
+    parse_mac,
+)
+from ringfence.policy.view import Endpoint, HostView
+from ringfence.wire.hostauth import parse_host_name
+
+VERSION: Final = 1
+_OFFERED_KIND: Final = "routed"
+_LATER_KINDS: Final = ("bridged", "self")
+_MAX_NAME: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """``managed``: patterns of interfaces that are closed until programmed; those of instances are in any case."""
+
+    host: HostName
+    managed: tuple[str, ...] = ()
+    instances: tuple[InstanceClaim, ...] = ()
+
+    @property
+    def claim(self) -> ClaimInstances:
+        return ClaimInstances(self.instances)
+
+    @property
+    def ports(self) -> frozenset[InterfaceName]:
+        """The interfaces of present instances that are to be filtered."""
+        return frozenset(
+            interface.name for claim in self.instances for interface in claim.interfaces if interface.managed
+        )
+
+
+class _InterfaceShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    addresses: list[str]
+    mac: str | None = None
+    managed: bool = True
+
+
+class _InstanceShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    interface: str | list[_InterfaceShape]
+    id: UUID | None = None
+    addresses: list[str] | None = None
+    mac: str | None = None
+
+
+class _FileShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    host: str
+    version: int = VERSION
+    kind: str = _OFFERED_KIND
+    realm: str = "default"
+    managed: list[str] = []
+    instance: list[dict[str, object]] = []
+
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+def parse_inventory(text: bytes, *, file: str) -> Inventory:
+    """The inventory that ``text`` declares; ``file`` is its name for error texts.
+
+    Raises:
+        OperatorError: not TOML, an unknown or missing field, a wrong value, or two instances that claim the same thing.
+    """
+    try:
+        return _parse(text)
+    except Invalid as error:
+        raise OperatorError(f"inventory {file}", str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OperatorError(f"inventory {file}", f"not TOML: {error}") from error
+
+
+def keep_own(view: HostView, inventory: Inventory) -> HostView:
+    """What of the server's view this host enforces: only endpoints that its own present inventory declares.
+
+    An endpoint keeps only the addresses that are declared here too, and the MAC address that is declared here, so that
+    what is taken out of the inventory is closed at once, whatever the server says or whether it can be reached.
+    """
+    declared = {
+        (claim.name, interface.name): (claim.id, interface)
+        for claim in inventory.instances
+        for interface in claim.interfaces
+        if interface.managed
+    }
+    kept = tuple(own for endpoint in view.endpoints if (own := _own_part(endpoint, declared)) is not None)
+    worn = {group for endpoint in kept for group in endpoint.groups}
+    rules = {group: rules for group, rules in view.rules.items() if group in worn}
+    named = {rule.peer.group for listed in rules.values() for rule in listed if isinstance(rule.peer, GroupPeer)}
+    peers = {group: peer for group, peer in view.peers.items() if group in named}
+    return replace(view, endpoints=kept, rules=MappingProxyType(rules), peers=MappingProxyType(peers))
+
+
+def _own_part(
+    endpoint: Endpoint, declared: Mapping[tuple[str, InterfaceName], tuple[InstanceId | None, Interface]]
+) -> Endpoint | None:
+    id_, interface = declared.get((endpoint.name, endpoint.interface), (None, None))
+    if interface is None or id_ not in (None, endpoint.instance):
+        return None
+    addresses = tuple(address for address in endpoint.addresses if address in interface.addresses)
+    return replace(endpoint, addresses=addresses, mac=interface.mac)
+
+
+def _parse(text: bytes) -> Inventory:
+    shape = _convert(tomllib.loads(text.decode()), _FileShape, "")
+    _check_version(shape)
+    instances = tuple(_instance(table, n, shape.realm) for n, table in enumerate(shape.instance, start=1))
+    _check_distinct(instances)
+    return Inventory(
+        host=parse_host_name(shape.host, field="host"),
+        managed=tuple(parse_interface_pattern(text, field=f"managed[{n}]") for n, text in enumerate(shape.managed)),
+        instances=instances,
+    )
+
+
+def _check_version(shape: _FileShape) -> None:
+    if shape.version != VERSION:
+        raise Invalid(f"expected {VERSION}, got {shape.version}: written for another ringfence", field="version")
+    if shape.kind in _LATER_KINDS:
+        raise Invalid(f"{shape.kind!r} is not offered yet; this agent filters routed ports", field="kind")
+    if shape.kind != _OFFERED_KIND:
+        raise Invalid(f"expected {_OFFERED_KIND!r}, got {shape.kind[:_MAX_NAME]!r}", field="kind")
+    _check_name(shape.realm, "realm")
+
+
+def _instance(table: dict[str, object], number: int, realm: str) -> InstanceClaim:
+    name = table.get("name")
+    where = f"instance {name!r}" if isinstance(name, str) else f"instance number {number}"
+    shape = _convert(table, _InstanceShape, where)
+    _check_name(shape.name, f"{where}: name")
+    interfaces = tuple(_interface(item, f"{where}: {place}") for item, place in _interfaces(shape, where))
+    return InstanceClaim(shape.name, None if shape.id is None else InstanceId(shape.id), interfaces, realm)
+
+
+def _interfaces(shape: _InstanceShape, where: str) -> list[tuple[_InterfaceShape, str]]:
+    """The interfaces of either form, each with the place it has in error texts."""
+    if isinstance(shape.interface, str):
+        if shape.addresses is None:
+            raise Invalid("missing", field=f"{where}: addresses")
+        return [(_InterfaceShape(shape.interface, shape.addresses, shape.mac), "")]
+    if shape.addresses is not None or shape.mac is not None:
+        raise Invalid("with [[instance.interface]], addresses and mac stand there", field=where)
+    if not shape.interface:
+        raise Invalid("expected at least one", field=f"{where}: interface")
+    return [(item, f"interface {item.name!r}: ") for item in shape.interface]
+
+
+def _interface(shape: _InterfaceShape, where: str) -> Interface:
+    if shape.managed and not shape.addresses:
+        raise Invalid("expected at least one; an interface without any could send nothing", field=f"{where}addresses")
+    return Interface(
+        name=parse_interface(shape.name, field=f"{where}interface"),
+        addresses=tuple(parse_address(text, field=f"{where}addresses[{n}]") for n, text in enumerate(shape.addresses)),
+        mac=None if shape.mac is None else parse_mac(shape.mac, field=f"{where}mac"),
+        managed=shape.managed,
+    )
+
+
+def _check_name(name: str, field: str) -> None:
+    if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+        raise Invalid(f"expected 1 to {_MAX_NAME} printable characters", field=field)
+
+
+def _check_distinct(instances: tuple[InstanceClaim, ...]) -> None:
+    """No two instances share a name or an id, no two interfaces a name or an address."""
+    interfaces = [(claim.name, interface) for claim in instances for interface in claim.interfaces]
+    _check_once("name", ((claim.name, claim.name) for claim in instances))
+    _check_once("id", ((claim.name, str(claim.id)) for claim in instances if claim.id is not None))
+    _check_once("interface", ((name, str(interface.name)) for name, interface in interfaces))
+    addresses = ((name, str(address)) for name, interface in interfaces for address in interface.addresses)
+    _check_once("addresses", addresses)
+
+
+def _check_once(field: str, owned: Iterable[tuple[str, str]]) -> None:
+    owners: dict[str, str] = {}
+    for owner, value in owned:
+        if value in owners:
+            raise Invalid(
+                f"{value} occurs twice (first in instance {owners[value]!r})", field=f"instance {owner!r}: {field}"
+            )
+        owners[value] = owner
+
+
+def _convert(table: dict[str, object], shape: type[_S], where: str) -> _S:
+    try:
+        return msgspec.convert(table, shape)
+    except msgspec.ValidationError as error:
+        words = str(error).replace(" - at `$.", " (at `").removesuffix("`")
+        raise Invalid(f"{words}`)" if "(at `" in words else str(error), field=where or None) from error

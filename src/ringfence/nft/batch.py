@@ -88,7 +88,7 @@ _ABOUT_TEXT: Final = re.compile(r"revision=(\d+) epoch=([0-9a-z-]*)")
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the table holds, written into it by the same transaction: proof of the revision for whoever reads it back."""
+    """What the table holds, written into it by the same transaction: proof of the revision for whoever reads it."""
 
     revision: int
     epoch: str

@@ -1,7 +1,7 @@
 """One line of the program -> nf_tables expressions as attribute bytes.
 
-The shapes follow what nft 1.0.6 itself emits for the same text (``nft --debug=netlink``), so that a listing of either is
-the same. Each expression loads into register 1 (a joined key continues in register 2) and is used at once.
+The shapes follow what nft 1.0.6 itself emits for the same text (``nft --debug=netlink``), so that a listing of either
+is the same. Each expression loads into register 1 (a joined key continues in register 2) and is used at once.
 """
 
 from typing import Final, assert_never
@@ -96,7 +96,7 @@ def _needs(part: Part) -> list[Equal]:
     return [needed for field in fields if (needed := LOADS[field].needs) is not None]
 
 
-def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:  # noqa: PLR0911  one way out per kind of part
+def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:
     match part:
         case Equal(field, value):
             return _compare(LOADS[field], octets_of(field, value))

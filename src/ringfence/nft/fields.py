@@ -28,7 +28,7 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``key`` is a meta or ct key, or the offset into the header; ``needs`` must hold before the field means anything."""
+    """``key`` is a meta or ct key, or the offset into the header; ``needs`` must hold before the field has a meaning."""
 
     source: Source
     key: int
@@ -71,7 +71,7 @@ LOADS: Final[dict[Field, Load]] = {
     Field.ICMPV6_CODE: Load(Source.TRANSPORT, 1, 1, "icmpv6 code"),
 }
 
-# Loads with no field of their own in the program: parts of Fresh, Stamp, InState, NotOpening, and Ethernet's dependency.
+# Loads with no field of their own in the program: parts of Fresh, Stamp, InState and NotOpening, and Ethernet itself.
 CT_STATE: Final = Load(Source.CT, 0, 4, "ct state", order=HOST_ORDER)
 CT_MARK: Final = Load(Source.CT, 3, 4, "ct mark", order=HOST_ORDER)
 TCP_FLAGS: Final = Load(Source.TRANSPORT, 13, 1, "tcp flags")

@@ -1,7 +1,7 @@
 """The generation: which state of the rules a live flow was last judged by, kept in some bits of its connection mark.
 
 Moving to the next generation makes every live flow be judged anew by its next packet, in either direction: that cuts
-exactly the flows that are no longer allowed, for the price of one evaluation per live flow and none of walking conntrack.
+exactly the flows that are no longer allowed, for one evaluation per live flow, and without walking conntrack.
 """
 
 from typing import Final, NewType

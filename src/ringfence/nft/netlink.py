@@ -1,6 +1,7 @@
 """Netlink messages and attributes as bytes, and back: the framing below nfnetlink, without a socket.
 
-Input: numbers and bytes. Output: bytes for ``sendmsg``, or parsed messages. Layout: linux/netlink.h, netfilter/nfnetlink.h.
+Input: numbers and bytes. Output: bytes for ``sendmsg``, or parsed messages. Layout: linux/netlink.h,
+netfilter/nfnetlink.h.
 """
 
 import struct
@@ -117,7 +118,7 @@ def parse_messages(blob: bytes) -> Iterator[Message]:
 
 def parse_refusal(message: Message) -> Refusal | None:
     """What an NLMSG_ERROR or a failed NLMSG_DONE says; None for an acknowledgement."""
-    code = -int.from_bytes(message.payload[:4], "little", signed=True) if len(message.payload) >= 4 else 0  # noqa: PLR2004  an int
+    code = -int.from_bytes(message.payload[:4], "little", signed=True) if len(message.payload) >= 4 else 0
     if code == 0:
         return None
     return Refusal(message.sequence, code, _error_text(message))

@@ -200,7 +200,7 @@ def _lines(rules: bytes, mask: int) -> tuple[dict[str, list[Line]], set[Generati
 
 def _about(attributes: Attributes) -> About | None:
     note = attributes.get(7, b"")
-    if len(note) < 2 or note[0] != _COMMENT:  # noqa: PLR2004  a type and a length octet
+    if len(note) < 2 or note[0] != _COMMENT:
         return None
     return parse_about(text_of(note[2 : 2 + note[1]]))
 

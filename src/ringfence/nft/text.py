@@ -1,4 +1,4 @@
-"""A program as nft text: for people, for goldens, and as the second way to load it (``nft -f``) that tests compare with."""
+"""A program as nft text: for people, for goldens, and as the other way to load it (``nft -f``) for tests to compare."""
 
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
@@ -125,7 +125,7 @@ def render_line(line: Line, generation: Generation, mask: int = DEFAULT_MASK) ->
     return " ".join(_part(part, generation, mask) for part in line.parts)
 
 
-def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:  # noqa: PLR0911  one way out per kind of part
+def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:
     match part:
         case Equal(field, value):
             return f"{LOADS[field].text} {_value(field, value)}"

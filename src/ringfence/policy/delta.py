@@ -1,8 +1,8 @@
 """Actual versus desired program -> the steps that turn one into the other, in at most two transactions.
 
-``prepare`` only makes and fills interval sets that no line refers to yet: the kernel lets such a set match nothing for a
-moment after the transaction that made it, so none may be born in the transaction that starts to use it. ``flip`` is the
-one transaction that changes verdicts. What is in the actual program and not in the desired one is swept.
+``prepare`` only makes and fills interval sets that no line refers to yet: the kernel lets such a set match nothing for
+a moment after the transaction that made it, so none may be born in the one that starts to use it. ``flip`` is the one
+transaction that changes verdicts. What is in the actual program and not in the desired one is swept.
 """
 
 from collections.abc import Iterator

@@ -1,12 +1,12 @@
 """The errors of every room, in three families by who can mend them.
 
-The caller mends a ``CallerError`` (another request), time or another change mends a ``StateError``, and the operator of a
-host mends an ``OperatorError``. ``api/answers.py`` holds the one table that maps them to HTTP answers.
+The caller mends a ``CallerError`` (another request), time or another change mends a ``StateError``, and the operator
+of a host mends an ``OperatorError``. ``api/answers.py`` holds the one table that maps them to HTTP answers.
 """
 
 
 class RingfenceError(Exception):
-    """Base of every error that ringfence raises on purpose; ``str(error)`` is a sentence for the person who reads it."""
+    """Base of every error that ringfence raises on purpose; ``str(error)`` is a sentence for whoever reads it."""
 
 
 class CallerError(RingfenceError):

@@ -109,7 +109,7 @@ Fact = (
 
 
 def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision) -> Snapshot:
-    """The snapshot in which ``facts`` hold, at ``revision``; the given one is untouched. O(groups + instances + hosts)."""
+    """The snapshot in which ``facts`` hold, at ``revision``; the given one stays. O(groups + instances + hosts)."""
     organisations = dict(snapshot.organisations)
     groups = dict(snapshot.groups)
     instances = dict(snapshot.instances)

@@ -1,7 +1,8 @@
 """One rule -> the lines that match it: the form for packets of a flow, and the form for packets that belong to none.
 
-A packet of a flow is judged by the flow's fields, so that a reply is judged like the packet it answers. Conntrack cannot
-open a flow for some ICMP types and for IPv6 AH ("invalid"); an explicit rule still wins there, by the packet's own fields.
+A packet of a flow is judged by the flow's fields, so that a reply is judged like the packet it answers. Conntrack
+cannot open a flow for some ICMP types and for IPv6 AH ("invalid"); an explicit rule still wins there, by the packet's
+own fields.
 """
 
 from collections.abc import Iterator, Mapping

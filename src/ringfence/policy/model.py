@@ -1,4 +1,4 @@
-"""What exists: groups with rules and external sources, instances with interfaces, hosts, operations, and a snapshot of all.
+"""What exists: groups with rules and external sources, instances with interfaces, hosts, operations, and a snapshot.
 
 Immutable. Everything carries its organisation. Order of rules, sources and worn groups is the order in which they came.
 """
@@ -41,7 +41,7 @@ Peer = Cidr | GroupPeer
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One allow rule. ``start_port``, ``end_port`` and ``icmp`` are kept as given: the API echoes them, never invents them."""
+    """One allow rule. ``start_port``, ``end_port`` and ``icmp`` are kept as given: the API echoes them, invents none."""
 
     id: RuleId
     direction: Direction
@@ -79,7 +79,7 @@ def _without_id(rule: Rule) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A named set of allow rules; also a set of addresses (members and external sources) that rules may name as peer."""
+    """A named set of allow rules; also a set of addresses (members, external sources) that rules may name as peer."""
 
     id: GroupId
     organisation: OrganisationId
@@ -104,7 +104,7 @@ class Interface:
 class Instance:
     """Something that wears groups. ``host`` is None while no agent has claimed it.
 
-    ``observe`` is the operator's wish to log instead of drop; it is kept from the first migration on and read by nothing yet.
+    ``observe`` is the operator's wish to log instead of drop: kept from the first migration on, read by nothing yet.
     """
 
     id: InstanceId
@@ -187,7 +187,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that policy depends on, whole at one revision. Mappings are never changed in place."""
+    """Everything that policy depends on, whole at one revision; its mappings are never changed in place."""
 
     revision: Revision = Revision(0)
     organisations: Mapping[OrganisationId, Organisation] = field(default_factory=lambda: MappingProxyType({}))

@@ -42,7 +42,7 @@ class Packet:
 
 
 class Tracking(Enum):
-    """FLOW opens a flow; NONE fits no flow (conntrack's "invalid"); LINK is discovery on the link, tracked by nobody."""
+    """FLOW opens one, STRAY is TCP in mid-stream, NONE fits none ("invalid"), LINK is discovery and tracked by nobody."""
 
     FLOW = "flow"
     STRAY = "stray"

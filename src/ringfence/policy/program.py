@@ -1,7 +1,7 @@
 """The abstract dataplane program: sets, verdict maps, counters and chains of lines in a small closed vocabulary.
 
-``compile`` makes one from a view, ``delta`` compares two, ``nft`` turns one into netlink bytes or text and reads one back.
-A line is read left to right: every match must hold for the next part to be reached, as in nft(8).
+``compile`` makes one from a view, ``delta`` compares two, ``nft`` turns one into netlink bytes or text and reads it
+back. A line is read left to right: every match must hold for the next part to be reached, as in nft(8).
 """
 
 from collections.abc import Mapping

@@ -152,7 +152,7 @@ def _by_rules(view: HostView, packet: Packet, endpoint: Endpoint, direction: Dir
 
 
 def _rule_matches(view: HostView, rule: Rule, packet: Packet, peer: Address) -> bool:
-    return _protocol_matches(rule, packet) and _peer_matches(view, rule, peer)
+    return protocol_matches(rule, packet) and _peer_matches(view, rule, peer)
 
 
 def _peer_matches(view: HostView, rule: Rule, peer: Address) -> bool:
@@ -162,7 +162,8 @@ def _peer_matches(view: HostView, rule: Rule, peer: Address) -> bool:
     return peer in rule.peer.network
 
 
-def _protocol_matches(rule: Rule, packet: Packet) -> bool:
+def protocol_matches(rule: Rule, packet: Packet) -> bool:
+    """Whether the rule means this protocol, port, or ICMP type and code, whoever the peer is."""
     if rule.protocol is Protocol.ALL:
         return True
     if packet.protocol != PROTOCOL_NUMBER[rule.protocol]:

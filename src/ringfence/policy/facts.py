@@ -72,7 +72,7 @@ class InstanceCreated:
 
 @dataclass(frozen=True, slots=True)
 class InstancePlaced:
-    """A known instance is now on this host (or on none) with these interfaces."""
+    """A known instance is now on this host (or on none) with these interfaces; the first host binds it."""
 
     instance: InstanceId
     name: str
@@ -144,9 +144,7 @@ def _change_instance(
         case InstanceCreated(instance):
             instances[instance.id] = instance
         case InstancePlaced(instance=id_):
-            instances[id_] = replace(
-                instances[id_], name=fact.name, host=fact.host, interfaces=fact.interfaces, realm=fact.realm
-            )
+            instances[id_] = _placed(instances[id_], fact)
         case GroupWorn(id_, group):
             instances[id_] = replace(instances[id_], groups=(*instances[id_].groups, group))
         case GroupTakenOff(id_, group):
@@ -154,6 +152,17 @@ def _change_instance(
             instances[id_] = replace(instances[id_], groups=kept)
         case _:
             assert_never(fact)
+
+
+def _placed(instance: Instance, fact: InstancePlaced) -> Instance:
+    return replace(
+        instance,
+        name=fact.name,
+        host=fact.host,
+        interfaces=fact.interfaces,
+        realm=fact.realm,
+        bound_to=instance.bound_to or fact.host,
+    )
 
 
 def _change_group(

@@ -102,8 +102,9 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Something that wears groups. ``host`` is None while no agent has claimed it.
+    """Something that wears groups. ``host`` is None while no agent's inventory names it.
 
+    ``bound_to`` is the first host that claimed it: no other may, so that a host cannot take over another's memberships.
     ``observe`` is the operator's wish to log instead of drop: kept from the first migration on, read by nothing yet.
     """
 
@@ -116,6 +117,7 @@ class Instance:
     realm: str = "default"
     created_at: int = 0  # seconds since the epoch
     observe: bool = False
+    bound_to: HostName | None = None
 
     @property
     def addresses(self) -> tuple[Address, ...]:

@@ -1,1 +1,23 @@
-"""To be written."""
+"""HTTP: the API of the official clients, the agents' protocol and the operator's socket, each request from bytes to bytes.
+
+This room authenticates, decodes, hands a command to ``control`` and encodes what comes back. It decides nothing about
+policy, touches no store, and is the only room that knows of HTTP servers.
+"""
+
+from ringfence.api.admin import build_admin_app
+from ringfence.api.app import ApiOptions, build_app
+from ringfence.api.listen import Listen, parse_listen
+from ringfence.api.log import configure_log
+from ringfence.api.server import CONTROL_SOCKET, ServeOptions, serve
+
+__all__ = [
+    "CONTROL_SOCKET",
+    "ApiOptions",
+    "Listen",
+    "ServeOptions",
+    "build_admin_app",
+    "build_app",
+    "configure_log",
+    "parse_listen",
+    "serve",
+]

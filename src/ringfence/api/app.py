@@ -1,0 +1,103 @@
+"""The public app: routes, authentication and one shape for every refusal, as one ASGI app.
+
+Input: a control plane and how callers reach us. Output: the app that every public listener serves. It opens no sockets.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import falcon
+import falcon.asgi
+
+from ringfence.api.agents import add_agent_routes
+from ringfence.api.answers import Answer, answer_error, answer_http_error
+from ringfence.api.authentication import Authentication
+from ringfence.api.exchange import Asgi, FalconApp, Request, Response, exchange_of
+from ringfence.api.front import BodyLimits, front
+from ringfence.api.groups import add_group_routes
+from ringfence.api.instances import add_instance_routes
+from ringfence.api.zones import Origin, ZoneList
+from ringfence.control.plane import ControlPlane
+from ringfence.policy.errors import NotFound, NotOffered, OperatorError, RingfenceError
+from ringfence.wire.answers import MEDIA_TYPE
+from ringfence.wire.signature import Window
+
+
+@dataclass(frozen=True, slots=True)
+class ApiOptions:
+    """What an operator may choose about the public app."""
+
+    window: Window = field(default_factory=Window)
+    body: BodyLimits = field(default_factory=BodyLimits)
+    origin: Origin = field(default_factory=Origin)
+
+
+def build_app(
+    plane: ControlPlane,
+    options: ApiOptions = ApiOptions(),
+    *,
+    closing: asyncio.Event | None = None,
+    now: Callable[[], float] = time.time,
+) -> Asgi:
+    """The API of the official clients under /v2 and that of the agents under /agent/v1.
+
+    When ``closing`` is set, open feeds end by themselves. ``now`` is the time of day that signatures are judged by.
+    """
+    app = bare_app(Authentication(plane, now, options.window))
+    app.add_route("/v2/zone", ZoneList(plane.settings.zone, options.origin))
+    add_group_routes(app, plane)
+    add_instance_routes(app, plane)
+    add_agent_routes(app, plane, closing or asyncio.Event())
+    app.add_sink(_refuse_unoffered, "/v2/")
+    return front(app, options.body)
+
+
+def bare_app(*middleware: Authentication) -> FalconApp:
+    """A Falcon app without routes whose every refusal has our shape."""
+    app = falcon.asgi.App(media_type=MEDIA_TYPE, middleware=list(middleware))
+    app.add_error_handler(RingfenceError, _answer_ringfence_error)
+    app.add_error_handler(falcon.HTTPError, _answer_falcon_error)
+    app.add_error_handler(Exception, _raise_unexpected)
+    app.add_sink(_refuse_unknown, "/")
+    return app
+
+
+async def _refuse_unoffered(req: Request, resp: Response | None, **_: str) -> None:  # noqa: ARG001  Falcon's signature
+    shown = ascii(req.path.removeprefix("/v2/"))[1:-1][:128]
+    raise NotOffered(
+        f"{shown} is not offered: ringfence serves the security group operations of the Exoscale API, "
+        "and of zones, instances and operations what its clients need for them"
+    )
+
+
+async def _refuse_unknown(req: Request, resp: Response | None, **_: str) -> None:  # noqa: ARG001  Falcon's signature
+    raise NotFound(f"there is nothing at {ascii(req.path)[1:-1][:128]}: the API is at /v2")
+
+
+async def _answer_ringfence_error(
+    request: Request, response: Response, error: RingfenceError, _: dict[str, object]
+) -> None:
+    if isinstance(error, OperatorError):
+        exchange_of(request).why = str(error)
+    _put(response, answer_error(error))
+
+
+async def _answer_falcon_error(
+    request: Request, response: Response, error: falcon.HTTPError, _: dict[str, object]
+) -> None:
+    _put(response, answer_http_error(error, request.method, request.path))
+    for name, value in dict(error.headers or {}).items():
+        response.set_header(name, value)
+
+
+async def _raise_unexpected(_: Request, __: Response, error: Exception, ___: dict[str, object]) -> None:
+    """Leaves what nobody expected to the front, which logs it once."""
+    raise error
+
+
+def _put(response: Response, answer: Answer) -> None:
+    response.status = answer.status.value
+    response.content_type = MEDIA_TYPE
+    response.data = answer.body

@@ -1,0 +1,134 @@
+"""One connection: uvicorn's httptools protocol, with the limits it lacks and without its h2c trap.
+
+- A request head is at most ``MAX_HEAD_BYTES`` and complete ``HEAD_TIME_S`` after its first byte.
+- ``Upgrade: h2c`` is ignored, as HTTP allows: the Java SDK sends it with every request, and httptools takes whatever
+  follows such a head, the body included, for another protocol.
+- What the parser refuses is answered in JSON.
+
+Input: bytes of one connection. Output: ASGI calls. It knows no app.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from ringfence.wire.answers import MEDIA_TYPE, encode_problem
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+HEAD_TIME_S: Final = 10.0
+MAX_DRAINED_BYTES: Final = 16 * 2**20  # of a body that was refused already: read on, so that the caller sees the answer
+_UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
+
+
+class _HeadTooLarge(Exception):
+    """Raised through the parser, which turns it into its own error."""
+
+
+class Connection(HttpToolsProtocol):
+    """Created by the server for every connection; uvicorn's own class keeps the rest of the state."""
+
+    head_timer: asyncio.TimerHandle | None = None
+    head_bytes: int = 0
+    in_head: bool = True
+    drained_bytes: int = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self.in_head and self.head_timer is None:
+            self._await_head()
+        self.head_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            self._refuse_head(error)
+            return
+        if self.in_head and self.head_bytes > MAX_HEAD_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.in_head = True
+        self.drained_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            raise _HeadTooLarge
+        self.in_head = False
+        self.head_bytes = 0
+        self._forget_head_timer()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            self.drained_bytes += len(body)
+            if self.drained_bytes > MAX_DRAINED_BYTES:
+                self.transport.close()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.in_head = True
+        self.head_bytes = 0
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.parser.get_method() == b"CONNECT":  # never anything but an upgrade; this is no proxy
+                raise httptools.HttpParserInvalidMethodError from upgrade
+            rest = data[upgrade.args[0] :]
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: else pipelining breaks
+            self._feed(head + rest)
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head that was just parsed, once more, as a request that asks for no other protocol."""
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
+        lines += [name + b": " + value for name, value in self.headers if name not in _UPGRADE_HEADERS]
+        return b"\r\n".join((*lines, b"", b""))
+
+    def _await_head(self) -> None:
+        self.head_timer = self.loop.call_later(HEAD_TIME_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, _TOO_SLOW)
+
+    def _forget_head_timer(self) -> None:
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+    def _refuse_head(self, error: httptools.HttpParserError) -> None:
+        if isinstance(error.__context__, _HeadTooLarge):
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+        else:
+            self._refuse(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        """Answers, unless another answer is under way on this connection, and closes."""
+        self._forget_head_timer()
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_render(status, encode_problem(status, text)))
+        self.transport.close()
+
+
+_TOO_LARGE: Final = f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes"
+_TOO_SLOW: Final = f"the request's headers did not arrive within {HEAD_TIME_S:.0f} s"
+
+
+def _render(status: HTTPStatus, body: bytes) -> bytes:
+    headers = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    return STATUS_LINE[status.value] + headers.encode() + body

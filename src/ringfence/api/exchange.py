@@ -1,0 +1,71 @@
+"""One request and its answer: what the front has read of it and what the log will say of it.
+
+It stands in the ASGI scope, where every layer finds it. It knows nothing of what is asked.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import falcon.asgi
+
+from ringfence.wire.signature import SignedRequest
+
+Request = falcon.asgi.Request
+Response = falcon.asgi.Response
+FalconApp = falcon.asgi.App[Request, Response]
+
+# ASGI's own names for what a server and an app say to each other.
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_PLACE = "ringfence.exchange"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """``caller`` and ``why`` are filled in on the way, for the log: who asked, and why a refusal was one."""
+
+    request_id: str
+    method: str
+    target: bytes  # as it came over the wire: path and, after "?", the query
+    address: str | None  # of the other end of the connection; None on a unix socket
+    receive: Receive  # what comes after the body, i.e. the disconnect
+    body: bytes = b""
+    status: int = 0
+    caller: str | None = None
+    why: str | None = None
+
+    @property
+    def signed(self) -> SignedRequest:
+        """The parts that a signature covers."""
+        return SignedRequest(self.method, self.target, self.body)
+
+    async def disconnected(self) -> None:
+        """Returns when the caller has gone. Only after the body was read whole."""
+        while (await self.receive())["type"] != "http.disconnect":
+            continue
+
+
+def open_exchange(scope: Scope, receive: Receive, request_id: str) -> Exchange:
+    """The exchange of a request, put into its scope."""
+    query = scope["query_string"]
+    client = scope.get("client")
+    exchange = Exchange(
+        request_id=request_id,
+        method=scope["method"],
+        target=scope["raw_path"] + (b"?" + query if query else b""),
+        address=client[0] if client else None,
+        receive=receive,
+    )
+    scope[_PLACE] = exchange
+    return exchange
+
+
+def exchange_of(request: Request) -> Exchange:
+    exchange = request.scope[_PLACE]
+    assert isinstance(exchange, Exchange)  # noqa: S101  narrows the type; the front put it there
+    return exchange

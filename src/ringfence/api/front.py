@@ -1,0 +1,142 @@
+"""The outermost frame of an app: gives every request an id, reads its body within limits, logs one line, never breaks.
+
+Input: any ASGI app. Output: an ASGI app that answers an unexpected exception with 500 and no detail. It knows no
+routes, no keys and no policy.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+from ringfence.api.answers import Answer, answer_error, answer_status, answer_unexpected
+from ringfence.api.exchange import Asgi, Exchange, Message, Receive, Scope, Send, open_exchange
+from ringfence.policy.errors import TooLarge
+
+REQUEST_ID_HEADER: Final = b"x-request-id"
+_SHOWN_TARGET: Final = 256
+
+log = logging.getLogger("ringfence.api")
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """At most ``size_bytes``, all of it within ``time_s`` of the headers."""
+
+    size_bytes: int = 2**20
+    time_s: float = 30.0
+
+
+class _TooSlow(Exception):
+    """The body did not come in time."""
+
+
+def front(app: Asgi, limits: BodyLimits = BodyLimits()) -> Asgi:
+    """``app``, framed."""
+
+    async def framed(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        exchange = open_exchange(scope, receive, secrets.token_hex(8))
+        started = time.monotonic()
+        try:
+            await _answer(app, scope, exchange, limits, _marked(send, exchange))
+        finally:
+            _log_line(exchange, time.monotonic() - started)
+
+    return framed
+
+
+async def _answer(app: Asgi, scope: Scope, exchange: Exchange, limits: BodyLimits, send: Send) -> None:
+    try:
+        exchange.body = await _read_body(scope, exchange.receive, limits)
+        await app(scope, _replay(exchange), send)
+    except TooLarge as error:
+        await _send(send, answer_error(error))
+    except _TooSlow:
+        text = f"the body did not arrive within {limits.time_s:.0f} s"
+        await _send(send, answer_status(HTTPStatus.REQUEST_TIMEOUT, text), close=True)
+    except Exception:
+        log.exception("request %s broke", exchange.request_id, extra={"request_id": exchange.request_id})
+        if exchange.status:
+            raise  # half an answer is out: only cutting the connection tells the caller that it is not whole
+        await _send(send, answer_unexpected())
+
+
+async def _read_body(scope: Scope, receive: Receive, limits: BodyLimits) -> bytes:
+    """The whole body; refused as soon as it is announced, or turns out, to be too large."""
+    _check_size(_announced_size(scope), limits)
+    parts = bytearray()
+    try:
+        async with asyncio.timeout(limits.time_s):
+            while True:
+                message = await receive()
+                parts += message.get("body", b"")
+                _check_size(len(parts), limits)
+                if not message.get("more_body", False):
+                    return bytes(parts)
+    except TimeoutError as error:
+        raise _TooSlow from error
+
+
+def _announced_size(scope: Scope) -> int:
+    announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(announced) if announced.isdigit() else 0
+
+
+def _check_size(size_bytes: int, limits: BodyLimits) -> None:
+    if size_bytes > limits.size_bytes:
+        raise TooLarge(f"expected a body of at most {limits.size_bytes} bytes")
+
+
+def _replay(exchange: Exchange) -> Receive:
+    """A channel that gives the body in one piece, then whatever comes after it."""
+    first: list[Message] = [{"type": "http.request", "body": exchange.body, "more_body": False}]
+
+    async def receive() -> Message:
+        return first.pop() if first else await exchange.receive()
+
+    return receive
+
+
+def _marked(send: Send, exchange: Exchange) -> Send:
+    """``send`` that notes the status and adds the request's id and the date to the answer."""
+    request_id = (REQUEST_ID_HEADER, exchange.request_id.encode())
+
+    async def marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            exchange.status = message["status"]
+            date = (b"date", formatdate(usegmt=True).encode())
+            message["headers"] = [*message.get("headers", ()), request_id, date]
+        await send(message)
+
+    return marked
+
+
+async def _send(send: Send, answer: Answer, *, close: bool = False) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer.body)).encode())]
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": answer.status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def _log_line(exchange: Exchange, took_s: float) -> None:
+    target = exchange.target.decode("latin-1")[:_SHOWN_TARGET]
+    fields = {
+        "request_id": exchange.request_id,
+        "method": exchange.method,
+        "path": target,
+        "status": exchange.status,
+        "ms": round(took_s * 1000, 1),
+        "caller": exchange.caller,
+        "address": exchange.address,
+    }
+    if exchange.why:
+        fields["why"] = exchange.why
+    log.info("%s %s %d", exchange.method, target, exchange.status, extra={"fields": fields})

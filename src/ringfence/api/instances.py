@@ -1,0 +1,119 @@
+"""What the official clients read around security groups: instances, their type and template, and operations.
+
+Input: authenticated requests. Output: JSON. All of it is read only here: instances come from the inventories of
+hosts or from the operator.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from ringfence.api.authentication import actor_of
+from ringfence.api.exchange import FalconApp, Request, Response, exchange_of
+from ringfence.control.plane import ControlPlane
+from ringfence.policy.errors import NotFound
+from ringfence.policy.values import InstanceId, OperationId
+from ringfence.wire.decode import parse_path_id, refuse_arguments
+from ringfence.wire.encode import (
+    INSTANCE_TYPE_ID,
+    TEMPLATE_ID,
+    encode_instance,
+    encode_instance_type,
+    encode_instance_types,
+    encode_instances,
+    encode_operation,
+    encode_template,
+    encode_templates,
+)
+from ringfence.wire.signature import parse_query
+
+# The filters of list-instances and the like that clients send; there is nothing to choose from, so they change nothing.
+_HARMLESS = frozenset({"visibility"})
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceList:
+    """/v2/instance: list-instances."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        refuse_arguments(parse_query(exchange_of(request).target))
+        mine = actor_of(request).organisation
+        instances = self.plane.snapshot.instances.values()
+        response.data = encode_instances(instance for instance in instances if instance.organisation == mine)
+
+
+@dataclass(frozen=True, slots=True)
+class OneInstance:
+    """/v2/instance/{instance}: get-instance."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response, instance: str) -> None:
+        id_ = InstanceId(parse_path_id(instance, what="instance"))
+        found = self.plane.snapshot.instances.get(id_)
+        if found is None or found.organisation != actor_of(request).organisation:
+            raise NotFound(f"there is no instance {id_}")
+        response.data = encode_instance(found)
+
+
+@dataclass(frozen=True, slots=True)
+class OneOperation:
+    """/v2/operation/{operation}: get-operation."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response, operation: str) -> None:
+        id_ = OperationId(parse_path_id(operation, what="operation"))
+        response.data = encode_operation(self.plane.operation(id_, actor_of(request).organisation))
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """/v2/instance-type and /v2/template: lists of the one thing that every instance here is said to be."""
+
+    zone: str
+    encode: Callable[[str], bytes]
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        refuse_arguments(parse_query(exchange_of(request).target), known=_HARMLESS)
+        response.data = self.encode(self.zone)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """/v2/instance-type/{entry} and /v2/template/{entry}: that one thing."""
+
+    zone: str
+    encode: Callable[[str], bytes]
+    id: UUID
+    what: str
+
+    async def on_get(self, _: Request, response: Response, entry: str) -> None:
+        if parse_path_id(entry, what=self.what) != self.id:
+            raise NotFound(f"there is no {self.what} {entry}")
+        response.data = self.encode(self.zone)
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseDns:
+    """/v2/reverse-dns/instance/{instance}: get-reverse-dns-instance; no instance here has a record."""
+
+    async def on_get(self, _: Request, __: Response, instance: str) -> None:
+        id_ = parse_path_id(instance, what="instance")
+        raise NotFound(f"instance {id_} has no reverse DNS record")
+
+
+def add_instance_routes(app: FalconApp, plane: ControlPlane) -> None:
+    zone = plane.settings.zone
+    app.add_route("/v2/instance", InstanceList(plane))
+    app.add_route("/v2/instance/{instance}", OneInstance(plane))
+    app.add_route("/v2/operation/{operation}", OneOperation(plane))
+    app.add_route("/v2/instance-type", Catalogue(zone, encode_instance_types))
+    app.add_route(
+        "/v2/instance-type/{entry}", CatalogueEntry(zone, encode_instance_type, INSTANCE_TYPE_ID, "instance type")
+    )
+    app.add_route("/v2/template", Catalogue(zone, encode_templates))
+    app.add_route("/v2/template/{entry}", CatalogueEntry(zone, encode_template, TEMPLATE_ID, "template"))
+    app.add_route("/v2/reverse-dns/instance/{instance}", ReverseDns())

@@ -1,0 +1,54 @@
+"""How the server's log looks: one JSON object a line on stderr, or plain lines when a person watches a terminal.
+
+Input: records of ``logging``, whose ``extra={"fields": {...}}`` become fields. Secrets never come here: no code logs
+headers or bodies.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import TextIO
+
+
+class JsonLines(logging.Formatter):
+    """``{"time", "level", "logger", "message", ...fields, "error"?}``, ASCII only, so that no text can break a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class PlainLines(logging.Formatter):
+    """``02:03:04 info message (field=value ...)``; control characters are shown escaped, never sent to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", {})
+        shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+        text = f"{_time(record)[11:19]} {record.levelname.lower()} {record.getMessage()}" + (
+            f" ({shown})" if shown else ""
+        )
+        safe = text.encode("unicode_escape").decode()
+        return safe + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+
+
+def configure_log(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
+    """Sends every log of this process to ``stream``; called once, by the command line."""
+    sink = logging.StreamHandler(stream)
+    sink.setFormatter(PlainLines() if stream.isatty() else JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [sink]
+    root.setLevel(level)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

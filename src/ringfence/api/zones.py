@@ -1,0 +1,68 @@
+"""list-zones: the one zone and where its API is, as this caller reaches it. The only operation that is not signed.
+
+Input: the headers of a request. Output: one zone. It knows no groups and no keys.
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from ringfence.api.exchange import Request, Response, exchange_of
+from ringfence.wire.encode import encode_zones
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_SCHEMES = frozenset({"http", "https"})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How callers reach us. ``public_url`` wins; X-Forwarded-Host and -Proto count only from ``trusted_proxies``."""
+
+    public_url: str | None = None
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    def endpoint(self, request: Request) -> str:
+        """Our base for this caller, ``/v2`` included: exo sends every further request there."""
+        base = self.public_url or f"{self._scheme(request)}://{self._host(request)}"
+        return base.rstrip("/").removesuffix("/v2") + "/v2"
+
+    def _scheme(self, request: Request) -> str:
+        forwarded = _first(request.get_header("X-Forwarded-Proto")) if self._is_forwarded(request) else ""
+        return forwarded if forwarded in _SCHEMES else str(request.scope.get("scheme", "http"))
+
+    def _host(self, request: Request) -> str:
+        forwarded = _first(request.get_header("X-Forwarded-Host")) if self._is_forwarded(request) else ""
+        for host in (forwarded, request.get_header("Host") or ""):
+            if _HOST.fullmatch(host):
+                return host
+        return _own_address(request)
+
+    def _is_forwarded(self, request: Request) -> bool:
+        address = exchange_of(request).address
+        if address is None:
+            return False
+        peer = ip_address(address.partition("%")[0])
+        return any(peer in network for network in self.trusted_proxies)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneList:
+    """/v2/zone."""
+
+    zone: str
+    origin: Origin
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        response.data = encode_zones(self.zone, self.origin.endpoint(request))
+
+
+def _first(header: str | None) -> str:
+    """The value that the outermost proxy wrote, of a list."""
+    return (header or "").split(",")[0].strip()
+
+
+def _own_address(request: Request) -> str:
+    """The address that the connection came in on, for callers that send no usable Host (HTTP/1.0)."""
+    host, port = request.scope.get("server") or ("localhost", None)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{port}" if port else "localhost"

@@ -59,7 +59,9 @@ _LINK_LOCAL: Final = IPv6Network("fe80::/10")
 # matter of groups. 134 is the router advertisement, 137 the redirect.
 LINK_TYPES: Final = frozenset({*range(130, 138), 143})
 ROGUE_TYPES: Final = frozenset({134, 137})
-_LINK_MATCHES: Final = (Between(Field.ICMPV6_TYPE, 130, 137), Equal(Field.ICMPV6_TYPE, 143))
+# IPv6 in so many words: nothing keeps an instance from sending protocol 58 over IPv4.
+_ND: Final = (Equal(Field.FAMILY, 6), _ICMPV6)
+_LINK_MATCHES: Final = ((*_ND, Between(Field.ICMPV6_TYPE, 130, 137)), (*_ND, Equal(Field.ICMPV6_TYPE, 143)))
 # From the unspecified address, while an address is still being found: listener reports, solicitations.
 UNSPECIFIED_TYPES: Final = frozenset({131, 132, 133, 135, 143})
 _UNSPECIFIED_MATCHES: Final = (
@@ -159,7 +161,7 @@ def _own() -> tuple[Line, ...]:
 
 def _own_address() -> Iterator[Line]:
     for rogue in sorted(ROGUE_TYPES):
-        yield _drop(names.ROGUE_COUNTER, _ICMPV6, Equal(Field.ICMPV6_TYPE, rogue))
+        yield _drop(names.ROGUE_COUNTER, *_ND, Equal(Field.ICMPV6_TYPE, rogue))
     yield _drop(names.ROGUE_COUNTER, *_DHCP4_REPLY)
     yield _drop(names.ROGUE_COUNTER, *_DHCP6_REPLY)
     yield _pass(Member((Field.IN_INTERFACE, Field.SOURCE4), names.OWN_IPV4))
@@ -183,7 +185,7 @@ def _leave_port() -> Iterator[Line]:
     yield from _related()
     yield from _judge_reply(Field.IN_INTERFACE, names.INGRESS_MAP)
     for types in _LINK_MATCHES:
-        yield _pass(_ICMPV6, types)
+        yield _pass(*types)
     yield _pass(Within(Field.DESTINATION4, BROADCAST), *_DHCP4_REQUEST)
     yield _pass(Within(Field.DESTINATION6, ALL_DHCP_SERVERS), *_DHCP6_REQUEST)
     yield from _judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
@@ -203,14 +205,14 @@ def _arrive_port() -> Iterator[Line]:
     yield from _judge_reply(Field.OUT_INTERFACE, names.EGRESS_MAP)
     yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
     for types in _LINK_MATCHES:
-        yield _drop(names.LINK_COUNTER, _ICMPV6, types)
+        yield _drop(names.LINK_COUNTER, *types)
     yield from _judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
 
 
 def _host_link() -> Iterator[Line]:
     """What this host itself may always send to an instance on its link: discovery, and answers to DHCP."""
     for types in _LINK_MATCHES:
-        yield _pass(_ICMPV6, types)
+        yield _pass(*types)
     yield _pass(*_DHCP4_REPLY)
     yield _pass(*_DHCP6_REPLY)
 

@@ -28,7 +28,7 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``key`` is a meta or ct key, or the offset into the header; ``needs`` must hold before the field has a meaning."""
+    """``key`` is a meta or ct key, or an offset into the header; ``needs`` must hold before the field has a meaning."""
 
     source: Source
     key: int

@@ -41,7 +41,7 @@ Peer = Cidr | GroupPeer
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One allow rule. ``start_port``, ``end_port`` and ``icmp`` are kept as given: the API echoes them, invents none."""
+    """One allow rule. ``start_port``, ``end_port`` and ``icmp`` are kept as given: the API echoes them."""
 
     id: RuleId
     direction: Direction
@@ -191,7 +191,7 @@ class Operation:
 class Snapshot:
     """Everything that policy depends on, whole at one revision; its mappings are never changed in place."""
 
-    revision: Revision = Revision(0)
+    revision: Revision = Revision(0)  # noqa: RUF009  an int, immutable
     organisations: Mapping[OrganisationId, Organisation] = field(default_factory=lambda: MappingProxyType({}))
     groups: Mapping[GroupId, Group] = field(default_factory=lambda: MappingProxyType({}))
     instances: Mapping[InstanceId, Instance] = field(default_factory=lambda: MappingProxyType({}))

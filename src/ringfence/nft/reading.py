@@ -1,7 +1,7 @@
 """What the kernel holds of our table, read back into a program: a conversation of dump requests and their answers.
 
 Sans-I/O: ``read_table`` yields a request and is sent the raw octets of its answer, so that the same code serves a
-socket and a recording. The kernel's generation is asked before and after, and the reading begun anew when it moved meanwhile.
+socket and a recording. The kernel's generation is asked before and after, and the reading begun anew if it moved.
 """
 
 from collections.abc import Generator, Mapping

@@ -42,7 +42,7 @@ class Packet:
 
 
 class Tracking(Enum):
-    """FLOW opens one, STRAY is TCP in mid-stream, NONE fits none ("invalid"), LINK is discovery, which nobody tracks."""
+    """FLOW opens one, STRAY is TCP in mid-stream, NONE fits none ("invalid"), LINK is discovery, not tracked."""
 
     FLOW = "flow"
     STRAY = "stray"

@@ -1,1 +1,38 @@
-"""To be written."""
+"""Where the truth is kept: one folder with a SQLite database, the key that seals secrets, and a lock.
+
+Everything written goes through one writer that groups commits; everything read comes from an immutable snapshot in
+memory. This room decides nothing: what shall become true is handed in as a ``Decision``. It knows no HTTP, no agents
+and no clock.
+"""
+
+from ringfence.store.decision import (
+    AuditLine,
+    Committed,
+    Decide,
+    Decision,
+    KeyCreated,
+    KeyRevoked,
+    OperationSettled,
+    Record,
+    StoredKey,
+    next_revision,
+)
+from ringfence.store.folder import FolderHeld
+from ringfence.store.load import StoredOperation
+from ringfence.store.store import Store
+
+__all__ = [
+    "AuditLine",
+    "Committed",
+    "Decide",
+    "Decision",
+    "FolderHeld",
+    "KeyCreated",
+    "KeyRevoked",
+    "OperationSettled",
+    "Record",
+    "Store",
+    "StoredKey",
+    "StoredOperation",
+    "next_revision",
+]

@@ -1,0 +1,102 @@
+"""What the store is asked to make true in one transaction, and what it answers when it has become so.
+
+A ``Decide`` is a pure function of the newest snapshot. It returns a ``Decision``, or raises to refuse; what it raises
+reaches its own caller and nobody else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ringfence.policy.facts import Fact
+from ringfence.policy.model import Operation, Snapshot
+from ringfence.policy.values import HostName, KeyId, OrganisationId, Revision
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """Who did what from where; the store adds the revisions before and after and whether anything changed."""
+
+    organisation: OrganisationId
+    at: int  # seconds since the epoch
+    actor: str
+    action: str
+    subject: str
+    address: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """An API key with its secret in clear; on disk the secret is sealed."""
+
+    id: KeyId
+    organisation: OrganisationId
+    name: str | None
+    role: str
+    secret: str
+    created_at: int
+
+    def __repr__(self) -> str:
+        return f"StoredKey(id={self.id!r}, role={self.role!r})"  # a secret never reaches a log
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCreated:
+    key: StoredKey
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    key: KeyId
+
+
+@dataclass(frozen=True, slots=True)
+class OperationSettled:
+    """A pending operation has come to its end."""
+
+    operation: Operation
+
+
+Record = KeyCreated | KeyRevoked | OperationSettled  # kept, but no part of the policy: makes no revision
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(Generic[T_co]):
+    """``after`` is ``apply_facts(snapshot, facts)`` at ``next_revision(snapshot)``, None when there are no facts.
+
+    ``touched`` are the hosts that must enforce something else from this revision on, ``awaited`` those of the
+    operation's hosts that it waits for.
+    """
+
+    result: T_co
+    facts: tuple[Fact, ...] = ()
+    after: Snapshot | None = None
+    touched: frozenset[HostName] = frozenset()
+    operation: Operation | None = None
+    awaited: frozenset[HostName] = frozenset()
+    records: tuple[Record, ...] = ()
+    audit: AuditLine | None = None
+
+
+Decide = Callable[[Snapshot], Decision[T]]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed(Generic[T_co]):
+    """A decision that is on stable storage; ``snapshot`` is the one right after it."""
+
+    decision: Decision[T_co]
+    snapshot: Snapshot
+
+    @property
+    def result(self) -> T_co:
+        return self.decision.result
+
+
+def next_revision(snapshot: Snapshot) -> Revision:
+    """The number of the revision that the next change of ``snapshot`` makes."""
+    return Revision(snapshot.revision + 1)

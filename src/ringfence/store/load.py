@@ -1,0 +1,261 @@
+"""Rows -> the snapshot, the keys and the operations, when the store is opened.
+
+One query per table, joined in memory; never one per row. Whatever cannot be read as a value of the model is damage and
+surfaces as an error: half a policy is never served.
+"""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from types import MappingProxyType
+from typing import Final
+from uuid import UUID
+
+from ringfence.policy.model import (
+    Group,
+    GroupPeer,
+    Host,
+    Instance,
+    Interface,
+    Operation,
+    OperationReason,
+    OperationState,
+    Organisation,
+    Rule,
+    Snapshot,
+)
+from ringfence.policy.values import (
+    Cidr,
+    Direction,
+    GroupId,
+    HostName,
+    Icmp,
+    InstanceId,
+    InterfaceName,
+    KeyId,
+    Mac,
+    OperationId,
+    OrganisationId,
+    Protocol,
+    Revision,
+    RuleId,
+    Visibility,
+    parse_cidr,
+)
+from ringfence.store.decision import StoredKey
+from ringfence.store.save import label_of
+from ringfence.store.seal import unseal
+
+MAX_OPERATIONS: Final = 10_000  # how many of the newest settled operations can still be asked for
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOperation:
+    """An operation, and those of its hosts that it waits for."""
+
+    operation: Operation
+    awaited: frozenset[HostName]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Everything that the store keeps in memory; ``wanted`` is the newest revision that touched each host."""
+
+    snapshot: Snapshot
+    wanted: Mapping[HostName, Revision]
+    keys: tuple[StoredKey, ...]
+    operations: tuple[StoredOperation, ...]
+
+
+def load(connection: sqlite3.Connection, seal_key: bytes) -> Loaded:
+    """The whole store. O(rows)."""
+    return Loaded(
+        snapshot=load_snapshot(connection),
+        wanted={
+            HostName(name): Revision(wanted) for name, wanted in connection.execute("SELECT name, wanted FROM host")
+        },
+        keys=_load_keys(connection, seal_key),
+        operations=_load_operations(connection),
+    )
+
+
+def load_snapshot(connection: sqlite3.Connection) -> Snapshot:
+    """The policy at its newest revision."""
+    (revision,) = connection.execute("SELECT coalesce(max(number), 0) FROM revision").fetchone()
+    return Snapshot(
+        revision=Revision(revision),
+        organisations=_load_organisations(connection),
+        groups=_load_groups(connection),
+        instances=_load_instances(connection),
+        hosts=_load_hosts(connection),
+    )
+
+
+def has_keys(connection: sqlite3.Connection) -> bool:
+    """Whether the store holds secrets, so that its seal key must be there."""
+    return connection.execute("SELECT 1 FROM api_key LIMIT 1").fetchone() is not None
+
+
+def _load_organisations(connection: sqlite3.Connection) -> Mapping[OrganisationId, Organisation]:
+    found = {}
+    for id_, name, default in connection.execute("SELECT id, name, default_group FROM organisation ORDER BY position"):
+        organisation = OrganisationId(UUID(id_))
+        found[organisation] = Organisation(organisation, name, GroupId(UUID(default)))
+    return MappingProxyType(found)
+
+
+def _load_groups(connection: sqlite3.Connection) -> Mapping[GroupId, Group]:
+    rules, sources = _load_rules(connection), _load_sources(connection)
+    found = {}
+    for id_, organisation, name, description, visibility in connection.execute(
+        "SELECT id, organisation, name, description, visibility FROM security_group ORDER BY position"
+    ):
+        group = GroupId(UUID(id_))
+        found[group] = Group(
+            id=group,
+            organisation=OrganisationId(UUID(organisation)),
+            name=name,
+            description=description,
+            visibility=Visibility(visibility),
+            rules=tuple(rules[id_]),
+            sources=tuple(sources[id_]),
+        )
+    return MappingProxyType(found)
+
+
+def _load_rules(connection: sqlite3.Connection) -> dict[str, list[Rule]]:
+    found: dict[str, list[Rule]] = defaultdict(list)
+    for row in connection.execute(
+        "SELECT security_group, id, direction, protocol, network, peer_group, start_port, end_port,"
+        " icmp, icmp_type, icmp_code, description FROM rule ORDER BY position"
+    ):
+        group, id_, direction, protocol, network, peer, start, end, icmp, icmp_type, icmp_code, description = row
+        found[group].append(
+            Rule(
+                id=RuleId(UUID(id_)),
+                direction=Direction(direction),
+                protocol=Protocol(protocol),
+                peer=GroupPeer(GroupId(UUID(peer))) if network is None else parse_cidr(network, field="rule.network"),
+                start_port=start,
+                end_port=end,
+                icmp=Icmp(icmp_type, icmp_code) if icmp else None,
+                description=description,
+            )
+        )
+    return found
+
+
+def _load_sources(connection: sqlite3.Connection) -> dict[str, list[Cidr]]:
+    found: dict[str, list[Cidr]] = defaultdict(list)
+    for group, written in connection.execute("SELECT security_group, written FROM external_source ORDER BY position"):
+        found[group].append(parse_cidr(written, field="external_source.written"))
+    return found
+
+
+def _load_instances(connection: sqlite3.Connection) -> Mapping[InstanceId, Instance]:
+    interfaces, worn = _load_interfaces(connection), _load_worn(connection)
+    found = {}
+    for id_, organisation, name, host, bound_to, realm, observe, created_at in connection.execute(
+        "SELECT id, organisation, name, host, bound_to, realm, observe, created_at FROM instance ORDER BY position"
+    ):
+        instance = InstanceId(UUID(id_))
+        found[instance] = Instance(
+            id=instance,
+            organisation=OrganisationId(UUID(organisation)),
+            name=name,
+            host=HostName(host) if host is not None else None,
+            interfaces=tuple(interfaces[id_]),
+            groups=tuple(worn[id_]),
+            realm=realm,
+            created_at=created_at,
+            observe=bool(observe),
+            bound_to=HostName(bound_to) if bound_to is not None else None,
+        )
+    return MappingProxyType(found)
+
+
+def _load_interfaces(connection: sqlite3.Connection) -> dict[str, list[Interface]]:
+    addresses: dict[int, list[str]] = defaultdict(list)
+    for interface, address in connection.execute("SELECT interface, address FROM interface_address ORDER BY position"):
+        addresses[interface].append(address)
+    found: dict[str, list[Interface]] = defaultdict(list)
+    for position, instance, name, mac, managed in connection.execute(
+        "SELECT position, instance, name, mac, managed FROM interface ORDER BY position"
+    ):
+        found[instance].append(
+            Interface(
+                name=InterfaceName(name),
+                addresses=tuple(ip_address(address) for address in addresses[position]),
+                mac=Mac(mac) if mac is not None else None,
+                managed=bool(managed),
+            )
+        )
+    return found
+
+
+def _load_worn(connection: sqlite3.Connection) -> dict[str, list[GroupId]]:
+    found: dict[str, list[GroupId]] = defaultdict(list)
+    for instance, group in connection.execute("SELECT instance, security_group FROM worn_group ORDER BY position"):
+        found[instance].append(GroupId(UUID(group)))
+    return found
+
+
+def _load_hosts(connection: sqlite3.Connection) -> Mapping[HostName, Host]:
+    rows = connection.execute("SELECT name, organisation, public_key, created_at FROM host ORDER BY position")
+    return MappingProxyType(
+        {
+            HostName(name): Host(HostName(name), OrganisationId(UUID(organisation)), public_key, created_at)
+            for name, organisation, public_key, created_at in rows
+        }
+    )
+
+
+def _load_keys(connection: sqlite3.Connection, seal_key: bytes) -> tuple[StoredKey, ...]:
+    found = []
+    for id_, organisation, name, role, sealed, created_at in connection.execute(
+        "SELECT id, organisation, name, role, sealed_secret, created_at FROM api_key ORDER BY position"
+    ):
+        key = StoredKey(KeyId(id_), OrganisationId(UUID(organisation)), name, role, "", created_at)
+        secret = unseal(seal_key, sealed, label=label_of(key))
+        found.append(StoredKey(key.id, key.organisation, name, role, secret, created_at))
+    return tuple(found)
+
+
+def _load_operations(connection: sqlite3.Connection) -> tuple[StoredOperation, ...]:
+    """All that are pending and the newest of the others, oldest first."""
+    hosts: dict[str, dict[HostName, bool]] = defaultdict(dict)
+    kept = (
+        "SELECT id FROM (SELECT id FROM operation WHERE state = 'pending'"
+        " UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?))"
+    )
+    for id_, host, awaited in connection.execute(
+        f"SELECT operation, host, awaited FROM operation_host WHERE operation IN ({kept})",  # noqa: S608  our own words
+        (MAX_OPERATIONS,),
+    ):
+        hosts[id_][HostName(host)] = bool(awaited)
+    rows = connection.execute(
+        "SELECT id, organisation, security_group, revision, state, reason, message, created_at"
+        f" FROM operation WHERE id IN ({kept}) ORDER BY position",
+        (MAX_OPERATIONS,),
+    )
+    return tuple(_stored_operation(row, hosts[row[0]]) for row in rows)
+
+
+def _stored_operation(
+    row: tuple[str, str, str, int | None, str, str | None, str | None, int], hosts: dict[HostName, bool]
+) -> StoredOperation:
+    id_, organisation, group, revision, state, reason, message, created_at = row
+    operation = Operation(
+        id=OperationId(UUID(id_)),
+        organisation=OrganisationId(UUID(organisation)),
+        group=GroupId(UUID(group)),
+        revision=None if revision is None else Revision(revision),
+        state=OperationState(state),
+        reason=None if reason is None else OperationReason(reason),
+        message=message,
+        hosts=frozenset(hosts),
+        created_at=created_at,
+    )
+    return StoredOperation(operation, frozenset(host for host, awaited in hosts.items() if awaited))

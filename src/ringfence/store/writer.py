@@ -1,0 +1,156 @@
+"""The one writer: takes what is queued, decides each over the newest state, commits all at once, then publishes.
+
+Input: decisions to make, as functions of a snapshot. Output: futures that resolve when the decision is on stable
+storage. A reader sees a snapshot only after its commit; when a commit fails, nothing is published and every caller of
+the batch gets ``Busy``, which is safe to repeat.
+"""
+
+import logging
+import sqlite3
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Final, Generic, TypeVar
+
+from ringfence.policy.errors import Busy, OperatorError, RingfenceError
+from ringfence.policy.model import Snapshot
+from ringfence.store.decision import Committed, Decide
+from ringfence.store.driver import rollback
+from ringfence.store.save import save_decision
+
+T = TypeVar("T")
+
+MAX_BATCH: Final = 256  # decisions per commit: bounds how long one caller can wait for the others
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request(Generic[T]):
+    decide: Decide[T]
+    future: Future[Committed[T]]
+
+    def settle(self, outcome: Committed[T] | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
+
+
+class Writer:
+    """Owns the connection, and the working snapshot between two commits, in a thread of its own."""
+
+    def __init__(self, connection: sqlite3.Connection, snapshot: Snapshot, *, seal_key: bytes) -> None:
+        self._connection = connection
+        self._published = snapshot
+        self._seal_key = seal_key
+        self._queue: SimpleQueue[_Request[object] | None] = SimpleQueue()
+        self._gate = threading.Lock()
+        self._is_open = True
+        self._thread = threading.Thread(target=self._run, name="ringfence-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest committed snapshot; may be read from any thread."""
+        return self._published
+
+    def submit(self, decide: Decide[T]) -> Future[Committed[T]]:
+        """The future of a decision. It raises what ``decide`` raised, or ``Busy`` when nothing could be written."""
+        future: Future[Committed[T]] = Future()
+        future.set_running_or_notify_cancel()
+        with self._gate:
+            if self._is_open:
+                self._queue.put(_Request(decide, future))  # type: ignore[arg-type]  # the queue forgets the result's type
+                return future
+        future.set_exception(Busy("the server is stopping; nothing was applied"))
+        return future
+
+    def close(self) -> None:
+        """Writes what is queued, then ends the thread and the connection."""
+        with self._gate:
+            if self._is_open:
+                self._is_open = False
+                self._queue.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            batch, is_last = self._take()
+            try:
+                outcomes = self._commit(batch)
+            except Exception as error:  # noqa: BLE001  the thread must outlive any defect, or all writes would hang
+                _log.exception("a batch of %d changes was not written", len(batch))
+                rollback(self._connection)
+                outcomes = [OperatorError("writing to the store", repr(error)) for _ in batch]
+            for request, outcome in zip(batch, outcomes, strict=True):
+                request.settle(outcome)
+
+    def _take(self) -> tuple[list[_Request[object]], bool]:
+        """Waits for one request and takes what else is queued, up to a full batch; True when it was the last."""
+        batch: list[_Request[object]] = []
+        request = self._queue.get()
+        while request is not None:
+            batch.append(request)
+            if len(batch) == MAX_BATCH:
+                return batch, False
+            try:
+                request = self._queue.get_nowait()
+            except Empty:
+                return batch, False
+        return batch, True
+
+    def _commit(self, batch: list[_Request[object]]) -> list[Committed[object] | Exception]:
+        """The outcome of each request, in order. After it, either all that succeeded is published, or nothing is."""
+        if not batch:
+            return []
+        try:
+            rollback(self._connection)  # what a failed rollback of the last batch left
+            self._connection.execute("BEGIN IMMEDIATE")
+            outcomes, working = self._write(batch)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            _log.warning("the store cannot write, %d changes were not applied: %s", len(batch), error)
+            rollback(self._connection)
+            return [Busy(f"nothing was applied, because the store cannot write now: {error}; try again") for _ in batch]
+        self._published = working
+        return outcomes
+
+    def _write(self, batch: list[_Request[object]]) -> tuple[list[Committed[object] | Exception], Snapshot]:
+        outcomes: list[Committed[object] | Exception] = []
+        working = self._published
+        for request in batch:
+            outcome = self._write_one(request.decide, working)
+            if isinstance(outcome, Committed):
+                working = outcome.snapshot
+            outcomes.append(outcome)
+        return outcomes, working
+
+    def _write_one(self, decide: Decide[object], working: Snapshot) -> Committed[object] | Exception:
+        """One decision in a savepoint of its own: what is wrong with it is its own caller's affair."""
+        self._connection.execute("SAVEPOINT one")
+        try:
+            decision = decide(working)
+            save_decision(self._connection, decision, working, seal_key=self._seal_key)
+        except RingfenceError as error:
+            self._undo()
+            return error
+        except sqlite3.IntegrityError as error:
+            self._undo()
+            _log.exception("the database refused a decision; it was not applied")
+            return OperatorError("writing to the store", f"the decision breaks a constraint: {error}")
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001  a defect in one decision is not the others' affair
+            self._undo()
+            _log.exception("a decision failed; it was not applied")
+            return OperatorError("deciding", repr(error))
+        self._connection.execute("RELEASE one")
+        return Committed(decision, decision.after or working)
+
+    def _undo(self) -> None:
+        self._connection.execute("ROLLBACK TO one")
+        self._connection.execute("RELEASE one")

@@ -88,8 +88,14 @@ async def _answer_falcon_error(
     request: Request, response: Response, error: falcon.HTTPError, _: dict[str, object]
 ) -> None:
     _put(response, answer_http_error(error, request.method, request.path))
-    for name, value in dict(error.headers or {}).items():
-        response.set_header(name, value)
+    if isinstance(error, falcon.HTTPMethodNotAllowed):
+        response.set_header("Allow", ", ".join(sorted(_allowed(error))))
+
+
+def _allowed(error: falcon.HTTPMethodNotAllowed) -> set[str]:
+    """Falcon adds OPTIONS by itself; we answer it with 405 too."""
+    named = dict(error.headers or {}).get("Allow", "")
+    return {method.strip() for method in named.split(",")} - {"OPTIONS"}
 
 
 async def _raise_unexpected(_: Request, __: Response, error: Exception, ___: dict[str, object]) -> None:

@@ -44,9 +44,8 @@ class Authentication:
     async def process_resource(self, request: Request, _: Response, resource: object, __: dict[str, object]) -> None:
         """Refuses OPTIONS, which Falcon would answer by itself: browsers are no callers of this API."""
         if request.method == "OPTIONS":
-            raise falcon.HTTPMethodNotAllowed(
-                [method for method in ("GET", "POST", "PUT", "DELETE") if hasattr(resource, f"on_{method.lower()}")]
-            )
+            methods = ("GET", "POST", "PUT", "DELETE")
+            raise falcon.HTTPMethodNotAllowed([name for name in methods if hasattr(resource, f"on_{name.lower()}")])
 
     def _actor(self, request: Request, exchange: Exchange) -> Actor:
         key_id = verify_request(

@@ -9,18 +9,25 @@ Input: bytes of one connection. Output: ASGI calls. It knows no app.
 """
 
 import asyncio
+import logging
+import secrets
 from http import HTTPStatus
 from typing import Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from ringfence.api.exchange import REQUEST_ID_HEADER
 from ringfence.wire.answers import MEDIA_TYPE, encode_problem
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 HEAD_TIME_S: Final = 10.0
 MAX_DRAINED_BYTES: Final = 16 * 2**20  # of a body that was refused already: read on, so that the caller sees the answer
+DRAIN_TIME_S: Final = 30.0
 _UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
+
+
+log = logging.getLogger("ringfence.api")
 
 
 class _HeadTooLarge(Exception):
@@ -30,7 +37,7 @@ class _HeadTooLarge(Exception):
 class Connection(HttpToolsProtocol):
     """Created by the server for every connection; uvicorn's own class keeps the rest of the state."""
 
-    head_timer: asyncio.TimerHandle | None = None
+    patience: asyncio.TimerHandle | None = None  # ends the connection when its caller dawdles
     head_bytes: int = 0
     in_head: bool = True
     drained_bytes: int = 0
@@ -40,12 +47,12 @@ class Connection(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_head_timer()
+        self._forget_patience()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self.in_head and self.head_timer is None:
+        if self.in_head and self.patience is None:
             self._await_head()
         self.head_bytes += len(data)
         try:
@@ -66,20 +73,19 @@ class Connection(HttpToolsProtocol):
             raise _HeadTooLarge
         self.in_head = False
         self.head_bytes = 0
-        self._forget_head_timer()
+        self._forget_patience()
         if not self.parser.should_upgrade():
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:
-            self.drained_bytes += len(body)
-            if self.drained_bytes > MAX_DRAINED_BYTES:
-                self.transport.close()
+            self._drain(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.in_head = True
         self.head_bytes = 0
+        self._forget_patience()
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -101,13 +107,21 @@ class Connection(HttpToolsProtocol):
         lines += [name + b": " + value for name, value in self.headers if name not in _UPGRADE_HEADERS]
         return b"\r\n".join((*lines, b"", b""))
 
-    def _await_head(self) -> None:
-        self.head_timer = self.loop.call_later(HEAD_TIME_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, _TOO_SLOW)
+    def _drain(self, size_bytes: int) -> None:
+        """Counts what arrives of a body that was answered already."""
+        self.drained_bytes += size_bytes
+        if self.drained_bytes > MAX_DRAINED_BYTES:
+            self.transport.close()
+        elif self.patience is None:
+            self.patience = self.loop.call_later(DRAIN_TIME_S, self.transport.close)
 
-    def _forget_head_timer(self) -> None:
-        if self.head_timer is not None:
-            self.head_timer.cancel()
-            self.head_timer = None
+    def _await_head(self) -> None:
+        self.patience = self.loop.call_later(HEAD_TIME_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, _TOO_SLOW)
+
+    def _forget_patience(self) -> None:
+        if self.patience is not None:
+            self.patience.cancel()
+            self.patience = None
 
     def _refuse_head(self, error: httptools.HttpParserError) -> None:
         if isinstance(error.__context__, _HeadTooLarge):
@@ -117,11 +131,15 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
         """Answers, unless another answer is under way on this connection, and closes."""
-        self._forget_head_timer()
+        self._forget_patience()
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(_render(status, encode_problem(status, text)))
+            request_id = secrets.token_hex(8)
+            self.transport.write(_render(status, request_id, encode_problem(status, text)))
+            address = self.client[0] if self.client else None
+            fields = {"request_id": request_id, "status": status.value, "address": address, "why": text}
+            log.info("refused a connection: %s", text, extra={"fields": fields})
         self.transport.close()
 
 
@@ -129,6 +147,11 @@ _TOO_LARGE: Final = f"the request line and headers are larger than {MAX_HEAD_BYT
 _TOO_SLOW: Final = f"the request's headers did not arrive within {HEAD_TIME_S:.0f} s"
 
 
-def _render(status: HTTPStatus, body: bytes) -> bytes:
-    headers = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    return STATUS_LINE[status.value] + headers.encode() + body
+def _render(status: HTTPStatus, request_id: str, body: bytes) -> bytes:
+    headers = (
+        f"content-type: {MEDIA_TYPE}",
+        f"content-length: {len(body)}",
+        f"{REQUEST_ID_HEADER.decode()}: {request_id}",
+        "connection: close",
+    )
+    return STATUS_LINE[status.value] + "\r\n".join(headers).encode() + b"\r\n\r\n" + body

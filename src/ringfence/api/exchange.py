@@ -5,7 +5,7 @@ It stands in the ASGI scope, where every layer finds it. It knows nothing of wha
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import falcon.asgi
 
@@ -22,7 +22,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_PLACE = "ringfence.exchange"
+REQUEST_ID_HEADER: Final = b"x-request-id"  # on every answer; the log names it
+_PLACE: Final = "ringfence.exchange"
 
 
 @dataclass(slots=True)

@@ -14,10 +14,9 @@ from http import HTTPStatus
 from typing import Final
 
 from ringfence.api.answers import Answer, answer_error, answer_status, answer_unexpected
-from ringfence.api.exchange import Asgi, Exchange, Message, Receive, Scope, Send, open_exchange
+from ringfence.api.exchange import REQUEST_ID_HEADER, Asgi, Exchange, Message, Receive, Scope, Send, open_exchange
 from ringfence.policy.errors import TooLarge
 
-REQUEST_ID_HEADER: Final = b"x-request-id"
 _SHOWN_TARGET: Final = 256
 
 log = logging.getLogger("ringfence.api")

@@ -203,16 +203,15 @@ def _peer(shape: _RuleShape) -> Cidr | GroupReference:
 
 
 def _reference(shape: _PeerShape) -> GroupReference:
-    """A private group by id, a public one by name: public groups show no id (exo sends ``{name, visibility}``)."""
+    """A private group by id; a public one by name, as exo sends it, or by id."""
     name, visibility = _given(shape.name), _given(shape.visibility)
     chosen = parse_choice(visibility or "private", Visibility, field="$.security-group.visibility")
-    if chosen is Visibility.PUBLIC:
-        if not name:
-            raise Invalid("expected the name of a public group", field="$.security-group.name")
-        return GroupReference(None, name, chosen)
-    if isinstance(shape.id, UnsetType):
+    id_ = None if isinstance(shape.id, UnsetType) else GroupId(_uuid(shape.id, field="$.security-group.id"))
+    if chosen is Visibility.PUBLIC and not name and id_ is None:
+        raise Invalid("expected the name of a public group", field="$.security-group.name")
+    if chosen is Visibility.PRIVATE and id_ is None:
         raise Invalid("expected the id of a group, or name and visibility public", field="$.security-group.id")
-    return GroupReference(GroupId(_uuid(shape.id, field="$.security-group.id")), None, chosen)
+    return GroupReference(id_, name if chosen is Visibility.PUBLIC else None, chosen)
 
 
 def _uuid(text: str, *, field: str) -> UUID:

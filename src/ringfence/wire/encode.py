@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from ringfence.policy.model import Group, GroupPeer, Instance, Operation, Rule
+from ringfence.policy.model import Group, GroupPeer, Instance, Operation, OperationReason, OperationState, Rule
 from ringfence.policy.values import Address, Cidr, GroupId, Mac, Visibility
 
 # The real service has catalogues of these; here every instance has the one of each, because `exo compute instance show`
@@ -170,10 +170,18 @@ def encode_operation(operation: Operation) -> bytes:
             id=operation.id,
             state=operation.state.value,
             reference=_Reference(group, f"/v2/security-group/{group}", "get-security-group"),
-            reason=None if operation.reason is None else operation.reason.value,
+            reason=_reason(operation),
             message=operation.message,
         )
     )
+
+
+def _reason(operation: Operation) -> str | None:
+    """Always there when the operation failed: the Python SDK reads it unseen."""
+    if operation.reason is not None:
+        return operation.reason.value
+    failed = operation.state in (OperationState.FAILURE, OperationState.TIMEOUT)
+    return OperationReason.UNKNOWN.value if failed else None
 
 
 def encode_instance(instance: Instance) -> bytes:

@@ -108,11 +108,16 @@ def keep_own(view: HostView, inventory: Inventory) -> HostView:
         if interface.managed
     }
     kept = tuple(own for endpoint in view.endpoints if (own := _own_part(endpoint, declared)) is not None)
-    worn = {group for endpoint in kept for group in endpoint.groups}
+    return only_worn(replace(view, endpoints=kept))
+
+
+def only_worn(view: HostView) -> HostView:
+    """The view without the groups that none of its endpoints wears, and without peers that no rule names any more."""
+    worn = {group for endpoint in view.endpoints for group in endpoint.groups}
     rules = {group: rules for group, rules in view.rules.items() if group in worn}
     named = {rule.peer.group for listed in rules.values() for rule in listed if isinstance(rule.peer, GroupPeer)}
     peers = {group: peer for group, peer in view.peers.items() if group in named}
-    return replace(view, endpoints=kept, rules=MappingProxyType(rules), peers=MappingProxyType(peers))
+    return replace(view, rules=MappingProxyType(rules), peers=MappingProxyType(peers))
 
 
 def _own_part(

@@ -5,11 +5,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NewType, Protocol
+from typing import Final, NewType, Protocol
 
 from ringfence.policy.errors import OperatorError
 
 Stamp = NewType("Stamp", tuple[int, int, int])  # modification time in ns, inode, size: differs when the content may
+_OTHERS: Final = 0o077  # the permissions of group and others
 
 
 class FilesDoor(Protocol):
@@ -52,6 +53,20 @@ class SystemFiles:
         except OSError as error:
             raise OperatorError(f"look at {path}", error.strerror or str(error)) from error
         return Stamp((found.st_mtime_ns, found.st_ino, found.st_size))
+
+
+def read_secret(path: Path) -> bytes | None:
+    """The content of a file that nobody but its owner may read; None when there is no such file."""
+    try:
+        mode = path.stat().st_mode
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OperatorError(f"read {path}", error.strerror or str(error)) from error
+    if mode & _OTHERS:
+        raise OperatorError(f"read {path}", f"others may read this secret; run: chmod 600 {path}")
+    return content
 
 
 @contextmanager

@@ -1,0 +1,100 @@
+"""What the agent keeps on disk: the last view it enforced, the last good inventory, and a little memory of its own.
+
+Input and output: values. With these a restarted agent enforces before it reaches the server. Every file is replaced
+whole and durably, readable by its owner only; one that is damaged or another's counts as absent and is said to be so.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ringfence.agent.doors.files import FilesDoor
+from ringfence.policy.errors import Invalid, OperatorError
+from ringfence.policy.values import HostName
+from ringfence.wire.feed import FeedView, decode_feed_line, encode_feed_line
+
+_MAGIC: Final = "ringfence-view-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """``block``: the last used block of generations. ``ports``: interfaces that were under our care when last seen."""
+
+    block: int | None = None
+    ports: frozenset[str] = frozenset()
+
+
+class _MemoryShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    block: int | None
+    ports: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The files of one host's agent in ``folder``. Every method may raise ``OperatorError`` naming the file."""
+
+    files: FilesDoor
+    folder: Path
+    host: HostName
+
+    def save_view(self, view: FeedView) -> None:
+        line = encode_feed_line(view.epoch, view.view)
+        self.files.replace(self._view_file, f"{self._seal(line)}\n".encode() + line)
+
+    def load_view(self) -> FeedView | None:
+        """The view saved last, None if there is none."""
+        content = self.files.read(self._view_file)
+        if content is None:
+            return None
+        seal, _, line = content.partition(b"\n")
+        if seal.decode(errors="replace") != self._seal(line):
+            raise OperatorError(f"read {self._view_file}", "damaged, or of another host or version; it is not used")
+        try:
+            found = decode_feed_line(line)
+        except Invalid as error:
+            raise OperatorError(f"read {self._view_file}", f"{error}; it is not used") from error
+        return found if isinstance(found, FeedView) else None
+
+    def save_inventory(self, text: bytes) -> None:
+        """Keep the text of a good inventory."""
+        if self.files.read(self._inventory_file) != text:
+            self.files.replace(self._inventory_file, text)
+
+    def load_inventory(self) -> bytes | None:
+        return self.files.read(self._inventory_file)
+
+    def save_memory(self, memory: Memory) -> None:
+        shape = _MemoryShape(1, memory.block, sorted(memory.ports))
+        self.files.replace(self._memory_file, msgspec.json.encode(shape))
+
+    def load_memory(self) -> Memory:
+        """What was saved last; nothing when that is absent or damaged, for it is only a hint."""
+        try:
+            shape = msgspec.json.decode(self.files.read(self._memory_file) or b"", type=_MemoryShape)
+        except msgspec.DecodeError:
+            return Memory()
+        return Memory(shape.block, frozenset(shape.ports))
+
+    @property
+    def inventory_name(self) -> str:
+        """How error texts call the kept inventory."""
+        return str(self._inventory_file)
+
+    @property
+    def _view_file(self) -> Path:
+        return self.folder / "view.json"
+
+    @property
+    def _inventory_file(self) -> Path:
+        return self.folder / "inventory.good.toml"
+
+    @property
+    def _memory_file(self) -> Path:
+        return self.folder / "memory.json"
+
+    def _seal(self, line: bytes) -> str:
+        return f"{_MAGIC} {self.host} {sha256(line).hexdigest()}"

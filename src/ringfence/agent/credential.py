@@ -1,0 +1,66 @@
+"""Who this host is to the server: its name and its Ed25519 private key, from the environment or a file.
+
+Input: environment variables, or DIR/credential in the same form, as ``ringfence host add NAME -o env`` prints it.
+Output: a ``HostCredential``, or an ``OperatorError`` that says what to run. No key occurs in an error or a log.
+"""
+
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ringfence.agent.doors.files import read_secret
+from ringfence.policy.errors import Invalid, OperatorError
+from ringfence.policy.values import HostName
+from ringfence.wire.hostauth import KEY_SIZE_BYTES, parse_host_name
+
+HOST_VARIABLE: Final = "RINGFENCE_HOST"
+KEY_VARIABLE: Final = "RINGFENCE_HOST_KEY"
+_HOW: Final = "run `ringfence host add NAME --data DIR -o env` where the server is, and give its two lines"
+
+
+@dataclass(frozen=True, slots=True)
+class HostCredential:
+    host: HostName
+    private_key: bytes = field(repr=False)  # 32 bytes
+
+
+def load_credential(folder: Path, environment: Mapping[str, str]) -> HostCredential:
+    """From ``environment`` if it has both variables, else from ``folder``/credential, readable by its owner only."""
+    present = [name for name in (HOST_VARIABLE, KEY_VARIABLE) if environment.get(name)]
+    if len(present) == 1:
+        missing = HOST_VARIABLE if present == [KEY_VARIABLE] else KEY_VARIABLE
+        raise OperatorError("read the credential", f"{present[0]} is set and {missing} is not; {_HOW}")
+    if present:
+        return _credential(environment[HOST_VARIABLE], environment[KEY_VARIABLE], "the environment")
+    path = folder / "credential"
+    lines = _assignments(path)
+    if HOST_VARIABLE not in lines or KEY_VARIABLE not in lines:
+        raise OperatorError(f"read {path}", f"expected the lines {HOST_VARIABLE}=... and {KEY_VARIABLE}=...; {_HOW}")
+    return _credential(lines[HOST_VARIABLE], lines[KEY_VARIABLE], str(path))
+
+
+def _assignments(path: Path) -> dict[str, str]:
+    content = read_secret(path)
+    if content is None:
+        raise OperatorError(
+            "read the credential", f"neither {HOST_VARIABLE} and {KEY_VARIABLE} are set nor is there {path}; {_HOW}"
+        )
+    lines = content.decode(errors="replace").splitlines()
+    assignments = (line.strip().removeprefix("export ").partition("=") for line in lines)
+    return {name: value.strip("'\"") for name, _, value in assignments}
+
+
+def _credential(host: str, key: str, source: str) -> HostCredential:
+    try:
+        name = parse_host_name(host, field=HOST_VARIABLE)
+        private_key = b64decode(key, validate=True)
+    except (Invalid, ValueError) as error:
+        raise OperatorError(f"read the credential from {source}", str(error)) from error
+    if len(private_key) != KEY_SIZE_BYTES:
+        raise OperatorError(
+            f"read the credential from {source}",
+            f"{KEY_VARIABLE} is {len(private_key)} bytes in base64, expected {KEY_SIZE_BYTES}; {_HOW}",
+        )
+    return HostCredential(name, private_key)

@@ -1,0 +1,215 @@
+"""The applier: from the view that is wanted to a kernel that holds it, by one atomic transaction.
+
+Input: a view cut to the present inventory, and the ports under our care. Output: an ``Outcome``. It keeps what it knows
+of the kernel (program, generation, note) and believes it only as long as nothing failed and nobody else changed the
+rules. It knows no server, no file and no clock.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from ringfence.agent.doors.nftables import NftablesDoor
+from ringfence.agent.generations import Generations, block_number
+from ringfence.agent.inventory import only_worn
+from ringfence.nft import About, Generation, Reading
+from ringfence.policy.compile import LocalPorts, compile_program
+from ringfence.policy.delta import diff_programs
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.program import Chain, Foreign, Fresh, Line, Program, Stamp
+from ringfence.policy.values import Revision
+from ringfence.policy.view import HostView
+
+CLOSED: Final = About(0, "")  # the note of a table that no view has reached yet: every port under our care is closed
+_UNKNOWN: Final = Line((Foreign("of another generation"),))
+_COUNT_MASK: Final = 0xFFFFFFFF
+
+Compile = Callable[[HostView, LocalPorts], Program]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``about``: what the kernel was seen to hold. ``refused``: instances left closed, each with why."""
+
+    about: About
+    changed: bool
+    refused: tuple[str, ...] = ()
+    repaired: str | None = None  # why the kernel had to be read back and made whole
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the kernel holds. ``changes`` is its own count of transactions when that was last certain."""
+
+    program: Program
+    generation: Generation
+    about: About | None
+    changes: int
+    present: bool  # whether our table is there at all
+
+
+class Enforcer:
+    """Owns the table in the kernel. ``load`` comes first; one call at a time. Raises ``OperatorError``."""
+
+    def __init__(
+        self,
+        nftables: NftablesDoor,
+        generations: Generations,
+        *,
+        last_block: int | None,
+        compile_: Compile = compile_program,
+    ) -> None:
+        self._nftables = nftables
+        self._generations = generations
+        self._compile = compile_
+        self._last_block = last_block
+        self._known: _Known | None = None
+
+    @property
+    def block(self) -> int | None:
+        """The block of generations in use, or last used; None before any."""
+        return self._last_block
+
+    @property
+    def sweep_problem(self) -> str | None:
+        """Why old flows could not be forgotten; None when they could."""
+        return self._generations.problem
+
+    def load(self) -> None:
+        """Read what the kernel holds. O(table)."""
+        reading = self._nftables.read()
+        generation = reading.generation
+        if reading.program is None or generation is None:
+            generation = self._generations.begin(self._last_block)
+        self._known = _Known(
+            program=_trusted(reading),
+            generation=generation,
+            about=reading.about,
+            changes=reading.kernel_generation,
+            present=reading.program is not None,
+        )
+
+    def held(self) -> About | None:
+        """The note in the kernel's table, read if need be; None without a table, or without a note in it."""
+        return self._certain().about
+
+    def close_ports(self, ports: LocalPorts) -> None:
+        """If our table is not there: one in which every port under our care is closed. Else nothing."""
+        if not self._certain().present:
+            self._converge(self._compile(HostView(Revision(0)), ports), CLOSED)
+
+    def enforce(self, view: HostView, about: About, ports: LocalPorts) -> Outcome:
+        """Make the kernel hold ``view``, noted as ``about``; nothing is sent when it does already.
+
+        An instance that cannot be compiled stays closed and is named. When the kernel refuses, it is read back and made
+        whole once; when that fails too, the old rules are in force, or, if our table is gone, the ports closed.
+        """
+        desired, refused = self._compile_whole(view, ports)
+        try:
+            self.close_ports(ports)
+            changed = self._converge(desired, about)
+        except OperatorError as error:
+            self._known = None
+            self._rebuild(desired, about, ports)
+            return Outcome(about, changed=True, refused=refused, repaired=str(error))
+        return Outcome(about, changed, refused)
+
+    def is_untouched(self) -> bool:
+        """Whether nobody changed any rules of the machine since we last knew ours. Constant cost."""
+        return self._known is not None and self._nftables.count_changes() == self._known.changes
+
+    def is_gone(self) -> bool:
+        """Whether our table, or its note, is not what we left. Constant cost; to be asked when not untouched."""
+        return self._known is None or self._nftables.read_about() != self._known.about
+
+    def is_whole(self) -> bool:
+        """Whether the kernel holds exactly what we know, by reading all of it. O(table)."""
+        known = self._known
+        if known is None:
+            return False
+        reading = self._nftables.read()
+        same = (reading.program, reading.generation, reading.about) == (known.program, known.generation, known.about)
+        if same:
+            self._known = replace(known, changes=reading.kernel_generation)
+        return same
+
+    def distrust(self) -> None:
+        """Forget what is known, so that the next ``enforce`` reads the kernel first."""
+        self._known = None
+
+    def sweep_ahead(self) -> None:
+        """Forget the flows of generations that come next; for when nobody waits."""
+        if self._known is not None and self._known.present:
+            self._generations.sweep_ahead(self._known.generation)
+
+    def _certain(self) -> _Known:
+        if self._known is None:
+            self.load()
+        if self._known is None:
+            raise OperatorError("read the kernel's rules", "nothing was read")
+        return self._known
+
+    def _converge(self, desired: Program, about: About) -> bool:
+        """Whether anything had to be sent."""
+        known = self._certain()
+        delta = diff_programs(known.program, desired)
+        if not delta and known.about == about:
+            return False
+        # A table made anew begins with a generation that was just swept; there is nothing to move on from.
+        moves = delta.narrows and known.present
+        generation = self._generations.follow(known.generation) if moves else known.generation
+        if delta.prepare:
+            self._nftables.commit(delta.prepare, generation=known.generation, about=None)
+        self._nftables.commit(delta.flip, generation=generation, about=about)
+        found = self._nftables.read_about()
+        if found != about:
+            raise OperatorError(
+                "read back the change", f"expected {about.text!r}, found {found.text if found else None!r}"
+            )
+        changes = (known.changes + (2 if delta.prepare else 1)) & _COUNT_MASK
+        self._known = _Known(desired, generation, about, changes, present=True)
+        self._last_block = block_number(generation)
+        return True
+
+    def _rebuild(self, desired: Program, about: About, ports: LocalPorts) -> None:
+        """Once more, from what the kernel really holds; a missing table is first of all closed."""
+        self.load()
+        try:
+            self.close_ports(ports)
+            self._converge(desired, about)
+        except OperatorError:
+            self._known = None
+            raise
+
+    def _compile_whole(self, view: HostView, ports: LocalPorts) -> tuple[Program, tuple[str, ...]]:
+        try:
+            return self._compile(view, ports), ()
+        except Exception:  # noqa: BLE001  whatever it is, one instance must not keep the others from converging
+            return self._compile_sound(view, ports)
+
+    def _compile_sound(self, view: HostView, ports: LocalPorts) -> tuple[Program, tuple[str, ...]]:
+        """The program without the endpoints that do not compile even alone. O(endpoints x members)."""
+        sound, refused = [], []
+        for endpoint in view.endpoints:
+            try:
+                self._compile(only_worn(replace(view, endpoints=(endpoint,))), ports)
+                sound.append(endpoint)
+            except Exception as error:  # noqa: BLE001  as above
+                refused.append(f"instance {endpoint.name!r} stays closed: {type(error).__name__}: {error}")
+        return self._compile(only_worn(replace(view, endpoints=tuple(sound))), ports), tuple(refused)
+
+
+def _trusted(reading: Reading) -> Program:
+    """The program as read. Without one generation in it, the chains that hold one are to be written anew."""
+    if reading.program is None:
+        return Program()
+    if reading.generation is not None:
+        return reading.program
+    chains = {name: _distrusted(chain) for name, chain in reading.program.chains.items()}
+    return replace(reading.program, chains=MappingProxyType(chains))
+
+
+def _distrusted(chain: Chain) -> Chain:
+    holds = any(isinstance(part, Stamp | Fresh) for line in chain.lines for part in line.parts)
+    return replace(chain, lines=(*chain.lines, _UNKNOWN)) if holds else chain

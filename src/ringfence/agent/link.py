@@ -1,0 +1,70 @@
+"""The connection to the server: claimed, followed, and tried again with growing, jittered pauses.
+
+Input: the server, and what to do with a view. Output: none; it runs until cancelled. A thousand agents whose server
+restarts come back spread over seconds, because every pause is drawn anew.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+
+from ringfence.agent.client import Server
+from ringfence.agent.doors.clock import Clock
+from ringfence.policy.errors import OperatorError
+from ringfence.wire.feed import FeedView
+
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 15.0
+
+_log: Final = logging.getLogger("ringfence.agent")
+
+
+class Pauses:
+    """How long to wait before each try: anything up to a bound that doubles; ``jitter`` gives numbers from 0 to 1."""
+
+    def __init__(self, jitter: Callable[[], float]) -> None:
+        self._jitter = jitter
+        self._bound_s = FIRST_PAUSE_S
+
+    def reset(self) -> None:
+        self._bound_s = FIRST_PAUSE_S
+
+    def take(self) -> float:
+        """Seconds: between half of the bound and the bound, which then doubles."""
+        pause_s = self._bound_s * (0.5 + 0.5 * self._jitter())
+        self._bound_s = min(self._bound_s * 2, LONGEST_PAUSE_S)
+        return pause_s
+
+
+async def follow(
+    server: Server,
+    clock: Clock,
+    pauses: Pauses,
+    *,
+    connected: Callable[[], Awaitable[None]],
+    offer: Callable[[FeedView], None],
+) -> None:
+    """For ever: ``connected`` (which claims), then every view of the feed to ``offer``; after a failure a pause.
+
+    A failure is logged when it differs from the one before, so that an hour without the server is one line.
+    """
+    said: str | None = None
+    while True:
+        try:
+            await connected()
+            async with aclosing(server.feed()) as feed:
+                async for item in feed:
+                    if said is not None:
+                        _log.info("the server is back")
+                    said = None
+                    pauses.reset()
+                    if isinstance(item, FeedView):
+                        offer(item)
+            reason = "the server closed the feed"
+        except OperatorError as error:
+            reason = str(error)
+        if reason != said:
+            _log.warning("no connection to the server; the rules in force stay", extra={"fields": {"reason": reason}})
+        said = reason
+        await clock.sleep(pauses.take())

@@ -1,0 +1,322 @@
+"""The agent's loop: view -> compile -> delta -> one atomic transaction -> read back -> report, for ever.
+
+Input: doors, the server, and the files of this host. Output: none; it runs until cancelled and leaves the rules as they
+are. Several steps run side by side on one event loop, each for ever and none able to end another: the feed, the
+inventory, the kernel's own changes, the reports, and the one that enforces whatever the others found to be wanted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from ringfence.agent.cache import Cache, Memory
+from ringfence.agent.client import Server
+from ringfence.agent.doors.clock import Clock
+from ringfence.agent.doors.conntrack import ConntrackDoor
+from ringfence.agent.doors.files import FilesDoor
+from ringfence.agent.doors.links import LinksDoor
+from ringfence.agent.doors.nftables import NftablesDoor
+from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
+from ringfence.agent.generations import Generations
+from ringfence.agent.inventory import Inventory, keep_own
+from ringfence.agent.link import Pauses, follow
+from ringfence.agent.ports import Declared
+from ringfence.agent.report import Standing, compose_report
+from ringfence.nft import About
+from ringfence.policy.compile import LocalPorts
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.values import Revision
+from ringfence.policy.view import HostView
+from ringfence.wire.feed import FeedView
+
+REPORT_S: Final = 15.0
+CLAIM_AGAIN_S: Final = 1.0
+INVENTORY_POLL_S: Final = 0.25
+KERNEL_POLL_S: Final = 0.1
+WHOLE_CHECK_S: Final = 1.0  # at least so long between readings of the whole table, and 20 times what one takes
+_WHOLE_CHECK_SHARE: Final = 20
+_AFTER_A_FAULT_S: Final = 1.0
+
+_log: Final = logging.getLogger("ringfence.agent")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    nftables: NftablesDoor
+    conntrack: ConntrackDoor
+    links: LinksDoor
+    files: FilesDoor
+    clock: Clock
+
+
+class Agent:
+    """One host's agent. ``start`` enforces what is known from disk; ``run`` follows the server from then on."""
+
+    def __init__(
+        self, doors: Doors, server: Server, cache: Cache, inventory_file: Path, *, jitter: Callable[[], float]
+    ) -> None:
+        self._server = server
+        self._cache = cache
+        self._clock = doors.clock
+        self._feed_pauses = Pauses(jitter)
+        self._kernel_pauses = Pauses(jitter)
+        self._memory = cache.load_memory()
+        self._declared = Declared(
+            inventory_file, files=doors.files, links=doors.links, cache=cache, remembered=self._memory.ports
+        )
+        self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
+        # One thread for whatever takes the kernel or the disk long: a door is never used by two at a time.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        self._wanted: FeedView | None = None
+        self._saved: FeedView | None = None
+        self._oldest = CLOSED  # the note that the kernel had at the start: no older view of its epoch is taken
+        self._standing = Standing()
+        self._enforcing = asyncio.Lock()
+        self._to_enforce = asyncio.Event()
+        self._to_report = asyncio.Event()
+        self._to_claim = True
+        self._retry_at: float | None = None
+        self._whole_check_at = 0.0
+
+    @property
+    def standing(self) -> Standing:
+        return self._standing
+
+    async def start(self) -> None:
+        """Close every port under our care, then enforce the last view from disk: before any packet to the server.
+
+        Raises:
+            OperatorError: there is no usable inventory, now or kept from before, or the kernel cannot be had at all.
+        """
+        self._declared.begin()
+        self._set_problem("inventory", self._declared.problem)
+        held = await self._in_thread(self._enforcer.held)
+        self._oldest = held or CLOSED
+        self._wanted = self._saved = self._load_view()
+        await self._enforce()
+
+    def close(self) -> None:
+        """Wait for the change that the kernel is just taking, if any; no step may run any more."""
+        self._thread.shutdown(wait=True)
+
+    async def run(self) -> None:
+        """Follow server, inventory and kernel until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for what, step in (
+                ("follow the feed", self._follow),
+                ("enforce", self._enforce_when_due),
+                ("report", self._report_when_due),
+                ("watch the inventory", self._watch_inventory),
+                ("watch the kernel", self._watch_kernel),
+            ):
+                tasks.create_task(self._forever(what, step), name=what)
+
+    async def _forever(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await step()
+            except OperatorError as error:
+                _log.warning("%s failed", what, extra={"fields": {"reason": str(error)}})
+                await self._clock.sleep(_AFTER_A_FAULT_S)
+            except Exception:  # noqa: BLE001  a fault of ours in one step must not end the others
+                _log.exception("a fault in ringfence itself, while trying to %s; it goes on", what)
+                await self._clock.sleep(_AFTER_A_FAULT_S)
+
+    async def _follow(self) -> None:
+        await follow(self._server, self._clock, self._feed_pauses, connected=self._claim_and_report, offer=self._offer)
+
+    def _offer(self, offered: FeedView) -> None:
+        """A view came: the newest of an epoch counts, and another epoch is another life of the store."""
+        epoch, revision = offered.epoch, offered.view.revision
+        newest = self._newest_of(epoch)
+        if newest is not None and revision < newest:
+            text = (
+                f"the server offers revision {revision}, older than {newest} of the same store:"
+                " was it restored from a copy? The newer rules stay"
+            )
+            self._set_problem("feed", text)
+            return
+        self._set_problem("feed", None)
+        self._wanted = offered
+        self._to_enforce.set()
+
+    def _newest_of(self, epoch: str) -> int | None:
+        """The newest revision of this epoch that was wanted or in force; None when we know none of it."""
+        if self._wanted is not None:
+            return self._wanted.view.revision if self._wanted.epoch == epoch else None
+        return self._oldest.revision if self._oldest.epoch == epoch else None
+
+    async def _claim_and_report(self) -> None:
+        await self._claim()
+        self._to_report.set()
+
+    async def _claim(self) -> None:
+        inventory = self._declared.inventory
+        claimed = await self._server.claim(inventory.claim)
+        self._to_claim = self._declared.inventory is not inventory
+        refused = "; ".join(f"instance {name!r} is refused: {reason}" for name, reason in claimed.refused)
+        self._set_problem("claim", refused or None)
+
+    async def _report_when_due(self) -> None:
+        await self._wait_for(self._to_report, CLAIM_AGAIN_S if self._to_claim else REPORT_S)
+        self._to_report.clear()
+        try:
+            if self._to_claim:
+                await self._claim()
+            await self._send_report()
+        except OperatorError as error:
+            _log.debug("no report", extra={"fields": {"reason": str(error)}})
+
+    async def _send_report(self) -> None:
+        report = compose_report(self._standing)
+        try:
+            await self._server.report(report)
+        except OperatorError:
+            # A kept connection that the server just closed; a lost report would leave an operation pending for long.
+            await self._server.report(report)
+
+    async def _wait_for(self, event: asyncio.Event, timeout_s: float) -> None:
+        waits = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._clock.sleep(timeout_s))}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _set_problem(self, about: str, text: str | None) -> None:
+        if self._standing.problems.get(about) == text:
+            return
+        self._standing = self._standing.with_problem(about, text)
+        self._to_report.set()
+        if text is not None:
+            _log.warning("%s", text, extra={"fields": {"about": about}})
+
+    async def _watch_inventory(self) -> None:
+        await self._clock.sleep(INVENTORY_POLL_S)
+        if self._declared.poll():
+            self._to_claim = True
+            self._to_enforce.set()
+            self._to_report.set()
+        self._set_problem("inventory", self._declared.problem)
+
+    async def _enforce_when_due(self) -> None:
+        await self._to_enforce.wait()
+        await self._enforce()
+
+    async def _enforce(self) -> None:
+        """Make the kernel hold what is wanted now, then report, then keep on disk what a restart needs."""
+        self._to_enforce.clear()
+        async with self._enforcing:
+            began = self._clock.monotonic()
+            wanted, inventory, ports = self._wanted, self._declared.inventory, self._declared.ports
+            try:
+                outcome = await self._in_thread(self._carry_out, wanted, inventory, ports)
+            except Exception as error:  # noqa: BLE001  whatever it was: the old rules are in force, and it is tried again
+                self._fail(error)
+                return
+            self._succeed(wanted, outcome, self._clock.monotonic() - began)
+            try:
+                await self._in_thread(self._keep, wanted)
+            except OperatorError as error:
+                self._set_problem("folder", f"{error}; a restart would begin with what was kept before")
+            else:
+                self._set_problem("folder", None)
+        self._set_problem("conntrack", self._enforcer.sweep_problem)
+
+    async def _in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))
+
+    def _carry_out(self, wanted: FeedView | None, inventory: Inventory, ports: LocalPorts) -> Outcome | None:
+        """In the thread: nothing else of the agent waits while the kernel takes a large transaction."""
+        if wanted is not None:
+            about = About(wanted.view.revision, wanted.epoch)
+            return self._enforcer.enforce(keep_own(wanted.view, inventory), about, ports)
+        if self._enforcer.held() in (None, CLOSED):
+            return self._enforcer.enforce(HostView(Revision(0)), CLOSED, ports)
+        return None  # rules of an earlier life are in force, and what they should become only the server knows
+
+    def _succeed(self, wanted: FeedView | None, outcome: Outcome | None, took_s: float) -> None:
+        self._retry_at = None
+        self._kernel_pauses.reset()
+        if wanted is not None:
+            self._standing = self._standing.with_applied(wanted.view.revision)
+        if outcome is not None and outcome.changed:
+            fields = {"revision": outcome.about.revision, "took_ms": round(took_s * 1000, 1)}
+            _log.info("rules enforced" if wanted else "every managed port is closed", extra={"fields": fields})
+        if outcome is not None and outcome.repaired:
+            _log.warning("the kernel's rules were made whole", extra={"fields": {"reason": outcome.repaired}})
+        self._set_problem("instances", "; ".join(outcome.refused) or None if outcome else None)
+        self._set_problem("kernel", None)
+        self._to_report.set()
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, OperatorError):
+            _log.error("a fault in ringfence itself, while enforcing", exc_info=error)
+        text = str(error) if isinstance(error, OperatorError) else f"a fault in ringfence itself: {error!r}"
+        self._enforcer.distrust()
+        self._retry_at = self._clock.monotonic() + self._kernel_pauses.take()
+        self._set_problem("kernel", f"{text}; the rules that were in force stay, and it is tried again")
+        self._to_report.set()
+
+    def _keep(self, wanted: FeedView | None) -> None:
+        """In the thread, after the change is in force: sweep ahead, and keep what was enforced."""
+        self._enforcer.sweep_ahead()
+        self._declared.keep()
+        memory = Memory(self._enforcer.block, self._declared.remembered)
+        if memory != self._memory:
+            self._cache.save_memory(memory)
+            self._memory = memory
+        if wanted is not None and wanted is not self._saved:
+            self._cache.save_view(wanted)
+            self._saved = wanted
+
+    def _load_view(self) -> FeedView | None:
+        """The view kept on disk, unless the kernel already holds a newer one."""
+        try:
+            kept = self._cache.load_view()
+        except OperatorError as error:
+            _log.warning("%s", error)
+            return None
+        if kept is None or self._oldest == CLOSED:
+            return kept
+        # What the kernel holds was enforced before it was kept, so another epoch in the kernel is the later one.
+        is_older = self._oldest.epoch != kept.epoch or self._oldest.revision > kept.view.revision
+        return None if is_older else kept
+
+    async def _watch_kernel(self) -> None:
+        """Another program flushed or changed our table: make it whole. Ours counted, so others' changes cost little."""
+        await self._clock.sleep(KERNEL_POLL_S)
+        if self._enforcing.locked() or self._to_enforce.is_set():
+            return
+        now = self._clock.monotonic()
+        if self._retry_at is not None:
+            if now >= self._retry_at:
+                self._to_enforce.set()
+            return
+        async with self._enforcing:
+            try:
+                intact = self._enforcer.is_untouched() or await self._is_intact(now)
+            except OperatorError as error:
+                self._fail(error)
+                return
+        if not intact:
+            _log.warning("another program changed or removed our rules; they are made whole")
+            self._enforcer.distrust()
+            self._to_enforce.set()
+
+    async def _is_intact(self, now: float) -> bool:
+        if self._enforcer.is_gone():
+            return False
+        if now < self._whole_check_at:
+            return True  # as far as the note tells; the whole is read a little later
+        intact = await self._in_thread(self._enforcer.is_whole)
+        took_s = self._clock.monotonic() - now
+        self._whole_check_at = now + took_s + max(WHOLE_CHECK_S, _WHOLE_CHECK_SHARE * took_s)
+        return intact

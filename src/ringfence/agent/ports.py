@@ -1,0 +1,120 @@
+"""The inventory's file as it stands, and the ports that it puts under our care.
+
+Input: doors and the agent's folder. Output: the newest good inventory, the ports to close unless programmed, and what
+is wrong with the file. A file that cannot be read changes nothing: the last good inventory stays, over restarts too.
+"""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from ringfence.agent.cache import Cache
+from ringfence.agent.doors.files import FilesDoor, Stamp
+from ringfence.agent.doors.links import LinksDoor
+from ringfence.agent.inventory import Inventory, parse_inventory
+from ringfence.policy.compile import LocalPorts
+from ringfence.policy.errors import OperatorError
+
+_log: Final = logging.getLogger("ringfence.agent")
+
+
+class Declared:
+    """What the operator declares. ``begin`` comes first; ``problem`` says why the file is not followed, if so.
+
+    Ports that the inventory named and names no longer are remembered: taking an instance out closes its port, it does
+    not free it. They are forgotten when their link is gone, or when the inventory declares them unmanaged.
+    """
+
+    def __init__(
+        self, file: Path, *, files: FilesDoor, links: LinksDoor, cache: Cache, remembered: frozenset[str]
+    ) -> None:
+        self._file = file
+        self._files = files
+        self._links = links
+        self._cache = cache
+        self._inventory: Inventory | None = None
+        self._seen: Stamp | None = None
+        self._read: Stamp | None = None
+        self._text: bytes | None = None
+        self.remembered = remembered
+        self.problem: str | None = None
+
+    @property
+    def inventory(self) -> Inventory:
+        if self._inventory is None:
+            raise OperatorError(f"inventory {self._file}", "not read yet")
+        return self._inventory
+
+    @property
+    def ports(self) -> LocalPorts:
+        """Everything under our care, in a stable order."""
+        return LocalPorts(tuple(sorted({*self.inventory.managed, *map(str, self.inventory.ports), *self.remembered})))
+
+    def begin(self) -> None:
+        """Read the file, or what was kept of it when it was last good; ``OperatorError`` when there is neither."""
+        try:
+            self._read_file()
+        except OperatorError as error:
+            kept = self._cache.load_inventory()
+            if kept is None:
+                raise
+            self._take(parse_inventory(kept, file=self._cache.inventory_name))
+            self.problem = f"{error}; the last good one is in force"
+
+    def poll(self) -> bool:
+        """Whether there is a new good inventory since the last call. To be called at intervals.
+
+        A file is read when it stood still from one call to the next: it may still be being written.
+        """
+        found, seen = self._files.stamp(self._file), self._seen
+        self._seen = found
+        if found == self._read or found != seen:
+            return False
+        try:
+            self._read_file()
+        except OperatorError as error:
+            self.problem = f"{error}; the last good one stays in force"
+            return False
+        return True
+
+    def keep(self) -> None:
+        """Keep the last good inventory on disk, for a start that finds the file unreadable."""
+        if self._text is not None:
+            self._cache.save_inventory(self._text)
+            self._text = None
+
+    def _read_file(self) -> None:
+        self._seen = self._read = self._files.stamp(self._file)
+        text = self._files.read(self._file)
+        if text is None:
+            raise OperatorError(f"inventory {self._file}", "there is no such file")
+        inventory = parse_inventory(text, file=str(self._file))
+        if inventory.host != self._cache.host:
+            reason = f"host: expected {self._cache.host!r}, the host of this agent's credential, got {inventory.host!r}"
+            raise OperatorError(f"inventory {self._file}", reason)
+        self._take(inventory)
+        self._text = text
+        self.problem = None
+
+    def _take(self, inventory: Inventory) -> None:
+        links = self._links.names()
+        self.remembered = remember_ports(self.remembered, self._inventory, inventory, links)
+        absent = sorted(map(str, inventory.ports - links))
+        counted = {"instances": len(inventory.instances), "absent_interfaces": absent}
+        _log.info("inventory read", extra={"fields": counted})
+        self._inventory = inventory
+
+
+def remember_ports(
+    remembered: frozenset[str], before: Inventory | None, inventory: Inventory, links: frozenset[str]
+) -> frozenset[str]:
+    """What to remember from now on: ports of earlier inventories whose links exist and that are not given free."""
+    known = remembered | (frozenset(map(str, before.ports)) if before else frozenset())
+    present = frozenset(map(str, inventory.ports))
+    return frozenset(name for name in known - present if name in links and name not in _given_free(inventory))
+
+
+def _given_free(inventory: Inventory) -> frozenset[str]:
+    return frozenset(
+        str(interface.name) for claim in inventory.instances for interface in claim.interfaces if not interface.managed
+    )

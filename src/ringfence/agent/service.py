@@ -1,0 +1,74 @@
+"""The agent as a service: its real doors opened, its folder locked, ended by SIGTERM.
+
+Input: where the server is, the agent's folder, the inventory's file, the credential. It ends only when it is told to,
+or with an ``OperatorError`` when it cannot even start.
+"""
+
+import asyncio
+import logging
+import random
+import signal
+import threading
+from collections.abc import Coroutine
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from ringfence.agent.cache import Cache
+from ringfence.agent.client import open_server
+from ringfence.agent.credential import HostCredential
+from ringfence.agent.doors.clock import SystemClock
+from ringfence.agent.doors.conntrack import KernelConntrack
+from ringfence.agent.doors.files import SystemFiles, lock_folder
+from ringfence.agent.doors.links import KernelLinks
+from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.agent.loop import Agent, Doors
+
+_log: Final = logging.getLogger("ringfence.agent")
+
+
+async def run_agent(
+    server: str, folder: Path, inventory: Path, credential: HostCredential, *, insecure: bool = False
+) -> None:
+    """Enforce this host's view in the network namespace of the caller, until SIGTERM, SIGINT or cancellation.
+
+    ``server`` is https://HOST:PORT, http:// on loopback (elsewhere only with ``insecure``), or unix:PATH; it need not
+    be there yet. The rules stay in force when the agent ends.
+
+    Raises:
+        OperatorError: the folder is in use, there is no usable inventory, or the kernel cannot be had.
+    """
+    clock = SystemClock()
+    with lock_folder(folder), closing(KernelNftables()) as nftables, closing(KernelConntrack()) as conntrack:
+        nftables.count_changes()  # says at once when nf_tables cannot be had here
+        async with open_server(server, credential, clock, insecure=insecure) as connection:
+            doors = Doors(nftables, conntrack, KernelLinks(), SystemFiles(), clock)
+            cache = Cache(doors.files, folder, credential.host)
+            with closing(Agent(doors, connection, cache, inventory, jitter=random.random)) as agent:
+                await agent.start()
+                _log.info("agent runs", extra={"fields": {"host": credential.host, "server": server}})
+                await _until_told(agent.run())
+    _log.info("agent ends; its rules stay in force", extra={"fields": {"host": credential.host}})
+
+
+async def _until_told(work: Coroutine[object, object, None]) -> None:
+    """Run ``work`` until it ends, or is ended by SIGTERM or SIGINT: that counts as a clean end."""
+    task = asyncio.ensure_future(work)
+    told = asyncio.Event()
+
+    def tell() -> None:
+        told.set()
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    listens = threading.current_thread() is threading.main_thread()
+    for number in (signal.SIGTERM, signal.SIGINT) if listens else ():
+        loop.add_signal_handler(number, tell)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT) if listens else ():
+            loop.remove_signal_handler(number)

@@ -1,13 +1,11 @@
 """What the agent says of itself to the server: the revision its kernel was seen to hold, and what is wrong."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from ringfence.policy.values import Revision
 from ringfence.wire.feed import Report
-
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +13,7 @@ class Standing:
     """``problems`` by what they are about ("inventory", "kernel", ...), so that one is cleared without the others."""
 
     applied: Revision | None = None
-    problems: Mapping[str, str] = _NONE
+    problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def with_problem(self, about: str, text: str | None) -> "Standing":
         """The same standing with one problem set, or cleared by None."""

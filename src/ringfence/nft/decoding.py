@@ -17,6 +17,7 @@ from ringfence.nft.expressions import (
     VERDICT_DROP,
     VERDICT_GOTO,
     VERDICT_JUMP,
+    registers_of,
 )
 from ringfence.nft.fields import (
     CT_MARK,
@@ -202,14 +203,19 @@ class _Reader:
 
     def _looked_up(self, attributes: Attributes) -> Part:
         set_ = text_of(attributes[1])
-        first = number_of(attributes[2])
-        fields = [_field_of(self._register(attributes[2]).load)]
-        following = self._registers.get(first + 1)
-        if following is not None and 3 not in attributes:
-            fields.append(_field_of(following.load))
+        first = _field_of(self._register(attributes[2]).load)
         if 3 in attributes:
-            return Dispatch(fields[0], set_)
-        return Member(tuple(fields), set_)
+            return Dispatch(first, set_)
+        return Member(self._joined(first), set_)
+
+    def _joined(self, first: Field) -> tuple[Field, ...]:
+        """The fields in the registers from the first on, as far as they follow one another without a gap."""
+        fields = [first]
+        while True:
+            *_, following = registers_of((*fields, Field.PROTOCOL))
+            if following not in self._registers:
+                return tuple(fields)
+            fields.append(_field_of(self._registers[following].load))
 
 
 def decode_line(expressions: bytes, mask: int = DEFAULT_MASK) -> tuple[Line, Generation | None]:

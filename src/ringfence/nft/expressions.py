@@ -4,6 +4,7 @@ The shapes follow what nft 1.0.6 itself emits for the same text (``nft --debug=n
 is the same. Each expression loads into register 1 (a joined key continues in register 2) and is used at once.
 """
 
+from collections.abc import Iterator
 from typing import Final, assert_never
 
 from ringfence.nft.fields import (
@@ -48,6 +49,7 @@ from ringfence.policy.program import (
 EQUAL, NOT_EQUAL, LESS_EQUAL, GREATER_EQUAL = 0, 1, 3, 5
 VERDICT_ACCEPT, VERDICT_DROP, VERDICT_CONTINUE, VERDICT_JUMP, VERDICT_GOTO = 1, 0, -1, -3, -4
 REGISTER_VERDICT, REGISTER_1 = 0, 1
+_REGISTER_32: Final = 8
 OBJECT_COUNTER: Final = 1
 _LIST_ELEMENT: Final = 1
 
@@ -180,9 +182,23 @@ def _bitwise_octets(mask: bytes, xor: bytes) -> bytes:
     return _expression("bitwise", registers, pack_nested(4, pack(1, mask)), pack_nested(5, pack(1, xor)))
 
 
+def registers_of(fields: tuple[Field, ...]) -> Iterator[int]:
+    """Where each part of a joined key is loaded: register 1 to 4 hold 16 octets, 8 and up hold four of the same octets.
+
+    A part that begins at a whole register is named by it, as nft does (enum nft_registers).
+    """
+    offset = 0
+    for field in fields:
+        whole, rest = divmod(offset, 4)
+        yield REGISTER_1 + whole if rest == 0 else _REGISTER_32 + offset
+        offset += (LOADS[field].size + 3) // 4
+
+
 def _load_all(fields: tuple[Field, ...]) -> list[bytes]:
-    """The joined fields in consecutive registers; only an interface's name (a whole register) is ever followed."""
-    loads = [_load(LOADS[field], register=REGISTER_1 + index) for index, field in enumerate(fields)]
+    """The joined fields in consecutive registers, each padded to four octets."""
+    loads = [
+        _load(LOADS[field], register=register) for field, register in zip(fields, registers_of(fields), strict=True)
+    ]
     if Field.ETHER_SOURCE in fields:
         return [*_compare(LINK_TYPE, ETHERNET.to_bytes(LINK_TYPE.size, LINK_TYPE.order)), *loads]
     return loads

@@ -73,6 +73,8 @@ _SHAPES: Final = {
         (ElementType.INTERFACE, ElementType.IPV4),
         (ElementType.INTERFACE, ElementType.IPV6),
         (ElementType.INTERFACE, ElementType.ETHER),
+        (ElementType.INTERFACE, ElementType.ETHER, ElementType.IPV4),
+        (ElementType.INTERFACE, ElementType.ETHER, ElementType.IPV6),
     )
 }
 

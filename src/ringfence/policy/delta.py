@@ -7,7 +7,6 @@ transaction that changes verdicts. What is in the actual program and not in the 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from ringfence.policy import names
 from ringfence.policy.link import ALLOW
@@ -144,18 +143,6 @@ class Delta:
         return bool(self.prepare or self.flip)
 
 
-_PORT_SETS: Final = frozenset(
-    {
-        names.PORTS,
-        names.OWN_IPV4,
-        names.OWN_IPV6,
-        names.OWN_MAC,
-        names.ANY_MAC,
-        names.ANY_LINK_LOCAL,
-    }
-)
-
-
 def diff_programs(actual: Program, desired: Program) -> Delta:
     """The steps from ``actual`` (what the kernel holds; ``Program()`` for no table) to ``desired``. O(both).
 
@@ -280,7 +267,7 @@ def _narrows(actual: Program, desired: Program, replaced: frozenset[str]) -> boo
     return (
         bool(replaced)
         or actual.maps != desired.maps
-        or any(actual.sets.get(name) != desired.sets.get(name) for name in _PORT_SETS)
+        or any(actual.sets.get(name) != desired.sets.get(name) for name in names.PORT_SETS)
         or any(not set_.elements <= _elements(desired, name) for name, set_ in actual.sets.items())
         or any(not _only_widens(chain, desired.chains.get(name)) for name, chain in actual.chains.items())
     )

@@ -34,25 +34,27 @@ from ringfence.policy.program import (
     Member,
     NamedSet,
     NotOpening,
-    Part,
     Stamp,
     StartsWith,
     State,
     Within,
 )
-from ringfence.policy.values import PROTOCOL_NUMBER, Protocol, link_local
+from ringfence.policy.values import PROTOCOL_NUMBER, Address, Protocol, link_local
 from ringfence.policy.view import Endpoint
 
 ALLOW: Final = "allow"
 _CLOSED: Final = "closed"
 _OWN: Final = "own"
-_OWN_ADDRESS: Final = "own_address"
+_UNSPECIFIED: Final = "unspecified"
 _LEAVE_PORT: Final = "leave_port"
+_LEAVE_NEW: Final = "leave_new"
 _ARRIVE_PORT: Final = "arrive_port"
+_ARRIVE_NEW: Final = "arrive_new"
 _HOST_LINK: Final = "host_link"
 
 _ICMP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMP])
 _ICMPV6: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMPV6])
+_IS_NEW: Final = InState(frozenset({State.NEW}))
 _UDP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.UDP])
 _LINK_LOCAL: Final = IPv6Network("fe80::/10")
 # Multicast listener and neighbour discovery, which conntrack does not track (nf_conntrack_proto_icmpv6.c): never a
@@ -89,34 +91,55 @@ ALL_DHCP_SERVERS: Final = IPv6Network("ff02::1:2/128")
 
 def base_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
     """The chains that every program has; interfaces starting with one of ``prefixes`` are closed until programmed."""
-    yield ALLOW, Chain(_allow())
+    yield ALLOW, Chain(tuple(_allow()))
     yield _CLOSED, Chain((_drop(names.CLOSED_COUNTER),))
     yield "origin", Chain(tuple(_origin(prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
-    yield _OWN, Chain(_own())
-    yield _OWN_ADDRESS, Chain(tuple(_own_address()))
+    yield _OWN, Chain(tuple(_own()))
+    yield _UNSPECIFIED, Chain(tuple(_unspecified()))
     yield "leave", Chain(_leave(), Hook(HookName.PREROUTING, FILTER_PRIORITY))
     yield _LEAVE_PORT, Chain(tuple(_leave_port()))
+    yield _LEAVE_NEW, Chain(tuple(_leave_new()))
     yield "arrive", Chain(tuple(_arrive(prefixes)), Hook(HookName.POSTROUTING, FILTER_PRIORITY))
     yield _ARRIVE_PORT, Chain(tuple(_arrive_port()))
+    yield _ARRIVE_NEW, Chain(tuple(_arrive_new()))
     yield _HOST_LINK, Chain(tuple(_host_link()))
 
 
 def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
-    """Which interfaces are under our care, and what may be sent from each programmed one."""
-    addresses = [(str(endpoint.interface), address) for endpoint in programmed for address in endpoint.addresses]
-    macs = [(str(endpoint.interface), link_local(endpoint.mac)) for endpoint in programmed if endpoint.mac]
-    ipv4: frozenset[Element] = frozenset(pair for pair in addresses if isinstance(pair[1], IPv4Address))
-    ipv6: frozenset[Element] = frozenset(pair for pair in addresses if isinstance(pair[1], IPv6Address))
-    interface, pair4 = (ElementType.INTERFACE,), (ElementType.INTERFACE, ElementType.IPV4)
-    pair6, pair_mac = (ElementType.INTERFACE, ElementType.IPV6), (ElementType.INTERFACE, ElementType.ETHER)
+    """Which interfaces are under our care, and what may be sent from each programmed one.
+
+    With a declared MAC address one look-up settles interface, MAC and IP address together.
+    """
+    interfaces = _singles({*closed, *(str(endpoint.interface) for endpoint in programmed)})
+    with_mac = [endpoint for endpoint in programmed if endpoint.mac]
+    without_mac = [endpoint for endpoint in programmed if not endpoint.mac]
+    interface, ether = ElementType.INTERFACE, ElementType.ETHER
     return {
-        names.PORTS: NamedSet(interface, _singles({*closed, *(str(endpoint.interface) for endpoint in programmed)})),
-        names.OWN_IPV4: NamedSet(pair4, ipv4),
-        names.OWN_IPV6: NamedSet(pair6, ipv6 | frozenset(macs)),
-        names.OWN_MAC: NamedSet(pair_mac, frozenset((str(e.interface), str(e.mac)) for e in programmed if e.mac)),
-        names.ANY_MAC: NamedSet(interface, _singles(str(e.interface) for e in programmed if not e.mac)),
-        names.ANY_LINK_LOCAL: NamedSet(interface, _singles(str(e.interface) for e in programmed if open_link_local(e))),
+        names.PORTS: NamedSet((interface,), interfaces),
+        names.OWN_IPV4: NamedSet((interface, ether, ElementType.IPV4), _own_pairs(with_mac, IPv4Address)),
+        names.OWN_IPV6: NamedSet((interface, ether, ElementType.IPV6), _own_pairs(with_mac, IPv6Address)),
+        names.OWN_MAC: NamedSet((interface, ether), frozenset((str(e.interface), str(e.mac)) for e in with_mac)),
+        names.ANY_MAC: NamedSet((interface,), _singles(str(e.interface) for e in without_mac)),
+        names.ANY_MAC_IPV4: NamedSet((interface, ElementType.IPV4), _own_pairs(without_mac, IPv4Address)),
+        names.ANY_MAC_IPV6: NamedSet((interface, ElementType.IPV6), _own_pairs(without_mac, IPv6Address)),
+        names.ANY_LINK_LOCAL: NamedSet(
+            (interface,), _singles(str(e.interface) for e in programmed if open_link_local(e))
+        ),
     }
+
+
+def _own_pairs(endpoints: Iterable[Endpoint], family: type[IPv4Address] | type[IPv6Address]) -> frozenset[Element]:
+    return frozenset(
+        (str(endpoint.interface), str(endpoint.mac), address) if endpoint.mac else (str(endpoint.interface), address)
+        for endpoint in endpoints
+        for address in own_addresses(endpoint)
+        if isinstance(address, family)
+    )
+
+
+def own_addresses(endpoint: Endpoint) -> tuple[Address, ...]:
+    """The addresses an endpoint may send from: the declared ones, and the link-local one that follows from its MAC."""
+    return (*endpoint.addresses, link_local(endpoint.mac)) if endpoint.mac else endpoint.addresses
 
 
 def open_link_local(endpoint: Endpoint) -> bool:
@@ -138,39 +161,40 @@ def _pass(*matches: Match) -> Line:
     return Line((*matches, Accept()))
 
 
-def _allow() -> tuple[Line, ...]:
+def _allow() -> Iterator[Line]:
+    # A flow to a DHCP server is never stamped, so that its replies are always looked at and never leave an instance.
+    for server_port in (67, 547):
+        yield _pass(_UDP, Equal(Field.FLOW_PORT, server_port))
     # Stamped only after routing, when both sides have agreed; never by an error *about* a flow (RELATED), which
     # carries the mark of the flow it is about and would revive a revoked one.
     judged = InState(frozenset({State.NEW, State.ESTABLISHED}))
-    return Line((Differs(Field.OUT_INDEX, 0), judged, Stamp())), Line((Accept(),))
+    yield Line((Differs(Field.OUT_INDEX, 0), judged, Stamp()))
+    yield _pass()
 
 
 def _origin(prefixes: tuple[str, ...]) -> Iterator[Line]:
+    yield _pass(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE4), names.OWN_IPV4))
+    yield _pass(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE6), names.OWN_IPV6))
     yield Line((Member((Field.IN_INTERFACE,), names.PORTS), Goto(_OWN)))
     for prefix in prefixes:
         yield Line((StartsWith(Field.IN_INTERFACE, prefix), Goto(_CLOSED)))
 
 
-def _own() -> tuple[Line, ...]:
-    return (
-        Line((Member((Field.IN_INTERFACE, Field.ETHER_SOURCE), names.OWN_MAC), Goto(_OWN_ADDRESS))),
-        Line((Member((Field.IN_INTERFACE,), names.ANY_MAC), Goto(_OWN_ADDRESS))),
-        _drop(names.SPOOFED_COUNTER),
-    )
-
-
-def _own_address() -> Iterator[Line]:
-    for rogue in sorted(ROGUE_TYPES):
-        yield _drop(names.ROGUE_COUNTER, *_ND, Equal(Field.ICMPV6_TYPE, rogue))
-    yield _drop(names.ROGUE_COUNTER, *_DHCP4_REPLY)
-    yield _drop(names.ROGUE_COUNTER, *_DHCP6_REPLY)
-    yield _pass(Member((Field.IN_INTERFACE, Field.SOURCE4), names.OWN_IPV4))
-    yield _pass(Member((Field.IN_INTERFACE, Field.SOURCE6), names.OWN_IPV6))
+def _own() -> Iterator[Line]:
+    yield _pass(Member((Field.IN_INTERFACE, Field.SOURCE4), names.ANY_MAC_IPV4))
+    yield _pass(Member((Field.IN_INTERFACE, Field.SOURCE6), names.ANY_MAC_IPV6))
     yield _pass(Member((Field.IN_INTERFACE,), names.ANY_LINK_LOCAL), Within(Field.SOURCE6, _LINK_LOCAL))
-    unspecified = Within(Field.SOURCE4, IPv4Network("0.0.0.0/32"))
-    yield _pass(unspecified, Within(Field.DESTINATION4, BROADCAST), *_DHCP4_REQUEST)
+    yield Line((Member((Field.IN_INTERFACE, Field.ETHER_SOURCE), names.OWN_MAC), Goto(_UNSPECIFIED)))
+    yield Line((Member((Field.IN_INTERFACE,), names.ANY_MAC), Goto(_UNSPECIFIED)))
+    yield _drop(names.SPOOFED_COUNTER)
+
+
+def _unspecified() -> Iterator[Line]:
+    """What is sent before there is an address: DHCP, listener reports, solicitations."""
+    nobody4, nobody6 = Within(Field.SOURCE4, IPv4Network("0.0.0.0/32")), Within(Field.SOURCE6, IPv6Network("::/128"))
+    yield _pass(nobody4, Within(Field.DESTINATION4, BROADCAST), *_DHCP4_REQUEST)
     for types in _UNSPECIFIED_MATCHES:
-        yield _pass(Within(Field.SOURCE6, IPv6Network("::/128")), _ICMPV6, types)
+        yield _pass(nobody6, _ICMPV6, types)
     yield _drop(names.SPOOFED_COUNTER)
 
 
@@ -182,12 +206,22 @@ def _leave() -> tuple[Line, ...]:
 
 
 def _leave_port() -> Iterator[Line]:
+    yield Line((_IS_NEW, Goto(_LEAVE_NEW)))
+    yield from _no_dhcp_server()
     yield from _related()
     yield from _judge_reply(Field.IN_INTERFACE, names.INGRESS_MAP)
+    for rogue in sorted(ROGUE_TYPES):
+        yield _drop(names.ROGUE_COUNTER, *_ND, Equal(Field.ICMPV6_TYPE, rogue))
     for types in _LINK_MATCHES:
         yield _pass(*types)
-    yield _pass(Within(Field.DESTINATION4, BROADCAST), *_DHCP4_REQUEST)
-    yield _pass(Within(Field.DESTINATION6, ALL_DHCP_SERVERS), *_DHCP6_REQUEST)
+    yield from _judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
+
+
+def _leave_new() -> Iterator[Line]:
+    yield _no_mid_stream()
+    yield from _no_dhcp_server()
+    yield _pass(*_DHCP4_REQUEST, Within(Field.DESTINATION4, BROADCAST))
+    yield _pass(*_DHCP6_REQUEST, Within(Field.DESTINATION6, ALL_DHCP_SERVERS))
     yield from _judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
 
 
@@ -201,11 +235,18 @@ def _arrive(prefixes: tuple[str, ...]) -> Iterator[Line]:
 
 
 def _arrive_port() -> Iterator[Line]:
+    yield Line((_IS_NEW, Goto(_ARRIVE_NEW)))
     yield from _related()
     yield from _judge_reply(Field.OUT_INTERFACE, names.EGRESS_MAP)
     yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
     for types in _LINK_MATCHES:
         yield _drop(names.LINK_COUNTER, *types)
+    yield from _judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
+
+
+def _arrive_new() -> Iterator[Line]:
+    yield _no_mid_stream()
+    yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
     yield from _judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
 
 
@@ -215,6 +256,16 @@ def _host_link() -> Iterator[Line]:
         yield _pass(*types)
     yield _pass(*_DHCP4_REPLY)
     yield _pass(*_DHCP6_REPLY)
+
+
+def _no_dhcp_server() -> Iterator[Line]:
+    yield _drop(names.ROGUE_COUNTER, *_DHCP4_REPLY)
+    yield _drop(names.ROGUE_COUNTER, *_DHCP6_REPLY)
+
+
+def _no_mid_stream() -> Line:
+    """A flow that was cut must not come back the other way round by its next packet in mid-stream."""
+    return _drop(names.STRAY_COUNTER, NotOpening())
 
 
 def _related() -> Iterator[Line]:
@@ -231,8 +282,5 @@ def _judge_reply(field: Field, map_: str) -> Iterator[Line]:
 
 
 def _judge_original(field: Field, map_: str) -> Iterator[Line]:
-    # A flow that was cut must not come back the other way round by its next packet in mid-stream.
-    parts: tuple[Part, ...] = (InState(frozenset({State.NEW})), NotOpening())
-    yield Line((*parts, Count(names.STRAY_COUNTER), Drop()))
     yield Line((Dispatch(field, map_),))
     yield Line((Goto(_CLOSED),))

@@ -14,13 +14,17 @@ from ringfence.policy.values import Direction, GroupId, RuleId
 ProfileId = NewType("ProfileId", str)  # stands for one combination of groups; equal combinations share their chains
 
 PORTS: Final = "ports"  # interfaces under our care, programmed or not
-OWN_IPV4: Final = "own_ipv4"  # which source addresses an interface may use
+OWN_IPV4: Final = "own_ipv4"  # what may be sent from an interface: MAC address and source address together
 OWN_IPV6: Final = "own_ipv6"
 OWN_MAC: Final = "own_mac"
-ANY_MAC: Final = "any_mac"  # interfaces whose MAC address nobody declared
+ANY_MAC: Final = "any_mac"  # interfaces whose MAC address nobody declared, and their source addresses
+ANY_MAC_IPV4: Final = "any_mac_ipv4"
+ANY_MAC_IPV6: Final = "any_mac_ipv6"
 ANY_LINK_LOCAL: Final = "any_link_local"
 EGRESS_MAP: Final = "egress"  # interface -> what its instance may send
 INGRESS_MAP: Final = "ingress"  # interface -> what its instance may receive
+
+PORT_SETS: Final = frozenset({PORTS, OWN_IPV4, OWN_IPV6, OWN_MAC, ANY_MAC, ANY_MAC_IPV4, ANY_MAC_IPV6, ANY_LINK_LOCAL})
 
 CLOSED_COUNTER: Final = "closed"
 SPOOFED_COUNTER: Final = "spoofed"

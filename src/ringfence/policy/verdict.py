@@ -8,10 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from ringfence.policy.link import ALL_DHCP_SERVERS, BROADCAST, ROGUE_TYPES, UNSPECIFIED_TYPES, open_link_local
+from ringfence.policy.link import (
+    ALL_DHCP_SERVERS,
+    BROADCAST,
+    ROGUE_TYPES,
+    UNSPECIFIED_TYPES,
+    open_link_local,
+    own_addresses,
+)
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.packet import ICMPV6, UDP, Packet, Tracking, tracking_of
-from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Protocol, link_local
+from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Protocol
 from ringfence.policy.view import Endpoint, HostView
 
 _DHCP_REQUESTS = frozenset({(68, 67), (546, 547)})
@@ -110,10 +117,10 @@ def _judge_egress(view: HostView, packet: Packet, endpoint: Endpoint) -> SideVer
     def side(*, allowed: bool, reason: Reason) -> SideVerdict:
         return SideVerdict(endpoint, Direction.EGRESS, allowed, reason)
 
-    if _is_rogue(packet):
-        return side(allowed=False, reason=Default.ROGUE)
     if not _is_own(packet, endpoint):
         return side(allowed=False, reason=Default.SPOOFED)
+    if _is_rogue(packet):
+        return side(allowed=False, reason=Default.ROGUE)
     tracking = tracking_of(packet)
     if tracking is Tracking.LINK or _asks_dhcp(packet):
         return side(allowed=True, reason=Default.LINK)
@@ -177,10 +184,10 @@ def protocol_matches(rule: Rule, packet: Packet) -> bool:
 
 
 def _is_own(packet: Packet, endpoint: Endpoint) -> bool:
-    if packet.source in endpoint.addresses:
+    if packet.source in own_addresses(endpoint):
         return True
     if packet.source.version == 6 and packet.source.is_link_local:  # noqa: PLR2004  the family's number
-        return open_link_local(endpoint) or (endpoint.mac is not None and packet.source == link_local(endpoint.mac))
+        return open_link_local(endpoint)
     if not packet.source.is_unspecified:
         return False
     if packet.family == 4:  # noqa: PLR2004  the family's number

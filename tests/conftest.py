@@ -22,6 +22,13 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason=refusal))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What tests measured or counted (``record_property``), so that a run says how much it stands for."""
+    for report in terminalreporter.getreports("passed"):
+        for name, figure in report.user_properties:
+            terminalreporter.write_line(f"{report.nodeid}: {name}: {figure}")
+
+
 def _isolate() -> str:
     """Why tests that need namespaces cannot run here; empty when they can."""
     try:

@@ -1,0 +1,125 @@
+"""The whole of ringfence around a mute world: a real server process, a real agent process, a signed client."""
+
+import json
+from dataclasses import dataclass
+from ipaddress import ip_network
+from uuid import UUID
+
+from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule, Snapshot
+from ringfence.policy.values import (
+    Cidr,
+    Direction,
+    GroupId,
+    HostName,
+    Icmp,
+    InstanceId,
+    InterfaceName,
+    OrganisationId,
+    Protocol,
+    Revision,
+    RuleId,
+)
+from ringfence.world.client import ApiClient
+from ringfence.world.operator import Operator
+from ringfence.world.processes import Child, Workshop, open_workshop
+from ringfence.world.topology import World
+
+HOST = "h1"
+_NOBODY = OrganisationId(UUID(int=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    workshop: Workshop
+    server: Child
+    agent: Child
+    operator: Operator
+    api: ApiClient
+    world: World
+
+    def call(self, method: str, path: str, body: dict | None = None) -> dict:
+        """A changing call, until its operation is settled."""
+        return self.api._change(method, path, body)
+
+    def read(self, path: str) -> dict:
+        return self.api._send("GET", path)
+
+    def close(self) -> None:
+        for child in (self.agent, self.server):
+            child.stop()
+        self.api.close()
+        self.operator.close()
+        self.workshop.close()
+
+
+def start_stack(world: World, *server_options: str) -> Stack:
+    """Server on a unix socket and loopback; agent in the world's router namespace, all managed nodes as instances."""
+    workshop = open_workshop()
+    folder = workshop.folder
+    data, socket = str(folder / "server"), str(folder / "api.sock")
+    listens = ("--listen", "127.0.0.1:0", "--listen", f"unix:{socket}")
+    server = Child(workshop, "server", ("server", "--data", data, *listens, *server_options))
+    server.start()
+    endpoint = server.read_line(20).split()[-2 if "unix:" in server.log_end() else -1]
+    operator = Operator(folder / "server")
+    credential = operator.add_host(HOST)
+    api = ApiClient(operator.create_key("tests"), endpoint)
+    inventory = folder / "inventory.toml"
+    inventory.write_text(_inventory(world))
+    arguments = ("agent", "--server", f"unix:{socket}", "--data", str(folder / "agent"), "--inventory", str(inventory))
+    agent = Child(workshop, "agent", arguments)
+    agent.start(namespace=world.router, environment=credential.environment())
+    stack = Stack(workshop, server, agent, operator, api, world)
+    managed = [placed for placed in world.placed.values() if placed.node.managed]
+    operator.wait_applied(HOST, instances=len(managed), timeout_s=20)
+    return stack
+
+
+def _inventory(world: World) -> str:
+    lines = [f'host = "{HOST}"', "version = 1", 'managed = ["veth*"]']
+    for placed in world.placed.values():
+        if placed.node.managed:
+            addresses = json.dumps([str(address) for address in placed.node.addresses])
+            lines += ["[[instance]]", f'name = "{placed.node.name}"', f'interface = "{placed.port}"']
+            lines += [f"addresses = {addresses}", f'mac = "{placed.mac}"']
+    return "\n".join(lines) + "\n"
+
+
+def model_of(stack: Stack) -> Snapshot:
+    """What the API says there is, read by this file's own few lines: an opinion independent of the server's view."""
+    groups = {}
+    for document in stack.read("/security-group")["security-groups"]:
+        group = _group(document)
+        groups[group.id] = group
+    instances = {}
+    for document in stack.read("/instance")["instances"]:
+        worn = tuple(GroupId(UUID(entry["id"])) for entry in document.get("security-groups", []))
+        placed = stack.world.placed[document["name"]]
+        interface = Interface(InterfaceName(placed.port), placed.node.addresses, placed.mac)
+        id_ = InstanceId(UUID(document["id"]))
+        instances[id_] = Instance(id_, _NOBODY, document["name"], HostName(HOST), (interface,), worn)
+    return Snapshot(Revision(0), {}, groups, instances, {})
+
+
+def _group(document: dict) -> Group:
+    rules = tuple(_rule(rule) for rule in document.get("rules", []))
+    sources = tuple(Cidr(text, ip_network(text, strict=False)) for text in document.get("external-sources", []))
+    return Group(GroupId(UUID(document["id"])), _NOBODY, document["name"], rules=rules, sources=sources)
+
+
+def _rule(document: dict) -> Rule:
+    if "network" in document:
+        text = document["network"]
+        peer: Cidr | GroupPeer = Cidr(text, ip_network(text, strict=False))
+    else:
+        peer = GroupPeer(GroupId(UUID(document["security-group"]["id"])))
+    icmp = document.get("icmp")
+    return Rule(
+        RuleId(UUID(document["id"])),
+        Direction(document["flow-direction"]),
+        Protocol(document["protocol"]),
+        peer,
+        document.get("start-port"),
+        document.get("end-port"),
+        Icmp(icmp.get("type"), icmp.get("code")) if icmp else None,
+    )

@@ -1,1 +1,16 @@
-"""To be written."""
+"""The ``ringfence`` command: one module per verb, no logic. Reads arguments, calls a room, shows what came out.
+
+Results go to stdout, everything else to stderr. A verb loads the rooms it needs only when it runs, so that ``--help``
+and completion answer at once.
+"""
+
+import sys
+
+from ringfence.cli.app import run
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """The entry point of the ``ringfence`` program."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""One operator's request to the server that owns a data folder: through its control socket, or in this process.
+
+While a server runs it holds the folder, and its socket ``control.sock`` there answers. When none runs, this process
+opens the store itself and calls the very same app, so that there is one way for each thing.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from ringfence.api.admin import build_admin_app
+from ringfence.api.server import CONTROL_SOCKET
+from ringfence.control.plane import ControlPlane
+from ringfence.policy.errors import CallerError, OperatorError
+
+# How long a server that just starts may hold the folder before its socket answers.
+_START_S: Final = 5.0
+_PAUSE_S: Final = 0.05
+_TIMEOUT_S: Final = 40.0  # an operation may take 30 s to settle
+_BASE: Final = "http://ringfence/admin/v1"
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request to the operator's app; ``path`` is below ``/admin/v1``."""
+
+    method: str
+    path: str
+    body: Document | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+def ask(folder: Path, wanted: Ask) -> Document:
+    """The answer's JSON object, empty when it has none.
+
+    Raises:
+        CallerError: the server refused what was asked; the text is the server's.
+        OperatorError: no server answers and the folder cannot be opened either.
+    """
+    return asyncio.run(_ask(folder, wanted))
+
+
+async def _ask(folder: Path, wanted: Ask) -> Document:
+    async with _client(folder) as client:
+        try:
+            response = await client.request(
+                wanted.method, f"{_BASE}{wanted.path}", json=wanted.body, params=dict(wanted.query)
+            )
+        except httpx.HTTPError as error:
+            raise OperatorError(f"asking the server of {folder}", str(error) or type(error).__name__) from error
+    document: Document = response.json() if response.content else {}
+    if response.is_error:
+        raise CallerError(str(document.get("message", f"the server answered {response.status_code}")))
+    return document
+
+
+def _answers(path: Path) -> bool:
+    """Whether a server accepts connections there; a dead one's left-over file refuses them."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
+        try:
+            opened.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+@asynccontextmanager
+async def _client(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    deadline_s = time.monotonic() + _START_S
+    while not _answers(folder / CONTROL_SOCKET):
+        try:
+            plane = await ControlPlane.open(folder)
+        except OperatorError:
+            if time.monotonic() > deadline_s:
+                raise
+            await asyncio.sleep(_PAUSE_S)
+            continue
+        app: Any = build_admin_app(plane)  # httpx and Falcon spell the type of an ASGI app differently
+        try:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app)) as client:
+                yield client
+        finally:
+            await plane.close()
+        return
+    transport = httpx.AsyncHTTPTransport(uds=str(folder / CONTROL_SOCKET))
+    async with httpx.AsyncClient(transport=transport, timeout=_TIMEOUT_S) as client:
+        yield client

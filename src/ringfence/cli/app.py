@@ -1,0 +1,61 @@
+"""The tree of verbs, and the one place where an error becomes a message and an exit status.
+
+Exit status: 0 done, 1 it failed and the message says what to do, 2 the command line is wrong, 3 this machine forbids
+what the command needs, 130 ended by Ctrl-C.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from ringfence.cli import agent, demo, env, explain, group, host, instance, key, server, version
+from ringfence.cli.output import complain
+from ringfence.policy.errors import Invalid, RingfenceError
+
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+
+_EPILOG = (
+    "Begin with: ringfence demo. Exit status: 0 done, 1 failed (the message says what to do), 2 wrong command line, "
+    "3 this machine forbids network namespaces, 130 ended by Ctrl-C."
+)
+
+app = typer.Typer(
+    name="ringfence",
+    help="Cloud-grade security groups for your own Linux machines: the Exoscale API, enforced by kernel nftables.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("server")(server.server)
+app.command("agent")(agent.agent)
+app.add_typer(key.app, name="key")
+app.add_typer(host.app, name="host")
+app.add_typer(instance.app, name="instance")
+app.add_typer(group.app, name="group")
+app.command("explain")(explain.explain)
+app.command("env")(env.env)
+app.command("version")(version.version)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit status comes back."""
+    try:
+        return int(app(args=list(arguments), standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    except Invalid as error:
+        complain(str(error))
+        return USAGE
+    except RingfenceError as error:
+        complain(str(error))
+        return FAILED
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED

@@ -1,0 +1,25 @@
+"""``ringfence env``: what a shell needs so that exo, Terraform and the SDKs talk to this server."""
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.options import DataOption
+from ringfence.cli.output import show
+
+
+def env(
+    data: DataOption,
+    endpoint: Annotated[
+        str | None, typer.Option(help="The API's URL, /v2 included; by default where the server last listened.")
+    ] = None,
+    zone: Annotated[str, typer.Option(help="The one zone that the server lists.")] = "ch-dk-2",
+) -> None:
+    """Print export lines for exo, Terraform and the SDKs; their key is made at first use and kept in the folder.
+
+    Example: [bold]eval "$(ringfence env)" && exo compute security-group list[/bold]
+    """
+    from ringfence.cli.credentials import load_endpoint, load_or_create_key
+    from ringfence.world.client import export_lines
+
+    show(export_lines(load_or_create_key(data), endpoint or load_endpoint(data), zone))

@@ -1,0 +1,31 @@
+"""``ringfence explain``: why a packet would pass or not, in words."""
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.options import DataOption
+from ringfence.cli.output import Format, FormatOption, show
+
+_END = "An instance's name or id, an address, or internet."
+
+
+def explain(
+    data: DataOption,
+    source: Annotated[str, typer.Argument(help=_END)],
+    destination: Annotated[str, typer.Argument(help=_END)],
+    service: Annotated[str, typer.Argument(help="tcp/5432, udp/53, icmp, icmpv6/128/0, esp, ah, gre, ipip.")],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Say whether a first packet from SOURCE to DESTINATION passes, by which rule, and what is missing if not.
+
+    Sends nothing: this is what the policy means, and what the kernel does once the host has applied it.
+    Example: [bold]ringfence explain internet db tcp/5432[/bold]
+    """
+    import json
+
+    from ringfence.cli.admin_client import Ask, ask
+
+    query = {"source": source, "destination": destination, "service": service}
+    answer = ask(data, Ask("GET", "/explain", query=query))
+    show(json.dumps(answer, indent=2) if output is Format.JSON else str(answer["text"]))

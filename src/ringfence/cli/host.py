@@ -1,0 +1,41 @@
+"""``ringfence host``: the machines whose agents may report to the server, and how far each has come."""
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.options import DataOption
+from ringfence.cli.output import Format, FormatOption, KeyFormat, KeyFormatOption, show_rows, show_secret
+
+app = typer.Typer(help="Hosts: register one, see what each enforces.", no_args_is_help=True)
+_VARIABLES = {"RINGFENCE_HOST": "name", "RINGFENCE_HOST_KEY": "private-key"}
+_COLUMNS = ("host", "wanted", "applied", "age_s", "error")
+
+
+@app.command("add")
+def add(
+    data: DataOption,
+    name: Annotated[str, typer.Argument(help="The host's name, as its inventory says it.")],
+    public_key: Annotated[
+        str | None, typer.Option(help="The host's own Ed25519 public key in base64; one is minted if you give none.")
+    ] = None,
+    output: KeyFormatOption = KeyFormat.TABLE,
+) -> None:
+    """Register a host. A minted private key is shown this once: put it where the agent finds it.
+
+    Example: [bold]ringfence host add h1 -o env | ssh h1 'umask 077; cat > /var/lib/ringfence-agent/credential'[/bold]
+    """
+    from ringfence.cli.admin_client import Ask, ask
+
+    body = {"name": name} if public_key is None else {"name": name, "public-key": public_key}
+    answer = ask(data, Ask("POST", "/hosts", body))
+    minted = {variable: field for variable, field in _VARIABLES.items() if field in answer}
+    show_secret(answer, minted, output)
+
+
+@app.command("status")
+def status(data: DataOption, output: FormatOption = Format.TABLE) -> None:
+    """For every host: the revision it should enforce, the one it does, how long ago it was heard, its last error."""
+    from ringfence.cli.admin_client import Ask, ask
+
+    show_rows(ask(data, Ask("GET", "/hosts"))["hosts"], _COLUMNS, output)

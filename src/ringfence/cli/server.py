@@ -1,0 +1,62 @@
+"""``ringfence server``: the API and the truth behind it."""
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.options import DataOption
+from ringfence.cli.output import show
+
+_LISTEN = ["127.0.0.1:8443"]
+
+
+def server(  # noqa: PLR0913  one parameter per option
+    data: DataOption,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT|unix:PATH",
+            help="Where to accept requests; repeat for more. Port 0 takes a free one. A unix socket is mode 0600.",
+            show_default=_LISTEN[0],
+        ),
+    ] = None,
+    zone: Annotated[str, typer.Option(help="The one zone that list-zones shows.")] = "ch-dk-2",
+    public_url: Annotated[
+        str | None, typer.Option(help="The API's URL as clients reach it, when a proxy stands before it.")
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="Whose X-Forwarded headers to believe; repeat for more.")
+    ] = None,
+    *,
+    offer_all_protocol: Annotated[
+        bool, typer.Option("--offer-all-protocol", help="Accept rules of protocol all; the Java SDK cannot read them.")
+    ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow plain HTTP on other addresses than loopback.")
+    ] = False,
+) -> None:
+    """Serve the Exoscale Security Group API; one line on stdout says when requests are accepted. SIGTERM ends it.
+
+    Example: [bold]ringfence server --data /var/lib/ringfence --listen 127.0.0.1:8443 --listen unix:/run/rf.sock[/bold]
+    """
+    import uvloop
+
+    from ringfence.api.app import ApiOptions
+    from ringfence.api.listen import parse_listen
+    from ringfence.api.log import configure_log
+    from ringfence.api.server import ServeOptions, serve
+    from ringfence.api.zones import Origin
+    from ringfence.cli.credentials import save_endpoint
+    from ringfence.control.plane import Settings
+    from ringfence.policy.values import parse_cidr
+
+    def announce(urls: list[str]) -> None:
+        save_endpoint(data, [url for url in urls if url.startswith("http")])
+        show(f"ringfence server ready: {' '.join(urls)}")
+
+    configure_log()
+    listens = [parse_listen(text) for text in listen or _LISTEN]
+    settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol)
+    proxies = tuple(parse_cidr(text, field="--trusted-proxy").network for text in trusted_proxy or [])
+    options = ServeOptions(ApiOptions(origin=Origin(public_url, proxies)), insecure=insecure)
+    uvloop.run(serve(data, listens, settings, announce, options))

@@ -1,0 +1,85 @@
+"""The demo: a real server, a real agent, a throw-away world, API calls, real packets, and proof that all agree."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from rich.console import Console
+
+from ringfence.world.client import export_lines
+from ringfence.world.demo_acts import play_cut, play_explanation, play_matrix, play_policy, restore_rule
+from ringfence.world.demo_stage import Stage, open_stage
+
+AGREED: Final = 0
+DISAGREED: Final = 1
+_TERMINATED: Final = 143  # as a shell shows a program that SIGTERM ended
+_PAUSE_S: Final = 0.2
+
+
+def run_demo(*, stay: bool, env_file: Path | None) -> int:
+    """Play all acts; 0 when model, probe and kernel agreed everywhere and the cut was exact, else 1.
+
+    With ``stay`` the world lives on until Ctrl-C. Call it while the process has one thread.
+
+    Raises:
+        OperatorError: something did not start; nothing is left behind.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    if isinstance(sys.stdout.encoding, str) and not sys.stdout.encoding.lower().startswith("utf"):
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    console = Console(soft_wrap=True)
+    started_s = time.monotonic()
+    with open_stage(console) as stage:
+        groups = play_policy(stage)
+        agreed = play_matrix(stage)
+        cut = play_cut(stage, groups)
+        play_explanation(stage)
+        _print_end(console, passed=agreed and cut, took_s=time.monotonic() - started_s)
+        if stay or env_file is not None:
+            restore_rule(stage, groups)
+            _offer(stage, env_file)
+        if stay:
+            _stay(stage)
+    return AGREED if agreed and cut else DISAGREED
+
+
+def _print_end(console: Console, *, passed: bool, took_s: float) -> None:
+    if passed:
+        console.print(f"\n[bold green]All agree.[/bold green] {took_s:.1f} s", highlight=False)
+    else:
+        console.print(f"\n[bold red]Not all agree: see ✗ above.[/bold red] {took_s:.1f} s", highlight=False)
+
+
+def _offer(stage: Stage, env_file: Path | None) -> None:
+    lines = export_lines(stage.credentials, stage.endpoint)
+    stage.console.print(f"\n{lines}", highlight=False, markup=False)
+    if env_file is not None:
+        _write_whole(env_file, lines + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """At once and only for its owner: whoever waits for the file finds it complete."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+        opened.write(text)
+    draft.replace(path)
+
+
+def _stay(stage: Stage) -> None:
+    stage.console.print("\n[bold]Ctrl-C ends it.[/bold]")
+    try:
+        while True:
+            stage.check_alive()
+            time.sleep(_PAUSE_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends the demo like Ctrl-C: through every clean-up on the way out."""
+    sys.exit(_TERMINATED)

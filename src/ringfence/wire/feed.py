@@ -171,7 +171,7 @@ class _FormatOnly(msgspec.Struct, frozen=True):
 
 
 _S = TypeVar("_S", bound=_Shape)
-_encoder: Final = msgspec.json.Encoder(order="deterministic")
+_encoder: Final = msgspec.json.Encoder()
 
 
 def encode_view(view: HostView) -> bytes:
@@ -264,8 +264,8 @@ def _view_shape(view: HostView) -> _ViewShape:
     return _ViewShape(
         revision=view.revision,
         endpoints=tuple(_endpoint_shape(endpoint) for endpoint in view.endpoints),
-        rules={group: tuple(_rule_shape(rule) for rule in rules) for group, rules in view.rules.items()},
-        peers={group: _peer_shape(peer) for group, peer in view.peers.items()},
+        rules={group: tuple(_rule_shape(rule) for rule in rules) for group, rules in sorted(view.rules.items())},
+        peers={group: _peer_shape(peer) for group, peer in sorted(view.peers.items())},
     )
 
 

@@ -18,10 +18,11 @@ from ringfence.store.decision import (
     next_revision,
 )
 from ringfence.store.folder import FolderHeld
-from ringfence.store.load import StoredOperation
+from ringfence.store.load import MAX_OPERATIONS, StoredOperation
 from ringfence.store.store import Store
 
 __all__ = [
+    "MAX_OPERATIONS",
     "AuditLine",
     "Committed",
     "Decide",

@@ -48,7 +48,24 @@ from ringfence.store.decision import StoredKey
 from ringfence.store.save import label_of
 from ringfence.store.seal import unseal
 
-MAX_OPERATIONS: Final = 10_000  # how many of the newest settled operations can still be asked for
+MAX_OPERATIONS: Final = 10_000  # how many of the newest operations can still be asked for, settled or not
+
+# The first mark is how many of the newest to load; what is pending is loaded in any case.
+_OPERATIONS: Final = """
+    WITH kept AS (
+        SELECT id FROM operation WHERE state = 'pending'
+        UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?)
+    )
+    SELECT operation.id, organisation, security_group, revision, state, reason, message, created_at
+    FROM operation JOIN kept USING (id) ORDER BY position
+"""
+_OPERATION_HOSTS: Final = """
+    WITH kept AS (
+        SELECT id FROM operation WHERE state = 'pending'
+        UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?)
+    )
+    SELECT operation, host, awaited FROM operation_host JOIN kept ON operation = kept.id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,20 +243,9 @@ def _load_keys(connection: sqlite3.Connection, seal_key: bytes) -> tuple[StoredK
 def _load_operations(connection: sqlite3.Connection) -> tuple[StoredOperation, ...]:
     """All that are pending and the newest of the others, oldest first."""
     hosts: dict[str, dict[HostName, bool]] = defaultdict(dict)
-    kept = (
-        "SELECT id FROM (SELECT id FROM operation WHERE state = 'pending'"
-        " UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?))"
-    )
-    for id_, host, awaited in connection.execute(
-        f"SELECT operation, host, awaited FROM operation_host WHERE operation IN ({kept})",  # noqa: S608  our own words
-        (MAX_OPERATIONS,),
-    ):
+    for id_, host, awaited in connection.execute(_OPERATION_HOSTS, (MAX_OPERATIONS,)):
         hosts[id_][HostName(host)] = bool(awaited)
-    rows = connection.execute(
-        "SELECT id, organisation, security_group, revision, state, reason, message, created_at"
-        f" FROM operation WHERE id IN ({kept}) ORDER BY position",
-        (MAX_OPERATIONS,),
-    )
+    rows = connection.execute(_OPERATIONS, (MAX_OPERATIONS,))
     return tuple(_stored_operation(row, hosts[row[0]]) for row in rows)
 
 

@@ -1,0 +1,50 @@
+"""Who asks for a change, and whether they may."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from ringfence.policy.errors import Denied
+from ringfence.policy.values import HostName, OrganisationId
+
+OPERATOR_NAME: Final = "operator"  # whoever may open the control socket; no key id and no host is named so
+
+
+class Role(Enum):
+    """What an API key may do."""
+
+    OWNER = "owner"
+    OPERATOR = "operator"
+    READER = "reader"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """``name`` is a key id, ``host:NAME`` or ``operator``; address and request id go to the audit line."""
+
+    organisation: OrganisationId
+    name: str
+    role: Role
+    address: str | None = None
+    request_id: str | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether this is the operator of the server: public groups are theirs alone."""
+        return self.name == OPERATOR_NAME
+
+
+def operator_of(organisation: OrganisationId) -> Actor:
+    """The operator, acting for an organisation."""
+    return Actor(organisation, OPERATOR_NAME, Role.OPERATOR)
+
+
+def host_actor(organisation: OrganisationId, host: HostName) -> Actor:
+    """A host, claiming its instances."""
+    return Actor(organisation, f"host:{host}", Role.READER)
+
+
+def require_writer(actor: Actor) -> None:
+    """``Denied`` for an actor that may only read."""
+    if actor.role is Role.READER:
+        raise Denied(f"key {actor.name} may only read: use a key with role owner or operator")

@@ -1,0 +1,73 @@
+"""The operations that can be asked for, in memory: the newest ten thousand, those that wait, and those to be saved.
+
+Lives in the event loop's thread.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from ringfence.control.operations import PendingOperations
+from ringfence.policy.errors import NotFound
+from ringfence.policy.model import Operation, OperationState
+from ringfence.policy.values import HostName, OperationId, OrganisationId, Revision
+from ringfence.store import MAX_OPERATIONS, StoredOperation
+
+
+class OperationBook:
+    """Every change of an operation's state goes through here."""
+
+    def __init__(self) -> None:
+        self._known: dict[OperationId, Operation] = {}
+        self._pending = PendingOperations()
+        self._ends: dict[OperationId, asyncio.Event] = {}
+        self._unsaved: dict[OperationId, Operation] = {}
+
+    def find(self, id_: OperationId, organisation: OrganisationId) -> Operation:
+        """An operation of the organisation; ``NotFound`` for others and for those long past."""
+        operation = self._known.get(id_)
+        if operation is None or operation.organisation != organisation:
+            raise NotFound(f"there is no operation {id_}")
+        return operation
+
+    def open(self, opened: StoredOperation, *, deadline_s: float) -> None:
+        """Takes note of a committed operation; a pending one is waited for until ``deadline_s`` (monotonic)."""
+        operation = opened.operation
+        self._known[operation.id] = operation
+        if operation.state is OperationState.PENDING:
+            self._ends[operation.id] = asyncio.Event()
+            self._pending.track(operation, opened.awaited, deadline_s=deadline_s)
+        while len(self._known) > MAX_OPERATIONS:
+            del self._known[next(iter(self._known))]
+
+    def report(self, host: HostName, applied: Revision | None, error: str | None, *, offered: Revision) -> None:
+        """A host's report, as ``PendingOperations.report``."""
+        self._end(self._pending.report(host, applied, error, offered=offered))
+
+    def expire(self, now_s: float) -> None:
+        """Ends what waited too long."""
+        self._end(self._pending.expire(now_s))
+
+    async def wait(self, id_: OperationId, timeout_s: float) -> None:
+        """Returns when the operation has ended, or after ``timeout_s``."""
+        end = self._ends.get(id_)
+        if end is None:
+            return
+        try:
+            await asyncio.wait_for(end.wait(), timeout_s)
+        except TimeoutError:
+            return
+
+    def unsaved(self) -> tuple[Operation, ...]:
+        """Ended operations whose end is not on disk yet."""
+        return tuple(self._unsaved.values())
+
+    def saved(self, operations: Iterable[Operation]) -> None:
+        for operation in operations:
+            self._unsaved.pop(operation.id, None)
+
+    def _end(self, ended: Iterable[Operation]) -> None:
+        for operation in ended:
+            if operation.id in self._known:
+                self._known[operation.id] = operation
+            self._unsaved[operation.id] = operation
+            self._ends.pop(operation.id).set()

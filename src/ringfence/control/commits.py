@@ -1,0 +1,73 @@
+"""From the event loop to the store's writer and back: a decision goes in, what it changed comes out and is published.
+
+What is committed is published whether or not its caller still waits: a client that hangs up changes nothing.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ringfence.control.views import Change, ViewCache
+from ringfence.policy.facts import Fact, apply_facts
+from ringfence.policy.model import Snapshot
+from ringfence.policy.values import KeyId
+from ringfence.store import Committed, Decide, Store, StoredOperation, next_revision
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T_co]):
+    """What a decision answers its caller, and what must follow from it even if the caller waits no more."""
+
+    value: T_co
+    change: Change | None = None
+    opened: StoredOperation | None = None
+    revoked: KeyId | None = None
+
+
+class Commits:
+    """Runs decisions through the store, in the order in which they are asked for."""
+
+    def __init__(self, store: Store, publish: Callable[[Outcome[object]], None]) -> None:
+        self._store = store
+        self._publish = publish
+
+    async def run(self, decide: Decide[Outcome[T]]) -> T:
+        """The value that ``decide`` answered, once it is on stable storage.
+
+        Raises:
+            RingfenceError: what ``decide`` raised; ``Busy`` when nothing could be written.
+        """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[T] = loop.create_future()
+
+        def arrive(done: Future[Committed[Outcome[T]]]) -> None:
+            error = done.exception()
+            if error is None:
+                self._publish(done.result().result)
+            if waiter.done():
+                return
+            if error is None:
+                waiter.set_result(done.result().result.value)
+            else:
+                waiter.set_exception(error)
+
+        def deliver(done: Future[Committed[Outcome[T]]]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(arrive, done)
+
+        self._store.submit(decide).add_done_callback(deliver)
+        return await waiter
+
+
+def follow(cache: ViewCache, snapshot: Snapshot, facts: tuple[Fact, ...]) -> tuple[Snapshot | None, Change | None]:
+    """The snapshot and the views that ``facts`` lead to; None and None when there are none."""
+    if not facts:
+        return None, None
+    after = apply_facts(snapshot, facts, revision=next_revision(snapshot))
+    return after, cache.change(snapshot, after, facts)

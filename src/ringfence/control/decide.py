@@ -1,0 +1,108 @@
+"""Every command -> its decision, and the group that its operation refers to. Pure: ids and the time come in."""
+
+from dataclasses import dataclass
+from typing import assert_never
+from uuid import UUID
+
+from ringfence.control.actor import Actor
+from ringfence.control.decide_groups import (
+    decide_add_rule,
+    decide_add_source,
+    decide_create_group,
+    decide_delete_group,
+    decide_delete_rule,
+    decide_remove_source,
+)
+from ringfence.control.decide_instances import decide_add_instance, decide_attach, decide_detach
+from ringfence.policy.commands import (
+    AddInstance,
+    AddRule,
+    AddSource,
+    Attach,
+    CreateGroup,
+    DeleteGroup,
+    DeleteRule,
+    Detach,
+    GroupCommand,
+    RemoveSource,
+)
+from ringfence.policy.facts import Fact
+from ringfence.policy.model import Snapshot
+from ringfence.policy.values import GroupId, InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a decision may not make up itself."""
+
+    new_id: UUID  # of the group, rule or instance that it may create
+    now_s: int  # seconds since the epoch
+    offer_all: bool = False  # whether rules may have protocol "all"
+
+
+def decide(snapshot: Snapshot, command: GroupCommand | AddInstance, actor: Actor, given: Given) -> tuple[Fact, ...]:
+    """The facts that follow from ``command``; none when everything it asks for is so already.
+
+    Raises:
+        Invalid, NotFound, Conflict, Denied: as the functions of ``decide_groups`` and ``decide_instances`` say.
+    """
+    match command:
+        case Attach():
+            return decide_attach(snapshot, command, actor)
+        case Detach():
+            return decide_detach(snapshot, command, actor)
+        case AddInstance():
+            new_id = InstanceId(given.new_id)
+            return decide_add_instance(snapshot, command, actor, new_id=new_id, now_s=given.now_s)
+        case _:
+            return _decide_on_group(snapshot, command, actor, given)
+
+
+def _decide_on_group(
+    snapshot: Snapshot,
+    command: CreateGroup | DeleteGroup | AddRule | DeleteRule | AddSource | RemoveSource,
+    actor: Actor,
+    given: Given,
+) -> tuple[Fact, ...]:
+    match command:
+        case CreateGroup():
+            return decide_create_group(snapshot, command, actor, new_id=given.new_id)
+        case DeleteGroup():
+            return decide_delete_group(snapshot, command, actor)
+        case AddRule():
+            return decide_add_rule(snapshot, command, actor, new_id=given.new_id, offer_all=given.offer_all)
+        case DeleteRule():
+            return decide_delete_rule(snapshot, command, actor)
+        case AddSource():
+            return decide_add_source(snapshot, command, actor)
+        case RemoveSource():
+            return decide_remove_source(snapshot, command, actor)
+        case _:
+            assert_never(command)
+
+
+def referred_group(snapshot: Snapshot, command: GroupCommand | AddInstance, actor: Actor, given: Given) -> GroupId:
+    """What the operation of ``command`` refers to: its group, for rules, sources and instances too (Exoscale)."""
+    match command:
+        case CreateGroup():
+            return GroupId(given.new_id)
+        case AddInstance():
+            return snapshot.organisations[actor.organisation].default_group
+        case _:
+            return command.group
+
+
+def subject_of(command: GroupCommand | AddInstance, referred: GroupId) -> str:
+    """What the audit line names: the group, and what of it."""
+    match command:
+        case CreateGroup() | AddInstance():
+            name = command.name if isinstance(command, CreateGroup) else command.instance.name
+            return f"{referred} {name}"
+        case DeleteRule():
+            return f"{referred} rule {command.rule}"
+        case AddSource() | RemoveSource():
+            return f"{referred} source {command.source.text}"
+        case Attach() | Detach():
+            return f"{referred} instance {command.instance}"
+        case _:
+            return str(referred)

@@ -1,0 +1,165 @@
+"""The decision on a host's inventory: which of its instances are what they say they are. Pure.
+
+A host is not trusted with more than itself: an id belongs to the first host that claimed it, and an address to one
+instance of its realm. Otherwise one compromised host could join any group's members. What is refused contributes
+nothing, and never keeps the rest from being accepted.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ringfence.control.decide_instances import born_instance
+from ringfence.policy.commands import ClaimInstances, InstanceClaim
+from ringfence.policy.facts import Fact, InstanceCreated, InstancePlaced
+from ringfence.policy.model import Host, Instance, Snapshot
+from ringfence.policy.values import Address, InstanceId, InterfaceName
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedClaim:
+    """Names and ids of the accepted, names and reasons of the refused."""
+
+    facts: tuple[Fact, ...]
+    accepted: tuple[tuple[str, InstanceId], ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+def decide_claim(
+    snapshot: Snapshot, command: ClaimInstances, host: Host, *, new_ids: Sequence[InstanceId], now_s: int
+) -> DecidedClaim:
+    """The inventory of ``host`` made true as far as it may be. O(instances).
+
+    ``new_ids`` has one id for each claim, used for those without one that are not known yet. Instances of the host that
+    it names no longer, or not acceptably, lose host and interfaces and keep id, name and groups.
+    """
+    ledger = _Ledger.of(snapshot, host, command)
+    accepted, refused = [], []
+    facts: list[Fact] = []
+    for claim, new_id in sorted(zip(command.instances, new_ids, strict=True), key=ledger.precedence):
+        id_ = ledger.identify(claim) or new_id
+        reason = ledger.refusal(claim, id_)
+        if reason:
+            refused.append((claim.name, reason))
+            continue
+        ledger.accept(claim, id_)
+        accepted.append((claim.name, id_))
+        facts.extend(_place(snapshot, claim, id_, host, now_s))
+    facts.extend(_release(instance) for instance in ledger.missing())
+    return DecidedClaim(tuple(facts), tuple(accepted), tuple(refused))
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """What is taken while one inventory is gone through."""
+
+    host: Host
+    known: Mapping[InstanceId, Instance]
+    own: tuple[Instance, ...]  # bound to this host, those that it runs first, then the youngest
+    named: frozenset[InstanceId]  # ids that the inventory gives itself
+    addresses: dict[tuple[str, Address], Instance]  # of everything that is not this host's
+    claimed: dict[tuple[str, Address], str] = field(default_factory=dict)
+    interfaces: dict[InterfaceName, str] = field(default_factory=dict)
+    ids: set[InstanceId] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, host: Host, command: ClaimInstances) -> "_Ledger":
+        own = [instance for instance in snapshot.instances.values() if instance.bound_to == host.name]
+        own.sort(key=lambda instance: (instance.host is None, -instance.created_at, instance.id))
+        taken = {
+            (instance.realm, address): instance
+            for instance in snapshot.instances.values()
+            if instance.bound_to != host.name
+            for address in instance.addresses
+        }
+        named = frozenset(claim.id for claim in command.instances if claim.id is not None)
+        return cls(host, snapshot.instances, tuple(own), named, taken)
+
+    def precedence(self, claim: tuple[InstanceClaim, InstanceId]) -> int:
+        """Claims of instances that no host is bound to come first: the addresses that they leave may serve the others.
+
+        So the same inventory has the same outcome in any order and when it is sent again.
+        """
+        known = self.known.get(claim[0].id) if claim[0].id else None
+        return 0 if known is not None and known.bound_to is None else 1
+
+    def identify(self, claim: InstanceClaim) -> InstanceId | None:
+        """The claim's own id, or that of this host's instance of the same name; None when it is new."""
+        if claim.id is not None:
+            return claim.id
+        alike = (instance.id for instance in self.own if instance.name == claim.name and instance.id not in self.named)
+        return next(alike, None)
+
+    def refusal(self, claim: InstanceClaim, id_: InstanceId) -> str | None:
+        """Why the claim cannot stand, or None."""
+        if claim.name in self.names:
+            return "another instance of this inventory has the same name"
+        return self._refused_id(id_) or self._refused_interface(claim) or self._refused_address(claim, id_)
+
+    def accept(self, claim: InstanceClaim, id_: InstanceId) -> None:
+        for address in self.known[id_].addresses if id_ in self.known else ():
+            self.addresses.pop((self.known[id_].realm, address), None)
+        self.ids.add(id_)
+        self.names.add(claim.name)
+        self.interfaces.update({interface.name: claim.name for interface in claim.interfaces})
+        self.claimed.update({(claim.realm, address): claim.name for address in _addresses(claim)})
+
+    def missing(self) -> Iterator[Instance]:
+        """Instances that this host runs in the snapshot and that no accepted claim names."""
+        return (instance for instance in self.own if instance.host is not None and instance.id not in self.ids)
+
+    def _refused_id(self, id_: InstanceId) -> str | None:
+        instance = self.known.get(id_)
+        if id_ in self.ids:
+            return f"another instance of this inventory has the same id {id_}"
+        if instance is None or instance.bound_to == self.host.name:
+            return None
+        if instance.organisation != self.host.organisation or instance.bound_to is not None:
+            return f"id {id_} is bound to another host; only an operator can move it"
+        return None
+
+    def _refused_interface(self, claim: InstanceClaim) -> str | None:
+        names = [interface.name for interface in claim.interfaces]
+        for name in names:
+            if name in self.interfaces:
+                return f"interface {name} is claimed by instance {self.interfaces[name]} of this inventory"
+            if names.count(name) > 1:
+                return f"interface {name} is given twice"
+        return None
+
+    def _refused_address(self, claim: InstanceClaim, id_: InstanceId) -> str | None:
+        addresses = _addresses(claim)
+        for address in addresses:
+            owner = self.addresses.get((claim.realm, address))
+            if owner is not None and owner.id != id_:
+                return f"address {address} belongs to another instance of realm {claim.realm}"
+            if (claim.realm, address) in self.claimed:
+                other = self.claimed[(claim.realm, address)]
+                return f"address {address} is claimed by instance {other} of this inventory"
+            if addresses.count(address) > 1:
+                return f"address {address} is given twice"
+        return None
+
+
+def _place(snapshot: Snapshot, claim: InstanceClaim, id_: InstanceId, host: Host, now_s: int) -> tuple[Fact, ...]:
+    known = snapshot.instances.get(id_)
+    if known is None:
+        born = born_instance(snapshot, claim, host.organisation, id_, host=host.name, now_s=now_s)
+        return (InstanceCreated(born),)
+    if (known.name, known.host, known.interfaces, known.realm) == (
+        claim.name,
+        host.name,
+        claim.interfaces,
+        claim.realm,
+    ):
+        return ()
+    return (InstancePlaced(id_, claim.name, host.name, claim.interfaces, claim.realm),)
+
+
+def _release(instance: Instance) -> InstancePlaced:
+    return InstancePlaced(instance.id, instance.name, None, (), instance.realm)
+
+
+def _addresses(claim: InstanceClaim) -> list[Address]:
+    """Those that would become members: of managed interfaces. Private networks may use any address again."""
+    return [address for interface in claim.interfaces if interface.managed for address in interface.addresses]

@@ -1,0 +1,142 @@
+"""Decisions on groups, their rules and their external sources: pure, one function per command.
+
+Input: a snapshot, a command, who asks, and an id for what is new. Output: the facts that follow (none when all is so
+already), or an error. Nothing here is done; the store does it.
+"""
+
+from uuid import UUID
+
+from ringfence.control.actor import Actor
+from ringfence.control.lookup import find_group, find_peer, name_some
+from ringfence.policy.commands import (
+    AddRule,
+    AddSource,
+    CreateGroup,
+    DeleteGroup,
+    DeleteRule,
+    GroupReference,
+    RemoveSource,
+    RuleDraft,
+)
+from ringfence.policy.errors import Conflict, Denied, Invalid, NotFound
+from ringfence.policy.facts import (
+    Fact,
+    GroupCreated,
+    GroupDeleted,
+    RuleAdded,
+    RuleDeleted,
+    SourceAdded,
+    SourceRemoved,
+)
+from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.values import Cidr, GroupId, OrganisationId, Protocol, RuleId, Visibility
+
+
+def decide_create_group(snapshot: Snapshot, command: CreateGroup, actor: Actor, *, new_id: UUID) -> tuple[Fact, ...]:
+    """A new group. Names are unique among an organisation's groups of one visibility; a retried create conflicts.
+
+    Official clients look groups up by name and fail when two are found (egoscale, FindSecurityGroup).
+    """
+    if command.visibility is Visibility.PUBLIC and not actor.is_operator:
+        raise Denied("public security groups are made by the operator of the server")
+    for group in snapshot.groups.values():
+        is_alike = group.name == command.name and group.visibility is command.visibility
+        if is_alike and (group.organisation == actor.organisation or group.visibility is Visibility.PUBLIC):
+            raise Conflict(f"a security group named {command.name} already exists")
+    created = Group(GroupId(new_id), actor.organisation, command.name, command.description, command.visibility)
+    return (GroupCreated(created),)
+
+
+def decide_delete_group(snapshot: Snapshot, command: DeleteGroup, actor: Actor) -> tuple[Fact, ...]:
+    """The group's end, unless it is ``default``, worn, or named by a rule of another group (its own do not count).
+
+    Exoscale: "Cannot delete group when it's in use by virtual machines".
+    """
+    group = find_group(snapshot, command.group, actor)
+    if any(organisation.default_group == group.id for organisation in snapshot.organisations.values()):
+        raise Conflict(f"security group {group.name} cannot be deleted: new instances without a group wear it")
+    dependents = _dependents(snapshot, group)
+    if dependents:
+        raise Conflict(f"security group {group.name} cannot be deleted: {' and '.join(dependents)}")
+    return (GroupDeleted(group.id),)
+
+
+def decide_add_rule(
+    snapshot: Snapshot, command: AddRule, actor: Actor, *, new_id: UUID, offer_all: bool
+) -> tuple[Fact, ...]:
+    """A new rule, last in its group; none when the group has one that is equal in every field.
+
+    Terraform gives two equal rules the same id, and the service's ancestor adds no second one (CloudStack).
+    """
+    group = find_group(snapshot, command.group, actor)
+    if command.rule.protocol is Protocol.ALL and not offer_all:
+        raise Invalid("protocol all is not offered here: add a rule per protocol", field="$.protocol")
+    rule = _complete_rule(snapshot, command.rule, actor.organisation, RuleId(new_id))
+    if any(rule.same_as(present) for present in group.rules):
+        return ()
+    return (RuleAdded(group.id, rule),)
+
+
+def decide_delete_rule(snapshot: Snapshot, command: DeleteRule, actor: Actor) -> tuple[Fact, ...]:
+    group = find_group(snapshot, command.group, actor)
+    if all(rule.id != command.rule for rule in group.rules):
+        raise NotFound(f"security group {group.name} has no rule {command.rule}")
+    return (RuleDeleted(group.id, command.rule),)
+
+
+def decide_add_source(snapshot: Snapshot, command: AddSource, actor: Actor) -> tuple[Fact, ...]:
+    """A new external source; none when the group has that network, however it was spelled."""
+    group = find_group(snapshot, command.group, actor)
+    if _find_source(group, command.source):
+        return ()
+    return (SourceAdded(group.id, command.source),)
+
+
+def decide_remove_source(snapshot: Snapshot, command: RemoveSource, actor: Actor) -> tuple[Fact, ...]:
+    """The end of an external source, by any spelling of its network."""
+    group = find_group(snapshot, command.group, actor)
+    present = _find_source(group, command.source)
+    if present is None:
+        raise NotFound(f"security group {group.name} has no external source {command.source.network}")
+    return (SourceRemoved(group.id, present),)
+
+
+def _find_source(group: Group, source: Cidr) -> Cidr | None:
+    return next((present for present in group.sources if present.network == source.network), None)
+
+
+def _complete_rule(snapshot: Snapshot, draft: RuleDraft, organisation: OrganisationId, id_: RuleId) -> Rule:
+    if isinstance(draft.peer, GroupReference):
+        peer: Cidr | GroupPeer = GroupPeer(find_peer(snapshot, draft.peer, organisation).id)
+    else:
+        peer = draft.peer
+    return Rule(
+        id=id_,
+        direction=draft.direction,
+        protocol=draft.protocol,
+        peer=peer,
+        start_port=draft.start_port,
+        end_port=draft.end_port,
+        icmp=draft.icmp,
+        description=draft.description,
+    )
+
+
+def _dependents(snapshot: Snapshot, group: Group) -> list[str]:
+    wearers = [instance.name for instance in snapshot.instances.values() if group.id in instance.groups]
+    peer = GroupPeer(group.id)
+    referring = [
+        other.name
+        for other in snapshot.groups.values()
+        if other.id != group.id and any(rule.peer == peer for rule in other.rules)
+    ]
+    found = []
+    if wearers:
+        found.append(f"in use by {_plural('instance', wearers)} {name_some(wearers)}")
+    if referring:
+        found.append(f"referenced by rules of {_plural('group', referring)} {name_some(referring)}")
+    return found
+
+
+def _plural(noun: str, counted: list[str]) -> str:
+    return noun if len(counted) == 1 else f"{noun}s"

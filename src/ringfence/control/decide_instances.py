@@ -1,0 +1,74 @@
+"""Decisions on instances that callers and operators make: what one wears, and those without a host. Pure."""
+
+from ringfence.control.actor import Actor
+from ringfence.control.lookup import find_group, find_instance
+from ringfence.policy.commands import AddInstance, Attach, Detach, InstanceClaim
+from ringfence.policy.errors import Conflict
+from ringfence.policy.facts import Fact, GroupTakenOff, GroupWorn, InstanceCreated
+from ringfence.policy.model import Instance, Snapshot
+from ringfence.policy.values import HostName, InstanceId, OrganisationId
+
+
+def decide_attach(snapshot: Snapshot, command: Attach, actor: Actor) -> tuple[Fact, ...]:
+    """The instance wears the group; nothing new when it does already."""
+    group = find_group(snapshot, command.group, actor)
+    instance = find_instance(snapshot, command.instance, actor.organisation)
+    return () if group.id in instance.groups else (GroupWorn(instance.id, group.id),)
+
+
+def decide_detach(snapshot: Snapshot, command: Detach, actor: Actor) -> tuple[Fact, ...]:
+    """The instance wears the group no longer. After the last one it wears none: ingress closed, egress open."""
+    group = find_group(snapshot, command.group, actor)
+    instance = find_instance(snapshot, command.instance, actor.organisation)
+    return (GroupTakenOff(instance.id, group.id),) if group.id in instance.groups else ()
+
+
+def decide_add_instance(
+    snapshot: Snapshot, command: AddInstance, actor: Actor, *, new_id: InstanceId, now_s: int
+) -> tuple[Fact, ...]:
+    """An instance without a host, which one host may claim later by its id.
+
+    Its id, its name among the instances that no host is bound to, and its addresses must be free.
+    """
+    claim = command.instance
+    id_ = claim.id or new_id
+    if id_ in snapshot.instances:
+        raise Conflict(f"an instance with id {id_} already exists")
+    for other in snapshot.instances.values():
+        if other.bound_to is None and other.name == claim.name and other.organisation == actor.organisation:
+            raise Conflict(f"an instance named {claim.name} already exists")
+    _require_free_addresses(snapshot, claim)
+    return (InstanceCreated(born_instance(snapshot, claim, actor.organisation, id_, host=None, now_s=now_s)),)
+
+
+def born_instance(
+    snapshot: Snapshot,
+    claim: InstanceClaim,
+    organisation: OrganisationId,
+    id_: InstanceId,
+    *,
+    host: HostName | None,
+    now_s: int,
+) -> Instance:
+    """A new instance: at birth, and only then, it wears the organisation's default group."""
+    return Instance(
+        id=id_,
+        organisation=organisation,
+        name=claim.name,
+        host=host,
+        interfaces=claim.interfaces,
+        groups=(snapshot.organisations[organisation].default_group,),
+        realm=claim.realm,
+        created_at=now_s,
+        bound_to=host,
+    )
+
+
+def _require_free_addresses(snapshot: Snapshot, claim: InstanceClaim) -> None:
+    wanted = [address for interface in claim.interfaces if interface.managed for address in interface.addresses]
+    for other in snapshot.instances.values():
+        taken = set(wanted).intersection(other.addresses) if other.realm == claim.realm else ()
+        if taken:
+            raise Conflict(f"address {min(map(str, taken))} belongs to instance {other.name}")
+    if len(set(wanted)) < len(wanted):
+        raise Conflict("the same address is given twice")

@@ -1,0 +1,94 @@
+"""The hosts as they are seen: when each was last heard, what it enforces, what is wrong with it. And adding one.
+
+What a host has applied is kept in memory only: the truth is in that host's kernel, and it says so again within seconds
+of a restart of the server. A stored figure would be stale just when it matters, and cost a write per host and change.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ringfence.policy.errors import Conflict, Invalid
+from ringfence.policy.facts import Fact, HostAdded
+from ringfence.policy.model import Host, Snapshot
+from ringfence.policy.values import HostName, Revision
+
+KEY_SIZE_BYTES: Final = 32
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """``wanted`` and ``applied`` are revisions, ``age_s`` the time since the host was last heard; None: never yet."""
+
+    host: HostName
+    wanted: Revision
+    applied: Revision | None
+    age_s: float | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AddedHost:
+    """``private_key`` is the raw Ed25519 key (32 bytes) when it was made here; it is kept nowhere."""
+
+    host: Host
+    private_key: bytes | None
+
+    def __repr__(self) -> str:
+        return f"AddedHost(host={self.host.name!r})"  # a private key never reaches a log
+
+
+@dataclass(slots=True)
+class _Seat:
+    heard_s: float | None = None
+    applied: Revision | None = None
+    error: str | None = None
+
+
+class Presence:
+    """Who is live. Times are monotonic seconds; reading is safe from the writer's thread."""
+
+    def __init__(self, live_s: float) -> None:
+        self._live_s = live_s
+        self._seats: dict[HostName, _Seat] = {}
+
+    def seen(self, host: HostName, now_s: float) -> None:
+        """An authenticated message of ``host`` came in."""
+        self._seat(host).heard_s = now_s
+
+    def report(self, host: HostName, applied: Revision | None, error: str | None) -> None:
+        seat = self._seat(host)
+        seat.applied, seat.error = applied, error
+
+    def is_live(self, host: HostName, now_s: float) -> bool:
+        seat = self._seats.get(host)
+        return seat is not None and seat.heard_s is not None and now_s - seat.heard_s < self._live_s
+
+    def status(self, host: HostName, wanted: Revision, now_s: float) -> HostStatus:
+        seat = self._seats.get(host, _Seat())
+        age_s = None if seat.heard_s is None else now_s - seat.heard_s
+        return HostStatus(host, wanted, seat.applied, age_s, seat.error)
+
+    def _seat(self, host: HostName) -> _Seat:
+        return self._seats.setdefault(host, _Seat())
+
+
+def mint_key() -> tuple[bytes, bytes]:
+    """A fresh Ed25519 key: private and public part, raw."""
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes_raw(), key.public_key().public_bytes_raw()
+
+
+def decide_add_host(snapshot: Snapshot, host: Host) -> tuple[Fact, ...]:
+    """A new host; its name must be free and fit into a header and a file name."""
+    if not _NAME.fullmatch(host.name):
+        raise Invalid(f"expected 1 to 63 letters, digits, '.', '_' or '-', got {ascii(host.name)[:80]}", field="$.name")
+    if len(host.public_key) != KEY_SIZE_BYTES:
+        raise Invalid(f"expected a raw Ed25519 key of {KEY_SIZE_BYTES} bytes", field="$.public-key")
+    if host.name in snapshot.hosts:
+        raise Conflict(f"a host named {host.name} already exists")
+    return (HostAdded(host),)

@@ -1,0 +1,57 @@
+"""Finding what a command names, within what its actor may know of.
+
+Things of another organisation do not exist for the actor, and the texts do not tell the difference.
+"""
+
+from collections.abc import Iterable
+
+from ringfence.control.actor import Actor
+from ringfence.policy.commands import GroupReference
+from ringfence.policy.errors import Invalid, NotFound
+from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
+
+_NAMED_AT_MOST = 10
+
+
+def find_group(snapshot: Snapshot, id_: GroupId, actor: Actor, *, field: str | None = None) -> Group:
+    """A group of the actor's organisation; a public one only for the operator, others know those by name alone."""
+    group = snapshot.groups.get(id_)
+    is_known = group is not None and group.organisation == actor.organisation
+    if group is None or not is_known or (group.visibility is Visibility.PUBLIC and not actor.is_operator):
+        raise NotFound(f"there is no security group {id_}", field=field)
+    return group
+
+
+def find_instance(snapshot: Snapshot, id_: InstanceId, organisation: OrganisationId) -> Instance:
+    """An instance of the organisation."""
+    instance = snapshot.instances.get(id_)
+    if instance is None or instance.organisation != organisation:
+        raise NotFound(f"there is no instance {id_}")
+    return instance
+
+
+def find_peer(snapshot: Snapshot, reference: GroupReference, organisation: OrganisationId) -> Group:
+    """The group that a rule names: a private one of the organisation by id, a public one of anybody by name."""
+    if reference.visibility is Visibility.PUBLIC:
+        return _find_public(snapshot, reference.name)
+    if reference.id is None:
+        raise Invalid("expected the id of a group, or the name of a public one", field="$.security-group")
+    group = snapshot.groups.get(reference.id)
+    if group is None or group.organisation != organisation or group.visibility is Visibility.PUBLIC:
+        raise NotFound(f"there is no security group {reference.id}", field="$.security-group")
+    return group
+
+
+def name_some(names: Iterable[str]) -> str:
+    """Names for a sentence: sorted, the first ten and how many more."""
+    ordered = sorted(names)
+    more = len(ordered) - _NAMED_AT_MOST
+    return ", ".join(ordered[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _find_public(snapshot: Snapshot, name: str | None) -> Group:
+    for group in snapshot.groups.values():
+        if group.visibility is Visibility.PUBLIC and group.name == name:
+            return group
+    raise NotFound(f"there is no public security group named {ascii(name)[:80]}", field="$.security-group")

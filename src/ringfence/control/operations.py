@@ -1,0 +1,118 @@
+"""Operations from commit to their end: which hosts each one waits for, and what the hosts' reports make of it.
+
+Input: touched hosts, reports and monotonic times, all as arguments. Output: operations in a new state. It knows no
+store and no event loop, so that time and hosts can be played in tests.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ringfence.control.lookup import name_some
+from ringfence.policy.model import Operation, OperationReason, OperationState
+from ringfence.policy.values import HostName, Revision
+
+NO_HOST: Final = "stored; no host enforces it yet"
+UNCHANGED: Final = "it was so already; nothing was changed"
+_MAX_ERROR: Final = 500  # characters of a host's error text that a message carries
+
+
+def open_operation(operation: Operation, offline: frozenset[HostName]) -> Operation:
+    """``operation`` as it stands right after its commit, when ``offline`` of its hosts are not live.
+
+    Offline hosts do not block: they enforce the newest policy when they return.
+    """
+    if operation.revision is None:
+        return replace(operation, state=OperationState.SUCCESS, message=UNCHANGED)
+    if not operation.hosts:
+        return replace(operation, state=OperationState.SUCCESS, message=NO_HOST)
+    if offline == operation.hosts:
+        return replace(operation, state=OperationState.SUCCESS, message=f"stored; {_offline_text(offline)}")
+    return replace(operation, state=OperationState.PENDING, message=_offline_text(offline))
+
+
+@dataclass(slots=True)
+class _Pending:
+    operation: Operation
+    revision: Revision
+    waiting: set[HostName]
+    deadline_s: float
+    applied: set[HostName] = field(default_factory=set)
+    failed: dict[HostName, str] = field(default_factory=dict)
+
+    @property
+    def offline(self) -> frozenset[HostName]:
+        return self.operation.hosts - self.waiting - self.applied - self.failed.keys()
+
+    def hear(self, host: HostName, applied: Revision | None, error: str | None) -> None:
+        """A later success of a host outweighs its earlier failure."""
+        if applied is not None and applied >= self.revision:
+            self.waiting.discard(host)
+            self.failed.pop(host, None)
+            self.applied.add(host)
+        elif error is not None:
+            self.waiting.discard(host)
+            self.failed[host] = error[:_MAX_ERROR]
+
+
+class PendingOperations:
+    """Those that wait for hosts. Every method answers the operations that it has brought to their end."""
+
+    def __init__(self) -> None:
+        self._pending: list[_Pending] = []
+
+    def track(self, operation: Operation, awaited: Iterable[HostName], *, deadline_s: float) -> None:
+        """Waits for ``awaited`` to apply the operation's revision, until ``deadline_s`` (monotonic)."""
+        if operation.state is OperationState.PENDING and operation.revision is not None:
+            self._pending.append(_Pending(operation, operation.revision, set(awaited), deadline_s))
+
+    def report(
+        self, host: HostName, applied: Revision | None, error: str | None, *, offered: Revision
+    ) -> list[Operation]:
+        """``host`` says what it enforces and what is wrong; ``offered`` is the newest revision that it was sent.
+
+        An error says nothing of revisions that the host had not been sent yet.
+        """
+        for pending in self._pending:
+            if host in pending.waiting or host in pending.failed:
+                pending.hear(host, applied, error if pending.revision <= offered else None)
+        return self._take({id(pending): _answered(pending) for pending in self._pending if not pending.waiting})
+
+    def expire(self, now_s: float) -> list[Operation]:
+        """Ends those whose time is up."""
+        return self._take({id(pending): _expired(pending) for pending in self._pending if now_s >= pending.deadline_s})
+
+    def _take(self, ended: dict[int, Operation]) -> list[Operation]:
+        self._pending = [pending for pending in self._pending if id(pending) not in ended]
+        return list(ended.values())
+
+
+def _answered(pending: _Pending) -> Operation:
+    """The end of an operation whose hosts have all answered."""
+    if not pending.failed:
+        message = f"enforced; {_offline_text(pending.offline)}" if pending.offline else None
+        return replace(pending.operation, state=OperationState.SUCCESS, message=message)
+    reason = OperationReason.PARTIAL if pending.applied else OperationReason.FAULT
+    return replace(pending.operation, state=OperationState.FAILURE, reason=reason, message=_failed_text(pending))
+
+
+def _expired(pending: _Pending) -> Operation:
+    """The end of an operation that some host left unanswered; a failure, when another one failed."""
+    silent = f"no answer in time from {name_some(pending.waiting)}"
+    if pending.failed:
+        reason = OperationReason.PARTIAL if pending.applied else OperationReason.FAULT
+        message = f"{_failed_text(pending)}; {silent}"
+        return replace(pending.operation, state=OperationState.FAILURE, reason=reason, message=message)
+    reason = OperationReason.PARTIAL if pending.applied else OperationReason.UNAVAILABLE
+    enforced = f"enforced on {name_some(pending.applied)}; " if pending.applied else ""
+    message = f"{enforced}{silent}: see ringfence host status"
+    return replace(pending.operation, state=OperationState.TIMEOUT, reason=reason, message=message)
+
+
+def _failed_text(pending: _Pending) -> str:
+    failures = "; ".join(f"{host}: {error}" for host, error in sorted(pending.failed.items()))
+    return f"{failures} (enforced on {name_some(pending.applied)})" if pending.applied else failures
+
+
+def _offline_text(offline: frozenset[HostName]) -> str | None:
+    return f"offline, to enforce it on return: {name_some(offline)}" if offline else None

@@ -1,0 +1,227 @@
+"""The control plane: the parts of this room composed into what the API, the agents' feed and the command line use.
+
+Everything here runs in one event loop; writes go through the store's writer, reads come from memory.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from ringfence.control.actor import Actor, Role, host_actor, operator_of, require_writer
+from ringfence.control.book import OperationBook
+from ringfence.control.clock import Clock, SystemClock
+from ringfence.control.commits import Commits, Outcome
+from ringfence.control.decide import Given
+from ringfence.control.feed import Feed
+from ringfence.control.hosts import AddedHost, HostStatus, Presence, mint_key
+from ringfence.control.keys import ApiKey, KeyRing, mint_api_key
+from ringfence.control.settings import Settings
+from ringfence.control.use_cases import (
+    Asked,
+    UseCases,
+    found_organisation,
+    save_ends,
+)
+from ringfence.control.views import ViewCache, resolve_views
+from ringfence.policy.commands import AddInstance, ClaimInstances, GroupCommand
+from ringfence.policy.errors import Busy, NotFound
+from ringfence.policy.model import Host, Operation, Snapshot
+from ringfence.policy.values import HostName, InstanceId, KeyId, OperationId, OrganisationId, Revision
+from ringfence.policy.view import HostView
+from ringfence.store import Store
+from ringfence.wire.feed import Claimed
+
+_TICK_S = 0.5  # how late the end of an operation that times out may be noticed
+
+_log = logging.getLogger(__name__)
+
+
+class ControlPlane:
+    """One open data folder, and everything that lives around it; made by ``open``, ended by ``close``."""
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock) -> None:
+        views = resolve_views(store.snapshot, store.wanted)
+        self.settings = settings
+        self.epoch = store.epoch
+        self._store = store
+        self._clock = clock
+        self._feed = Feed(views)
+        self._keys = KeyRing(store.keys)
+        self._presence = Presence(settings.live_s)
+        self._book = OperationBook()
+        self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
+        self._commits = Commits(store, self._publish)
+        for stored in store.operations:
+            self._book.open(stored, deadline_s=self._deadline_s())
+        self._ticking = asyncio.get_running_loop().create_task(self._tick())
+
+    @classmethod
+    async def open(cls, folder: Path, settings: Settings | None = None, clock: Clock | None = None) -> "ControlPlane":
+        """The control plane of ``folder``, which this process holds until ``close``.
+
+        Raises:
+            FolderHeld: when another process holds it.
+            OperatorError: when the store is damaged, of a newer format, or cannot be read or written.
+        """
+        clock = clock or SystemClock()
+        store = await asyncio.to_thread(_open_store, folder, int(clock.now_s()))
+        return cls(store, settings or Settings(), clock)
+
+    async def close(self) -> None:
+        """Ends the watches, writes what is outstanding and gives the folder back."""
+        self._feed.close()
+        self._ticking.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._ticking
+        await self._save_ends()
+        await asyncio.to_thread(self._store.close)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest committed snapshot."""
+        return self._store.snapshot
+
+    @property
+    def organisation(self) -> OrganisationId:
+        """The organisation that a fresh store is born with."""
+        return next(iter(self.snapshot.organisations))
+
+    async def execute(self, command: GroupCommand | AddInstance, actor: Actor) -> Operation:
+        """Decides and commits ``command``, then waits a moment for the hosts: the operation as it stands then.
+
+        Raises:
+            Denied, Invalid, NotFound, Conflict: refused; nothing was changed.
+            Busy: nothing was written; the same command may succeed later.
+        """
+        require_writer(actor)
+        given = Given(uuid4(), self._now_s(), self.settings.offer_all_protocol)
+        operation_id = OperationId(uuid4())
+        decide = self._use_cases.execute(command, self._asked(actor), given, operation_id)
+        operation = await self._commits.run(decide)
+        await self._book.wait(operation.id, self.settings.settle_wait_s)
+        return self.operation(operation.id, actor.organisation)
+
+    async def claim(self, host: HostName, command: ClaimInstances) -> Claimed:
+        """Makes the inventory of ``host`` true as far as it may be; what changes nothing makes no revision."""
+        found = self._host(host)
+        new_ids = tuple(InstanceId(uuid4()) for _ in command.instances)
+        asked = self._asked(host_actor(found.organisation, host))
+        return await self._commits.run(self._use_cases.claim(command, host, asked, new_ids))
+
+    def operation(self, id_: OperationId, organisation: OrganisationId) -> Operation:
+        """An operation of the organisation, as it stands; ``NotFound`` for any other."""
+        return self._book.find(id_, organisation)
+
+    def view(self, host: HostName) -> HostView:
+        """The newest view wanted of ``host``; its revision is the newest that touched the host."""
+        return self._feed.view(host)
+
+    def watch(self, host: HostName) -> AsyncIterator[HostView]:
+        """The present view of ``host``, then the newest after each change that touches it; ends with ``close``."""
+        self._host(host)
+        return self._feed.watch(host)
+
+    def seen(self, host: HostName) -> None:
+        """An authenticated message of ``host`` came in."""
+        self._presence.seen(host, self._clock.monotonic_s())
+
+    async def report(self, host: HostName, applied: Revision | None, error: str | None) -> None:
+        """What ``host`` says it enforces and what is wrong; operations that waited for it may end by it.
+
+        A revision that this store has not made yet is of another store's life and counts as none.
+        """
+        if applied is not None and applied > self.snapshot.revision:
+            applied = None
+        self._presence.report(host, applied, error)
+        self._book.report(host, applied, error, offered=self._feed.offered(host))
+
+    def host_status(self) -> list[HostStatus]:
+        """Every host: what is wanted of it, what it applied, when it was last heard, what is wrong."""
+        now_s = self._clock.monotonic_s()
+        return [self._presence.status(host, self.view(host).revision, now_s) for host in self.snapshot.hosts]
+
+    async def add_host(self, name: HostName, public_key: bytes | None) -> AddedHost:
+        """A new host with the given Ed25519 key, or with one made here, whose private part is answered once."""
+        private_key = None
+        if public_key is None:
+            private_key, public_key = mint_key()
+        host = Host(name, self.organisation, public_key, self._now_s())
+        await self._commits.run(self._use_cases.add_host(host, self._asked(operator_of(self.organisation))))
+        return AddedHost(host, private_key)
+
+    async def create_key(self, name: str | None, role: Role = Role.OWNER) -> ApiKey:
+        """A new API key of the organisation; it is valid when this returns."""
+        key = mint_api_key(self.organisation, name, role, now_s=self._now_s())
+        await self._commits.run(self._use_cases.create_key(key, self._asked(operator_of(self.organisation))))
+        self._keys.add(key)
+        return key
+
+    def list_keys(self) -> list[ApiKey]:
+        return self._keys.list()
+
+    async def revoke_key(self, id_: KeyId) -> None:
+        """Ends a key; no request signed with it is accepted from the moment this returns."""
+        if self._keys.get(id_) is None:
+            raise NotFound(f"there is no API key {id_}")
+        await self._commits.run(self._use_cases.revoke_key(id_, self._asked(operator_of(self.organisation))))
+
+    def key(self, id_: KeyId) -> ApiKey | None:
+        """A valid key, from memory."""
+        return self._keys.get(id_)
+
+    def _publish(self, outcome: Outcome[object]) -> None:
+        """In the order of commits: first the operation, so that no host's answer comes before it is known."""
+        if outcome.opened is not None:
+            self._book.open(outcome.opened, deadline_s=self._deadline_s())
+        if outcome.change is not None:
+            self._feed.publish(outcome.change.views, outcome.change.touched)
+        if outcome.revoked is not None:
+            self._keys.remove(outcome.revoked)
+
+    async def _tick(self) -> None:
+        pause_s = min(_TICK_S, self.settings.operation_timeout_s / 4)
+        while True:
+            await asyncio.sleep(pause_s)
+            self._book.expire(self._clock.monotonic_s())
+            await self._save_ends()
+
+    async def _save_ends(self) -> None:
+        """Writes how operations ended. When that fails it is tried again; what a host reports would end them anew."""
+        ended = self._book.unsaved()
+        if not ended:
+            return
+        try:
+            await self._commits.run(save_ends(ended))
+        except Busy as error:
+            _log.warning("the end of %d operations is not saved yet: %s", len(ended), error)
+            return
+        self._book.saved(ended)
+
+    def _host(self, name: HostName) -> Host:
+        try:
+            return self.snapshot.hosts[name]
+        except KeyError:
+            raise NotFound(f"there is no host {name}: add it with ringfence host add") from None
+
+    def _asked(self, actor: Actor) -> Asked:
+        return Asked(actor, self._now_s(), self._clock.monotonic_s())
+
+    def _now_s(self) -> int:
+        return int(self._clock.now_s())
+
+    def _deadline_s(self) -> float:
+        return self._clock.monotonic_s() + self.settings.operation_timeout_s
+
+
+def _open_store(folder: Path, now_s: int) -> Store:
+    store = Store.open(folder)
+    try:
+        if not store.snapshot.organisations:
+            store.submit(found_organisation(uuid4(), uuid4(), now_s)).result()
+    except BaseException:
+        store.close()
+        raise
+    return store

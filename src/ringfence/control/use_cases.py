@@ -1,0 +1,155 @@
+"""Each use case as one decision for the store: facts, operation and audit line together, so that none can be without.
+
+Input: what is asked, by whom, when. Output: functions of a snapshot. They run in the writer's thread.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from ringfence.control.actor import Actor, operator_of
+from ringfence.control.commits import Outcome, follow
+from ringfence.control.decide import Given, decide, referred_group, subject_of
+from ringfence.control.decide_claims import decide_claim
+from ringfence.control.hosts import Presence, decide_add_host
+from ringfence.control.keys import ApiKey, stored_form
+from ringfence.control.operations import open_operation
+from ringfence.control.views import ViewCache
+from ringfence.policy.commands import AddInstance, ClaimInstances, GroupCommand
+from ringfence.policy.facts import GroupCreated, OrganisationCreated, apply_facts
+from ringfence.policy.model import Group, Host, Operation, OperationState, Organisation, Snapshot
+from ringfence.policy.values import GroupId, HostName, InstanceId, KeyId, OperationId, OrganisationId
+from ringfence.store import (
+    AuditLine,
+    Decide,
+    Decision,
+    KeyCreated,
+    KeyRevoked,
+    OperationSettled,
+    StoredOperation,
+    next_revision,
+)
+from ringfence.wire.feed import Claimed
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks, and when: seconds since the epoch, and monotonic ones."""
+
+    actor: Actor
+    now_s: int
+    monotonic_s: float
+
+    def audit(self, action: str, subject: str) -> AuditLine:
+        actor = self.actor
+        return AuditLine(actor.organisation, self.now_s, actor.name, action, subject, actor.address, actor.request_id)
+
+
+class UseCases:
+    """Builds decisions; keeps the cache of views that they are followed with."""
+
+    def __init__(self, cache: ViewCache, presence: Presence) -> None:
+        self._cache = cache
+        self._presence = presence
+
+    def execute(
+        self, command: GroupCommand | AddInstance, asked: Asked, given: Given, operation_id: OperationId
+    ) -> Decide[Outcome[Operation]]:
+        """A command of a caller, with the operation that tells its fate."""
+
+        def decision(snapshot: Snapshot) -> Decision[Outcome[Operation]]:
+            facts = decide(snapshot, command, asked.actor, given)
+            group = referred_group(snapshot, command, asked.actor, given)
+            after, change = follow(self._cache, snapshot, facts)
+            touched = change.touched if change else frozenset()
+            offline = frozenset(host for host in touched if not self._presence.is_live(host, asked.monotonic_s))
+            operation = Operation(
+                id=operation_id,
+                organisation=asked.actor.organisation,
+                group=group,
+                revision=after.revision if after else None,
+                state=OperationState.PENDING,
+                hosts=touched,
+                created_at=asked.now_s,
+            )
+            opened = StoredOperation(open_operation(operation, offline), touched - offline)
+            return Decision(
+                Outcome(opened.operation, change, opened),
+                facts=facts,
+                after=after,
+                touched=touched,
+                operation=opened.operation,
+                awaited=opened.awaited,
+                audit=asked.audit(type(command).__name__, subject_of(command, group)),
+            )
+
+        return decision
+
+    def claim(
+        self, command: ClaimInstances, host: HostName, asked: Asked, new_ids: Sequence[InstanceId]
+    ) -> Decide[Outcome[Claimed]]:
+        """A host's inventory. One that changes nothing leaves no trace: hosts repeat theirs at every connection."""
+
+        def decision(snapshot: Snapshot) -> Decision[Outcome[Claimed]]:
+            decided = decide_claim(snapshot, command, snapshot.hosts[host], new_ids=new_ids, now_s=asked.now_s)
+            after, change = follow(self._cache, snapshot, decided.facts)
+            views = change.views if change else self._cache.views_of(snapshot)
+            claimed = Claimed(decided.accepted, decided.refused, views[host].revision)
+            return Decision(
+                Outcome(claimed, change),
+                facts=decided.facts,
+                after=after,
+                touched=change.touched if change else frozenset(),
+                audit=asked.audit("ClaimInstances", _claim_subject(claimed)) if after else None,
+            )
+
+        return decision
+
+    def add_host(self, host: Host, asked: Asked) -> Decide[Outcome[Host]]:
+        def decision(snapshot: Snapshot) -> Decision[Outcome[Host]]:
+            facts = decide_add_host(snapshot, host)
+            after, change = follow(self._cache, snapshot, facts)
+            return Decision(
+                Outcome(host, change), facts=facts, after=after, audit=asked.audit("AddHost", f"host {host.name}")
+            )
+
+        return decision
+
+    def create_key(self, key: ApiKey, asked: Asked) -> Decide[Outcome[None]]:
+        """A key; its secret goes to the store and nowhere else."""
+        record = KeyCreated(stored_form(key))
+        audit = asked.audit("CreateKey", f"{key.id} role {key.role.value}")
+        return lambda _: Decision(Outcome(None), records=(record,), audit=audit)
+
+    def revoke_key(self, id_: KeyId, asked: Asked) -> Decide[Outcome[None]]:
+        """The end of a key."""
+        audit = asked.audit("RevokeKey", id_)
+        return lambda _: Decision(Outcome(None, revoked=id_), records=(KeyRevoked(id_),), audit=audit)
+
+
+def save_ends(ended: Iterable[Operation]) -> Decide[Outcome[None]]:
+    """How operations ended; no audit line, for nobody asked for it."""
+    records = tuple(OperationSettled(operation) for operation in ended)
+    return lambda _: Decision(Outcome(None), records=records)
+
+
+def found_organisation(organisation_id: UUID, group_id: UUID, now_s: int) -> Decide[None]:
+    """What a fresh store begins with: one organisation and its group ``default``, without rules."""
+    id_, default = OrganisationId(organisation_id), GroupId(group_id)
+    facts = (
+        OrganisationCreated(Organisation(id_, "default", default)),
+        GroupCreated(Group(default, id_, "default", "Default Security Group")),
+    )
+    asked = Asked(operator_of(id_), now_s, 0.0)
+
+    def decision(snapshot: Snapshot) -> Decision[None]:
+        after = apply_facts(snapshot, facts, revision=next_revision(snapshot))
+        return Decision(None, facts=facts, after=after, audit=asked.audit("CreateStore", "organisation default"))
+
+    return decision
+
+
+def _claim_subject(claimed: Claimed) -> str:
+    accepted = ", ".join(f"{name} {id_}" for name, id_ in claimed.accepted) or "none"
+    refused = "; refused: " + ", ".join(name for name, _ in claimed.refused) if claimed.refused else ""
+    return f"instances: {accepted}{refused}"

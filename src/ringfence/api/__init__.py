@@ -1,4 +1,4 @@
-"""HTTP: the API of the official clients, the agents' protocol and the operator's socket, each request from bytes to bytes.
+"""HTTP: the API of the official clients, the agents' protocol and the operator's socket: from bytes to bytes.
 
 This room authenticates, decodes, hands a command to ``control`` and encodes what comes back. It decides nothing about
 policy, touches no store, and is the only room that knows of HTTP servers.

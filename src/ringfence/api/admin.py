@@ -15,12 +15,21 @@ import msgspec
 from ringfence.api.app import bare_app
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of
 from ringfence.api.front import front
-from ringfence.control.actor import Actor, Role
+from ringfence.control.actor import OPERATOR_NAME, Actor, Role
 from ringfence.control.plane import ControlPlane
-from ringfence.policy.commands import AddInstance, CreateGroup, InstanceClaim
+from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim
 from ringfence.policy.errors import Invalid
 from ringfence.policy.model import Group, Instance, Interface
-from ringfence.policy.values import GroupId, InstanceId, KeyId, Visibility, parse_address, parse_interface, parse_mac
+from ringfence.policy.values import (
+    GroupId,
+    InstanceId,
+    KeyId,
+    Visibility,
+    parse_address,
+    parse_cidr,
+    parse_interface,
+    parse_mac,
+)
 from ringfence.wire.decode import convert, decode_group, parse_choice
 from ringfence.wire.document import parse_document
 from ringfence.wire.encode import Groups, encode_operation
@@ -37,6 +46,10 @@ class _KeyShape(msgspec.Struct, frozen=True):
 class _HostShape(msgspec.Struct, frozen=True, rename="kebab"):
     name: str
     public_key: str | None = None
+
+
+class _SourcesShape(msgspec.Struct, frozen=True, rename="kebab"):
+    external_sources: tuple[str, ...] = ()
 
 
 class _InstanceShape(msgspec.Struct, frozen=True):
@@ -87,7 +100,7 @@ class _Hosts:
         shape = convert(parse_document(_body(request)), _HostShape)
         public_key = None if shape.public_key is None else _decode_key(shape.public_key)
         added = await self.plane.add_host(parse_host_name(shape.name, field="$.name"), public_key)
-        answer = {"name": added.host.name}
+        answer: dict[str, str] = {"name": added.host.name}
         if added.private_key is not None:
             answer["private-key"] = b64encode(added.private_key).decode()
         _put(response, answer)
@@ -124,9 +137,16 @@ class _PublicGroups:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
+        """Creates the group, then adds each of its external sources; all of them are judged before any is added."""
         wanted = decode_group(_body(request))
+        sources = convert(parse_document(_body(request)), _SourcesShape).external_sources
+        networks = [parse_cidr(text, field=f"$.external-sources[{n}]") for n, text in enumerate(sources)]
+        operator = _operator(self.plane, request)
         command = CreateGroup(wanted.name, wanted.description, Visibility.PUBLIC)
-        response.data = encode_operation(await self.plane.execute(command, _operator(self.plane, request)))
+        operation = await self.plane.execute(command, operator)
+        for network in networks:
+            operation = await self.plane.execute(AddSource(operation.group, network), operator)
+        response.data = encode_operation(operation)
 
     async def on_get(self, _: Request, response: Response) -> None:
         groups = self.plane.snapshot.groups.values()
@@ -145,7 +165,7 @@ def build_admin_app(plane: ControlPlane) -> Asgi:
 
 
 def _operator(plane: ControlPlane, request: Request) -> Actor:
-    return Actor(plane.organisation, "operator", Role.OWNER, None, exchange_of(request).request_id)
+    return Actor(plane.organisation, OPERATOR_NAME, Role.OPERATOR, None, exchange_of(request).request_id)
 
 
 def _body(request: Request) -> bytes:

@@ -82,8 +82,7 @@ class RuleList(_Resource):
 
     async def on_post(self, request: Request, response: Response, group: str) -> None:
         id_ = parse_group_id(group)
-        draft = decode_rule(body_of(request), offer_all_protocol=self.plane.settings.offer_all_protocol)
-        await self._execute(request, response, AddRule(id_, draft))
+        await self._execute(request, response, AddRule(id_, decode_rule(body_of(request))))
 
 
 @dataclass(frozen=True, slots=True)

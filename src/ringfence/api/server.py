@@ -22,7 +22,8 @@ from ringfence.api.app import ApiOptions, build_app
 from ringfence.api.connection import Connection
 from ringfence.api.exchange import Asgi
 from ringfence.api.listen import Listen, UnixListen, check_plaintext, open_socket, render_url
-from ringfence.control.plane import ControlPlane, Settings
+from ringfence.control.plane import ControlPlane
+from ringfence.control.settings import Settings
 
 CONTROL_SOCKET: Final = "control.sock"
 GRACE_S: Final = 5.0  # for answers under way when the server is told to end

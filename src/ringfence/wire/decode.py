@@ -80,16 +80,10 @@ def decode_group(body: bytes) -> CreateGroup:
     return CreateGroup(shape.name, _given(shape.description))
 
 
-def decode_rule(body: bytes, *, offer_all_protocol: bool = False) -> RuleDraft:
-    """The body of add-rule-to-security-group; what is given is kept as given, nothing is invented.
-
-    Raises:
-        Invalid: also when protocol ``all`` is asked for and not offered (the Java SDK fails on reading such a rule).
-    """
+def decode_rule(body: bytes) -> RuleDraft:
+    """The body of add-rule-to-security-group; what is given is kept as given, nothing is invented."""
     shape = convert(parse_document(body), _RuleShape)
     protocol = parse_choice(shape.protocol, Protocol, field="$.protocol")
-    if protocol is Protocol.ALL and not offer_all_protocol:
-        raise Invalid("protocol all is not offered by this server; add a rule for each protocol", field="$.protocol")
     start, end = _ports(shape, protocol)
     return RuleDraft(
         direction=parse_choice(shape.flow_direction, Direction, field="$.flow-direction"),

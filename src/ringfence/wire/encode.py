@@ -87,8 +87,8 @@ class _Labels(msgspec.Struct, frozen=True):
     """Always empty: instances here carry no labels, but clients expect the object."""
 
 
-class _Instance(_Shape, frozen=True):
-    """``secureboot-enabled`` and ``tpm-enabled`` have no default: exo dereferences them unseen (instance_show.go)."""
+class _Listed(_Shape, frozen=True):
+    """An instance in a list (openapi.json, list-instances)."""
 
     id: UUID
     name: str
@@ -98,17 +98,22 @@ class _Instance(_Shape, frozen=True):
     template: _Ref
     security_groups: tuple[_Ref, ...]
     labels: _Labels
-    disk_size: int
     public_ip_assignment: str
-    secureboot_enabled: bool
-    tpm_enabled: bool
     public_ip: str | None = None
     ipv6_address: str | None = None
     mac_address: str | None = None
 
 
+class _Instance(_Listed, frozen=True, kw_only=True):
+    """An instance alone; no defaults, because exo dereferences the last two unseen (instance_show.go)."""
+
+    disk_size: int
+    secureboot_enabled: bool
+    tpm_enabled: bool
+
+
 class _Instances(_Shape, frozen=True):
-    instances: tuple[_Instance, ...]
+    instances: tuple[_Listed, ...]
 
 
 class _InstanceType(_Shape, frozen=True):
@@ -185,11 +190,15 @@ def _reason(operation: Operation) -> str | None:
 
 
 def encode_instance(instance: Instance) -> bytes:
-    return _encoder.encode(_instance(instance))
+    """One instance; the disk is the smallest that openapi.json allows, because nothing here knows disks."""
+    whole = _Instance(
+        **msgspec.structs.asdict(_listed(instance)), disk_size=10, secureboot_enabled=False, tpm_enabled=False
+    )
+    return _encoder.encode(whole)
 
 
 def encode_instances(instances: Iterable[Instance]) -> bytes:
-    return _encoder.encode(_Instances(tuple(_instance(instance) for instance in instances)))
+    return _encoder.encode(_Instances(tuple(_listed(instance) for instance in instances)))
 
 
 def encode_zones(name: str, api_endpoint: str) -> bytes:
@@ -253,9 +262,9 @@ def _peer(peer: GroupPeer, groups: Groups) -> _Resource:
     return _Resource(id=group.id, name=group.name)
 
 
-def _instance(instance: Instance) -> _Instance:
+def _listed(instance: Instance) -> _Listed:
     v4, v6 = _first_addresses(instance.addresses)
-    return _Instance(
+    return _Listed(
         id=instance.id,
         name=instance.name,
         state="running",
@@ -264,10 +273,7 @@ def _instance(instance: Instance) -> _Instance:
         template=_Ref(TEMPLATE_ID),
         security_groups=tuple(_Ref(group) for group in instance.groups),
         labels=_Labels(),
-        disk_size=10,  # the smallest that openapi.json allows; nothing here knows disks
         public_ip_assignment="dual" if v6 else "inet4" if v4 else "none",
-        secureboot_enabled=False,
-        tpm_enabled=False,
         public_ip=v4,
         ipv6_address=v6,
         mac_address=_first_mac(instance),

@@ -88,7 +88,7 @@ REFUSED_RULES = [
     (rule(protocol=...), "$.protocol", "required"),
     (rule(protocol=None), "$.protocol", "null"),
     (rule(protocol=6), "$.protocol", "int"),
-    (rule(protocol="all"), "$.protocol", "not offered"),
+    (rule(protocol="all"), "$.start-port", "tcp or udp"),
     (rule(flow_direction="in"), "$.flow-direction", "egress, ingress"),
     (rule(flow_direction="INGRESS"), "$.flow-direction", "egress, ingress"),
     (rule(flow_direction=...), "$.flow-direction", "required"),
@@ -156,9 +156,8 @@ def test_a_bad_rule_is_refused_at_its_field(body, field, says):
     assert says in str(caught.value)
 
 
-def test_protocol_all_is_taken_where_it_is_offered():
-    body = rule(protocol="all", start_port=..., end_port=...)
-    assert decode_rule(body, offer_all_protocol=True).protocol is Protocol.ALL
+def test_protocol_all_is_understood_whether_or_not_a_server_offers_it():
+    assert decode_rule(rule(protocol="all", start_port=..., end_port=...)).protocol is Protocol.ALL
 
 
 def test_a_group_needs_a_name_and_may_have_a_description():

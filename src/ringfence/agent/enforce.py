@@ -94,10 +94,11 @@ class Enforcer:
         """The note in the kernel's table, read if need be; None without a table, or without a note in it."""
         return self._certain().about
 
-    def close_ports(self, ports: LocalPorts) -> None:
-        """If our table is not there: one in which every port under our care is closed. Else nothing."""
-        if not self._certain().present:
-            self._converge(self._compile(HostView(Revision(0)), ports), CLOSED)
+    def close_ports(self, ports: LocalPorts) -> bool:
+        """If our table is not there: one in which every port under our care is closed, and True."""
+        if self._certain().present:
+            return False
+        return self._converge(self._compile(HostView(Revision(0)), ports), CLOSED)
 
     def enforce(self, view: HostView, about: About, ports: LocalPorts) -> Outcome:
         """Make the kernel hold ``view``, noted as ``about``; nothing is sent when it does already.
@@ -107,8 +108,8 @@ class Enforcer:
         """
         desired, refused = self._compile_whole(view, ports)
         try:
-            self.close_ports(ports)
-            changed = self._converge(desired, about)
+            closed = self.close_ports(ports)
+            changed = self._converge(desired, about) or closed
         except OperatorError as error:
             self._known = None
             self._rebuild(desired, about, ports)

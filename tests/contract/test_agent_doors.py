@@ -1,0 +1,213 @@
+"""One contract for each of the agent's doors, that the fakes and the real ones keep alike."""
+
+import asyncio
+import stat
+from functools import partial
+from ipaddress import ip_address
+
+import pytest
+
+from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNftables
+from flows import add_flow
+from ringfence.agent.doors.clock import SystemClock
+from ringfence.agent.doors.conntrack import KernelConntrack
+from ringfence.agent.doors.files import SystemFiles
+from ringfence.agent.doors.links import KernelLinks
+from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.nft import About, Generation
+from ringfence.policy.compile import LocalPorts, compile_program
+from ringfence.policy.delta import AddChain, AddCounter, AddElements, DeleteChain, DeleteSet, diff_programs
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.program import Program
+from ringfence.policy.view import PeerAddresses
+from ringfence.world.namespaces import make_namespace
+from views import GROUPS, endpoint, ingress, view
+
+REAL = pytest.param("kernel", marks=pytest.mark.netns)
+WEB, APP = GROUPS[:2]
+NOTE = About(3, "e1")
+FIFTH = Generation(5)
+PORTS = LocalPorts(("veth*",))
+OPEN = compile_program(
+    view(
+        1,
+        endpoint("web", WEB),
+        rules={WEB: (ingress(80, APP),)},
+        peers={APP: PeerAddresses(frozenset({ip_address("10.77.0.9")}))},
+    ),
+    PORTS,
+)
+SHUT = compile_program(view(0), PORTS)
+
+
+@pytest.fixture
+def namespace(request):
+    if "kernel" not in request.node.callspec.params.values():
+        yield None
+        return
+    made = make_namespace("doors")
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["fake", REAL])
+def nftables(request, namespace):
+    if request.param == "fake":
+        yield FakeNftables()
+        return
+    door = namespace.run(KernelNftables)
+    yield door
+    door.close()
+
+
+def _load(door, desired, present=None, about=NOTE, generation=FIFTH):
+    delta = diff_programs(present or Program(), desired)
+    if delta.prepare:
+        door.commit(delta.prepare, generation=generation, about=None)
+    door.commit(delta.flip, generation=generation, about=about)
+
+
+def test_without_our_table_there_is_no_program_and_no_note(nftables):
+    assert nftables.read().program is None
+    assert nftables.read_about() is None
+
+
+def test_what_is_committed_is_read_back(nftables):
+    _load(nftables, OPEN)
+    reading = nftables.read()
+    assert (reading.program, reading.generation, reading.about) == (OPEN, 5, NOTE)
+    assert nftables.read_about() == NOTE
+
+
+def test_a_narrowing_change_moves_the_generation_of_everything(nftables):
+    _load(nftables, OPEN)
+    _load(nftables, SHUT, OPEN, generation=Generation(6))
+    reading = nftables.read()
+    assert (reading.program, reading.generation) == (SHUT, 6)
+
+
+def test_the_note_alone_can_be_renewed(nftables):
+    _load(nftables, OPEN)
+    nftables.commit((), generation=Generation(5), about=About(4, "e1"))
+    reading = nftables.read()
+    assert (reading.program, reading.about) == (OPEN, About(4, "e1"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([AddCounter("fresh"), AddCounter("closed")], "counter closed.*File exists|closed.*File exists"),
+        ([AddCounter("fresh"), DeleteChain("nowhere")], "nowhere.*No such file or directory"),
+        ([AddCounter("fresh"), DeleteSet("ports")], "ports.*Device or resource busy"),
+        ([AddCounter("fresh"), AddChain("leave", None)], "leave.*File exists"),
+        ([AddCounter("fresh"), AddElements("nothing", OPEN.sets["ports"], (("a",),))], "nothing.*No such file"),
+    ],
+)
+def test_a_refused_change_names_its_step_and_changes_nothing(nftables, steps, words):
+    _load(nftables, OPEN)
+    before = nftables.count_changes()
+    with pytest.raises(OperatorError, match=words):
+        nftables.commit(steps, generation=Generation(6), about=About(9, "e1"))
+    reading = nftables.read()
+    assert (reading.program, reading.generation, reading.about) == (OPEN, 5, NOTE)
+    assert nftables.count_changes() == before == reading.kernel_generation
+
+
+def test_every_transaction_is_counted_as_one(nftables):
+    _load(nftables, SHUT)
+    before = nftables.count_changes()
+    _load(nftables, OPEN, SHUT)
+    nftables.commit((), generation=Generation(5), about=About(5, "e1"))
+    assert nftables.count_changes() == before + 2
+
+
+@pytest.fixture(params=["fake", REAL])
+def conntrack(request, namespace):
+    """Flows with marks of generations 5 (v4 and v6) and 300 and of somebody else, and the door to them."""
+    marks = [5 << 16 | 7, 300 << 16, 7]
+    if request.param == "fake":
+        door = FakeConntrack()
+        door.marks = [*marks, marks[0]]
+        yield door
+        return
+    door = namespace.run(KernelConntrack)
+    for number, mark in enumerate(marks):
+        namespace.run(partial(add_flow, mark, 7001 + number))
+    namespace.run(partial(add_flow, marks[0], 7001, "2001:db8::1", "2001:db8::2"))
+    yield door
+    door.close()
+
+
+def test_flows_are_counted_by_the_masked_mark(conntrack):
+    assert conntrack.count(5 << 16, 0xFFFF0000) == 2
+    assert conntrack.count(0x01000000, 0xFF000000) == 1
+    assert conntrack.count(9 << 16, 0xFFFF0000) == 0
+
+
+def test_only_flows_with_the_masked_mark_are_deleted(conntrack):
+    conntrack.delete(5 << 16, 0xFFFF0000)
+    assert [conntrack.count(mark, 0xFFFFFFFF) for mark in (5 << 16 | 7, 300 << 16, 7)] == [0, 1, 1]
+
+
+def test_deleting_what_is_not_there_is_no_error(conntrack):
+    conntrack.delete(9 << 16, 0xFFFF0000)
+    assert conntrack.count(7, 0xFFFFFFFF) == 1
+
+
+def test_a_deletion_of_everything_is_not_possible(conntrack):
+    with pytest.raises(ValueError, match="every flow"):
+        conntrack.delete(0, 0)
+
+
+@pytest.mark.parametrize("kind", ["fake", "system"])
+def test_a_file_is_read_as_it_was_replaced(kind, tmp_path):
+    files = FakeFiles() if kind == "fake" else SystemFiles()
+    path = tmp_path / "folder" / "file"
+    assert files.read(path) is None
+    assert files.stamp(path) is None
+    files.replace(path, b"one")
+    first = files.stamp(path)
+    assert files.stamp(path) == first
+    files.replace(path, b"two")
+    assert files.read(path) == b"two"
+    assert files.stamp(path) != first
+
+
+def test_a_replaced_file_is_its_owners_only_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    SystemFiles().replace(path, b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["fake", "system"])
+def test_a_file_that_cannot_be_read_is_named(kind, tmp_path):
+    files = FakeFiles() if kind == "fake" else SystemFiles()
+    if kind == "fake":
+        files.broken.add(tmp_path)
+    with pytest.raises(OperatorError, match=str(tmp_path)):
+        files.read(tmp_path)  # a folder
+
+
+@pytest.mark.parametrize("kind", ["fake", "kernel"])
+def test_the_loopback_is_among_the_links(kind):
+    door = FakeLinks("veth0") if kind == "fake" else KernelLinks()
+    assert "lo" in door.names()
+    assert "no-such-link" not in door.names()
+
+
+@pytest.mark.parametrize("kind", ["fake", "system"])
+def test_the_clock_goes_on_by_what_was_slept(kind):
+    async def slept():
+        clock = FakeClock() if kind == "fake" else SystemClock()
+        began = clock.monotonic()
+        sleeping = asyncio.ensure_future(clock.sleep(0.01))
+        await asyncio.sleep(0)
+        if kind == "fake":
+            clock.advance(0.01)
+        await sleeping
+        return clock.monotonic() - began
+
+    assert asyncio.run(slept()) >= 0.0099

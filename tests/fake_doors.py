@@ -1,0 +1,336 @@
+"""The agent's doors without a kernel: state in memory, the same refusals. Contract tests hold them to the real ones."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from itertools import count
+from types import MappingProxyType
+from typing import assert_never
+
+from ringfence.agent.doors.files import Stamp
+from ringfence.nft import About, Generation, Reading, render_text
+from ringfence.policy.delta import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddLine,
+    AddMap,
+    AddSet,
+    AddTable,
+    AddTargets,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteMap,
+    DeleteSet,
+    DeleteTargets,
+    FlushChain,
+    Step,
+)
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.program import (
+    Chain,
+    Count,
+    Dispatch,
+    Fresh,
+    Goto,
+    Jump,
+    Line,
+    Member,
+    NamedSet,
+    Program,
+    VerdictMap,
+)
+from ringfence.policy.program import (
+    Stamp as StampMark,
+)
+
+
+class Refused(Exception):
+    """What the kernel would answer to one step."""
+
+
+@dataclass
+class Table:
+    """Our table as the kernel has it; each line with the generation it was encoded with."""
+
+    counters: set[str] = field(default_factory=set)
+    sets: dict[str, NamedSet] = field(default_factory=dict)
+    maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    chains: dict[str, Chain] = field(default_factory=dict)
+    generations: dict[str, set[Generation]] = field(default_factory=dict)
+    about: About | None = None
+
+    def copy(self) -> "Table":
+        maps = {name: dict(targets) for name, targets in self.maps.items()}
+        return Table(set(self.counters), dict(self.sets), maps, dict(self.chains), dict(self.generations), self.about)
+
+    @property
+    def program(self) -> Program:
+        maps = {name: VerdictMap(MappingProxyType(dict(targets))) for name, targets in self.maps.items()}
+        return Program(
+            frozenset(self.counters),
+            MappingProxyType(dict(self.sets)),
+            MappingProxyType(maps),
+            MappingProxyType(dict(self.chains)),
+        )
+
+    @property
+    def generation(self) -> Generation | None:
+        found = set().union(*self.generations.values()) if self.generations else set()
+        return found.pop() if len(found) == 1 else None
+
+
+class FakeNftables:
+    """nf_tables with our table in it. ``refuse`` is asked before each commit and may give the kernel's words."""
+
+    def __init__(self) -> None:
+        self.table: Table | None = None
+        self.changes = 1
+        self.commits: list[tuple[tuple[Step, ...], Generation, About | None]] = []
+        self.refuse = lambda _: None
+        self.reads = 0
+
+    def commit(self, steps, *, generation, about) -> None:
+        steps = tuple(steps)
+        if not steps and about is None:
+            return
+        if words := self.refuse(steps):
+            raise OperatorError("change the kernel's rules", f"refused as a whole, nothing was changed: {words}")
+        changed = None if self.table is None else self.table.copy()
+        try:
+            for step in steps:
+                changed = _apply(changed, step, generation)
+        except Refused as error:
+            raise OperatorError("change the kernel's rules", f"refused as a whole: {error}") from error
+        if about is not None:
+            _require(changed is not None, "no table")
+            changed.about = about
+        self.table = changed
+        self.changes += 1
+        self.commits.append((steps, generation, about))
+
+    def read(self) -> Reading:
+        self.reads += 1
+        if self.table is None:
+            return Reading(None, kernel_generation=self.changes)
+        table = self.table
+        return Reading(table.program, table.generation, table.about, kernel_generation=self.changes)
+
+    def read_about(self) -> About | None:
+        return self.table.about if self.table else None
+
+    def count_changes(self) -> int:
+        return self.changes
+
+    def text(self) -> str:
+        """Everything the kernel holds of ours, as nft text."""
+        if self.table is None:
+            return ""
+        return render_text(self.table.program, self.table.generation or Generation(0), self.table.about)
+
+    def flush(self) -> None:
+        """What another program's ``nft flush ruleset`` does."""
+        self.table = None
+        self.changes += 1
+
+
+def _require(holds: bool, words: str) -> None:  # noqa: FBT001  reads as a sentence
+    if not holds:
+        raise Refused(words)
+
+
+def _apply(table: Table | None, step: Step, generation: Generation) -> Table:
+    if isinstance(step, AddTable):
+        return table or Table()
+    _require(table is not None, f"{step}: no table")
+    match step:
+        case AddCounter() | DeleteCounter():
+            _apply_counter(table, step)
+        case AddSet() | DeleteSet() | AddElements() | DeleteElements():
+            _apply_set(table, step)
+        case AddMap() | DeleteMap() | AddTargets() | DeleteTargets():
+            _apply_map(table, step)
+        case AddChain() | FlushChain() | DeleteChain() | AddLine():
+            _apply_chain(table, step, generation)
+        case _:
+            assert_never(step)
+    return table
+
+
+def _parts(table: Table):
+    return [part for chain in table.chains.values() for line in chain.lines for part in line.parts]
+
+
+def _apply_counter(table: Table, step) -> None:
+    if isinstance(step, AddCounter):
+        _require(step.counter not in table.counters, f"{step}: File exists")
+        table.counters.add(step.counter)
+    else:
+        _require(step.counter in table.counters, f"{step}: No such file or directory")
+        _require(Count(step.counter) not in _parts(table), f"{step}: Device or resource busy")
+        table.counters.remove(step.counter)
+
+
+def _apply_set(table: Table, step) -> None:
+    if isinstance(step, AddSet):
+        _require(step.set not in table.sets and step.set not in table.maps, f"{step}: File exists")
+        table.sets[step.set] = step.shape
+        return
+    _require(step.set in table.sets, f"{step}: No such file or directory")
+    present = table.sets[step.set]
+    if isinstance(step, DeleteSet):
+        used = any(isinstance(part, Member) and part.set == step.set for part in _parts(table))
+        _require(not used, f"{step}: Device or resource busy")
+        del table.sets[step.set]
+        return
+    given = frozenset(step.elements)
+    if isinstance(step, AddElements):
+        table.sets[step.set] = replace(present, elements=present.elements | given)
+    else:
+        _require(given <= present.elements, f"{step}: No such file or directory")
+        table.sets[step.set] = replace(present, elements=present.elements - given)
+
+
+def _apply_map(table: Table, step) -> None:
+    if isinstance(step, AddMap):
+        _require(step.map not in table.maps and step.map not in table.sets, f"{step}: File exists")
+        table.maps[step.map] = {}
+        return
+    _require(step.map in table.maps, f"{step}: No such file or directory")
+    targets = table.maps[step.map]
+    if isinstance(step, DeleteMap):
+        used = any(isinstance(part, Dispatch) and part.map == step.map for part in _parts(table))
+        _require(not used, f"{step}: Device or resource busy")
+        del table.maps[step.map]
+        return
+    for interface, chain in step.targets:
+        if isinstance(step, AddTargets):
+            _require(chain in table.chains, f"{step}: No such file or directory")
+            _require(targets.get(interface, chain) == chain, f"{step}: File exists")
+            targets[interface] = chain
+        else:
+            _require(targets.get(interface) == chain, f"{step}: No such file or directory")
+            del targets[interface]
+
+
+def _apply_chain(table: Table, step, generation: Generation) -> None:
+    if isinstance(step, AddChain):
+        _require(step.chain not in table.chains, f"{step}: File exists")
+        table.chains[step.chain] = Chain((), step.hook)
+        return
+    _require(step.chain in table.chains, f"{step}: No such file or directory")
+    chain = table.chains[step.chain]
+    if isinstance(step, FlushChain):
+        table.chains[step.chain] = Chain((), chain.hook)
+        table.generations.pop(step.chain, None)
+    elif isinstance(step, DeleteChain):
+        _require(not chain.lines and not _is_target(table, step.chain), f"{step}: Device or resource busy")
+        del table.chains[step.chain]
+    else:
+        _require_references(table, step.line, str(step))
+        table.chains[step.chain] = replace(chain, lines=(*chain.lines, step.line))
+        if any(isinstance(part, StampMark | Fresh) for part in step.line.parts):
+            table.generations[step.chain] = table.generations.get(step.chain, set()) | {generation}
+
+
+def _is_target(table: Table, name: str) -> bool:
+    jumped = any(isinstance(part, Jump | Goto) and part.chain == name for part in _parts(table))
+    return jumped or any(name in targets.values() for targets in table.maps.values())
+
+
+def _require_references(table: Table, line: Line, words: str) -> None:
+    for part in line.parts:
+        match part:
+            case Count(name):
+                _require(name in table.counters, f"{words}: No such file or directory")
+            case Member(set=name):
+                _require(name in table.sets, f"{words}: No such file or directory")
+            case Dispatch(map=name):
+                _require(name in table.maps, f"{words}: No such file or directory")
+            case Jump(name) | Goto(name):
+                _require(name in table.chains, f"{words}: No such file or directory")
+
+
+class FakeConntrack:
+    """Flows by their marks. ``refusal`` makes every call fail with these words."""
+
+    def __init__(self) -> None:
+        self.marks: list[int] = []
+        self.deletions: list[tuple[int, int]] = []
+        self.refusal: str | None = None
+
+    def delete(self, mark: int, mask: int) -> None:
+        if self.refusal:
+            raise OperatorError("delete flows from conntrack", self.refusal)
+        if mask == 0:
+            raise ValueError("a mask of 0 selects every flow")
+        self.deletions.append((mark, mask))
+        self.marks = [known for known in self.marks if known & mask != mark]
+
+    def count(self, mark: int, mask: int) -> int:
+        return sum(1 for known in self.marks if known & mask == mark)
+
+
+class FakeLinks:
+    def __init__(self, *names: str) -> None:
+        self.present = {"lo", *names}
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self.present)
+
+
+class FakeFiles:
+    """Files in memory. A path in ``broken`` can be neither read nor written."""
+
+    def __init__(self) -> None:
+        self.contents: dict = {}
+        self.broken: set = set()
+        self._stamps: dict = {}
+        self._count = count(1)
+
+    def read(self, path):
+        self._check(path)
+        return self.contents.get(path)
+
+    def replace(self, path, content: bytes) -> None:
+        self._check(path)
+        self.contents[path] = content
+        self._stamps[path] = Stamp((next(self._count), 0, len(content)))
+
+    def stamp(self, path):
+        return self._stamps.get(path)
+
+    def remove(self, path) -> None:
+        del self.contents[path], self._stamps[path]
+
+    def _check(self, path) -> None:
+        if path in self.broken:
+            raise OperatorError(f"read {path}", "Input/output error")
+
+
+class FakeClock:
+    """Time that passes only by ``advance``; whoever sleeps wakes in the order in which it is due."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self._start = now
+        self._passed = 0.0
+        self._sleepers: list[tuple[float, asyncio.Future]] = []
+
+    def now(self) -> float:
+        return self._start + self._passed
+
+    def monotonic(self) -> float:
+        return self._passed
+
+    async def sleep(self, seconds: float) -> None:
+        wake = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self._passed + seconds, wake))
+        await wake
+
+    def advance(self, seconds: float) -> None:
+        self._passed += seconds
+        due = [sleeper for sleeper in self._sleepers if sleeper[0] <= self._passed]
+        self._sleepers = [sleeper for sleeper in self._sleepers if sleeper[0] > self._passed]
+        for _, wake in sorted(due, key=lambda sleeper: sleeper[0]):
+            if not wake.done():
+                wake.set_result(None)

@@ -1,0 +1,140 @@
+"""What one side of the agents' protocol writes, the other reads; and nothing else."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ringfence.policy.commands import ClaimInstances, InstanceClaim
+from ringfence.policy.errors import Invalid
+from ringfence.policy.model import Interface
+from ringfence.wire.feed import (
+    HEARTBEAT,
+    Claimed,
+    FeedView,
+    Report,
+    decode_claim,
+    decode_claimed,
+    decode_feed_line,
+    decode_report,
+    decode_view,
+    encode_claim,
+    encode_claimed,
+    encode_feed_line,
+    encode_report,
+    encode_view,
+)
+from views import addresses, views
+
+_names = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=30)
+_counts = st.integers(0, 2**63 - 1)
+_interfaces = st.builds(
+    Interface,
+    name=st.from_regex(r"[a-z0-9_.@-]{1,15}", fullmatch=True),
+    addresses=st.lists(addresses, max_size=3).map(tuple),
+    mac=st.none() | st.just("02:00:00:00:00:01"),
+    managed=st.booleans(),
+)
+_claims = st.lists(
+    st.builds(
+        InstanceClaim,
+        name=_names,
+        id=st.none() | st.uuids(),
+        interfaces=st.lists(_interfaces, max_size=2).map(tuple),
+        realm=_names,
+    ),
+    max_size=3,
+    unique_by=(lambda claim: claim.name, lambda claim: tuple(sorted(i.name for i in claim.interfaces)) or claim.name),
+).map(lambda claims: ClaimInstances(tuple(claims)))
+
+
+def _interfaces_once(claim):
+    names = [interface.name for instance in claim.instances for interface in instance.interfaces]
+    return len(names) == len(set(names))
+
+
+@given(views())
+@settings(max_examples=150, deadline=None)
+def test_a_view_reads_back_as_it_was_written(view):
+    assert decode_view(encode_view(view)) == view
+
+
+@given(views(), st.from_regex(r"[0-9a-z-]{1,64}", fullmatch=True))
+@settings(max_examples=50, deadline=None)
+def test_a_line_of_the_feed_reads_back_as_it_was_written(view, epoch):
+    line = encode_feed_line(epoch, view)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert decode_feed_line(line) == FeedView(epoch, view)
+
+
+@given(_claims.filter(_interfaces_once))
+@settings(max_examples=100, deadline=None)
+def test_a_claim_reads_back_as_it_was_written(claim):
+    assert decode_claim(encode_claim(claim)) == claim
+
+
+@given(
+    st.builds(
+        Claimed,
+        st.lists(st.tuples(_names, st.uuids())).map(tuple),
+        st.lists(st.tuples(_names, st.text())).map(tuple),
+        _counts,
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_the_answer_to_a_claim_reads_back_as_it_was_written(claimed):
+    assert decode_claimed(encode_claimed(claimed)) == claimed
+
+
+@given(st.builds(Report, st.none() | _counts, st.none() | st.text(max_size=100)))
+@settings(max_examples=50, deadline=None)
+def test_a_report_reads_back_as_it_was_written(report):
+    assert decode_report(encode_report(report)) == report
+
+
+@given(view=views(), pick=st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_a_view_that_lost_any_field_is_refused(view, pick):
+    document = json.loads(encode_view(view))
+    objects = list(_objects(document))
+    place = pick.choice(objects)
+    fields = [name for name in place if not _is_id(name)]
+    if fields:
+        del place[pick.choice(fields)]
+        with pytest.raises(Invalid):
+            decode_view(json.dumps(document).encode())
+
+
+@given(
+    st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(repr)
+)
+@settings(max_examples=300, deadline=None)
+def test_anything_else_is_refused_as_invalid_and_never_crashes(junk):
+    text = junk if isinstance(junk, bytes) else junk.encode(errors="replace")
+    assume(text.strip() != HEARTBEAT.strip())
+    for decode in (decode_view, decode_feed_line, decode_claim, decode_claimed, decode_report):
+        with pytest.raises(Invalid):
+            decode(text)
+
+
+@given(view=views(), at=st.integers(min_value=0), octet=st.integers(0, 255))
+@settings(max_examples=300, deadline=None)
+def test_a_damaged_view_is_refused_or_is_a_view(view, at, octet):
+    text = bytearray(encode_view(view))
+    text[at % len(text)] = octet
+    with suppress(Invalid):
+        decode_view(bytes(text))
+
+
+def _objects(node):
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _objects(child)
+
+
+def _is_id(name):
+    return len(name) == 36

@@ -1,0 +1,164 @@
+"""The agents' protocol as it stands on the wire, and what of it is refused with which words."""
+
+import json
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from ringfence.policy.errors import Invalid
+from ringfence.policy.view import PeerAddresses
+from ringfence.wire.feed import (
+    HEARTBEAT,
+    Heartbeat,
+    Report,
+    decode_claim,
+    decode_feed_line,
+    decode_report,
+    decode_view,
+    encode_feed_line,
+    encode_report,
+    encode_view,
+)
+from views import GROUPS, endpoint, ingress, view
+
+WEB, PEERS = GROUPS[:2]
+VIEW = view(
+    7,
+    endpoint("web", WEB),
+    rules={WEB: (ingress(80, PEERS),)},
+    peers={PEERS: PeerAddresses(frozenset({ip_address("10.0.0.1")}), frozenset({ip_network("10.1.0.0/16")}))},
+)
+CLAIM = {
+    "format": 1,
+    "instances": [
+        {
+            "name": "web",
+            "id": None,
+            "realm": "default",
+            "interfaces": [{"name": "veth-web", "addresses": ["10.0.0.2"], "mac": None, "managed": True}],
+        }
+    ],
+}
+
+
+def _changed(document, *path, value):
+    copy = json.loads(json.dumps(document))
+    place = copy
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return json.dumps(copy).encode()
+
+
+def _line():
+    return json.loads(encode_feed_line("e1", VIEW))
+
+
+def test_a_view_looks_like_this_on_the_wire():
+    assert json.loads(encode_view(VIEW)) == {
+        "revision": 7,
+        "endpoints": [
+            {
+                "instance": str(VIEW.endpoints[0].instance),
+                "name": "web",
+                "interface": "veth-web",
+                "addresses": ["10.77.0.119", "fd77::77"],
+                "mac": None,
+                "groups": [str(WEB)],
+            }
+        ],
+        "rules": {
+            str(WEB): [
+                {
+                    "id": "00000000-0000-0000-0000-000000000001",
+                    "direction": "ingress",
+                    "protocol": "tcp",
+                    "network": None,
+                    "group": str(PEERS),
+                    "start-port": 80,
+                    "end-port": None,
+                    "icmp": None,
+                    "description": None,
+                }
+            ]
+        },
+        "peers": {str(PEERS): {"members": ["10.0.0.1"], "sources": ["10.1.0.0/16"]}},
+    }
+
+
+def test_a_heartbeat_is_told_from_a_view():
+    assert decode_feed_line(HEARTBEAT) == Heartbeat()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("format",), 2, "different versions"),
+        (("epoch",), "E1;", "epoch"),
+        (("epoch",), "e1\n", "epoch"),
+        (("revision",), 8, "its view 7"),
+        (("revision",), -1, "revision"),
+        (("extra",), 1, "unknown field"),
+        (("view", "endpoints", 0, "addresses"), None, "addresses"),
+        (("view", "endpoints", 0, "addresses"), ["10.0.0.300"], "addresses[0]"),
+        (("view", "endpoints", 0, "addresses"), ["127.0.0.1"], "address of one host"),
+        (("view", "endpoints", 0, "interface"), 'a"; drop', "interface name"),
+        (("view", "endpoints", 0, "mac"), "zz", "MAC"),
+        (("view", "rules", str(WEB), 0, "network"), "0.0.0.0/0", "exactly one"),
+        (("view", "rules", str(WEB), 0, "group"), None, "exactly one"),
+        (("view", "rules", str(WEB), 0, "protocol"), "TCP", "Invalid enum value"),
+        (("view", "rules", str(WEB), 0, "start-port"), 65536, "start-port"),
+        (("view", "rules", str(WEB), 0, "start-port"), True, "start-port"),
+        (("view", "peers"), {}, "is missing"),
+        (("view", "peers", str(PEERS), "sources"), ["10.0.0.0/33"], "sources[0]"),
+    ],
+)
+def test_a_line_that_says_something_wrong_is_refused_by_its_place(path, value, words):
+    with pytest.raises(Invalid, match=words.replace("[", r"\[")):
+        decode_feed_line(_changed(_line(), *path, value=value))
+
+
+def test_a_rule_id_that_occurs_twice_is_refused():
+    rules = _line()["view"]["rules"][str(WEB)]
+    with pytest.raises(Invalid, match="twice"):
+        decode_feed_line(_changed(_line(), "view", "rules", str(WEB), value=rules * 2))
+
+
+def test_an_empty_group_stays_an_empty_group_on_the_wire():
+    empty = view(1, endpoint("web", WEB), rules={WEB: (ingress(80, PEERS),)}, peers={PEERS: PeerAddresses()})
+    assert decode_view(encode_view(empty)).peers[PEERS] == PeerAddresses()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("instances", 0, "name"), ""),
+        (("instances", 0, "name"), "x" * 256),
+        (("instances", 0, "name"), "we\nb"),
+        (("instances", 0, "id"), "not-a-uuid"),
+        (("instances", 0, "interfaces", 0, "managed"), 1),
+        (("instances", 0, "interfaces", 0, "addresses"), ["10.0.0.0/8"]),
+        (("instances",), CLAIM["instances"] * 2),
+        (("format",), None),
+    ],
+)
+def test_a_wrong_claim_is_refused(path, value):
+    decode_claim(json.dumps(CLAIM).encode())
+    with pytest.raises(Invalid):
+        decode_claim(_changed(CLAIM, *path, value=value))
+
+
+def test_two_instances_cannot_claim_one_interface():
+    other = CLAIM["instances"][0] | {"name": "other"}
+    with pytest.raises(Invalid, match="'veth-web' occurs twice"):
+        decode_claim(_changed(CLAIM, "instances", value=[*CLAIM["instances"], other]))
+
+
+def test_a_report_is_cut_to_a_bounded_length_and_to_text_that_can_be_written():
+    report = decode_report(encode_report(Report(None, "\udcff" + "x" * 10_000)))
+    assert report.error == "?" + "x" * 4095
+
+
+def test_deep_nesting_is_refused():
+    with pytest.raises(Invalid):
+        decode_claim(b'{"format":1,"instances":' + b"[" * 100_000)

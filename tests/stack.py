@@ -1,10 +1,12 @@
 """The whole of ringfence around a mute world: a real server process, a real agent process, a signed client."""
 
 import json
+from base64 import b64encode
 from dataclasses import dataclass
 from ipaddress import ip_network
 from uuid import UUID
 
+from ringfence.agent.credential import HOST_VARIABLE, KEY_VARIABLE
 from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule, Snapshot
 from ringfence.policy.values import (
     Cidr,
@@ -60,15 +62,17 @@ def start_stack(world: World, *server_options: str) -> Stack:
     listens = ("--listen", "127.0.0.1:0", "--listen", f"unix:{socket}")
     server = Child(workshop, "server", ("server", "--data", data, *listens, *server_options))
     server.start()
-    endpoint = server.read_line(20).split()[-2 if "unix:" in server.log_end() else -1]
+    endpoint = next(word for word in server.read_line(20).split() if word.startswith("http"))
     operator = Operator(folder / "server")
     credential = operator.add_host(HOST)
     api = ApiClient(operator.create_key("tests"), endpoint)
     inventory = folder / "inventory.toml"
     inventory.write_text(_inventory(world))
     arguments = ("agent", "--server", f"unix:{socket}", "--data", str(folder / "agent"), "--inventory", str(inventory))
+    (folder / "agent").mkdir(mode=0o700)
+    secret = {HOST_VARIABLE: credential.host, KEY_VARIABLE: b64encode(credential.private_key).decode()}
     agent = Child(workshop, "agent", arguments)
-    agent.start(namespace=world.router, environment=credential.environment())
+    agent.start(namespace=world.router, environment=secret)
     stack = Stack(workshop, server, agent, operator, api, world)
     managed = [placed for placed in world.placed.values() if placed.node.managed]
     operator.wait_applied(HOST, instances=len(managed), timeout_s=20)

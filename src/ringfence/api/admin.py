@@ -19,6 +19,7 @@ from ringfence.control.actor import OPERATOR_NAME, Actor, Role
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim
 from ringfence.policy.errors import Invalid
+from ringfence.policy.explain import explain, parse_service
 from ringfence.policy.model import Group, Instance, Interface
 from ringfence.policy.values import (
     GroupId,
@@ -153,6 +154,18 @@ class _PublicGroups:
         _put(response, {"groups": [_show_group(g) for g in groups if g.visibility is Visibility.PUBLIC]})
 
 
+@dataclass(frozen=True, slots=True)
+class _Explanation:
+    """GET /admin/v1/explain?source=&destination=&service=: the verdict on a first packet, in words."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        source, destination, service = (_argument(request, name) for name in ("source", "destination", "service"))
+        found = explain(self.plane.snapshot, source, destination, parse_service(service))
+        _put(response, {"allowed": found.verdict.allowed, "text": found.text})
+
+
 def build_admin_app(plane: ControlPlane) -> Asgi:
     """The app behind the control socket; it authenticates nobody."""
     app = bare_app()
@@ -161,11 +174,19 @@ def build_admin_app(plane: ControlPlane) -> Asgi:
     app.add_route("/admin/v1/hosts", _Hosts(plane))
     app.add_route("/admin/v1/instances", _Instances(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
+    app.add_route("/admin/v1/explain", _Explanation(plane))
     return front(app)
 
 
 def _operator(plane: ControlPlane, request: Request) -> Actor:
     return Actor(plane.organisation, OPERATOR_NAME, Role.OPERATOR, None, exchange_of(request).request_id)
+
+
+def _argument(request: Request, name: str) -> str:
+    value = request.get_param(name)
+    if not value:
+        raise Invalid("required, but not given", field=f"?{name}")
+    return str(value)
 
 
 def _body(request: Request) -> bytes:

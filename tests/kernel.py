@@ -1,0 +1,171 @@
+"""A table in memory that carries out the steps of a delta under the kernel's rules of reference.
+
+The kernel refuses to delete what something refers to and to refer to what is not there (EBUSY, ENOENT, EEXIST); here
+that is an AssertionError that names the step.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from types import MappingProxyType
+
+from ringfence.policy.addresses import Interval
+from ringfence.policy.delta import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddLine,
+    AddMap,
+    AddSet,
+    AddTable,
+    AddTargets,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteMap,
+    DeleteSet,
+    DeleteTargets,
+    FlushChain,
+)
+from ringfence.policy.program import Chain, Count, Dispatch, Goto, Jump, Member, NamedSet, Program, VerdictMap
+
+
+@dataclass
+class Table:
+    """What is in the table; ``made`` whether it is there at all."""
+
+    made: bool = False
+    counters: set = field(default_factory=set)
+    sets: dict = field(default_factory=dict)  # name -> (types, interval, set of elements)
+    maps: dict = field(default_factory=dict)
+    hooks: dict = field(default_factory=dict)
+    lines: dict = field(default_factory=dict)
+
+    @classmethod
+    def holding(cls, program):
+        table = cls(made=bool(program.chains or program.sets))
+        table.counters = set(program.counters)
+        table.sets = {name: (s.types, s.interval, set(s.elements)) for name, s in program.sets.items()}
+        table.maps = {name: dict(map_.targets) for name, map_ in program.maps.items()}
+        table.hooks = {name: chain.hook for name, chain in program.chains.items()}
+        table.lines = {name: list(chain.lines) for name, chain in program.chains.items()}
+        return table
+
+    @property
+    def program(self):
+        return Program(
+            frozenset(self.counters),
+            MappingProxyType({n: NamedSet(t, frozenset(e), interval=i) for n, (t, i, e) in self.sets.items()}),
+            MappingProxyType({n: VerdictMap(MappingProxyType(dict(t))) for n, t in self.maps.items()}),
+            MappingProxyType({n: Chain(tuple(self.lines[n]), hook) for n, hook in self.hooks.items()}),
+        )
+
+    def carry_out(self, steps):
+        """One transaction. Returns the interval sets that were both made and referred to by a new line in it."""
+        born, used = set(), set()
+        for step in steps:
+            try:
+                self._carry_out(step)
+            except AssertionError as error:
+                raise AssertionError(f"the kernel would refuse {step}: {error}") from error
+            if isinstance(step, AddSet) and step.shape.interval:
+                born.add(step.set)
+            if isinstance(step, AddLine):
+                used |= {part.set for part in step.line.parts if isinstance(part, Member)}
+        return born & used
+
+    def _carry_out(self, step):
+        assert self.made or isinstance(step, AddTable), "there is no table"
+        match step:
+            case AddTable():
+                self.made = True
+            case AddCounter(name):
+                assert name not in self.counters
+                self.counters.add(name)
+            case DeleteCounter(name):
+                assert not self._lines_with(Count(name))
+                self.counters.remove(name)
+            case AddSet() | DeleteSet() | AddElements() | DeleteElements():
+                self._change_set(step)
+            case AddMap() | DeleteMap() | AddTargets() | DeleteTargets():
+                self._change_map(step)
+            case AddChain() | FlushChain() | DeleteChain() | AddLine():
+                self._change_chain(step)
+            case _:
+                raise TypeError(step)
+
+    def _change_set(self, step):
+        match step:
+            case AddSet(name, shape):
+                assert name not in self.sets
+                assert not shape.elements
+                self.sets[name] = (shape.types, shape.interval, set())
+            case DeleteSet(name):
+                assert not any(isinstance(p, Member) and p.set == name for p in self._parts())
+                del self.sets[name]
+            case AddElements(name, shape, elements):
+                types, interval, present = self.sets[name]
+                assert (types, interval) == (shape.types, shape.interval)
+                assert present.isdisjoint(elements)
+                present.update(elements)
+                assert not interval or _disjoint(present), "intervals overlap"
+            case DeleteElements(name, shape, elements):
+                types, interval, present = self.sets[name]
+                assert (types, interval) == (shape.types, shape.interval)
+                assert present.issuperset(elements)
+                present.difference_update(elements)
+
+    def _change_map(self, step):
+        match step:
+            case AddMap(name):
+                assert name not in self.maps
+                self.maps[name] = {}
+            case DeleteMap(name):
+                assert not any(isinstance(p, Dispatch) and p.map == name for p in self._parts())
+                del self.maps[name]
+            case AddTargets(name, targets):
+                for interface, chain in targets:
+                    assert interface not in self.maps[name]
+                    assert chain in self.lines
+                    self.maps[name][interface] = chain
+            case DeleteTargets(name, targets):
+                for interface, chain in targets:
+                    assert self.maps[name].pop(interface) == chain
+
+    def _change_chain(self, step):
+        match step:
+            case AddChain(name, hook):
+                assert name not in self.lines
+                self.hooks[name], self.lines[name] = hook, []
+            case FlushChain(name):
+                self.lines[name].clear()
+            case DeleteChain(name):
+                assert not self.lines[name], "the chain still has lines"
+                assert not self._lines_with(Jump(name), Goto(name)), "a line goes there"
+                assert all(name not in targets.values() for targets in self.maps.values()), "a map goes there"
+                del self.hooks[name], self.lines[name]
+            case AddLine(name, line):
+                for part in line.parts:
+                    self._check_reference(part)
+                self.lines[name].append(line)
+
+    def _check_reference(self, part):
+        match part:
+            case Count(name):
+                assert name in self.counters, f"no counter {name}"
+            case Member(_, name):
+                assert name in self.sets, f"no set {name}"
+            case Dispatch(_, name):
+                assert name in self.maps, f"no map {name}"
+            case Jump(name) | Goto(name):
+                assert name in self.lines, f"no chain {name}"
+
+    def _parts(self):
+        return (part for lines in self.lines.values() for line in lines for part in line.parts)
+
+    def _lines_with(self, *wanted):
+        return any(part in wanted for part in self._parts())
+
+
+def _disjoint(elements):
+    spans = sorted(element for element in elements if isinstance(element, Interval))
+    return all(one.last < other.first for one, other in pairwise(spans))

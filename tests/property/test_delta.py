@@ -1,0 +1,185 @@
+"""Laws of the delta: it reaches what is desired from anywhere, in steps that the kernel takes."""
+
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from generated import PORTS, changed, snapshots
+from kernel import Table
+from ringfence.policy.compile import LocalPorts, compile_program
+from ringfence.policy.delta import AddSet, diff_programs
+from ringfence.policy.program import (
+    Chain,
+    Element,
+    ElementType,
+    Foreign,
+    Hook,
+    HookName,
+    Line,
+    NamedSet,
+    Program,
+    VerdictMap,
+)
+from ringfence.policy.values import HostName
+from ringfence.policy.view import resolve_view
+
+pytestmark = pytest.mark.full
+EMPTY = Program()
+
+
+def _program(snapshot, ports=PORTS):
+    return compile_program(resolve_view(snapshot), ports)
+
+
+programs = snapshots().map(_program)
+
+
+@st.composite
+def pairs(draw):
+    """Two programs: mostly a small change apart, sometimes anything, sometimes from nothing."""
+    before = draw(snapshots())
+    after = draw(st.one_of(changed(before), changed(before), snapshots()))
+    return draw(st.sampled_from([EMPTY, _program(before), _program(before)])), _program(after)
+
+
+def _carry_out(table, delta):
+    """Both transactions of a delta, as the agent runs them; interval sets born in the flip that uses them."""
+    assert not table.carry_out(delta.prepare)
+    return table.carry_out(delta.flip)
+
+
+@given(pairs())
+def test_applying_the_delta_gives_what_is_desired_and_leaves_nothing_to_do(pair):
+    actual, desired = pair
+    table = Table.holding(actual)
+    born = _carry_out(table, diff_programs(actual, desired))
+    assert table.program == desired
+    assert not born, "it would match nothing for a moment"
+    assert not diff_programs(table.program, desired)
+
+
+@given(programs)
+def test_there_is_nothing_to_do_when_nothing_changed(program):
+    delta = diff_programs(program, program)
+    assert not delta
+    assert not delta.narrows
+
+
+@given(pairs())
+def test_the_first_transaction_only_makes_sets_that_nothing_refers_to(pair):
+    actual, desired = pair
+    table = Table.holding(actual)
+    table.carry_out(diff_programs(actual, desired).prepare)
+    after = table.program
+    assert replace(after, sets=actual.sets) == actual
+    assert all(after.sets[name] == set_ for name, set_ in actual.sets.items())
+
+
+@given(pairs(), programs)
+def test_a_delta_that_was_cut_short_after_its_first_transaction_is_swept_by_the_next(pair, third):
+    actual, abandoned = pair
+    table = Table.holding(actual)
+    table.carry_out(diff_programs(actual, abandoned).prepare)
+    _carry_out(table, diff_programs(table.program, third))
+    assert table.program == third
+
+
+@given(st.lists(programs, min_size=2, max_size=4))
+def test_any_way_from_program_to_program_ends_in_the_same_table(way):
+    table = Table()
+    for desired in way:
+        _carry_out(table, diff_programs(table.program, desired))
+    assert table.program == way[-1]
+
+
+@given(snapshots())
+def test_other_patterns_and_fewer_instances_are_reached_too(snapshot):
+    table = Table.holding(_program(snapshot))
+    fewer = replace(snapshot, instances=dict(list(snapshot.instances.items())[:1]))
+    for desired in (_program(fewer), _program(snapshot, LocalPorts(("eth7", "tap*"))), _program(snapshot)):
+        delta = diff_programs(table.program, desired)
+        assert delta.narrows, "ports came or went"
+        _carry_out(table, delta)
+        assert table.program == desired
+
+
+def _without(mapping, name):
+    return MappingProxyType({key: value for key, value in mapping.items() if key != name})
+
+
+def _with(mapping, name, value):
+    return MappingProxyType({**mapping, name: value})
+
+
+TAMPERINGS = ("line", "no line", "hook", "chain", "set", "element", "no element", "target", "counter")
+_FOREIGN_LINE = Line((Foreign("somebody's"),))
+_FOREIGN_ELEMENT: Element = ("intruder",)
+
+
+@st.composite
+def tampered(draw, program):  # noqa: PLR0911  one way out per kind of tampering
+    """The program after somebody else changed one thing in our table, in a way that the kernel would have let them."""
+    chain = draw(st.sampled_from(sorted(program.chains)))
+    lines, hook = program.chains[chain].lines, program.chains[chain].hook
+    match draw(st.sampled_from(TAMPERINGS)):
+        case "line":
+            at = draw(st.integers(0, len(lines)))
+            return _chains(program, chain, Chain((*lines[:at], _FOREIGN_LINE, *lines[at:]), hook))
+        case "no line":
+            return _chains(program, chain, Chain(lines[1:], hook))
+        case "hook":  # only of a base chain: nothing may refer to one
+            chain = draw(st.sampled_from([name for name, chain in program.chains.items() if chain.hook]))
+            return _chains(program, chain, Chain(program.chains[chain].lines, Hook(HookName.PREROUTING, -5)))
+        case "chain":
+            return _chains(program, "theirs", Chain((_FOREIGN_LINE,), Hook(HookName.POSTROUTING, 3)))
+        case "set":
+            other = NamedSet((ElementType.ETHER,), frozenset({("02:00:00:00:00:01",)}))
+            name = draw(st.sampled_from(["theirs", *sorted(program.sets)]))
+            return replace(program, sets=_with(program.sets, name, other))
+        case "element":
+            ports = NamedSet((ElementType.INTERFACE,), frozenset({_FOREIGN_ELEMENT}))
+            return replace(program, sets=_with(program.sets, "ports", ports))
+        case "no element":
+            name = draw(st.sampled_from(sorted(program.sets)))
+            return replace(program, sets=_with(program.sets, name, replace(program.sets[name], elements=frozenset())))
+        case "target":
+            return replace(program, maps=_with(program.maps, "egress", VerdictMap()))
+        case _:
+            return replace(program, counters=program.counters | {"theirs"})
+
+
+def _chains(program, name, chain):
+    return replace(program, chains=_with(program.chains, name, chain))
+
+
+@given(programs, st.data())
+def test_tampering_is_healed_and_re_judged(program, data):
+    actual = data.draw(tampered(program))
+    assume(actual != program)
+    delta = diff_programs(actual, program)
+    table = Table.holding(actual)
+    _carry_out(table, delta)
+    assert delta
+    assert table.program == program
+
+
+@given(snapshots())
+def test_everything_is_swept_when_nothing_is_desired_but_the_base(snapshot):
+    base = compile_program(resolve_view(snapshot, HostName("another")), PORTS)
+    table = Table.holding(_program(snapshot))
+    _carry_out(table, diff_programs(table.program, base))
+    assert table.program == base
+
+
+def test_a_source_set_is_filled_before_the_flip_that_refers_to_it():
+    from policies import group, instance, snapshot  # noqa: PLC0415  only this test speaks in words
+
+    things = [instance("a", "10.0.0.1", wears=["web"]), group("web", "ingress tcp/80 from group peers")]
+    without = _program(snapshot(*things, group("peers")))
+    with_source = _program(snapshot(*things, group("peers", "source 192.0.2.0/24")))
+    delta = diff_programs(without, with_source)
+    assert [step.shape.interval for step in delta.prepare if isinstance(step, AddSet)] == [True]
+    assert not delta.narrows

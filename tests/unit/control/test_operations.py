@@ -1,0 +1,152 @@
+"""How operations end, played with reports and a clock that only moves when told."""
+
+from uuid import UUID
+
+import pytest
+
+from ringfence.control.operations import NO_HOST, UNCHANGED, PendingOperations, open_operation
+from ringfence.policy.model import Operation, OperationReason, OperationState
+
+PENDING, SUCCESS = OperationState.PENDING, OperationState.SUCCESS
+FAILURE, TIMEOUT = OperationState.FAILURE, OperationState.TIMEOUT
+DEADLINE_S = 30.0
+
+
+def operation(*hosts, revision=5, number=1):
+    return Operation(UUID(int=number), UUID(int=2), UUID(int=3), revision, PENDING, hosts=frozenset(hosts))
+
+
+class Played:
+    """One operation that waits for `awaited`; every other host of `offline` was not live at its commit."""
+
+    def __init__(self, *awaited, offline=()):
+        self.pending = PendingOperations()
+        opened = open_operation(operation(*awaited, *offline), frozenset(offline))
+        self.pending.track(opened, awaited, deadline_s=DEADLINE_S)
+
+    def report(self, host, applied, error=None, offered=5):
+        return self.outcome(self.pending.report(host, applied, error, offered=offered))
+
+    def expire(self, now_s):
+        return self.outcome(self.pending.expire(now_s))
+
+    @staticmethod
+    def outcome(ended):
+        return [(end.state, end.reason, end.message) for end in ended]
+
+
+@pytest.mark.parametrize(
+    ("opened", "offline", "state", "message"),
+    [
+        (operation(revision=None), set(), SUCCESS, UNCHANGED),
+        (operation(), set(), SUCCESS, NO_HOST),
+        (operation("h1"), set(), PENDING, None),
+        (operation("h1", "h2"), {"h2"}, PENDING, "offline, to enforce it on return: h2"),
+        (operation("h1", "h2"), {"h1", "h2"}, SUCCESS, "stored; offline, to enforce it on return: h1, h2"),
+    ],
+)
+def test_what_an_operation_is_right_after_its_commit(opened, offline, state, message):
+    found = open_operation(opened, frozenset(offline))
+    assert (found.state, found.message) == (state, message)
+
+
+def test_the_words_for_no_host_are_those_of_the_reference():
+    assert NO_HOST == "stored; no host enforces it yet"
+
+
+def test_it_succeeds_when_the_last_awaited_host_has_applied_it():
+    played = Played("h1", "h2")
+    assert played.report("h1", 5) == []
+    assert played.report("h2", 6) == [(SUCCESS, None, None)]
+
+
+def test_an_older_revision_is_not_enough():
+    played = Played("h1")
+    assert played.report("h1", 4) == []
+    assert played.report("h1", None) == []
+
+
+def test_reports_of_other_hosts_do_not_count():
+    assert Played("h1").report("h9", 5) == []
+
+
+def test_an_offline_host_does_not_block_and_is_named():
+    assert Played("h1", offline=["h2"]).report("h1", 5) == [
+        (SUCCESS, None, "enforced; offline, to enforce it on return: h2")
+    ]
+
+
+def test_a_host_that_reports_an_error_fails_it_with_the_hosts_own_words():
+    assert Played("h1").report("h1", 4, "netlink: no memory") == [
+        (FAILURE, OperationReason.FAULT, "h1: netlink: no memory")
+    ]
+
+
+def test_an_error_from_before_the_revision_was_offered_says_nothing_of_it():
+    played = Played("h1")
+    assert played.report("h1", 4, "an old trouble", offered=4) == []
+    assert played.report("h1", 5) == [(SUCCESS, None, None)]
+
+
+def test_an_error_beside_the_applied_revision_does_not_fail_it():
+    assert Played("h1").report("h1", 5, "inventory unreadable") == [(SUCCESS, None, None)]
+
+
+@pytest.mark.parametrize("order", ["good first", "bad first"])
+def test_it_is_partial_when_some_hosts_applied_it_and_one_failed(order):
+    played = Played("h1", "h2")
+    reports = [("h1", 5, None), ("h2", 4, "boom")]
+    first, second = reports if order == "good first" else reports[::-1]
+    assert played.report(*first) == []
+    assert played.report(*second) == [(FAILURE, OperationReason.PARTIAL, "h2: boom (enforced on h1)")]
+
+
+def test_a_failed_host_may_still_succeed_while_others_are_waited_for():
+    played = Played("h1", "h2")
+    played.report("h1", 4, "boom")
+    played.report("h1", 5)
+    assert played.report("h2", 5) == [(SUCCESS, None, None)]
+
+
+def test_a_silent_host_lets_it_time_out_at_the_deadline_and_not_before():
+    played = Played("h1", "h2")
+    played.report("h2", 5)
+    assert played.expire(DEADLINE_S - 0.001) == []
+    assert played.expire(DEADLINE_S) == [
+        (
+            TIMEOUT,
+            OperationReason.PARTIAL,
+            "enforced on h2; no answer in time from h1: see ringfence host status",
+        )
+    ]
+
+
+def test_when_no_host_answers_it_times_out_as_unavailable():
+    ((state, reason, message),) = Played("h1").expire(DEADLINE_S)
+    assert (state, reason) == (TIMEOUT, OperationReason.UNAVAILABLE)
+    assert "no answer in time from h1" in message
+
+
+def test_at_the_deadline_a_failure_outweighs_silence_and_both_are_named():
+    played = Played("h1", "h2")
+    played.report("h1", 4, "boom")
+    assert played.expire(DEADLINE_S) == [(FAILURE, OperationReason.FAULT, "h1: boom; no answer in time from h2")]
+
+
+def test_an_end_is_final():
+    played = Played("h1")
+    played.expire(DEADLINE_S)
+    assert played.report("h1", 5) == []
+
+
+def test_a_long_error_text_is_cut():
+    ((_, _, message),) = Played("h1").report("h1", 4, "x" * 10_000)
+    assert len(message) < 600
+
+
+def test_one_report_ends_every_operation_that_it_covers():
+    pending = PendingOperations()
+    for number, revision in ((1, 5), (2, 6), (3, 7)):
+        pending.track(operation("h1", revision=revision, number=number), ["h1"], deadline_s=DEADLINE_S)
+    assert [end.revision for end in pending.report("h1", 6, None, offered=7)] == [5, 6]
+    assert [end.revision for end in pending.report("h1", 7, None, offered=7)] == [7]

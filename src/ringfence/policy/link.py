@@ -71,6 +71,14 @@ _UNSPECIFIED_MATCHES: Final = (
     Equal(Field.ICMPV6_TYPE, 135),
     Equal(Field.ICMPV6_TYPE, 143),
 )
+# The host's own discovery and listener reports carry the port as incoming interface too (ndisc_alloc_skb, mld_newpack),
+# so an index cannot tell them from what came from elsewhere. These can: forwarding lowers the hop limit, and spares no
+# link-local and no unspecified source (ip6_forward).
+_NEVER_FORWARDED: Final[tuple[tuple[Match, ...], ...]] = (
+    (Equal(Field.HOP_LIMIT6, 255),),
+    (Equal(Field.HOP_LIMIT6, 1), Within(Field.SOURCE6, IPv6Network("fe80::/10"))),
+    (Equal(Field.HOP_LIMIT6, 1), Within(Field.SOURCE6, IPv6Network("::/128"))),
+)
 
 
 def _udp(source_port: int, destination_port: int) -> tuple[Match, ...]:
@@ -240,6 +248,8 @@ def _arrive_port() -> Iterator[Line]:
     yield from _judge_reply(Field.OUT_INTERFACE, names.EGRESS_MAP)
     yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
     for types in _LINK_MATCHES:
+        for own in _NEVER_FORWARDED:
+            yield _pass(*types, *own)
         yield _drop(names.LINK_COUNTER, *types)
     yield from _judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
 

@@ -34,6 +34,7 @@ class Field(Enum):
     DESTINATION4 = "destination4"
     DESTINATION6 = "destination6"
     NEXT_HEADER6 = "next-header6"
+    HOP_LIMIT6 = "hop-limit6"
     FLOW_SOURCE4 = "flow-source4"
     FLOW_SOURCE6 = "flow-source6"
     FLOW_DESTINATION4 = "flow-destination4"

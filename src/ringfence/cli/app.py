@@ -13,9 +13,11 @@ import typer
 from ringfence.cli import agent, demo, env, explain, group, host, instance, key, server, version
 from ringfence.cli.output import complain
 from ringfence.policy.errors import Invalid, RingfenceError
+from ringfence.world.namespaces import NamespacesForbidden
 
 FAILED = 1
 USAGE = 2
+FORBIDDEN = 3
 INTERRUPTED = 130
 
 _EPILOG = (
@@ -54,6 +56,9 @@ def run(arguments: Sequence[str]) -> int:
     except Invalid as error:
         complain(str(error))
         return USAGE
+    except NamespacesForbidden as error:
+        complain(str(error))
+        return FORBIDDEN
     except RingfenceError as error:
         complain(str(error))
         return FAILED

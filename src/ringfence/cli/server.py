@@ -47,7 +47,7 @@ def server(  # noqa: PLR0913  one parameter per option
     from ringfence.api.server import ServeOptions, serve
     from ringfence.api.zones import Origin
     from ringfence.cli.credentials import save_endpoint
-    from ringfence.control.plane import Settings
+    from ringfence.control.settings import Settings
     from ringfence.policy.values import parse_cidr
 
     def announce(urls: list[str]) -> None:

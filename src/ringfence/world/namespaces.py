@@ -17,7 +17,6 @@ from ringfence.policy.errors import OperatorError
 
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
-_STEP: Final = "making a private network"
 # What forbids user namespaces: the setting, the value that forbids, and how to allow them.
 _KNOBS: Final = (
     ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
@@ -27,6 +26,13 @@ _KNOBS: Final = (
 
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
+
+
+class NamespacesForbidden(OperatorError):
+    """This machine does not let this user make network namespaces; the text says what can be done about it."""
+
+    def __init__(self, refusal: str) -> None:
+        super().__init__("making a private network", f"{refusal}; {_advice()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +80,14 @@ def enter_user_namespace() -> None:
     Where that is forbidden and the process has the right to make networks anyway (root), it stays as it is.
 
     Raises:
-        OperatorError: when neither is allowed; the text says what can be done about it.
+        NamespacesForbidden: when neither is allowed.
     """
     is_root = os.geteuid() == 0
     try:
         _enter_as_root() if is_root else _enter_as_user()
     except OSError as error:
         if not is_root:
-            raise OperatorError(_STEP, f"{error.strerror}; {_advice()}") from error
+            raise NamespacesForbidden(error.strerror or str(error)) from error
     probe_namespaces()
 
 
@@ -89,7 +95,8 @@ def probe_namespaces() -> None:
     """Make and configure a network namespace, and throw it away: the only sure way to learn whether it is allowed.
 
     Raises:
-        OperatorError: when it is not.
+        NamespacesForbidden: when it is not.
+        OperatorError: when it is, but /proc/sys is read-only.
     """
     namespace = make_namespace("probe")
     try:
@@ -102,7 +109,7 @@ def make_namespace(name: str) -> Namespace:
     """A fresh network namespace, empty but for its loopback interface, which is down.
 
     Raises:
-        OperatorError: when the kernel refuses.
+        NamespacesForbidden: when the kernel refuses.
     """
 
     def unshare_network() -> int:
@@ -112,19 +119,19 @@ def make_namespace(name: str) -> Namespace:
     try:
         return Namespace(name, _in_thread(unshare_network, name=f"make-{name}"))
     except OSError as error:
-        raise OperatorError(_STEP, f"{error.strerror}; {_advice()}") from error
+        raise NamespacesForbidden(error.strerror or str(error)) from error
 
 
 def leave_host_network() -> None:
     """Move the calling thread, and all threads and processes it starts, into an empty network of its own, for good.
 
     Raises:
-        OperatorError: when the kernel refuses.
+        NamespacesForbidden: when the kernel refuses.
     """
     try:
         _check(_libc.unshare(CLONE_NEWNET))
     except OSError as error:
-        raise OperatorError(_STEP, f"{error.strerror}; {_advice()}") from error
+        raise NamespacesForbidden(error.strerror or str(error)) from error
 
 
 def open_current_network() -> int:
@@ -200,7 +207,7 @@ def _enter_as_root() -> None:
         os.close(entered_write)
         _, status = os.waitpid(child, 0)
     if status != 0:
-        raise OperatorError(_STEP, f"the ids of the new user namespace could not be mapped; {_advice()}")
+        raise NamespacesForbidden("the ids of the new user namespace could not be mapped")
 
 
 def _write_parent_maps(entered: int, maps: dict[str, str]) -> int:

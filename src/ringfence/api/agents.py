@@ -69,9 +69,12 @@ class Feed:
 async def feed_lines(
     views: AsyncIterator[HostView], epoch: str, heartbeat_s: float, *, ends: tuple[Coroutine[object, object, None], ...]
 ) -> AsyncIterator[bytes]:
-    """A line for every view, a heartbeat whenever ``heartbeat_s`` passed without one; over when one of ``ends`` is."""
+    """A line for every view, a heartbeat whenever ``heartbeat_s`` passed without one.
+
+    Over when ``views`` is, or one of ``ends``, both of which it ends itself when the caller stops listening.
+    """
     ended = {asyncio.ensure_future(end) for end in ends}
-    coming = asyncio.ensure_future(anext(views))
+    coming = asyncio.ensure_future(anext(views, None))
     try:
         while True:
             await asyncio.wait({coming, *ended}, timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
@@ -80,8 +83,11 @@ async def feed_lines(
             if not coming.done():
                 yield HEARTBEAT
                 continue
-            yield encode_feed_line(epoch, coming.result())
-            coming = asyncio.ensure_future(anext(views))
+            view = coming.result()
+            if view is None:
+                return
+            yield encode_feed_line(epoch, view)
+            coming = asyncio.ensure_future(anext(views, None))
     finally:
         for task in (coming, *ended):
             task.cancel()

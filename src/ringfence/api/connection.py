@@ -24,6 +24,7 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 HEAD_TIME_S: Final = 10.0
 MAX_DRAINED_BYTES: Final = 16 * 2**20  # of a body that was refused already: read on, so that the caller sees the answer
 DRAIN_TIME_S: Final = 30.0
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
 _UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
@@ -69,8 +70,10 @@ class Connection(HttpToolsProtocol):
         self.drained_bytes = 0
 
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             raise _HeadTooLarge
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise httptools.HttpParserError  # HTTP/0.9 and the like, which the parser takes and Falcon does not
         self.in_head = False
         self.head_bytes = 0
         self._forget_patience()
@@ -107,6 +110,11 @@ class Connection(HttpToolsProtocol):
         lines += [name + b": " + value for name, value in self.headers if name not in _UPGRADE_HEADERS]
         return b"\r\n".join((*lines, b"", b""))
 
+    def _may_answer(self) -> bool:
+        """Whether an answer now would be taken for that of the request at fault, not of one before it."""
+        cycle = self.cycle
+        return cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started)
+
     def _drain(self, size_bytes: int) -> None:
         """Counts what arrives of a body that was answered already."""
         self.drained_bytes += size_bytes
@@ -134,7 +142,7 @@ class Connection(HttpToolsProtocol):
         self._forget_patience()
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if self._may_answer():
             request_id = secrets.token_hex(8)
             self.transport.write(_render(status, request_id, encode_problem(status, text)))
             address = self.client[0] if self.client else None

@@ -30,6 +30,10 @@ class BodyLimits:
     time_s: float = 30.0
 
 
+class _Gone(Exception):
+    """The caller left before the request was whole: there is nobody to answer, and nothing may be done."""
+
+
 class _TooSlow(Exception):
     """The body did not come in time."""
 
@@ -57,6 +61,8 @@ async def _answer(app: Asgi, scope: Scope, exchange: Exchange, limits: BodyLimit
         await app(scope, _replay(exchange), send)
     except TooLarge as error:
         await _send(send, answer_error(error))
+    except _Gone:
+        exchange.why = "the caller left before the body was whole"
     except _TooSlow:
         text = f"the body did not arrive within {limits.time_s:.0f} s"
         await _send(send, answer_status(HTTPStatus.REQUEST_TIMEOUT, text), close=True)
@@ -75,6 +81,8 @@ async def _read_body(scope: Scope, receive: Receive, limits: BodyLimits) -> byte
         async with asyncio.timeout(limits.time_s):
             while True:
                 message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
                 parts += message.get("body", b"")
                 _check_size(len(parts), limits)
                 if not message.get("more_body", False):

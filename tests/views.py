@@ -1,6 +1,7 @@
 """Views of a host: hypothesis strategies for any that the model allows, and short ways to write one down."""
 
 import string
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
 from uuid import UUID
@@ -65,6 +66,22 @@ rules = st.builds(
     icmp=st.none() | st.builds(Icmp, st.none() | st.integers(-1, 255), st.none() | st.integers(-1, 255)),
     description=_texts,
 )
+
+
+def _acceptable(rule):
+    """The nearest rule that the API accepts: ports and ICMP only where they belong, ranges in order."""
+    low, high = sorted((rule.start_port or 0, rule.end_port or 0))
+    icmp = rule.icmp
+    if icmp is not None and icmp.any_type:
+        icmp = Icmp(icmp.type, None)
+    return replace(
+        rule,
+        start_port=low if rule.protocol.has_ports and rule.start_port is not None else None,
+        end_port=high if rule.protocol.has_ports and rule.end_port is not None else None,
+        icmp=icmp if rule.protocol.has_types else None,
+    )
+
+
 peers = st.builds(
     PeerAddresses,
     members=st.frozensets(addresses, max_size=4),
@@ -87,13 +104,14 @@ def endpoints(interfaces=_interfaces, names=_names):
     )
 
 
-def views(endpoint=None, revision=_revisions):
+def views(revision=_revisions, *, local=False):
+    rule = rules.map(_acceptable) if local else rules
     return st.builds(
         HostView,
         revision=revision.map(Revision),
-        endpoints=st.lists(endpoint or endpoints(), max_size=3).map(tuple),
+        endpoints=st.just(()) if local else st.lists(endpoints(), max_size=3).map(tuple),
         rules=st.dictionaries(
-            st.sampled_from(GROUPS), st.lists(rules, max_size=4, unique_by=lambda rule: rule.id).map(tuple)
+            st.sampled_from(GROUPS), st.lists(rule, max_size=4, unique_by=lambda rule: rule.id).map(tuple)
         ).map(MappingProxyType),
         peers=st.fixed_dictionaries(dict.fromkeys(GROUPS, peers)).map(MappingProxyType),
     )
@@ -102,7 +120,7 @@ def views(endpoint=None, revision=_revisions):
 def local_views():
     """Views whose instances a, b, c sit on the ports that ``PORTS`` names, each at most once."""
     each = [endpoints(st.just(InterfaceName(port)), st.just(port.removeprefix("veth-"))) | st.none() for port in PORTS]
-    return st.tuples(*each, views(st.nothing(), st.just(0))).map(
+    return st.tuples(*each, views(st.just(0), local=True)).map(
         lambda drawn: HostView(
             drawn[3].revision, tuple(end for end in drawn[:3] if end), drawn[3].rules, drawn[3].peers
         )

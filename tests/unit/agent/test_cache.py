@@ -1,0 +1,66 @@
+"""What a restarted agent finds: whole files of its own, or nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from fake_doors import FakeFiles
+from ringfence.agent.cache import Cache, Memory
+from ringfence.policy.errors import OperatorError
+from ringfence.wire.feed import FeedView
+from views import GROUPS, endpoint, ingress, view
+
+FOLDER = Path("/var/lib/ringfence")
+VIEW = FeedView("e1", view(4, endpoint("web", GROUPS[0]), rules={GROUPS[0]: (ingress(80),)}))
+
+
+def _cache(files, host="h1"):
+    return Cache(files, FOLDER, host)
+
+
+def test_an_empty_folder_remembers_nothing():
+    cache = _cache(FakeFiles())
+    assert (cache.load_view(), cache.load_inventory(), cache.load_memory()) == (None, None, Memory())
+
+
+def test_what_was_saved_is_found_again():
+    files = FakeFiles()
+    _cache(files).save_view(VIEW)
+    _cache(files).save_inventory(b"text")
+    _cache(files).save_memory(Memory(7, frozenset({"veth-b", "veth-a"})))
+    found = _cache(files)
+    assert found.load_view() == VIEW
+    assert found.load_inventory() == b"text"
+    assert found.load_memory() == Memory(7, frozenset({"veth-a", "veth-b"}))
+
+
+def test_any_flipped_or_lost_octet_of_the_view_is_noticed():
+    files = FakeFiles()
+    _cache(files).save_view(VIEW)
+    ((path, content),) = files.contents.items()
+    for at in range(len(content)):
+        for damaged in (content[:at], content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]):
+            files.contents[path] = damaged
+            with pytest.raises(OperatorError, match="not used"):
+                _cache(files).load_view()
+
+
+def test_another_hosts_view_is_not_used():
+    files = FakeFiles()
+    _cache(files, "h2").save_view(VIEW)
+    with pytest.raises(OperatorError, match="another host"):
+        _cache(files).load_view()
+
+
+def test_a_damaged_memory_is_only_a_lost_hint():
+    files = FakeFiles()
+    files.replace(FOLDER / "memory.json", b'{"format":1,"block":"x"')
+    assert _cache(files).load_memory() == Memory()
+
+
+def test_an_inventory_that_did_not_change_is_not_written_again():
+    files = FakeFiles()
+    _cache(files).save_inventory(b"text")
+    before = files.stamp(FOLDER / "inventory.good.toml")
+    _cache(files).save_inventory(b"text")
+    assert files.stamp(FOLDER / "inventory.good.toml") == before

@@ -1,0 +1,252 @@
+"""The applier against a kernel in memory: what it holds after each view, each failure, each tampering."""
+
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from itertools import count
+
+import pytest
+
+from fake_doors import FakeConntrack, FakeNftables
+from ringfence.agent.enforce import CLOSED, Enforcer
+from ringfence.agent.generations import Generations
+from ringfence.nft import About, Generation
+from ringfence.policy.compile import LocalPorts, compile_program
+from ringfence.policy.delta import AddCounter, AddTargets, FlushChain
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.view import PeerAddresses
+from views import GROUPS, endpoint, ingress, view
+
+WEB, APP, SOURCES = GROUPS[:3]
+PORTS = LocalPorts(("veth*",))
+ONE = view(1, endpoint("web", WEB), rules={WEB: (ingress(80),)})
+TWO = view(
+    2,
+    endpoint("web", WEB),
+    endpoint("app", APP),
+    rules={WEB: (ingress(80), ingress(443, APP, number=2)), APP: (ingress(22, SOURCES, number=3),)},
+    peers={
+        APP: PeerAddresses(frozenset({ip_address("10.77.0.97")})),
+        SOURCES: PeerAddresses(frozenset(), frozenset({ip_network("10.0.0.0/8")})),
+    },
+)
+EMPTY = view(3)
+
+
+class World:
+    """A kernel and the agent's applier, which can be started anew."""
+
+    def __init__(self, compile_=compile_program):
+        self.nftables = FakeNftables()
+        self.conntrack = FakeConntrack()
+        self.compile = compile_
+        self.start()
+
+    def start(self):
+        self.enforcer = Enforcer(self.nftables, Generations(self.conntrack), last_block=None, compile_=self.compile)
+
+    def enforce(self, wanted, epoch="e1"):
+        return self.enforcer.enforce(wanted, About(wanted.revision, epoch), PORTS)
+
+    @property
+    def program(self):
+        return self.nftables.read().program
+
+    @property
+    def generation(self):
+        return self.nftables.read().generation
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_the_kernel_holds_what_was_asked_for_and_says_so(world):
+    outcome = world.enforce(TWO)
+    assert world.program == compile_program(TWO, PORTS)
+    assert world.nftables.read_about() == outcome.about == About(2, "e1")
+    assert (outcome.changed, outcome.refused, outcome.repaired) == (True, (), None)
+
+
+def test_before_anything_else_every_port_is_closed(world):
+    world.enforce(TWO)
+    first = world.nftables.commits[0]
+    assert first[2] == CLOSED
+    world.nftables.flush()
+    world.enforcer.distrust()
+    world.enforcer.close_ports(PORTS)
+    assert world.program == compile_program(EMPTY, PORTS)
+
+
+def test_the_same_view_again_sends_nothing(world):
+    world.enforce(TWO)
+    before = world.nftables.count_changes()
+    assert not world.enforce(TWO).changed
+    assert world.nftables.count_changes() == before
+
+
+def test_an_applier_started_anew_sends_nothing_when_the_kernel_holds_the_view(world):
+    world.enforce(TWO)
+    before = world.nftables.count_changes()
+    world.start()
+    assert not world.enforce(TWO).changed
+    assert world.nftables.count_changes() == before
+
+
+def test_a_newer_revision_of_the_same_policy_only_renews_the_note(world):
+    world.enforce(TWO)
+    generation = world.generation
+    world.enforcer.enforce(TWO, About(9, "e1"), PORTS)
+    assert world.nftables.commits[-1] == ((), generation, About(9, "e1"))
+
+
+def test_sets_that_lines_will_use_are_filled_one_transaction_before(world):
+    world.enforce(ONE)
+    before = len(world.nftables.commits)
+    world.enforce(TWO)
+    prepare, flip = world.nftables.commits[before:]
+    assert prepare[2] is None
+    assert flip[2] == About(2, "e1")
+
+
+def test_a_widening_change_keeps_the_generation_and_a_narrowing_one_moves_it(world):
+    world.enforce(ONE)
+    first = world.generation
+    wider = view(2, *ONE.endpoints, rules={WEB: (ingress(80), ingress(443, number=2))})
+    world.enforce(wider)
+    assert world.generation == first
+    world.enforce(view(3, *ONE.endpoints, rules={WEB: (ingress(443, number=2),)}))
+    assert world.generation == first + 1
+
+
+def test_a_table_made_anew_begins_in_a_swept_block_that_was_not_just_in_use(world):
+    world.enforce(ONE)
+    used = world.generation
+    world.nftables.flush()
+    world.conntrack.marks = [generation << 16 for generation in range(1, 1 << 16)]
+    world.enforcer.distrust()
+    world.enforce(ONE)
+    assert world.generation // 256 == used // 256 + 1
+    assert world.conntrack.count(world.generation << 16, 0xFFFF0000) == 0
+
+
+def test_a_refused_change_is_tried_once_more_from_what_the_kernel_holds(world):
+    world.enforce(ONE)
+    refusals = iter(["Device or resource busy"])
+    world.nftables.refuse = lambda _: next(refusals, None)
+    outcome = world.enforce(TWO)
+    assert "Device or resource busy" in outcome.repaired
+    assert world.program == compile_program(TWO, PORTS)
+
+
+def test_what_another_program_did_to_our_table_is_mended_by_the_second_try(world):
+    world.enforce(ONE)
+    world.nftables.commit([FlushChain("leave"), AddCounter("alien")], generation=Generation(9), about=About(1, "e1"))
+    world.enforce(TWO)
+    world.enforcer.distrust()
+    world.enforce(TWO)
+    assert world.program == compile_program(TWO, PORTS)
+    assert world.nftables.read().about == About(2, "e1")
+
+
+def test_lines_of_two_generations_are_all_written_anew(world):
+    world.enforce(ONE)
+    old = world.generation
+    chain = world.program.chains["arrive"]
+    world.nftables.table.generations["arrive"] = {Generation(77)}
+    assert world.generation is None
+    world.enforcer.distrust()
+    world.enforce(ONE)
+    assert world.program.chains["arrive"] == chain
+    assert world.generation not in (None, 77, old)
+
+
+def test_when_the_kernel_keeps_refusing_the_old_rules_stay_and_its_words_are_told(world):
+    world.enforce(ONE)
+    held = world.nftables.text()
+    world.nftables.refuse = lambda _: "No space left on device"
+    with pytest.raises(OperatorError, match="No space left on device"):
+        world.enforce(TWO)
+    assert world.nftables.text() == held
+    world.nftables.refuse = lambda _: None
+    world.enforce(TWO)
+    assert world.program == compile_program(TWO, PORTS)
+
+
+def test_when_a_first_view_is_refused_the_ports_are_closed(world):
+    world.nftables.refuse = lambda steps: "too large" if any(isinstance(step, AddTargets) for step in steps) else None
+    with pytest.raises(OperatorError, match="too large"):
+        world.enforce(TWO)
+    assert _in_use(world.program) == compile_program(EMPTY, PORTS)
+    assert world.nftables.read_about() == CLOSED
+
+
+@pytest.mark.parametrize("before", [None, ONE], ids=["nothing", "a view"])
+@pytest.mark.parametrize("failing", range(1, 7))
+def test_whichever_commit_fails_the_kernel_holds_a_whole_view_and_gets_there_at_last(before, failing):
+    world = World()
+    old = [None, compile_program(EMPTY, PORTS)]
+    if before is not None:
+        world.enforce(before)
+        old = [world.program]
+    numbers = count(1)
+    world.nftables.refuse = lambda _: "refused" if next(numbers) >= failing else None
+    with suppress(OperatorError):
+        world.enforce(TWO)
+    assert _in_use(world.program) in (*old, compile_program(TWO, PORTS))
+    world.nftables.refuse = lambda _: None
+    world.enforce(TWO)
+    assert world.program == compile_program(TWO, PORTS)
+
+
+def _in_use(program):
+    """The program but for interval sets that were filled ahead and that no line uses yet."""
+    if program is None or any("x_" in str(line) for chain in program.chains.values() for line in chain.lines):
+        return program
+    return replace(program, sets={name: set_ for name, set_ in program.sets.items() if not name.startswith("x_")})
+
+
+def test_an_instance_that_cannot_be_compiled_stays_closed_and_the_others_converge():
+    def compile_(wanted, ports):
+        if any(end.name == "web" for end in wanted.endpoints):
+            raise ZeroDivisionError("poison")
+        return compile_program(wanted, ports)
+
+    world = World(compile_)
+    outcome = world.enforce(TWO)
+    assert outcome.refused == ("instance 'web' stays closed: ZeroDivisionError: poison",)
+    targets = world.program.maps["ingress"].targets
+    assert set(targets) == {"veth-app"}
+
+
+def test_it_is_known_whether_anybody_changed_the_kernels_rules(world):
+    world.enforce(TWO)
+    assert world.enforcer.is_untouched()
+    world.nftables.changes += 1  # another program, another table
+    assert not world.enforcer.is_untouched()
+    assert not world.enforcer.is_gone()
+    assert world.enforcer.is_whole()
+    assert world.enforcer.is_untouched()
+
+
+def test_a_flushed_table_is_noticed_at_constant_cost(world):
+    world.enforce(TWO)
+    reads = world.nftables.reads
+    world.nftables.flush()
+    assert not world.enforcer.is_untouched()
+    assert world.enforcer.is_gone()
+    assert world.nftables.reads == reads
+
+
+def test_a_change_inside_our_table_is_noticed_by_reading_it(world):
+    world.enforce(TWO)
+    world.nftables.commit([FlushChain("leave")], generation=Generation(9), about=None)
+    assert not world.enforcer.is_gone()
+    assert not world.enforcer.is_whole()
+
+
+def test_our_own_changes_are_not_taken_for_another_programs(world):
+    for wanted in (ONE, TWO, ONE, EMPTY, TWO):
+        world.enforce(wanted)
+        assert world.enforcer.is_untouched()

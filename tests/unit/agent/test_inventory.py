@@ -1,0 +1,168 @@
+"""The inventory's file: its two forms, every refusal by file, instance and field, and what it lets be enforced."""
+
+from ipaddress import ip_address
+from uuid import UUID
+
+import pytest
+
+from ringfence.agent.inventory import keep_own, parse_inventory
+from ringfence.policy.commands import InstanceClaim
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.model import Interface
+from ringfence.policy.view import PeerAddresses
+from views import GROUPS, endpoint, ingress, instance, view
+
+SIMPLE = """
+host = "h1"
+[[instance]]
+name = "web"
+interface = "veth-web"
+addresses = ["10.77.0.119", "fd77::77"]
+"""
+FULL = """
+version = 1
+host = "h1"
+kind = "routed"
+realm = "blue"
+managed = ["veth*", "tap7"]
+[[instance]]
+name = "web"
+id = "12345678-1234-4234-8234-123456789abc"
+[[instance.interface]]
+name = "veth-web"
+addresses = ["10.0.0.2"]
+mac = "02:00:00:00:00:0A"
+[[instance.interface]]
+name = "private0"
+addresses = []
+managed = false
+"""
+
+
+def _parse(text):
+    return parse_inventory(text.encode(), file="/etc/inv.toml")
+
+
+def test_the_simple_form_has_one_managed_interface_per_instance():
+    inventory = _parse(SIMPLE)
+    interface = Interface("veth-web", (ip_address("10.77.0.119"), ip_address("fd77::77")))
+    assert inventory.host == "h1"
+    assert inventory.managed == ()
+    assert inventory.instances == (InstanceClaim("web", None, (interface,)),)
+    assert inventory.ports == {"veth-web"}
+
+
+def test_the_full_form_has_several_interfaces_each_managed_or_not():
+    inventory = _parse(FULL)
+    (claim,) = inventory.claim.instances
+    assert inventory.managed == ("veth*", "tap7")
+    assert (claim.id, claim.realm) == (UUID("12345678-1234-4234-8234-123456789abc"), "blue")
+    assert claim.interfaces == (
+        Interface("veth-web", (ip_address("10.0.0.2"),), "02:00:00:00:00:0a"),
+        Interface("private0", (), managed=False),
+    )
+    assert inventory.ports == {"veth-web"}
+
+
+def test_a_host_without_instances_is_an_inventory():
+    assert _parse('host = "h1"').instances == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("version = 1", "version = 2"), "version: expected 1, got 2"),
+        (('"routed"', '"bridged"'), "kind: 'bridged' is not offered yet"),
+        (('"routed"', '"self"'), "kind: 'self' is not offered yet"),
+        (('"routed"', '"magic"'), "kind: expected 'routed', got 'magic'"),
+        (('host = "h1"\n', ""), "missing required field `host`"),
+        (('host = "h1"', 'host = "h 1"'), "host: expected a host name"),
+        (('"veth*"', '"*"'), "managed[0]: expected an interface name"),
+        (('"veth*"', "7"), "`managed[0]`"),
+        (('name = "web"\n', ""), "instance number 1: Object missing required field `name`"),
+        (("realm =", "reams ="), "unknown field `reams`"),
+        (('id = "1', 'id = "z'), "instance 'web': Invalid UUID (at `id`)"),
+        (
+            ('["10.0.0.2"]', '["10.0.0.2", "10.0.0.0/8"]'),
+            "instance 'web': interface 'veth-web': addresses[1]: expected",
+        ),
+        (('["10.0.0.2"]', '"10.0.0.2"'), "instance 'web': Expected `array`, got `str` (at `interface[0].addresses`)"),
+        (('["10.0.0.2"]', "[]"), "instance 'web': interface 'veth-web': addresses: expected at least one"),
+        (('"02:00:00:00:00:0A"', '"03:00:00:00:00:0A"'), "instance 'web': interface 'veth-web': mac: expected"),
+        (('"private0"', '"veth-web"'), "instance 'web': interface: veth-web occurs twice"),
+        (('"private0"', '"a name too long"'), "instance 'web': interface 'a name too long': interface: expected"),
+        (('realm = "blue"', 'realm = ""'), "realm: expected 1 to 255 printable characters"),
+        (('name = "web"', 'name = "w\\u0007b"'), "name: expected 1 to 255 printable characters"),
+        (("[[instance]]", "[[instance]"), "not TOML"),
+    ],
+)
+def test_what_is_wrong_is_said_by_file_instance_and_field(change, words):
+    assert change[0] in FULL
+    with pytest.raises(OperatorError) as refused:
+        _parse(FULL.replace(*change))
+    assert str(refused.value).startswith("inventory /etc/inv.toml: ")
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ('name = "web"\ninterface = "b"\naddresses = ["10.0.0.9"]', "instance 'web': name: web occurs twice"),
+        ('name = "b"\ninterface = "veth-web"\naddresses = ["10.0.0.9"]', "'b': interface: veth-web occurs twice"),
+        ('name = "b"\ninterface = "b"\naddresses = ["fd77:0::77"]', "'b': addresses: fd77::77 occurs twice"),
+        ('name = "b"\ninterface = "b"', "instance 'b': addresses: missing"),
+        ('name = "b"\ninterface = []', "instance 'b': interface: expected at least one"),
+        ('name = "b"\ninterface = [{name="b", addresses=["10.0.0.9"]}]\nmac = "02:00:00:00:00:01"', "stand there"),
+        ('name = "b"\ninterface = "b"\naddresses = ["10.0.0.9"]\nmanaged = false', "unknown field `managed`"),
+    ],
+)
+def test_two_instances_cannot_be_the_same_and_forms_cannot_be_mixed(other, words):
+    with pytest.raises(OperatorError) as refused:
+        _parse(f"{SIMPLE}[[instance]]\n{other}\n")
+    assert words in str(refused.value)
+
+
+WEB, APP = GROUPS[:2]
+WANTED = view(
+    4,
+    endpoint("web", WEB),
+    endpoint("app", APP),
+    rules={WEB: (ingress(80, APP),), APP: (ingress(81, WEB, number=2),)},
+    peers={WEB: PeerAddresses(), APP: PeerAddresses()},
+)
+
+
+def test_only_instances_of_the_present_inventory_are_enforced_and_what_only_others_need_is_left_out():
+    own = keep_own(WANTED, _parse(SIMPLE))
+    assert own == view(4, endpoint("web", WEB), rules={WEB: WANTED.rules[WEB]}, peers={APP: PeerAddresses()})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('"veth-web"', '"veth-app"'),  # another's port
+        ('name = "web"', 'name = "web2"'),  # another instance on the port does not inherit its groups
+        ('name = "web"', f'name = "web"\nid = "{instance("app")}"'),
+    ],
+)
+def test_an_instance_that_the_inventory_has_changed_is_not_enforced(change):
+    assert keep_own(WANTED, _parse(SIMPLE.replace(*change))).endpoints == ()
+
+
+def test_an_instance_keeps_only_the_addresses_that_are_still_declared_and_the_declared_mac():
+    changed = SIMPLE.replace('"10.77.0.119"', '"10.77.0.120"') + 'mac = "02:00:00:00:00:01"\n'
+    (own,) = keep_own(WANTED, _parse(changed)).endpoints
+    assert (own.addresses, own.mac) == ((ip_address("fd77::77"),), "02:00:00:00:00:01")
+
+
+def test_an_unmanaged_interface_is_not_enforced():
+    unmanaged = """
+host = "h1"
+[[instance]]
+name = "web"
+[[instance.interface]]
+name = "veth-web"
+addresses = ["10.77.0.119"]
+managed = false
+"""
+    assert keep_own(WANTED, _parse(unmanaged)).endpoints == ()

@@ -1,0 +1,405 @@
+"""The whole agent against a kernel, a server, files and a clock in memory: what the kernel holds after each event."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNftables
+from fake_server import FakeServer
+from ringfence.agent.cache import Cache
+from ringfence.agent.enforce import CLOSED
+from ringfence.agent.inventory import keep_own, parse_inventory
+from ringfence.agent.loop import Agent, Doors
+from ringfence.nft import About, Generation, render_text
+from ringfence.policy.compile import LocalPorts, compile_program
+from ringfence.policy.delta import FlushChain
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.view import PeerAddresses
+from ringfence.wire.feed import FeedView
+from views import GROUPS, endpoint, ingress, view
+
+FOLDER = Path("/data")
+FILE = Path("/etc/inventory.toml")
+WEB, APP = GROUPS[:2]
+INSTANCE = '[[instance]]\nname = "{0}"\ninterface = "veth-{0}"\naddresses = ["{1}", "{2}"]\n'
+ENDS = {name: endpoint(name, group) for name, group in (("web", WEB), ("app", APP))}
+
+
+def inventory(*names, managed='managed = ["veth*"]\n', host="h1"):
+    instances = "".join(INSTANCE.format(name, *ENDS[name].addresses) for name in names)
+    return f'host = "{host}"\n{managed}{instances}'.encode()
+
+
+BOTH = inventory("web", "app")
+RULES = {WEB: (ingress(80),), APP: (ingress(81, WEB, number=2),)}
+PEERS = {WEB: PeerAddresses(frozenset(ENDS["web"].addresses))}
+ONE = view(1, ENDS["web"], rules={WEB: RULES[WEB]})
+TWO = view(2, *ENDS.values(), rules=RULES, peers=PEERS)
+THREE = view(3, *ENDS.values(), rules={WEB: (ingress(443, number=3),), APP: ()})
+
+
+class World:
+    """Everything around an agent. It outlives the agent, as a machine does."""
+
+    def __init__(self, text=BOTH):
+        self.nftables = FakeNftables()
+        self.conntrack = FakeConntrack()
+        self.links = FakeLinks("veth-web", "veth-app")
+        self.files = FakeFiles()
+        self.clock = FakeClock()
+        self.server = FakeServer()
+        self.write(text)
+
+    def write(self, text):
+        self.files.replace(FILE, text)
+
+    @property
+    def cache(self):
+        return Cache(self.files, FOLDER, "h1")
+
+    @asynccontextmanager
+    async def agent(self, *, runs=True):
+        doors = Doors(self.nftables, self.conntrack, self.links, self.files, self.clock)
+        agent = Agent(doors, self.server, self.cache, FILE, jitter=lambda: 0.5)
+        try:
+            await agent.start()
+            task = asyncio.ensure_future(agent.run() if runs else asyncio.sleep(0))
+            yield agent
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        finally:
+            agent.close()
+
+    async def until(self, predicate, timeout_s=5.0):
+        """Let the agent go on, and time with it, until ``predicate`` holds."""
+        deadline = monotonic() + timeout_s
+        while not predicate():
+            assert monotonic() < deadline, f"{predicate} still fails; reports {self.server.reports[-3:]}"
+            self.clock.advance(0.05)
+            await asyncio.sleep(0.0005)
+
+    async def until_applied(self, revision):
+        await self.until(lambda: self.server.reports and self.server.reports[-1].applied == revision)
+
+    async def until_said(self, words):
+        await self.until(lambda: self.server.reports and words in (self.server.reports[-1].error or ""))
+
+    def assert_holds(self, wanted, text=BOTH, epoch="e1", extra=()):
+        """The kernel's whole text is that of ``wanted`` cut to the inventory ``text``."""
+        declared = parse_inventory(text, file="test")
+        ports = LocalPorts(tuple(sorted({*declared.managed, *declared.ports, *extra})))
+        about = About(wanted.revision, epoch) if epoch else CLOSED
+        program = compile_program(keep_own(wanted, declared), ports)
+        generation = self.nftables.read().generation or Generation(0)
+        assert self.nftables.text() == render_text(program, generation, about)
+
+
+def scenario(body):
+    """A test that is a coroutine over a fresh world."""
+
+    def test():
+        asyncio.run(body(World()))
+
+    test.__name__ = body.__name__
+    return test
+
+
+@scenario
+async def test_every_view_of_the_feed_reaches_the_kernel_and_is_reported(world):
+    async with world.agent():
+        for wanted in (ONE, TWO, THREE):
+            world.server.publish(wanted)
+            await world.until_applied(wanted.revision)
+            world.assert_holds(wanted)
+    assert world.server.claims[0] == parse_inventory(BOTH, file="test").claim
+    assert all(report.error is None for report in world.server.reports)
+
+
+@scenario
+async def test_before_the_first_view_ever_all_managed_ports_are_closed(world):
+    world.server.down = True
+    async with world.agent(runs=False):
+        world.assert_holds(view(0), epoch=None)
+
+
+@scenario
+async def test_an_older_revision_of_the_same_epoch_changes_nothing_and_is_reported(world):
+    async with world.agent():
+        world.server.publish(TWO)
+        await world.until_applied(2)
+        world.server.publish(ONE)
+        await world.until_said("older than 2")
+        world.assert_holds(TWO)
+        world.server.publish(THREE)
+        await world.until_applied(3)
+    assert world.server.reports[-1].error is None
+
+
+@scenario
+async def test_another_epoch_is_followed_whatever_its_revision(world):
+    async with world.agent():
+        world.server.publish(TWO)
+        await world.until_applied(2)
+        world.server.publish(ONE, epoch="e2")
+        await world.until_applied(1)
+        world.assert_holds(ONE, epoch="e2")
+
+
+@scenario
+async def test_stopping_the_agent_leaves_the_rules(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+    world.assert_holds(TWO)
+
+
+@scenario
+async def test_a_restart_without_the_server_changes_nothing_in_the_kernel(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        await world.until(lambda: world.cache.load_view() is not None)
+    world.server.stop()
+    changes = world.nftables.count_changes()
+    async with world.agent() as agent:
+        await world.until(lambda: agent.standing.applied == 2)
+    assert world.nftables.count_changes() == changes
+
+
+@scenario
+async def test_after_a_reboot_the_kept_view_is_enforced_before_the_server_is_reached(world):
+    world.cache.save_view(FeedView("e1", TWO))
+    world.server.down = True
+    async with world.agent(runs=False) as agent:
+        world.assert_holds(TWO)
+        assert agent.standing.applied == 2
+
+
+@scenario
+async def test_a_kept_view_that_is_older_than_the_kernels_is_not_enforced(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+    world.cache.save_view(FeedView("e1", ONE))
+    world.server.stop()
+    async with world.agent(runs=False):
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_an_older_view_from_the_server_is_not_taken_after_the_cache_was_lost(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+    world.files.remove(FOLDER / "view.json")
+    world.server.publish(ONE)
+    async with world.agent():
+        await world.until_said("older than 2")
+    world.assert_holds(TWO)
+
+
+@scenario
+async def test_a_damaged_cache_closes_nothing_that_the_kernel_holds(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+    world.files.replace(FOLDER / "view.json", b"junk")
+    world.server.stop()
+    async with world.agent(runs=False):
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_an_instance_taken_out_of_the_inventory_is_closed_with_the_server_away(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        world.server.stop()
+        less = inventory("web")
+        world.write(less)
+        await world.until(lambda: "veth-app" not in world.nftables.read().program.maps["ingress"].targets)
+        world.assert_holds(TWO, less, extra=["veth-app"])
+
+
+@scenario
+async def test_without_patterns_a_port_that_was_declared_stays_closed_until_its_link_is_gone(world):
+    text = inventory("web", "app", managed="")
+    world.write(text)
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        less = inventory("web", managed="")
+        world.write(less)
+        await world.until(lambda: len(world.server.claims) > 1)
+        await world.until(lambda: "veth-app" not in world.nftables.read().program.maps["ingress"].targets)
+        world.assert_holds(TWO, less, extra=["veth-app"])
+        await world.until(lambda: "veth-app" in world.cache.load_memory().ports)
+    async with world.agent(runs=False):
+        world.assert_holds(TWO, less, extra=["veth-app"])
+    world.links.present.remove("veth-app")
+    async with world.agent(runs=False):
+        world.assert_holds(TWO, less)
+
+
+@scenario
+async def test_a_changed_inventory_is_claimed_anew(world):
+    world.server.publish(ONE)
+    async with world.agent():
+        await world.until_applied(1)
+        world.write(inventory("web"))
+        await world.until(lambda: len(world.server.claims) == 2)
+    assert world.server.claims[-1] == parse_inventory(inventory("web"), file="test").claim
+
+
+@scenario
+async def test_an_unreadable_inventory_keeps_the_last_good_one_and_says_so(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        world.write(b"host = ")
+        await world.until_said("not TOML")
+        world.assert_holds(TWO)
+        world.write(BOTH)
+        await world.until(lambda: world.server.reports[-1].error is None)
+
+
+@scenario
+async def test_a_start_with_an_unreadable_inventory_uses_the_kept_one(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        await world.until(lambda: world.cache.load_inventory() is not None)
+    world.files.remove(FILE)
+    async with world.agent():
+        await world.until_said("no such file")
+        world.assert_holds(TWO)
+
+
+def test_a_first_start_without_an_inventory_ends_with_its_name():
+    async def body():
+        world = World()
+        world.files.remove(FILE)
+        async with world.agent():
+            pass
+
+    with pytest.raises(OperatorError, match=r"/etc/inventory\.toml"):
+        asyncio.run(body())
+
+
+@scenario
+async def test_an_inventory_of_another_host_is_refused(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        world.write(inventory("web", host="h2"))
+        await world.until_said("expected 'h1'")
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_refused_claims_are_reported(world):
+    world.server.refuse = {"app": "its address is taken"}
+    async with world.agent():
+        await world.until(
+            lambda: (
+                world.server.reports
+                and world.server.reports[-1].error == "instance 'app' is refused: its address is taken"
+            )
+        )
+
+
+@scenario
+async def test_after_the_server_was_away_the_agent_claims_and_follows_again(world):
+    world.server.publish(ONE)
+    async with world.agent():
+        await world.until_applied(1)
+        world.server.stop()
+        await world.until(lambda: world.server.failures > 3)
+        world.server.down = False
+        world.server.publish(TWO)
+        await world.until_applied(2)
+        world.assert_holds(TWO)
+    assert world.server.feeds == 2
+    assert len(world.server.claims) == 2
+
+
+@scenario
+async def test_a_report_comes_at_least_every_fifteen_seconds(world):
+    world.server.publish(ONE)
+    async with world.agent():
+        await world.until_applied(1)
+        for _ in range(3):
+            count, before = len(world.server.reports), world.clock.monotonic()
+            await world.until(lambda n=count: len(world.server.reports) > n)
+            assert world.clock.monotonic() - before <= 16
+
+
+@scenario
+async def test_a_failing_commit_is_reported_and_tried_again(world):
+    world.server.publish(ONE)
+    async with world.agent():
+        await world.until_applied(1)
+        world.nftables.refuse = lambda _: "No space left on device"
+        world.server.publish(TWO)
+        await world.until_said("No space left")
+        assert world.server.reports[-1].applied == 1
+        world.assert_holds(ONE)
+        world.nftables.refuse = lambda _: None
+        await world.until_applied(2)
+        world.assert_holds(TWO)
+    assert world.server.reports[-1].error is None
+
+
+@scenario
+async def test_rules_that_another_program_flushed_are_closed_at_once_and_made_whole(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        before = len(world.nftables.commits)
+        world.nftables.flush()
+        await world.until(lambda: world.nftables.read_about() == About(2, "e1"))
+        world.assert_holds(TWO)
+    assert world.nftables.commits[before][2] == CLOSED
+
+
+@scenario
+async def test_a_line_that_another_program_deleted_is_mended(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        world.nftables.commit([FlushChain("leave")], generation=Generation(1), about=None)
+        await world.until(lambda: world.nftables.read().program.chains["leave"].lines)
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_a_full_disk_stops_no_change_and_is_reported(world):
+    async with world.agent():
+        world.files.broken.add(FOLDER / "view.json")
+        world.server.publish(TWO)
+        await world.until_said("Input/output error")
+        assert world.server.reports[-1].applied == 2
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_old_flows_that_cannot_be_swept_are_reported_and_stop_nothing(world):
+    world.conntrack.refusal = "Operation not supported"
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_said("Operation not supported")
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_a_fault_of_ours_ends_nothing(world):
+    world.server.publish(ONE)
+    async with world.agent():
+        await world.until_applied(1)
+        world.links.names = lambda: 1 / 0
+        world.write(inventory("web"))
+        world.server.publish(TWO)
+        await world.until_applied(2)

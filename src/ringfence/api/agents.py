@@ -17,7 +17,7 @@ from ringfence.control.plane import ControlPlane
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import HEARTBEAT, decode_claim, decode_report, encode_claimed, encode_feed_line
 
-HEARTBEAT_S: Final = 15.0
+HEARTBEAT_S: Final = 15.0  # a third of the time after which a silent host no longer counts as live
 FEED_TYPE: Final = "application/x-ndjson"
 
 
@@ -50,7 +50,7 @@ class Feed:
 
     plane: ControlPlane
     closing: asyncio.Event
-    heartbeat_s: float = HEARTBEAT_S
+    heartbeat_s: float
 
     async def on_get(self, request: Request, response: Response) -> None:
         lines = feed_lines(
@@ -94,7 +94,7 @@ async def feed_lines(
         await asyncio.gather(coming, *ended, return_exceptions=True)
 
 
-def add_agent_routes(app: FalconApp, plane: ControlPlane, closing: asyncio.Event) -> None:
-    app.add_route("/agent/v1/inventory", Inventory(plane))
-    app.add_route("/agent/v1/report", Reports(plane))
-    app.add_route("/agent/v1/feed", Feed(plane, closing))
+def add_agent_routes(app: FalconApp, feed: Feed) -> None:
+    app.add_route("/agent/v1/inventory", Inventory(feed.plane))
+    app.add_route("/agent/v1/report", Reports(feed.plane))
+    app.add_route("/agent/v1/feed", feed)

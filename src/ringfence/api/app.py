@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import falcon
 import falcon.asgi
 
-from ringfence.api.agents import add_agent_routes
+from ringfence.api.agents import HEARTBEAT_S, Feed, add_agent_routes
 from ringfence.api.answers import Answer, answer_error, answer_http_error
 from ringfence.api.authentication import Authentication
 from ringfence.api.exchange import Asgi, FalconApp, Request, Response, exchange_of
@@ -32,6 +32,7 @@ class ApiOptions:
     window: Window = field(default_factory=Window)
     body: BodyLimits = field(default_factory=BodyLimits)
     origin: Origin = field(default_factory=Origin)
+    heartbeat_s: float = HEARTBEAT_S  # of the agents' feeds
 
 
 def build_app(
@@ -49,7 +50,7 @@ def build_app(
     app.add_route("/v2/zone", ZoneList(plane.settings.zone, options.origin))
     add_group_routes(app, plane)
     add_instance_routes(app, plane)
-    add_agent_routes(app, plane, closing or asyncio.Event())
+    add_agent_routes(app, Feed(plane, closing or asyncio.Event(), options.heartbeat_s))
     app.add_sink(_refuse_unoffered, "/v2/")
     return front(app, options.body)
 

@@ -1,0 +1,217 @@
+"""The agents' protocol over the real server: claims, the feed, reports, and what a host may not do."""
+
+import json
+import time
+from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from contract.running import running_server
+from ringfence.api import ApiOptions, ServeOptions
+from ringfence.policy.commands import ClaimInstances, InstanceClaim
+from ringfence.policy.model import Interface
+from ringfence.policy.values import HostName, parse_address
+from ringfence.wire.feed import (
+    FeedView,
+    Heartbeat,
+    Report,
+    decode_claimed,
+    decode_feed_line,
+    encode_claim,
+    encode_report,
+)
+from ringfence.wire.hostauth import sign_request
+from waiting import wait_until
+
+HOST = HostName("h1")
+FEED, INVENTORY, REPORT = "/agent/v1/feed", "/agent/v1/inventory", "/agent/v1/report"
+
+
+@pytest.fixture
+def server(tmp_path):
+    with running_server(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def private_key(server):
+    return add_host(server, HOST)
+
+
+def add_host(server, name):
+    """The private key of a new host."""
+    return b64decode(server.admin.post("/admin/v1/hosts", json={"name": name}).json()["private-key"])
+
+
+def claim_of(*names):
+    """An inventory of instances with the addresses 10.0.0.1, 10.0.0.2 and so on."""
+    return ClaimInstances(tuple(InstanceClaim(name, None, (_interface(n),)) for n, name in enumerate(names, start=1)))
+
+
+def _interface(n):
+    return Interface(f"veth{n}", (parse_address(f"10.0.0.{n}", field="$"),))
+
+
+def send(server, private_key, method, target, body=b"", *, host=HOST, ahead_s=60):
+    """One signed request of an agent, over the unix socket as in namespaces without a network."""
+    header = sign_request(private_key, host, method, target, body, int(time.time()) + ahead_s)
+    with unix_client(server) as client:
+        return client.request(method, target, content=body, headers={"Authorization": header})
+
+
+def unix_client(server):
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(server.unix)), base_url="http://server", timeout=10)
+
+
+@contextmanager
+def feed(server, private_key, host=HOST):
+    """The lines of an open feed."""
+    header = sign_request(private_key, host, "GET", FEED, b"", int(time.time()) + 60)
+    with unix_client(server) as client, client.stream("GET", FEED, headers={"Authorization": header}) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        yield (decode_feed_line(line.encode()) for line in answer.iter_lines())
+
+
+def status(server):
+    return {host["host"]: host for host in server.admin.get("/admin/v1/hosts").json()["hosts"]}
+
+
+def test_a_host_claims_its_instances_and_each_is_born_with_default(server, private_key):
+    answer = send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web", "db")))
+    claimed = decode_claimed(answer.content)
+    assert [name for name, _ in claimed.accepted] == ["web", "db"]
+    instances = server.call("GET", "/instance").json["instances"]
+    assert {one["name"]: one["public-ip"] for one in instances} == {"web": "10.0.0.1", "db": "10.0.0.2"}
+    assert all(len(one["security-groups"]) == 1 for one in instances)
+
+
+def test_what_a_host_may_not_claim_is_refused_by_name_and_the_rest_accepted(server, private_key):
+    send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")))
+    thief = add_host(server, "h2")
+    answer = send(server, thief, "PUT", INVENTORY, encode_claim(claim_of("mine")), host=HostName("h2"))
+    [(name, reason)] = decode_claimed(answer.content).refused
+    assert name == "mine"
+    assert "10.0.0.1" in reason
+
+
+def test_the_feed_gives_the_present_view_and_then_each_change_until_the_agent_leaves(server, private_key):
+    claimed = decode_claimed(send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web"))).content)
+    [(_, instance)] = claimed.accepted
+    with feed(server, private_key) as lines:
+        first = next(lines)
+        assert isinstance(first, FeedView)
+        assert [endpoint.instance for endpoint in first.view.endpoints] == [instance]
+        group = server.call("POST", "/security-group", b'{"name": "web"}').json["reference"]["id"]
+        body = json.dumps({"instance": {"id": str(instance)}}).encode()
+        operation = server.call("PUT", f"/security-group/{group}:attach", body).json
+        assert operation["state"] == "pending"
+        second = next(lines)
+        assert second.view.revision > first.view.revision
+        assert len(second.view.endpoints[0].groups) == 2
+        report = encode_report(Report(second.view.revision, None))
+        assert send(server, private_key, "POST", REPORT, report).status_code == 204
+        settled = server.call("GET", f"/operation/{operation['id']}").json
+        assert settled["state"] == "success"
+    assert status(server)["h1"]["applied"] == second.view.revision
+
+
+def test_a_change_that_a_live_host_applies_at_once_is_answered_success_at_once(server, private_key):
+    claimed = decode_claimed(send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web"))).content)
+    group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
+    with feed(server, private_key) as lines, ThreadPoolExecutor(1) as pool:
+        next(lines)
+        body = b'{"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": 22}'
+        answer = pool.submit(server.call, "POST", f"/security-group/{group}/rules", body)
+        view = next(lines).view
+        send(server, private_key, "POST", REPORT, encode_report(Report(view.revision, None)))
+        assert answer.result(5).json["state"] == "success"
+    assert claimed.accepted
+
+
+def test_a_host_that_reports_an_error_fails_the_operation_with_its_words(server, private_key):
+    send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")))
+    group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
+    with feed(server, private_key) as lines:
+        next(lines)
+        body = b'{"flow-direction": "ingress", "protocol": "esp", "network": "0.0.0.0/0"}'
+        operation = server.call("POST", f"/security-group/{group}/rules", body).json
+        next(lines)
+        send(server, private_key, "POST", REPORT, encode_report(Report(None, "nft: no space left on device")))
+
+        def ended():
+            answer = server.call("GET", f"/operation/{operation['id']}").json
+            return answer if answer["state"] != "pending" else None
+
+        found = wait_until(ended)
+    assert found["state"] == "failure"
+    assert found["reason"]
+    assert "h1" in found["message"]
+    assert "no space left" in found["message"]
+
+
+def test_an_idle_feed_shows_that_it_lives(tmp_path):
+    options = ServeOptions(api=ApiOptions(heartbeat_s=0.05))
+    with running_server(tmp_path, options=options) as server, feed(server, add_host(server, HOST)) as lines:
+        assert isinstance(next(lines), FeedView)
+        assert [isinstance(next(lines), Heartbeat) for _ in range(3)] == [True] * 3
+
+
+def test_a_feed_that_nobody_reads_any_more_is_forgotten(server, private_key, caplog):
+    caplog.set_level("INFO", "ringfence.api")
+    with feed(server, private_key) as lines:
+        next(lines)
+    wait_until(lambda: [record for record in caplog.records if FEED in record.message])
+
+
+REQUESTS = [("GET", FEED, b""), ("PUT", INVENTORY, encode_claim(claim_of("web"))), ("POST", REPORT, b"{}")]
+
+
+@pytest.mark.parametrize(("method", "target", "body"), REQUESTS)
+def test_a_request_that_no_known_host_signed_is_refused(server, private_key, method, target, body):
+    stranger = bytes(32)
+    refused = [
+        send(server, stranger, method, target, body),
+        send(server, private_key, method, target, body, host=HostName("h9")),
+        send(server, private_key, method, target, body, ahead_s=-61),
+        send(server, private_key, method, target, body, ahead_s=4000),
+    ]
+    with unix_client(server) as client:
+        refused.append(client.request(method, target, content=body))
+        signed = server.sign(method, target, body)  # an API key is no host
+        refused.append(client.request(method, target, content=body, headers={"Authorization": signed}))
+    assert [answer.status_code for answer in refused] == [403] * 6
+
+
+def test_a_hosts_signature_is_no_api_key(server, private_key):
+    assert send(server, private_key, "GET", "/v2/security-group").status_code == 403
+
+
+@pytest.mark.parametrize(("target", "method"), [(INVENTORY, "PUT"), (REPORT, "POST")])
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"format": 2}', b"\xff", b"[" * 100_000])
+def test_a_document_that_is_not_of_the_protocol_is_refused(server, private_key, target, method, body):
+    answer = send(server, private_key, method, target, body)
+    assert answer.status_code == 400
+    assert answer.json()["message"]
+
+
+def test_a_report_of_a_revision_that_was_never_made_counts_as_none(server, private_key):
+    assert send(server, private_key, "POST", REPORT, encode_report(Report(10**6, None))).status_code == 204
+    assert status(server)["h1"]["applied"] is None
+
+
+def test_open_feeds_do_not_keep_a_server_from_ending(tmp_path):
+    with running_server(tmp_path) as server:
+        key = add_host(server, HOST)
+        header = sign_request(key, HOST, "GET", FEED, b"", int(time.time()) + 60)
+        client = unix_client(server)
+        answer = client.send(client.build_request("GET", FEED, headers={"Authorization": header}), stream=True)
+        lines = answer.iter_lines()
+        next(lines)
+        started = time.monotonic()
+    assert time.monotonic() - started < 3
+    assert list(lines) == []
+    client.close()

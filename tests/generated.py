@@ -29,6 +29,7 @@ from simulator import Crossing, open_crossing, simulate
 PORTS = LocalPorts(("veth*", "tap*"))
 OUTSIDE = "up-outside"
 MANAGED = tuple(node for node in nasty.NODES if node.managed)
+_NODE_ADDRESSES = frozenset(address for node in nasty.NODES for address in node.addresses)
 MISSING = group_id("missing")
 UNDECLARED_MAC = "delta"  # the instance whose MAC address nobody declared
 
@@ -137,7 +138,7 @@ def mac_at(endpoint):
     return "02:ff:ff:ff:ff:ff" if endpoint is None or endpoint.mac is None else str(endpoint.mac)
 
 
-def ways(view, seed, count=80):
+def ways(view, seed, count=100):
     """Packets for a view: half at random, half at the edges of its rules. The same for the same seed."""
     rng = random.Random(seed)
     found = [_random_way(view, rng, number) for number in range(count // 2)]
@@ -175,9 +176,9 @@ def _around(view, endpoint, rule):
 
 def _peer_edges(view, rule):
     if not isinstance(rule.peer, GroupPeer):
-        return set(_edges(rule.peer.network))
+        return _edges(rule.peer.network) | _NODE_ADDRESSES
     peer = view.peers[rule.peer.group]
-    return peer.members.union(*map(_edges, peer.sources))
+    return peer.members.union(_NODE_ADDRESSES, *map(_edges, peer.sources))
 
 
 def _edges(network):
@@ -243,7 +244,7 @@ def _counter(side):
             }[other]
 
 
-def differences(snapshot, seed, count=80):
+def differences(snapshot, seed, count=100):
     """Every way in which the compiled program disagrees with the verdict on packets of this seed."""
     view = resolve_view(snapshot)
     program = compile_program(view, PORTS)

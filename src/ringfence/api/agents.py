@@ -5,7 +5,7 @@ says only what is its own: its name comes from the signature, never from the req
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,6 +92,8 @@ async def feed_lines(
         for task in (coming, *ended):
             task.cancel()
         await asyncio.gather(coming, *ended, return_exceptions=True)
+        if isinstance(views, AsyncGenerator):  # a cancelled step that never began leaves it open
+            await views.aclose()
 
 
 def add_agent_routes(app: FalconApp, feed: Feed) -> None:

@@ -1,0 +1,276 @@
+"""The real agent as a process of its own, a real server and a real kernel: killed, restarted, interfered with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from base64 import b64decode, b64encode
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address, ip_network
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from contract.running import Running, running_server
+from flows import add_flow
+from ringfence.agent.doors.conntrack import KernelConntrack
+from ringfence.agent.doors.netlink import NetlinkSocket
+from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.agent.enforce import CLOSED, Enforcer
+from ringfence.agent.generations import Generations
+from ringfence.nft import About, encode_removal
+from ringfence.policy.compile import LocalPorts, compile_program
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.view import PeerAddresses
+from ringfence.world.namespaces import make_namespace
+from ringfence.world.topology import Node, build_world
+from views import GROUPS, endpoint, ingress, view
+from waiting import wait_until
+
+pytestmark = pytest.mark.netns
+
+WEB = Node("web", (ip_address("10.77.0.119"), ip_address("fd77::77")))
+APP = Node("app", (ip_address("10.77.0.97"), ip_address("fd77::61")))
+INSTANCE = '[[instance]]\nname = "{0}"\nid = "{1}"\ninterface = "veth-{0}"\naddresses = ["{2}", "{3}"]\n'
+IDS = {"web": "11111111-1111-4111-8111-111111111111", "app": "22222222-2222-4222-8222-222222222222"}
+QUICK_S = 5.0
+
+
+@dataclass
+class Scene:
+    """A server, a router with two ports, and the agent's process in the router's network."""
+
+    server: Running
+    router: object
+    folder: Path
+    key: bytes
+    door: KernelNftables
+    processes: list = field(default_factory=list)
+
+    def write_inventory(self, *names):
+        nodes = {"web": WEB, "app": APP}
+        instances = "".join(INSTANCE.format(name, IDS[name], *nodes[name].addresses) for name in names)
+        path = self.folder / "inventory.toml"
+        path.write_text(f'host = "h1"\nmanaged = ["veth*"]\n{instances}')
+        return path
+
+    def start(self, server=None):
+        arguments = {"--server": server or f"unix:{self.server.unix}", "--data": self.folder / "agent"}
+        arguments["--inventory"] = self.folder / "inventory.toml"
+        command = [sys.executable, "-m", "ringfence", "agent"]
+        for name, value in arguments.items():
+            command += [name, str(value)]
+        environment = os.environ | {"RINGFENCE_HOST": "h1", "RINGFENCE_HOST_KEY": b64encode(self.key).decode()}
+        log = (self.folder / "agent.log").open("ab")
+        process = self.router.run(lambda: subprocess.Popen(command, env=environment, stderr=log))  # noqa: S603
+        log.close()
+        self.processes.append(process)
+        return process
+
+    @property
+    def status(self):
+        (host,) = self.server.admin.get("/admin/v1/hosts").json()["hosts"]
+        return host
+
+    def until_applied(self):
+        try:
+            wait_until(lambda: self.status["applied"] == self.status["wanted"] and not self.status["error"], QUICK_S)
+        except AssertionError as error:
+            raise AssertionError(f"{self.status}\n{(self.folder / 'agent.log').read_text()}") from error
+
+    def settled(self, method, path, body=b""):
+        answer = self.server.call(method, path, body)
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    def open_port(self, port):
+        """A group of ``web`` that lets everybody reach the TCP port; the last operation's answer."""
+        group = self.settled("POST", "/security-group", f'{{"name":"g{port}"}}'.encode())["reference"]["id"]
+        rule = {"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0"}
+        rule |= {"start-port": port, "end-port": port}
+        self.settled("POST", f"/security-group/{group}/rules", json.dumps(rule).encode())
+        return self.settled(
+            "PUT", f"/security-group/{group}:attach", json.dumps({"instance": {"id": IDS["web"]}}).encode()
+        )
+
+
+@pytest.fixture
+def scene(tmp_path):
+    world = build_world((WEB, APP))
+    with running_server(tmp_path / "server") as server:
+        added = server.admin.post("/admin/v1/hosts", json={"name": "h1"}).json()
+        door = world.router.run(KernelNftables)
+        made = Scene(server, world.router, tmp_path, b64decode(added["private-key"]), door)
+        made.write_inventory("web", "app")
+        yield made
+        for process in made.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        door.close()
+    world.close()
+
+
+def _targets(scene):
+    program = scene.door.read().program
+    return set(program.maps["ingress"].targets) if program else None
+
+
+def test_a_change_is_in_the_kernel_when_the_first_answer_says_success(scene):
+    scene.start()
+    scene.until_applied()
+    for port in (22, 80):
+        operation = scene.open_port(port)
+        assert operation["state"] == "success"
+        assert "no host" not in (operation.get("message") or "")
+        assert scene.door.read_about().revision == scene.status["wanted"]
+    assert _targets(scene) == {"veth-web", "veth-app"}
+
+
+def test_a_killed_agent_leaves_its_rules_and_a_new_one_sends_the_kernel_nothing(scene):
+    process = scene.start()
+    scene.until_applied()
+    scene.open_port(80)
+    scene.until_applied()
+    wait_until((scene.folder / "agent" / "view.json").exists)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    held = scene.door.read()
+    assert held.program.chains
+    scene.start()
+    log = scene.folder / "agent.log"
+    wait_until(lambda: log.read_text().count("agent runs") == 2, QUICK_S)
+    age_s = scene.status["age_s"]
+    wait_until(lambda: scene.status["age_s"] < age_s, QUICK_S)
+    assert scene.door.read() == held
+
+
+def test_an_agent_told_to_end_ends_cleanly_and_leaves_its_rules(scene):
+    process = scene.start()
+    scene.until_applied()
+    held = scene.door.read()
+    process.terminate()
+    assert process.wait(QUICK_S) == 0
+    assert scene.door.read() == held
+    assert '"agent ends; its rules stay in force"' in (scene.folder / "agent.log").read_text()
+
+
+def test_without_any_server_the_ports_are_closed_at_once(scene):
+    scene.start(server=f"unix:{scene.folder}/nobody")
+    wait_until(lambda: scene.door.read_about() == CLOSED, QUICK_S)
+    assert _targets(scene) == set()
+
+
+def test_a_second_agent_with_the_same_folder_is_refused(scene):
+    scene.start()
+    scene.until_applied()
+    assert scene.start().wait(QUICK_S) == 1
+    assert "another agent runs with this folder" in (scene.folder / "agent.log").read_text()
+
+
+def test_an_instance_taken_out_of_the_inventory_is_closed(scene):
+    scene.start()
+    scene.until_applied()
+    assert _targets(scene) == {"veth-web", "veth-app"}
+    scene.write_inventory("web")
+    wait_until(lambda: _targets(scene) == {"veth-web"}, QUICK_S)
+
+
+def test_rules_that_another_program_removed_come_back(scene):
+    scene.start()
+    scene.until_applied()
+    held = scene.door.read()
+    vandal = scene.router.run(NetlinkSocket)
+    began = time.monotonic()
+    with closing(vandal):
+        assert not vandal.request(encode_removal().data).refusals
+    wait_until(lambda: scene.door.read_about() is not None, QUICK_S)
+    closed_s = time.monotonic() - began
+    wait_until(lambda: scene.door.read_about() == held.about, QUICK_S)
+    assert scene.door.read().program == held.program
+    assert scene.door.read().generation != held.generation
+    assert closed_s < 2, "200 ms are meant; this machine is shared"
+
+
+class Failing:
+    """The real door, but commit number ``failing`` fails: before it is sent, or with its answer lost."""
+
+    def __init__(self, door, failing, *, lost):
+        self._door = door
+        self._failing = failing
+        self._lost = lost
+        self._number = count(1)
+
+    def __getattr__(self, name):
+        return getattr(self._door, name)
+
+    def commit(self, steps, *, generation, about):
+        fails = next(self._number) == self._failing
+        if not fails or self._lost:
+            self._door.commit(steps, generation=generation, about=about)
+        if fails:
+            raise OperatorError("change the kernel's rules", "made to fail")
+
+
+PORTS = LocalPorts(("veth*",))
+ONE = view(1, endpoint("web", GROUPS[0]), rules={GROUPS[0]: (ingress(80),)})
+TWO = view(
+    2,
+    endpoint("web", GROUPS[0]),
+    endpoint("app", GROUPS[1]),
+    rules={GROUPS[0]: (ingress(80, GROUPS[2]),), GROUPS[1]: ()},
+    peers={GROUPS[2]: PeerAddresses(frozenset(), frozenset({ip_network("10.0.0.0/8")}))},
+)
+
+
+@pytest.fixture
+def kernel():
+    namespace = make_namespace("kernel")
+    nftables, conntrack = namespace.run(KernelNftables), namespace.run(KernelConntrack)
+    yield namespace, nftables, conntrack
+    nftables.close()
+    conntrack.close()
+    namespace.close()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["not sent", "answer lost"])
+def test_whichever_commit_fails_the_next_try_makes_the_kernel_whole(kernel, lost):
+    _, nftables, conntrack = kernel
+    for failing in range(1, 8):
+        enforcer = Enforcer(Failing(nftables, failing, lost=lost), Generations(conntrack), last_block=None)
+        for wanted in (ONE, TWO, ONE):
+            enforcer.enforce(wanted, About(wanted.revision, "e1"), PORTS)
+            reading = nftables.read()
+            assert reading.program == compile_program(wanted, PORTS)
+            assert reading.generation is not None
+            assert reading.about == About(wanted.revision, "e1")
+
+
+def test_generations_go_round_and_no_flow_of_an_earlier_life_carries_one(kernel):
+    namespace, nftables, conntrack = kernel
+    lives = (0, 1, 2, 255, 256, 65279)
+    for number, generation in enumerate(lives):
+        namespace.run(partial(add_flow, generation << 16 | 3, 9000 + number))
+    enforcer = Enforcer(nftables, Generations(conntrack), last_block=254)
+    for number in range(260):
+        enforcer.enforce((ONE, TWO)[number % 2], About(number, "e1"), PORTS)
+        enforcer.sweep_ahead()
+    assert nftables.read().generation < 65280
+    left = {generation for generation in lives if conntrack.count(generation << 16, 0xFFFF0000)}
+    assert left == {0, 65279}
+
+
+def test_a_transaction_too_large_for_the_socket_is_refused_before_it_is_sent(kernel, monkeypatch):
+    namespace, nftables, _ = kernel
+    monkeypatch.setattr("ringfence.agent.doors.netlink._SO_SNDBUFFORCE", 9999)  # as for one without the right
+    netlink = namespace.run(NetlinkSocket)
+    limit = 2 * int(Path("/proc/sys/net/core/wmem_max").read_text())
+    before = nftables.count_changes()
+    with closing(netlink), pytest.raises(OperatorError, match=r"sysctl -w net\.core\.wmem_max="):
+        netlink.request(bytes(limit))
+    assert nftables.count_changes() == before

@@ -1,0 +1,74 @@
+"""Which addresses of a server are taken, how the stream is cut into lines, how long is waited between tries."""
+
+import asyncio
+
+import pytest
+
+from fake_doors import FakeClock
+from ringfence.agent.client import _lines, open_server
+from ringfence.agent.credential import HostCredential
+from ringfence.agent.link import Pauses
+from ringfence.policy.errors import OperatorError
+
+
+async def _open(address, **options):
+    async with open_server(address, HostCredential("h1", b"k" * 32), FakeClock(), **options) as server:
+        return str(server._client.base_url)
+
+
+@pytest.mark.parametrize(
+    ("address", "base"),
+    [
+        ("https://ringfence.example:8443", "https://ringfence.example:8443/"),
+        ("https://ringfence.example/v2", "https://ringfence.example/"),
+        ("http://127.0.0.1:8443/v2", "http://127.0.0.1:8443/"),
+        ("http://[::1]:8443/", "http://[::1]:8443/"),
+        ("http://localhost", "http://localhost/"),
+        ("unix:/run/rf.sock", "http://ringfence/"),
+    ],
+)
+def test_these_addresses_are_taken(address, base):
+    assert asyncio.run(_open(address)).rstrip("/") == base.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://192.0.2.1:8443", "over plain HTTP anybody on the way could send this host other rules"),
+        ("http://ringfence.example", "over plain HTTP"),
+        ("ftp://127.0.0.1", "expected https://HOST:PORT"),
+        ("127.0.0.1:8443", "expected https://HOST:PORT"),
+        ("https://h/deep/er", "expected no path"),
+        ("https://h/?a=b", "expected no path"),
+        ("https://h:x", "use the server address"),
+    ],
+)
+def test_these_addresses_are_refused(address, words):
+    with pytest.raises(OperatorError, match=words):
+        asyncio.run(_open(address))
+
+
+def test_plain_http_can_be_insisted_on():
+    assert asyncio.run(_open("http://192.0.2.1:8443", insecure=True)).startswith("http://192.0.2.1:8443")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_lines_are_whole_however_the_stream_is_cut(size):
+    text = b"one\ntwo\n\nthree\nrest"
+
+    async def chunks():
+        for start in range(0, len(text), size):
+            yield text[start : start + size]
+
+    async def collect():
+        return [line async for line in _lines(chunks())]
+
+    assert asyncio.run(collect()) == [b"one", b"two", b"", b"three"]
+
+
+def test_pauses_grow_to_a_bound_with_jitter_and_begin_anew_after_success():
+    pauses = Pauses(lambda: 1.0)
+    assert [pauses.take() for _ in range(8)] == [0.25, 0.5, 1, 2, 4, 8, 15, 15]
+    pauses.reset()
+    assert pauses.take() == 0.25
+    assert Pauses(lambda: 0.0).take() == 0.125

@@ -4,6 +4,7 @@ What is committed is published whether or not its caller still waits: a client t
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -36,6 +37,8 @@ class Commits:
     def __init__(self, store: Store, publish: Callable[[Outcome[object]], None]) -> None:
         self._store = store
         self._publish = publish
+        self._arrived: deque[Callable[[], None]] = deque()
+        self._is_woken = False
 
     async def run(self, decide: Decide[Outcome[T]]) -> T:
         """The value that ``decide`` answered, once it is on stable storage.
@@ -46,23 +49,35 @@ class Commits:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
 
-        def arrive(done: Future[Committed[Outcome[T]]]) -> None:
-            error = done.exception()
-            if error is None:
-                self._publish(done.result().result)
-            if waiter.done():
-                return
-            if error is None:
-                waiter.set_result(done.result().result.value)
-            else:
-                waiter.set_exception(error)
-
         def deliver(done: Future[Committed[Outcome[T]]]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(arrive, done)
+            self._arrived.append(lambda: self._arrive(done, waiter))
+            self._wake(loop)
 
         self._store.submit(decide).add_done_callback(deliver)
         return await waiter
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called in the writer's thread. A batch of commits wakes the loop once, not once for each."""
+        if not self._is_woken:
+            self._is_woken = True
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._is_woken = False  # before looking: what arrives from now on wakes again
+        while self._arrived:
+            self._arrived.popleft()()
+
+    def _arrive(self, done: Future[Committed[Outcome[T]]], waiter: asyncio.Future[T]) -> None:
+        error = done.exception()
+        if error is None:
+            self._publish(done.result().result)
+        if waiter.done():
+            return
+        if error is None:
+            waiter.set_result(done.result().result.value)
+        else:
+            waiter.set_exception(error)
 
 
 def follow(cache: ViewCache, snapshot: Snapshot, facts: tuple[Fact, ...]) -> tuple[Snapshot | None, Change | None]:

@@ -227,7 +227,8 @@ def _save_revision(connection: sqlite3.Connection, audit: AuditLine, revision: R
 
 
 def _save_wanted(connection: sqlite3.Connection, touched: frozenset[HostName], revision: Revision) -> None:
-    connection.executemany("UPDATE host SET wanted = ? WHERE name = ?", [(revision, host) for host in sorted(touched)])
+    for host in sorted(touched):
+        connection.execute("UPDATE host SET wanted = ? WHERE name = ?", (revision, host))
 
 
 def _save_operation(connection: sqlite3.Connection, operation: Operation, awaited: frozenset[HostName]) -> None:
@@ -245,13 +246,11 @@ def _save_operation(connection: sqlite3.Connection, operation: Operation, awaite
             operation.created_at,
         ),
     )
-    connection.executemany(
-        "INSERT INTO operation_host (operation, host, organisation, awaited) VALUES (?, ?, ?, ?)",
-        [
-            (str(operation.id), host, str(operation.organisation), int(host in awaited))
-            for host in sorted(operation.hosts)
-        ],
-    )
+    for host in sorted(operation.hosts):
+        connection.execute(
+            "INSERT INTO operation_host (operation, host, organisation, awaited) VALUES (?, ?, ?, ?)",
+            (str(operation.id), host, str(operation.organisation), int(host in awaited)),
+        )
 
 
 def _save_record(connection: sqlite3.Connection, record: Record, seal_key: bytes) -> None:

@@ -1,0 +1,81 @@
+"""kill -9 in the middle of eight writers: what was acknowledged is there, what was not is whole or absent."""
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from counts import count
+from ringfence.store import Store
+from ringfence.store.folder import DATABASE
+from waiting import wait_until
+
+WRITERS = Path(__file__).with_name("group_writers.py")
+ROUNDS = count(reduced=10, stated=100)
+
+
+class Run:
+    """One life of the writers, and the lines that they were heard to say."""
+
+    def __init__(self, folder, label):
+        command = [sys.executable, WRITERS, folder, label]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603  ours
+        self.lines = []
+        self.reading = threading.Thread(target=lambda: self.lines.extend(self.process.stdout))
+        self.reading.start()
+
+    def kill_after(self, lines):
+        try:
+            wait_until(lambda: len(self.lines) >= lines or self.process.poll() is not None, 30)
+        finally:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.reading.join()
+        assert len(self.lines) >= lines, self.process.stderr.read().decode()
+        return [line.decode().split() for line in self.lines if line.endswith(b"\n")]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_kill_9_among_eight_writers_loses_no_acknowledged_write(tmp_path):
+    chance = random.Random(7)
+    acknowledged, newest = {}, 0
+    for number in range(ROUNDS):
+        said = Run(tmp_path, str(number)).kill_after(chance.randrange(1, 400))
+        acknowledged.update({(what, name): int(revision) for what, name, revision in said})
+        store = Store.open(tmp_path)
+        try:
+            check_acknowledged(store.snapshot, acknowledged)
+            assert store.snapshot.revision >= max(newest, *acknowledged.values())
+            newest = store.snapshot.revision
+        finally:
+            store.close()
+        check_whole(tmp_path)
+    assert len(acknowledged) >= ROUNDS
+
+
+def check_acknowledged(snapshot, acknowledged):
+    by_name = {group.name: group for group in snapshot.groups.values()}
+    for what, name in acknowledged:
+        assert name in by_name, f"{what} {name} was acknowledged and is lost"
+        assert what != "rule" or len(by_name[name].rules) == 1, f"the rule of {name} was acknowledged and is lost"
+
+
+def check_whole(folder):
+    """Every change has its revision, its operation and its audit line, or nothing of it is there."""
+    connection = sqlite3.connect(folder / DATABASE)
+    counted = Counter(dict(connection.execute("SELECT action, count(*) FROM audit GROUP BY action")))
+    ((groups, rules, revisions, newest, operations),) = connection.execute(
+        "SELECT (SELECT count(*) FROM security_group), (SELECT count(*) FROM rule), (SELECT count(*) FROM revision),"
+        " (SELECT max(number) FROM revision), (SELECT count(*) FROM operation)"
+    )
+    connection.close()
+    assert counted == {"CreateStore": 1, "CreateGroup": groups - 1, "AddRule": rules}
+    assert revisions == newest == groups + rules
+    assert operations == groups - 1 + rules

@@ -210,7 +210,7 @@ class _Run:
             return any(values[0] in interval for interval in set_.elements)
         return values in set_.elements
 
-    def value(self, wanted: Field):  # noqa: C901, PLR0911, PLR0912  one arm per field
+    def value(self, wanted: Field):  # noqa: C901, PLR0911  one arm per field
         if wanted.value.startswith("flow-") or wanted is Field.DIRECTION:
             return self.flow_value(wanted) if self.tracked and self.crossing.flow else None
         packet, before_routing = self.crossing.packet, self.hook is HookName.PREROUTING
@@ -228,8 +228,6 @@ class _Run:
                 return family
             case Field.PROTOCOL:
                 return _UNTRACKABLE if family == 6 and packet.protocol == _AH else packet.protocol
-            case Field.HOP_LIMIT6:
-                return 64  # what was forwarded; the host's own packets pass by their index before
             case Field.NEXT_HEADER6:
                 return packet.protocol if family == 6 else None
             case Field.HOP_LIMIT6:

@@ -1,0 +1,177 @@
+"""Questions in words and their answers: the texts an operator reads."""
+
+from dataclasses import replace
+
+import pytest
+
+from policies import group, instance, instance_id, rule, snapshot
+from ringfence.policy.errors import Invalid, NotFound
+from ringfence.policy.explain import Service, describe_rule, explain, parse_service
+from ringfence.policy.values import Protocol
+
+DB_RULE = "ingress tcp/5432 from group app"
+WHOLE = snapshot(
+    group("app", "egress tcp/5432 to group db", "egress udp/53 to 0.0.0.0/0"),
+    group("db", DB_RULE, "ingress icmp/8/0 from 0.0.0.0/0", "source 203.0.113.0/24"),
+    group("lone"),
+    instance("web", "10.0.0.1", "2001:db8::1"),
+    instance("app", "10.0.0.2", "2001:db8::2", wears=["app"]),
+    instance("db", "10.0.0.3", "2001:db8::3", wears=["db"]),
+    instance("old", "10.0.0.4", wears=["lone"]),
+)
+
+SERVICES = [
+    ("tcp/5432", Service(Protocol.TCP, port=5432)),
+    ("udp/1", Service(Protocol.UDP, port=1)),
+    ("tcp/65535", Service(Protocol.TCP, port=65535)),
+    ("icmp", Service(Protocol.ICMP, icmp_type=8)),
+    ("icmpv6", Service(Protocol.ICMPV6, icmp_type=128)),
+    ("icmp/3/4", Service(Protocol.ICMP, icmp_type=3, icmp_code=4)),
+    ("icmp/0", Service(Protocol.ICMP, icmp_type=0)),
+    ("esp", Service(Protocol.ESP)),
+    ("ipip", Service(Protocol.IPIP)),
+]
+
+
+@pytest.mark.parametrize(("text", "service"), SERVICES)
+def test_a_service_is_understood(text, service):
+    assert parse_service(text) == service
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tcp",
+        "tcp/",
+        "tcp/0",
+        "tcp/65536",
+        "tcp/80/1",
+        "TCP/80",
+        "http",
+        "all",
+        "esp/1",
+        "icmp/256",
+        "icmp/3/256",
+        "tcp/80-90",
+        "6",
+        "tcp/80 ",
+    ],
+)
+def test_what_is_no_service_is_refused_with_what_would_be(text):
+    with pytest.raises(Invalid, match=r"^service: expected PROTOCOL/PORT such as tcp/443"):
+        parse_service(text)
+
+
+@pytest.mark.parametrize("text", ["tcp/5432", "icmp/8/0", "esp"])
+def test_a_service_is_said_as_it_is_asked(text):
+    assert str(parse_service(text)) == text
+
+
+def told(source, destination, service):
+    return explain(WHOLE, source, destination, parse_service(service))
+
+
+def test_an_allowed_packet_names_the_rule_of_each_side():
+    found = told("app", "db", "tcp/5432")
+    assert found.verdict.allowed
+    egress = rule("egress tcp/5432 to group db", "app")
+    ingress = rule(DB_RULE, "db")
+    assert found.text.splitlines() == [
+        "allowed: app (10.0.0.2) -> db (10.0.0.3) tcp/5432",
+        f"  egress of app (wears app) allows it: rule {egress.id} of group app, egress tcp/5432 to group db",
+        f"  ingress of db (wears db) allows it: rule {ingress.id} of group db, ingress tcp/5432 from group app",
+    ]
+
+
+def test_a_refused_packet_names_the_rule_that_misses_only_the_peer():
+    lines = told("web", "db", "tcp/5432").text.splitlines()
+    assert lines[0] == "denied: web (10.0.0.1) -> db (10.0.0.3) tcp/5432"
+    assert lines[1] == (
+        "  egress of web (wears no group) allows it: none of its groups has an egress rule, so everything may leave"
+    )
+    assert lines[2].startswith("  ingress of db (wears db) denies it: no rule of its groups allows it in")
+    assert lines[3] == (
+        f"  nearest is rule {rule(DB_RULE, 'db').id} of group db, ingress tcp/5432 from group app;"
+        " but 10.0.0.1 is not in group app (2 addresses and sources)"
+    )
+
+
+def test_a_refused_way_out_names_its_side():
+    lines = told("app", "internet", "tcp/443").text.splitlines()
+    assert lines[0] == "denied: app (10.0.0.2) -> 192.0.2.1 (unmanaged) tcp/443"
+    assert lines[1].startswith("  egress of app (wears app) denies it: its groups have egress rules, and none of them")
+    assert len(lines) == 2
+
+
+def test_nothing_is_near_when_no_rule_is_of_that_protocol():
+    assert "nearest" not in told("web", "db", "udp/5432").text
+
+
+def test_ends_may_be_addresses_ids_and_the_internet():
+    by_name = told("web", "db", "tcp/5432")
+    assert told("10.0.0.1", "db", "tcp/5432").text == by_name.text
+    assert told(str(instance_id("web")), "db", "tcp/5432").text == by_name.text
+    assert told("internet", "db", "icmp").verdict.allowed
+
+
+def test_between_strangers_nobody_judges():
+    assert "neither end is an instance" in told("192.0.2.7", "198.51.100.7", "tcp/80").text
+
+
+def test_the_family_follows_from_the_service_and_the_addresses():
+    assert told("app", "db", "icmpv6").packet.source.version == 6
+    assert told("app", "2001:db8::3", "tcp/5432").packet.source.version == 6
+
+
+def test_ends_without_a_common_family_are_refused():
+    with pytest.raises(Invalid, match="old and db have no addresses of one family that icmpv6/128/0 could use"):
+        told("old", "db", "icmpv6")
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest():
+    with pytest.raises(NotFound, match=r"source: no instance is named 'wbe'; did you mean web\?"):
+        told("wbe", "db", "tcp/5432")
+
+
+def test_a_strange_name_is_answered_with_the_known_ones():
+    with pytest.raises(NotFound, match=r"known are app, db, internet, old, web$"):
+        told("web", "zzzzzz", "tcp/5432")
+
+
+def test_a_name_that_several_have_asks_for_an_id():
+    twins = snapshot(instance("web", "10.0.0.1"), *_renamed("web", "twin"))
+    with pytest.raises(Invalid, match=rf"several instances are named web: .*{instance_id('twin')}"):
+        explain(twins, "web", "internet", parse_service("tcp/80"))
+
+
+def _renamed(name, born):
+
+    return [replace(instance(born, "10.0.0.9"), name=name)]
+
+
+@pytest.mark.parametrize("text", ["10.0.0.999", "::1", "fe80:::1"])
+def test_what_looks_like_an_address_and_is_none_is_refused(text):
+    with pytest.raises(Invalid, match=r"^source: expected"):
+        told(text, "db", "tcp/5432")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ingress tcp/5432 from group app",
+        "ingress tcp/80-90 from 10.0.0.1/8",
+        "ingress tcp from 0.0.0.0/0",
+        "egress icmp/8/0 to 0.0.0.0/0",
+        "egress icmp/8 to 0.0.0.0/0",
+        "ingress icmpv6 from ::/0",
+        "ingress all from group db",
+    ],
+)
+def test_a_rule_in_words_is_the_rule_in_words(text):
+    assert describe_rule(WHOLE, rule(text)) == text
+
+
+def test_a_description_stands_behind_its_rule():
+
+    assert describe_rule(WHOLE, replace(rule(DB_RULE), description="reads")) == f"{DB_RULE} (reads)"

@@ -3,6 +3,7 @@
 import json
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from contract.conftest import VM_A
@@ -234,6 +235,13 @@ def test_a_signature_for_another_method_path_body_or_time_is_refused(server):
         answer = server.call("GET", "/security-group", signed=False, headers={"Authorization": header})
         assert answer.status == 403, header
     assert server.call("GET", "/security-group", signed=False, headers={"Authorization": good}).status == 200
+
+
+def test_requests_on_the_unix_socket_are_signed_too(server):
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.unix)), base_url="http://server") as client:
+        assert client.get("/v2/security-group").status_code == 403
+        header = {"Authorization": server.sign("GET", "/v2/security-group")}
+        assert client.get("/v2/security-group", headers=header).status_code == 200
 
 
 def test_the_same_signature_may_be_sent_again_as_retrying_clients_do(server):

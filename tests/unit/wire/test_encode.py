@@ -102,6 +102,12 @@ def test_an_operation_refers_to_its_group_and_shows_a_reason_only_when_it_has_on
     assert (answer["state"], answer["reason"], answer["message"]) == ("failure", "partial", "h1: no space")
 
 
+def test_an_operation_that_failed_always_has_a_reason_because_the_python_sdk_reads_it_unseen():
+    for state in (OperationState.FAILURE, OperationState.TIMEOUT):
+        answer = json.loads(encode_operation(Operation(RULE, ORGANISATION, WEB, None, state)))
+        assert answer["reason"] == "unknown"
+
+
 def test_an_instance_carries_what_exo_reads_without_looking():
     interface = Interface("tap0", (ip_address("10.0.0.2"), ip_address("fd00::2")), "02:00:00:00:00:01")
     unmanaged = Interface("lo", (ip_address("192.0.2.1"),), managed=False)

@@ -1,0 +1,42 @@
+"""docs/reference/api.md says what the code does: its limits, its statuses, its operations."""
+
+from pathlib import Path
+
+import pytest
+
+from ringfence.api.agents import HEARTBEAT_S
+from ringfence.api.answers import STATUS
+from ringfence.api.connection import HEAD_TIME_S, MAX_HEAD_BYTES
+from ringfence.api.front import BodyLimits
+from ringfence.api.server import KEEP_ALIVE_S
+from ringfence.control.settings import Settings
+from ringfence.wire.decode import MAX_TEXT
+from ringfence.wire.document import MAX_DEPTH
+from ringfence.wire.signature import HORIZON_S, LEEWAY_S
+
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text()
+SETTINGS = Settings()
+
+SAID = [
+    f"`expires` may lie {LEEWAY_S} s behind",
+    {3600: "at most one hour ahead"}[HORIZON_S],
+    f"{BodyLimits().size_bytes // 2**20} MiB, within {BodyLimits().time_s:.0f} s",
+    f"nested at most {MAX_DEPTH} deep",
+    f"{MAX_HEAD_BYTES // 1024} KiB, within {HEAD_TIME_S:.0f} s",
+    f"1 to {MAX_TEXT} characters",
+    f"closed after {KEEP_ALIVE_S} s",
+    f"every {HEARTBEAT_S:.0f} s in between",
+    f"within {SETTINGS.settle_wait_s * 1000:.0f} ms",
+    f"`timeout` after {SETTINGS.operation_timeout_s:.0f} s",
+    f"`{SETTINGS.zone}` unless `--zone`",
+]
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_a_figure_on_the_page_is_the_one_in_the_code(text):
+    assert text in PAGE
+
+
+@pytest.mark.parametrize("status", sorted({*STATUS.values(), 405, 408, 431}))
+def test_every_status_has_a_line(status):
+    assert f"\n| {int(status)} | " in PAGE

@@ -26,7 +26,7 @@ from ringfence.agent.generations import Generations
 from ringfence.agent.inventory import Inventory, keep_own
 from ringfence.agent.link import Pauses, follow
 from ringfence.agent.ports import Declared
-from ringfence.agent.report import Standing, compose_report
+from ringfence.agent.report import REPORT_S, Reporter, Standing
 from ringfence.nft import About
 from ringfence.policy.compile import LocalPorts
 from ringfence.policy.errors import OperatorError
@@ -34,7 +34,6 @@ from ringfence.policy.values import Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import FeedView
 
-REPORT_S: Final = 15.0
 CLAIM_AGAIN_S: Final = 1.0
 INVENTORY_POLL_S: Final = 0.25
 KERNEL_POLL_S: Final = 0.1
@@ -72,22 +71,24 @@ class Agent:
             inventory_file, files=doors.files, links=doors.links, cache=cache, remembered=self._memory.ports
         )
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
-        # One thread for whatever takes the kernel or the disk long: a door is never used by two at a time.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        # One thread for what takes the kernel long, one for what takes the disk long: no door is used by two at a time.
+        self._kernel_thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._wanted: FeedView | None = None
+        self._enforced: FeedView | None = None
         self._saved: FeedView | None = None
         self._oldest = CLOSED  # the note that the kernel had at the start: no older view of its epoch is taken
-        self._standing = Standing()
+        self._reporter = Reporter(server, doors.clock)
         self._enforcing = asyncio.Lock()
         self._to_enforce = asyncio.Event()
-        self._to_report = asyncio.Event()
+        self._to_keep = asyncio.Event()
         self._to_claim = True
         self._retry_at: float | None = None
         self._whole_check_at = 0.0
 
     @property
     def standing(self) -> Standing:
-        return self._standing
+        return self._reporter.standing
 
     async def start(self) -> None:
         """Close every port under our care, then enforce the last view from disk: before any packet to the server.
@@ -96,15 +97,20 @@ class Agent:
             OperatorError: there is no usable inventory, now or kept from before, or the kernel cannot be had at all.
         """
         self._declared.begin()
-        self._set_problem("inventory", self._declared.problem)
+        self._reporter.set_problem("inventory", self._declared.problem)
         held = await self._in_thread(self._enforcer.held)
         self._oldest = held or CLOSED
         self._wanted = self._saved = self._load_view()
         await self._enforce()
 
     def close(self) -> None:
-        """Wait for the change that the kernel is just taking, if any; no step may run any more."""
-        self._thread.shutdown(wait=True)
+        """Wait for the change that the kernel is just taking, if any, and keep what is in force; no step may run."""
+        self._kernel_thread.shutdown(wait=True)
+        self._disk_thread.shutdown(wait=True)
+        try:
+            self._keep()
+        except OperatorError as error:
+            _log.warning("%s", error)
 
     async def run(self) -> None:
         """Follow server, inventory and kernel until cancelled."""
@@ -113,6 +119,7 @@ class Agent:
                 ("follow the feed", self._follow),
                 ("enforce", self._enforce_when_due),
                 ("report", self._report_when_due),
+                ("keep what is in force", self._keep_when_due),
                 ("watch the inventory", self._watch_inventory),
                 ("watch the kernel", self._watch_kernel),
             ):
@@ -141,9 +148,9 @@ class Agent:
                 f"the server offers revision {revision}, older than {newest} of the same store:"
                 " was it restored from a copy? The newer rules stay"
             )
-            self._set_problem("feed", text)
+            self._reporter.set_problem("feed", text)
             return
-        self._set_problem("feed", None)
+        self._reporter.set_problem("feed", None)
         self._wanted = offered
         self._to_enforce.set()
 
@@ -155,56 +162,31 @@ class Agent:
 
     async def _claim_and_report(self) -> None:
         await self._claim()
-        self._to_report.set()
+        self._reporter.wake()
 
     async def _claim(self) -> None:
         inventory = self._declared.inventory
         claimed = await self._server.claim(inventory.claim)
         self._to_claim = self._declared.inventory is not inventory
         refused = "; ".join(f"instance {name!r} is refused: {reason}" for name, reason in claimed.refused)
-        self._set_problem("claim", refused or None)
+        self._reporter.set_problem("claim", refused or None)
 
     async def _report_when_due(self) -> None:
-        await self._wait_for(self._to_report, CLAIM_AGAIN_S if self._to_claim else REPORT_S)
-        self._to_report.clear()
+        await self._reporter.wait(CLAIM_AGAIN_S if self._to_claim else REPORT_S)
         try:
             if self._to_claim:
                 await self._claim()
-            await self._send_report()
+            await self._reporter.send()
         except OperatorError as error:
             _log.debug("no report", extra={"fields": {"reason": str(error)}})
-
-    async def _send_report(self) -> None:
-        report = compose_report(self._standing)
-        try:
-            await self._server.report(report)
-        except OperatorError:
-            # A kept connection that the server just closed; a lost report would leave an operation pending for long.
-            await self._server.report(report)
-
-    async def _wait_for(self, event: asyncio.Event, timeout_s: float) -> None:
-        waits = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._clock.sleep(timeout_s))}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-
-    def _set_problem(self, about: str, text: str | None) -> None:
-        if self._standing.problems.get(about) == text:
-            return
-        self._standing = self._standing.with_problem(about, text)
-        self._to_report.set()
-        if text is not None:
-            _log.warning("%s", text, extra={"fields": {"about": about}})
 
     async def _watch_inventory(self) -> None:
         await self._clock.sleep(INVENTORY_POLL_S)
         if self._declared.poll():
             self._to_claim = True
             self._to_enforce.set()
-            self._to_report.set()
-        self._set_problem("inventory", self._declared.problem)
+            self._reporter.wake()
+        self._reporter.set_problem("inventory", self._declared.problem)
 
     async def _enforce_when_due(self) -> None:
         await self._to_enforce.wait()
@@ -222,16 +204,12 @@ class Agent:
                 self._fail(error)
                 return
             self._succeed(wanted, outcome, self._clock.monotonic() - began)
-            try:
-                await self._in_thread(self._keep, wanted)
-            except OperatorError as error:
-                self._set_problem("folder", f"{error}; a restart would begin with what was kept before")
-            else:
-                self._set_problem("folder", None)
-        self._set_problem("conntrack", self._enforcer.sweep_problem)
+            await self._in_thread(self._enforcer.sweep_ahead)
+        self._reporter.set_problem("conntrack", self._enforcer.sweep_problem)
 
     async def _in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._kernel_thread, partial(work, *args, **kwargs))
 
     def _carry_out(self, wanted: FeedView | None, inventory: Inventory, ports: LocalPorts) -> Outcome | None:
         """In the thread: nothing else of the agent waits while the kernel takes a large transaction."""
@@ -245,16 +223,18 @@ class Agent:
     def _succeed(self, wanted: FeedView | None, outcome: Outcome | None, took_s: float) -> None:
         self._retry_at = None
         self._kernel_pauses.reset()
+        self._enforced = wanted
+        self._to_keep.set()
         if wanted is not None:
-            self._standing = self._standing.with_applied(wanted.view.revision)
+            self._reporter.set_applied(wanted.view.revision)
         if outcome is not None and outcome.changed:
             fields = {"revision": outcome.about.revision, "took_ms": round(took_s * 1000, 1)}
             _log.info("rules enforced" if wanted else "every managed port is closed", extra={"fields": fields})
         if outcome is not None and outcome.repaired:
             _log.warning("the kernel's rules were made whole", extra={"fields": {"reason": outcome.repaired}})
-        self._set_problem("instances", "; ".join(outcome.refused) or None if outcome else None)
-        self._set_problem("kernel", None)
-        self._to_report.set()
+        self._reporter.set_problem("instances", "; ".join(outcome.refused) or None if outcome else None)
+        self._reporter.set_problem("kernel", None)
+        self._reporter.wake()
 
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, OperatorError):
@@ -262,20 +242,30 @@ class Agent:
         text = str(error) if isinstance(error, OperatorError) else f"a fault in ringfence itself: {error!r}"
         self._enforcer.distrust()
         self._retry_at = self._clock.monotonic() + self._kernel_pauses.take()
-        self._set_problem("kernel", f"{text}; the rules that were in force stay, and it is tried again")
-        self._to_report.set()
+        self._reporter.set_problem("kernel", f"{text}; the rules that were in force stay, and it is tried again")
+        self._reporter.wake()
 
-    def _keep(self, wanted: FeedView | None) -> None:
-        """In the thread, after the change is in force: sweep ahead, and keep what was enforced."""
-        self._enforcer.sweep_ahead()
+    async def _keep_when_due(self) -> None:
+        await self._to_keep.wait()
+        self._to_keep.clear()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._disk_thread, self._keep)
+        except OperatorError as error:
+            self._reporter.set_problem("folder", f"{error}; a restart would begin with what was kept before")
+        else:
+            self._reporter.set_problem("folder", None)
+
+    def _keep(self) -> None:
+        """In a thread of its own, because the disk may be slow: what a restart needs, after it is in force."""
         self._declared.keep()
         memory = Memory(self._enforcer.block, self._declared.remembered)
         if memory != self._memory:
             self._cache.save_memory(memory)
             self._memory = memory
-        if wanted is not None and wanted is not self._saved:
-            self._cache.save_view(wanted)
-            self._saved = wanted
+        enforced = self._enforced
+        if enforced is not None and enforced is not self._saved:
+            self._cache.save_view(enforced)
+            self._saved = enforced
 
     def _load_view(self) -> FeedView | None:
         """The view kept on disk, unless the kernel already holds a newer one."""

@@ -79,9 +79,10 @@ class Declared:
 
     def keep(self) -> None:
         """Keep the last good inventory on disk, for a start that finds the file unreadable."""
-        if self._text is not None:
-            self._cache.save_inventory(self._text)
-            self._text = None
+        text = self._text
+        if text is not None:
+            self._cache.save_inventory(text)
+            self._text = None if self._text is text else self._text
 
     def _read_file(self) -> None:
         self._seen = self._read = self._files.stamp(self._file)

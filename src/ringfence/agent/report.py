@@ -1,11 +1,25 @@
-"""What the agent says of itself to the server: the revision its kernel was seen to hold, and what is wrong."""
+"""What the agent says of itself to the server: the revision its kernel was seen to hold, and what is wrong.
 
+Input: what the agent's steps found. Output: one report after every change of it, and at least every ``REPORT_S``, which
+is what keeps the host counted as live.
+"""
+
+import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Final
 
+from ringfence.agent.client import Server
+from ringfence.agent.doors.clock import Clock
+from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import Revision
 from ringfence.wire.feed import Report
+
+REPORT_S: Final = 15.0
+
+_log: Final = logging.getLogger("ringfence.agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +42,54 @@ def compose_report(standing: Standing) -> Report:
     """One report; problems in a stable order, each on its own."""
     texts = [standing.problems[about] for about in sorted(standing.problems)]
     return Report(standing.applied, "; ".join(texts) or None)
+
+
+class Reporter:
+    """Owns the standing, and tells the server of it."""
+
+    def __init__(self, server: Server, clock: Clock) -> None:
+        self._server = server
+        self._clock = clock
+        self._due = asyncio.Event()
+        self._standing = Standing()
+
+    @property
+    def standing(self) -> Standing:
+        return self._standing
+
+    def set_problem(self, about: str, text: str | None) -> None:
+        """One thing that is wrong, or no more; a new text is logged and reported at once."""
+        if self._standing.problems.get(about) == text:
+            return
+        self._standing = self._standing.with_problem(about, text)
+        self._due.set()
+        if text is not None:
+            _log.warning("%s", text, extra={"fields": {"about": about}})
+
+    def set_applied(self, applied: Revision) -> None:
+        """The kernel was seen to hold this revision: reported at once, the same one again too."""
+        self._standing = self._standing.with_applied(applied)
+        self._due.set()
+
+    def wake(self) -> None:
+        """Let a report be sent now."""
+        self._due.set()
+
+    async def wait(self, longest_s: float = REPORT_S) -> None:
+        """Until a report is due."""
+        waits = {asyncio.ensure_future(self._due.wait()), asyncio.ensure_future(self._clock.sleep(longest_s))}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self._due.clear()
+
+    async def send(self) -> None:
+        """The present standing. Raises ``OperatorError`` when the server cannot be had."""
+        report = compose_report(self._standing)
+        try:
+            await self._server.report(report)
+        except OperatorError:
+            # A kept connection that the server just closed; a lost report would leave an operation pending for long.
+            await self._server.report(report)

@@ -61,6 +61,7 @@ _LINK_LOCAL: Final = IPv6Network("fe80::/10")
 # matter of groups. 134 is the router advertisement, 137 the redirect.
 LINK_TYPES: Final = frozenset({*range(130, 138), 143})
 ROGUE_TYPES: Final = frozenset({134, 137})
+ROGUE_ICMP_TYPE: Final = 5  # IPv4's redirect; conntrack takes it for an error about a flow
 # IPv6 in so many words: nothing keeps an instance from sending protocol 58 over IPv4.
 _ND: Final = (Equal(Field.FAMILY, 6), _ICMPV6)
 _LINK_MATCHES: Final = ((*_ND, Between(Field.ICMPV6_TYPE, 130, 137)), (*_ND, Equal(Field.ICMPV6_TYPE, 143)))
@@ -216,6 +217,8 @@ def _leave() -> tuple[Line, ...]:
 def _leave_port() -> Iterator[Line]:
     yield Line((_IS_NEW, Goto(_LEAVE_NEW)))
     yield from _no_dhcp_server()
+    redirect = (Equal(Field.FAMILY, 4), _ICMP, Equal(Field.ICMP_TYPE, ROGUE_ICMP_TYPE))
+    yield _drop(names.ROGUE_COUNTER, *redirect)
     yield from _related()
     yield from _judge_reply(Field.IN_INTERFACE, names.INGRESS_MAP)
     for rogue in sorted(ROGUE_TYPES):

@@ -11,6 +11,7 @@ from enum import Enum
 from ringfence.policy.link import (
     ALL_DHCP_SERVERS,
     BROADCAST,
+    ROGUE_ICMP_TYPE,
     ROGUE_TYPES,
     UNSPECIFIED_TYPES,
     open_link_local,
@@ -196,8 +197,11 @@ def _is_own(packet: Packet, endpoint: Endpoint) -> bool:
 
 
 def _is_rogue(packet: Packet) -> bool:
-    if packet.protocol == ICMPV6 and packet.family == 6:  # noqa: PLR2004  the family's number
-        return packet.icmp_type in ROGUE_TYPES
+    match (packet.protocol, packet.family):
+        case (1, 4):
+            return packet.icmp_type == ROGUE_ICMP_TYPE
+        case (58, 6):
+            return packet.icmp_type in ROGUE_TYPES
     return _udp_ports(packet) in _DHCP_REPLIES
 
 

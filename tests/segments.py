@@ -1,0 +1,128 @@
+"""Packets that the world's own encoder does not make: TCP in its states, errors about packets, and what AH carries."""
+
+import struct
+from dataclasses import dataclass, replace
+
+from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP, Packet
+from ringfence.world.packets import _checksum, _ipv4_header, _with_checksum, encode_packet, encode_tag
+
+SYN, ACK, PUSH = 0x02, 0x10, 0x08
+TOO_BIG = {4: (3, 4), 6: (2, 0)}  # "fragmentation needed" and "packet too big": type, code
+UNREACHABLE = {4: (3, 1), 6: (1, 3)}
+_DO_NOT_FRAGMENT = 0x4000
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A TCP segment between the ends of ``packet``; every data segment is as long as its tag."""
+
+    packet: Packet
+    flags: int
+    sequence: int
+    acknowledged: int
+
+    def __call__(self, *, tag: int) -> bytes:
+        payload = encode_tag(tag)
+        ports = struct.pack(
+            "!HHIIBBH",
+            self.packet.source_port,
+            self.packet.destination_port,
+            self.sequence,
+            self.acknowledged,
+            5 << 4,
+            self.flags,
+            65535,
+        )
+        return _in_ip(self.packet, _with_checksum(ports, payload, self.packet, pad=2), tag)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAbout:
+    """An ICMP error from ``packet``'s source to its destination that quotes the octets of another packet."""
+
+    packet: Packet
+    quoted: bytes
+    mtu: int = 1280
+
+    def __call__(self, *, tag: int) -> bytes:
+        kind = bytes((self.packet.icmp_type, self.packet.icmp_code))
+        body = struct.pack("!I", self.mtu) + self.quoted + encode_tag(tag)
+        if self.packet.protocol == ICMP:
+            return _in_ip(self.packet, kind + _checksum(kind + bytes(2) + body).to_bytes(2, "big") + body, tag)
+        return _in_ip(self.packet, _with_checksum(kind, body, self.packet), tag)
+
+
+def error_about(packet: Packet, octets: bytes, *, source, destination, kind=TOO_BIG) -> tuple[Packet, ErrorAbout]:
+    """An error of ``kind`` that ``source`` sends to ``destination`` about a packet, and how it is encoded."""
+    type_, code = kind[packet.family]
+    protocol = ICMP if packet.family == 4 else ICMPV6
+    error = Packet(source, destination, protocol, icmp_type=type_, icmp_code=code)
+    return error, ErrorAbout(error, octets)
+
+
+def large(packet: Packet, size: int):
+    """An encoder of the UDP packet, ``size`` bytes of payload long, that must not be fragmented."""
+
+    def encode(*, tag: int) -> bytes:
+        trailer = bytes(size) + encode_tag(tag)
+        header = struct.pack("!HHH", packet.source_port, packet.destination_port, 8 + len(trailer))
+        octets = bytearray(_in_ip(packet, _with_checksum(header, trailer, packet), tag))
+        if packet.family == 4:
+            octets[6:8] = _DO_NOT_FRAGMENT.to_bytes(2, "big")
+            octets[10:12] = bytes(2)
+            octets[10:12] = _checksum(bytes(octets[:20])).to_bytes(2, "big")
+        return bytes(octets)
+
+    return encode
+
+
+def authenticated_udp(packet: Packet):
+    """An encoder of the UDP packet behind an authentication header."""
+
+    def encode(*, tag: int) -> bytes:
+        udp = encode_packet(replace(packet, protocol=UDP), tag=tag)[20 if packet.family == 4 else 40 :]
+        header = struct.pack("!BBHII", UDP, 4, 0, 0x100, 1) + bytes(12)
+        return _in_ip(replace(packet, protocol=AH), header + udp, tag)
+
+    return encode
+
+
+def _in_ip(packet: Packet, body: bytes, tag: int) -> bytes:
+    if packet.family == 4:
+        return _ipv4_header(packet, len(body), tag & 0xFFFF, 64) + body
+    fixed = struct.pack("!IHBB", 6 << 28, len(body), packet.protocol, 64)
+    return fixed + packet.source.packed + packet.destination.packed + body
+
+
+class Connection:
+    """A TCP connection between two ends, one segment after the other, as conntrack wants to see it."""
+
+    def __init__(self, opening: Packet) -> None:
+        self._client = replace(opening, protocol=TCP)
+        self._server = replace(
+            self._client,
+            source=opening.destination,
+            destination=opening.source,
+            source_port=opening.destination_port,
+            destination_port=opening.source_port,
+        )
+        self._next = {self._client: 1000, self._server: 5000}
+
+    def handshake(self) -> list[Segment]:
+        """SYN, SYN-ACK and a first segment of data from the client, which completes it."""
+        return [
+            self._say(self._client, SYN, 0),
+            self._say(self._server, SYN | ACK, self._next[self._client]),
+            self.from_client(),
+        ]
+
+    def from_client(self) -> Segment:
+        return self._say(self._client, ACK | PUSH, self._next[self._server])
+
+    def from_server(self) -> Segment:
+        return self._say(self._server, ACK | PUSH, self._next[self._client])
+
+    def _say(self, packet: Packet, flags: int, acknowledged: int) -> Segment:
+        segment = Segment(packet, flags, self._next[packet], acknowledged)
+        self._next[packet] += (1 if flags & SYN else 0) + len(encode_tag(0))
+        return segment

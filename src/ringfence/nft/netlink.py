@@ -125,7 +125,8 @@ def parse_refusal(message: Message) -> Refusal | None:
 
 
 def _error_text(message: Message) -> str:
-    if message.type != NLMSG_ERROR or not message.flags & _ACK_TLVS:
+    whole = len(message.payload) >= 4 + _HEADER.size  # or there is no request in it, and nothing behind that
+    if message.type != NLMSG_ERROR or not message.flags & _ACK_TLVS or not whole:
         return ""
     request_length = _HEADER.unpack_from(message.payload, 4)[0]
     skipped = 4 + (_HEADER.size if message.flags & _CAPPED else (request_length + 3) & ~3)

@@ -1,5 +1,6 @@
 """The official Python SDK, unchanged, from PyPI: every operation, and every kind of refusal."""
 
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -124,6 +125,16 @@ def test_the_same_rule_twice_is_one_rule(client, group):
         )
         assert client.wait(answer["id"])["state"] == "success"
     assert len(client.get_security_group(id=group)["rules"]) == 1
+
+
+def test_ten_rules_at_once_are_ten_rules_as_terraform_adds_them(server, client, group):
+    bodies = [b'{"flow-direction": "ingress", "protocol": "tcp", "network": "10.%d.0.0/16"}' % n for n in range(40)]
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda body: server.call("POST", f"/security-group/{group}/rules", body), bodies))
+    assert {answer.status for answer in answers} == {200}
+    networks = [rule["network"] for rule in client.get_security_group(id=group)["rules"]]
+    assert sorted(networks) == sorted(f"10.{n}.0.0/16" for n in range(40))
+    assert networks == [rule["network"] for rule in client.get_security_group(id=group)["rules"]]
 
 
 def test_sources_are_a_set_of_networks_in_their_first_spelling(client, group):

@@ -23,23 +23,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(
-    [
-        "flow-direction",
-        "protocol",
-        "network",
-        "security-group",
-        "start-port",
-        "end-port",
-        "icmp",
-        "description",
-        "name",
-        "cidr",
-        "instance",
-        "id",
-        "visibility",
-        "type",
-        "code",
-    ]
+    ["flow-direction", "protocol", "network", "security-group", "start-port", "icmp", "name", "id"]
 )
 NEARLY = st.dictionaries(FIELDS, JSON | st.dictionaries(FIELDS, JSON, max_size=3), max_size=8)
 TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=255)
@@ -67,7 +51,7 @@ def test_nearly_a_request_is_a_request_or_the_callers_fault(document):
     st.binary(max_size=50),
 )
 def test_no_header_signs_anything_by_chance(header, target):
-    with pytest.raises(Denied, match="^the request is not signed, or not with a valid signature$"):
+    with pytest.raises(Denied, match=r"^the request is not signed, or not with a valid signature$"):
         verify_request(header, SignedRequest("GET", target, b""), now=1.7e9, secret_of={"EXO": "s"}.get)
 
 

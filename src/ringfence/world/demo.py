@@ -28,7 +28,7 @@ def run_demo(*, stay: bool, env_file: Path | None) -> int:
     Raises:
         OperatorError: something did not start; nothing is left behind.
     """
-    signal.signal(signal.SIGTERM, _end)
+    _listen_to_signals()
     if isinstance(sys.stdout.encoding, str) and not sys.stdout.encoding.lower().startswith("utf"):
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     console = Console(soft_wrap=True)
@@ -78,6 +78,14 @@ def _stay(stage: Stage) -> None:
             time.sleep(_PAUSE_S)
     except KeyboardInterrupt:
         return
+
+
+def _listen_to_signals() -> None:
+    """End cleanly by Ctrl-C, SIGTERM and a closed terminal; also as a script's background job, where SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _end)
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:

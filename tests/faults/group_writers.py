@@ -1,12 +1,8 @@
-"""Run as a program: eight writers create groups in the folder given, and say on stdout what was acknowledged.
-
-It never ends by itself; the test kills it.
-"""
+"""Run as a program (folder, label, writers, groups of each): says on stdout what was acknowledged, until killed."""
 
 import asyncio
 import os
 import sys
-from itertools import count
 from pathlib import Path
 
 from ringfence.control.actor import Actor, Role
@@ -14,13 +10,12 @@ from ringfence.control.plane import ControlPlane
 from ringfence.policy.commands import AddRule, CreateGroup, RuleDraft
 from ringfence.policy.values import Direction, Protocol, parse_cidr
 
-WRITERS = 8
 RULE = RuleDraft(Direction.INGRESS, Protocol.TCP, parse_cidr("10.0.0.1/8", field="test"), 22, 22)
 
 
 async def write(plane: ControlPlane, label: str) -> None:
     actor = Actor(plane.organisation, label, Role.OWNER)
-    for number in count():
+    for number in range(int(sys.argv[4])):
         name = f"{label}.{number}"
         created = await plane.execute(CreateGroup(name), actor)
         say("group", name, created.revision)
@@ -34,7 +29,7 @@ def say(what: str, name: str, revision: int | None) -> None:
 
 async def main() -> None:
     plane = await ControlPlane.open(Path(sys.argv[1]))
-    await asyncio.gather(*(write(plane, f"{sys.argv[2]}.{writer}") for writer in range(WRITERS)))
+    await asyncio.gather(*(write(plane, f"{sys.argv[2]}.{writer}") for writer in range(int(sys.argv[3]))))
 
 
 if __name__ == "__main__":

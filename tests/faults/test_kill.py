@@ -16,7 +16,8 @@ from ringfence.store import Store
 from ringfence.store.folder import DATABASE
 from waiting import wait_until
 
-WRITERS = Path(__file__).with_name("group_writers.py")
+PROGRAM = Path(__file__).with_name("group_writers.py")
+WRITERS = 8
 ROUNDS = count(reduced=10, stated=100)
 
 
@@ -24,7 +25,7 @@ class Run:
     """One life of the writers, and the lines that they were heard to say."""
 
     def __init__(self, folder, label):
-        command = [sys.executable, WRITERS, folder, label]
+        command = [sys.executable, PROGRAM, folder, label, str(WRITERS), "1000000"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603  ours
         self.lines = []
         self.reading = threading.Thread(target=lambda: self.lines.extend(self.process.stdout))

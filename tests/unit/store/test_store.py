@@ -27,7 +27,7 @@ from ringfence.store import (
     StoredKey,
     next_revision,
 )
-from ringfence.store.driver import configure
+from ringfence.store.driver import configure, connect
 from ringfence.store.folder import DATABASE
 from ringfence.store.migrate import load_migrations
 
@@ -272,6 +272,16 @@ def broken_store(tmp_path):
     store.close()
 
 
+def test_a_commit_returns_only_when_the_disk_has_it(tmp_path):
+    """The settings that this rests on; 2 is FULL: with less, a power cut loses commits (sqlite.org/pragma.html)."""
+    connection = connect(tmp_path / "db")
+    found = [
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "foreign_keys")
+    ]
+    connection.close()
+    assert found == ["wal", 2, 1]
+
+
 def test_a_failed_commit_publishes_nothing_and_makes_every_caller_of_the_batch_busy(broken_store, tmp_path):
     before = broken_store.snapshot
     FailingConnection.fails = True
@@ -424,6 +434,20 @@ def test_rows_that_are_no_values_of_the_model_are_refused(tmp_path, damage):
     connection = sqlite3.connect(tmp_path / DATABASE)
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute(damage)
+    connection.commit()
+    connection.close()
+    with pytest.raises(OperatorError, match="restore the folder from a backup"):
+        Store.open(tmp_path)
+
+
+def test_a_damaged_index_is_refused(tmp_path):
+    founded(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(
+        "UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'rule_by_peer')"
+        " WHERE name = 'sqlite_autoindex_security_group_1'"
+    )
     connection.commit()
     connection.close()
     with pytest.raises(OperatorError, match="restore the folder from a backup"):

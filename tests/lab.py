@@ -20,7 +20,7 @@ from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.generations import Generations
-from ringfence.nft import About, Generation
+from ringfence.nft import DEFAULT_MASK, About, Generation
 from ringfence.policy.compile import LocalPorts
 from ringfence.policy.model import Instance
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
@@ -87,12 +87,21 @@ class Way:
 class Lab:
     """A mute world and what enforces in it. ``enforce`` and ``expect`` are what tests are made of."""
 
-    def __init__(self, world: World, nftables: KernelNftables | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        nftables: type[KernelNftables] = KernelNftables,
+        mask: int = DEFAULT_MASK,
+        sweeps: bool = True,
+    ) -> None:
+        """``mask``: where ``nftables`` keeps the generation. Without ``sweeps`` old flows are not forgotten."""
         self.world = world
-        self.nftables = nftables or world.router.run(KernelNftables)
+        self.nftables = world.router.run(nftables)
         self.conntrack = world.router.run(KernelConntrack)
+        sweeper = self.conntrack if sweeps else _Forgetful()
         self.view = HostView(0)
-        self._enforcer = Enforcer(self.nftables, Generations(self.conntrack), last_block=None)
+        self._enforcer = Enforcer(self.nftables, Generations(sweeper, mask), last_block=None)
         self._revisions = count(1)
         self._tags = count(1)
         self._ears = {key: world.router.run(partial(_raw, *key)) for key in _EARS}
@@ -221,6 +230,13 @@ class Lab:
     def _taps_ready(self) -> bool:
         sockets = [tap.socket for tap in self.range.taps.values()]
         return bool(select.select(sockets, [], [], _QUIET_MS / 1000)[0])
+
+
+class _Forgetful:
+    """A conntrack door that deletes nothing."""
+
+    def delete(self, mark: int, mask: int) -> None:
+        pass
 
 
 def open_lab(*, mute: bool = True) -> Lab:

@@ -126,3 +126,18 @@ class Connection:
         segment = Segment(packet, flags, self._next[packet], acknowledged)
         self._next[packet] += (1 if flags & SYN else 0) + len(encode_tag(0))
         return segment
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """An echo request or reply; all with one identifier between two ends are one flow."""
+
+    packet: Packet
+    identifier: int
+
+    def __call__(self, *, tag: int) -> bytes:
+        kind = bytes((self.packet.icmp_type, self.packet.icmp_code))
+        body = struct.pack("!HH", self.identifier, 1) + encode_tag(tag)
+        if self.packet.protocol == ICMP:
+            return _in_ip(self.packet, kind + _checksum(kind + bytes(2) + body).to_bytes(2, "big") + body, tag)
+        return _in_ip(self.packet, _with_checksum(kind, body, self.packet), tag)

@@ -4,13 +4,13 @@ Lives in the event loop's thread.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ringfence.control.operations import PendingOperations
 from ringfence.policy.errors import NotFound
 from ringfence.policy.model import Operation, OperationState
 from ringfence.policy.values import HostName, OperationId, OrganisationId, Revision
-from ringfence.store import MAX_OPERATIONS, StoredOperation
+from ringfence.store import MAX_OPERATIONS
 
 
 class OperationBook:
@@ -29,13 +29,15 @@ class OperationBook:
             raise NotFound(f"there is no operation {id_}")
         return operation
 
-    def open(self, opened: StoredOperation, *, deadline_s: float) -> None:
-        """Takes note of a committed operation; a pending one is waited for until ``deadline_s`` (monotonic)."""
-        operation = opened.operation
+    def open(self, operation: Operation, said: Mapping[HostName, str | None], *, deadline_s: float) -> None:
+        """Takes note of a committed operation; a pending one is waited for until ``deadline_s`` (monotonic).
+
+        ``said`` has the hosts that it awaits, each with the error that it last reported.
+        """
         self._known[operation.id] = operation
         if operation.state is OperationState.PENDING:
             self._ends[operation.id] = asyncio.Event()
-            self._pending.track(operation, opened.awaited, deadline_s=deadline_s)
+            self._pending.track(operation, said, deadline_s=deadline_s)
         while len(self._known) > MAX_OPERATIONS:
             del self._known[next(iter(self._known))]
 

@@ -64,6 +64,10 @@ class Presence:
         seat = self._seat(host)
         seat.applied, seat.error = applied, error
 
+    def error(self, host: HostName) -> str | None:
+        """What the host last said is wrong."""
+        return self._seats.get(host, _Seat()).error
+
     def is_live(self, host: HostName, now_s: float) -> bool:
         seat = self._seats.get(host)
         return seat is not None and seat.heard_s is not None and now_s - seat.heard_s < self._live_s

@@ -4,7 +4,8 @@ Input: touched hosts, reports and monotonic times, all as arguments. Output: ope
 store and no event loop, so that time and hosts can be played in tests.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -14,6 +15,7 @@ from ringfence.policy.values import HostName, Revision
 
 NO_HOST: Final = "stored; no host enforces it yet"
 UNCHANGED: Final = "it was so already; nothing was changed"
+_REPEATED_AT_LEAST: Final = 3  # reports of an old error that make it a failure: one may be on its way, one stale
 _MAX_ERROR: Final = 500  # characters of a host's error text that a message carries
 
 
@@ -37,6 +39,8 @@ class _Pending:
     revision: Revision
     waiting: set[HostName]
     deadline_s: float
+    said: dict[HostName, str | None]  # the last error of each host that was not held against this operation
+    repeated: Counter[HostName] = field(default_factory=Counter)
     applied: set[HostName] = field(default_factory=set)
     failed: dict[HostName, str] = field(default_factory=dict)
 
@@ -44,15 +48,26 @@ class _Pending:
     def offline(self) -> frozenset[HostName]:
         return self.operation.hosts - self.waiting - self.applied - self.failed.keys()
 
-    def hear(self, host: HostName, applied: Revision | None, error: str | None) -> None:
+    def hear(self, host: HostName, applied: Revision | None, error: str | None, *, was_offered: bool) -> None:
         """A later success of a host outweighs its earlier failure."""
         if applied is not None and applied >= self.revision:
             self.waiting.discard(host)
             self.failed.pop(host, None)
             self.applied.add(host)
-        elif error is not None:
+        elif was_offered and error is not None and self._is_about_this(host, error):
             self.waiting.discard(host)
             self.failed[host] = error[:_MAX_ERROR]
+        else:
+            self.said[host] = error
+
+    def _is_about_this(self, host: HostName, error: str) -> bool:
+        """Whether an error, of which reports do not say to what it happened, is a failure of this revision.
+
+        A new one is. One that stood before may have nothing to do with it (a refused instance), and be reported while
+        the host still works on this revision; when it keeps being all that the host has to say, it is.
+        """
+        self.repeated[host] += 1
+        return error != self.said.get(host) or self.repeated[host] >= _REPEATED_AT_LEAST
 
 
 class PendingOperations:
@@ -61,10 +76,13 @@ class PendingOperations:
     def __init__(self) -> None:
         self._pending: list[_Pending] = []
 
-    def track(self, operation: Operation, awaited: Iterable[HostName], *, deadline_s: float) -> None:
-        """Waits for ``awaited`` to apply the operation's revision, until ``deadline_s`` (monotonic)."""
+    def track(self, operation: Operation, said: Mapping[HostName, str | None], *, deadline_s: float) -> None:
+        """Waits for the hosts of ``said`` to apply the operation's revision, until ``deadline_s`` (monotonic).
+
+        ``said`` is the error that each of them last reported, None for none.
+        """
         if operation.state is OperationState.PENDING and operation.revision is not None:
-            self._pending.append(_Pending(operation, operation.revision, set(awaited), deadline_s))
+            self._pending.append(_Pending(operation, operation.revision, set(said), deadline_s, dict(said)))
 
     def report(
         self, host: HostName, applied: Revision | None, error: str | None, *, offered: Revision
@@ -75,7 +93,7 @@ class PendingOperations:
         """
         for pending in self._pending:
             if host in pending.waiting or host in pending.failed:
-                pending.hear(host, applied, error if pending.revision <= offered else None)
+                pending.hear(host, applied, error, was_offered=pending.revision <= offered)
         return self._take({id(pending): _answered(pending) for pending in self._pending if not pending.waiting})
 
     def expire(self, now_s: float) -> list[Operation]:
@@ -98,7 +116,7 @@ def _answered(pending: _Pending) -> Operation:
 
 def _expired(pending: _Pending) -> Operation:
     """The end of an operation that some host left unanswered; a failure, when another one failed."""
-    silent = f"no answer in time from {name_some(pending.waiting)}"
+    silent = f"not enforced in time on {name_some(_silent_names(pending))}"
     if pending.failed:
         reason = OperationReason.PARTIAL if pending.applied else OperationReason.FAULT
         message = f"{_failed_text(pending)}; {silent}"
@@ -112,6 +130,12 @@ def _expired(pending: _Pending) -> Operation:
 def _failed_text(pending: _Pending) -> str:
     failures = "; ".join(f"{host}: {error}" for host, error in sorted(pending.failed.items()))
     return f"{failures} (enforced on {name_some(pending.applied)})" if pending.applied else failures
+
+
+def _silent_names(pending: _Pending) -> list[str]:
+    """The hosts that were waited for in vain, each with what it last had to say."""
+    said = {host: pending.said.get(host) for host in pending.waiting}
+    return [f"{host} ({error[:_MAX_ERROR]})" if error else host for host, error in said.items()]
 
 
 def _offline_text(offline: frozenset[HostName]) -> str | None:

@@ -31,7 +31,7 @@ from ringfence.policy.errors import Busy, NotFound
 from ringfence.policy.model import Host, Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, KeyId, OperationId, OrganisationId, Revision
 from ringfence.policy.view import HostView
-from ringfence.store import Store
+from ringfence.store import Store, StoredOperation
 from ringfence.wire.feed import Claimed
 
 _TICK_S = 0.5  # how late the end of an operation that times out may be noticed
@@ -55,7 +55,7 @@ class ControlPlane:
         self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
         self._commits = Commits(store, self._publish)
         for stored in store.operations:
-            self._book.open(stored, deadline_s=self._deadline_s())
+            self._open(stored)
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
     @classmethod
@@ -175,11 +175,16 @@ class ControlPlane:
     def _publish(self, outcome: Outcome[object]) -> None:
         """In the order of commits: first the operation, so that no host's answer comes before it is known."""
         if outcome.opened is not None:
-            self._book.open(outcome.opened, deadline_s=self._deadline_s())
+            self._open(outcome.opened)
         if outcome.change is not None:
             self._feed.publish(outcome.change.views, outcome.change.touched)
         if outcome.revoked is not None:
             self._keys.remove(outcome.revoked)
+
+    def _open(self, stored: StoredOperation) -> None:
+        said = {host: self._presence.error(host) for host in stored.awaited}
+        deadline_s = self._clock.monotonic_s() + self.settings.operation_timeout_s
+        self._book.open(stored.operation, said, deadline_s=deadline_s)
 
     async def _tick(self) -> None:
         pause_s = min(_TICK_S, self.settings.operation_timeout_s / 4)
@@ -211,9 +216,6 @@ class ControlPlane:
 
     def _now_s(self) -> int:
         return int(self._clock.now_s())
-
-    def _deadline_s(self) -> float:
-        return self._clock.monotonic_s() + self.settings.operation_timeout_s
 
 
 def _open_store(folder: Path, now_s: int) -> Store:

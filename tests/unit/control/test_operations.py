@@ -19,10 +19,10 @@ def operation(*hosts, revision=5, number=1):
 class Played:
     """One operation that waits for `awaited`; every other host of `offline` was not live at its commit."""
 
-    def __init__(self, *awaited, offline=()):
+    def __init__(self, *awaited, offline=(), said=None):
         self.pending = PendingOperations()
         opened = open_operation(operation(*awaited, *offline), frozenset(offline))
-        self.pending.track(opened, awaited, deadline_s=DEADLINE_S)
+        self.pending.track(opened, dict.fromkeys(awaited, said), deadline_s=DEADLINE_S)
 
     def report(self, host, applied, error=None, offered=5):
         return self.outcome(self.pending.report(host, applied, error, offered=offered))
@@ -88,6 +88,30 @@ def test_an_error_from_before_the_revision_was_offered_says_nothing_of_it():
     assert played.report("h1", 5) == [(SUCCESS, None, None)]
 
 
+def test_an_error_that_stood_before_does_not_fail_what_the_host_is_still_working_on():
+    played = Played("h1", said="instance spy is refused")
+    assert played.report("h1", 4, "instance spy is refused") == []
+    assert played.report("h1", 5, "instance spy is refused") == [(SUCCESS, None, None)]
+
+
+def test_an_old_error_that_is_all_a_host_keeps_saying_fails_it():
+    played = Played("h1", said="no nftables")
+    assert [played.report("h1", 4, "no nftables") for _ in range(2)] == [[], []]
+    assert played.report("h1", 4, "no nftables") == [(FAILURE, OperationReason.FAULT, "h1: no nftables")]
+
+
+def test_a_new_error_in_place_of_an_old_one_fails_it():
+    played = Played("h1", said="instance spy is refused")
+    assert played.report("h1", 4, "instance spy is refused; no memory") == [
+        (FAILURE, OperationReason.FAULT, "h1: instance spy is refused; no memory")
+    ]
+
+
+def test_what_a_silent_host_last_said_is_told_when_time_is_up():
+    ((_, _, message),) = Played("h1", said="no nftables").expire(DEADLINE_S)
+    assert message == "not enforced in time on h1 (no nftables): see ringfence host status"
+
+
 def test_an_error_beside_the_applied_revision_does_not_fail_it():
     assert Played("h1").report("h1", 5, "inventory unreadable") == [(SUCCESS, None, None)]
 
@@ -116,7 +140,7 @@ def test_a_silent_host_lets_it_time_out_at_the_deadline_and_not_before():
         (
             TIMEOUT,
             OperationReason.PARTIAL,
-            "enforced on h2; no answer in time from h1: see ringfence host status",
+            "enforced on h2; not enforced in time on h1: see ringfence host status",
         )
     ]
 
@@ -124,13 +148,13 @@ def test_a_silent_host_lets_it_time_out_at_the_deadline_and_not_before():
 def test_when_no_host_answers_it_times_out_as_unavailable():
     ((state, reason, message),) = Played("h1").expire(DEADLINE_S)
     assert (state, reason) == (TIMEOUT, OperationReason.UNAVAILABLE)
-    assert "no answer in time from h1" in message
+    assert "not enforced in time on h1" in message
 
 
 def test_at_the_deadline_a_failure_outweighs_silence_and_both_are_named():
     played = Played("h1", "h2")
     played.report("h1", 4, "boom")
-    assert played.expire(DEADLINE_S) == [(FAILURE, OperationReason.FAULT, "h1: boom; no answer in time from h2")]
+    assert played.expire(DEADLINE_S) == [(FAILURE, OperationReason.FAULT, "h1: boom; not enforced in time on h2")]
 
 
 def test_an_end_is_final():
@@ -147,6 +171,6 @@ def test_a_long_error_text_is_cut():
 def test_one_report_ends_every_operation_that_it_covers():
     pending = PendingOperations()
     for number, revision in ((1, 5), (2, 6), (3, 7)):
-        pending.track(operation("h1", revision=revision, number=number), ["h1"], deadline_s=DEADLINE_S)
+        pending.track(operation("h1", revision=revision, number=number), {"h1": None}, deadline_s=DEADLINE_S)
     assert [end.revision for end in pending.report("h1", 6, None, offered=7)] == [5, 6]
     assert [end.revision for end in pending.report("h1", 7, None, offered=7)] == [7]

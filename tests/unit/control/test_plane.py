@@ -135,6 +135,7 @@ async def test_the_first_answer_is_success_when_the_touched_host_applies_in_time
         await anext(views)
         asked = asyncio.create_task(plane.execute(Attach(group, id_), owner(plane)))
         view = await anext(views)
+        await asyncio.wait([asked], timeout=0.05)
         assert not asked.done()
         await plane.report(H1, view.revision, None)
         answer = await asked
@@ -149,6 +150,37 @@ async def test_a_late_success_is_seen_by_asking_again(tmp_path):
         pending = await plane.execute(Attach(group, id_), owner(plane))
         assert pending.state is OperationState.PENDING
         await plane.report(H1, pending.revision, None)
+        assert plane.operation(pending.id, pending.organisation).state is OperationState.SUCCESS
+
+
+@played
+async def test_an_operation_fails_with_the_words_of_the_host_that_was_offered_it(tmp_path):
+    async with opened(tmp_path) as plane:
+        id_ = await with_host(plane)
+        group = (await plane.execute(CreateGroup("web"), owner(plane))).group
+        views = plane.watch(H1)
+        old = (await anext(views)).revision
+        pending = await plane.execute(Attach(group, id_), owner(plane))
+        await plane.report(H1, old, "from before")
+        assert plane.operation(pending.id, pending.organisation).state is OperationState.PENDING
+        await anext(views)
+        await plane.report(H1, old, "no memory")
+        failed = plane.operation(pending.id, pending.organisation)
+        assert (failed.state, failed.message) == (OperationState.FAILURE, "h1: no memory")
+
+
+@played
+async def test_an_error_that_stands_already_does_not_fail_the_next_change(tmp_path):
+    async with opened(tmp_path) as plane:
+        id_ = await with_host(plane)
+        group = (await plane.execute(CreateGroup("web"), owner(plane))).group
+        views = plane.watch(H1)
+        old = (await anext(views)).revision
+        await plane.report(H1, old, "instance spy is refused")
+        pending = await plane.execute(Attach(group, id_), owner(plane))
+        await anext(views)
+        await plane.report(H1, old, "instance spy is refused")
+        await plane.report(H1, pending.revision, "instance spy is refused")
         assert plane.operation(pending.id, pending.organisation).state is OperationState.SUCCESS
 
 

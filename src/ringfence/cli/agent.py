@@ -29,10 +29,11 @@ def agent(
     """
     import asyncio
     import os
+    import sys
 
     from ringfence.agent import load_credential, run_agent
     from ringfence.api.log import configure_log
 
-    configure_log()
+    configure_log(sys.stderr)
     credential = load_credential(data, os.environ)
     asyncio.run(run_agent(server, data, inventory, credential, insecure=insecure))

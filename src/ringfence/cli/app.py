@@ -4,10 +4,8 @@ Exit status: 0 done, 1 it failed and the message says what to do, 2 the command 
 what the command needs, 130 ended by Ctrl-C.
 """
 
-import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from ringfence.cli import agent, demo, env, explain, group, host, instance, key, server, version
@@ -49,10 +47,9 @@ app.command("version")(version.version)
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit status comes back."""
     try:
-        return int(app(args=list(arguments), standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return error.exit_code
+        app(args=list(arguments))
+    except SystemExit as end:
+        return FAILED if isinstance(end.code, str) else int(end.code or 0)
     except Invalid as error:
         complain(str(error))
         return USAGE
@@ -62,5 +59,6 @@ def run(arguments: Sequence[str]) -> int:
     except RingfenceError as error:
         complain(str(error))
         return FAILED
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         return INTERRUPTED
+    return 0

@@ -39,6 +39,8 @@ def server(  # noqa: PLR0913  one parameter per option
 
     Example: [bold]ringfence server --data /var/lib/ringfence --listen 127.0.0.1:8443 --listen unix:/run/rf.sock[/bold]
     """
+    import sys
+
     import uvloop
 
     from ringfence.api.app import ApiOptions
@@ -54,7 +56,7 @@ def server(  # noqa: PLR0913  one parameter per option
         save_endpoint(data, [url for url in urls if url.startswith("http")])
         show(f"ringfence server ready: {' '.join(urls)}")
 
-    configure_log()
+    configure_log(sys.stderr)
     listens = [parse_listen(text) for text in listen or _LISTEN]
     settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol)
     proxies = tuple(parse_cidr(text, field="--trusted-proxy").network for text in trusted_proxy or [])

@@ -81,7 +81,7 @@ def _stay(stage: Stage) -> None:
 
 
 def _listen_to_signals() -> None:
-    """End cleanly by Ctrl-C, SIGTERM and a closed terminal; also as a script's background job, where SIGINT is ignored."""
+    """End cleanly by Ctrl-C, SIGTERM and a closed terminal; a script's background job starts with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _end)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup

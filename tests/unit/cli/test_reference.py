@@ -1,0 +1,51 @@
+"""docs/reference/cli.md and --help tell of the same verbs and options."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from ringfence.cli.app import app
+
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
+SHARED = {"--help", "--data", "--output", "--install-completion", "--show-completion"}  # told once, above the verbs
+
+
+def _verbs(command, path):
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from _verbs(inner, f"{path} {name}")
+    else:
+        yield path, command
+
+
+VERBS = dict(_verbs(typer.main.get_command(app), "ringfence"))
+SECTIONS = dict(
+    re.findall(
+        r"^## (ringfence [a-z -]+)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+)
+
+
+def _options(command):
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+
+
+def test_every_verb_has_a_section_and_every_section_a_verb():
+    assert set(SECTIONS) == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_of_a_verb_stands_in_its_section(verb):
+    assert {option for option in _options(VERBS[verb]) - SHARED if option not in SECTIONS[verb]} == set()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_section_tells_of_no_option_that_there_is_not(verb):
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", SECTIONS[verb])) - SHARED <= _options(VERBS[verb])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_help_text(verb):
+    assert (VERBS[verb].help or "").strip().endswith((".", "]", '"'))

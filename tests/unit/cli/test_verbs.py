@@ -1,0 +1,141 @@
+"""The command line without a server: the folder is opened by the command itself."""
+
+import json
+import os
+import re
+import stat
+
+import pytest
+
+from ringfence.cli.app import run
+
+EXPORTS = ["EXOSCALE_API_KEY", "EXOSCALE_API_SECRET", "EXOSCALE_API_ENDPOINT", "EXOSCALE_ZONE"]
+
+
+@pytest.fixture
+def ringfence(tmp_path, capsys, monkeypatch):
+    """Runs one command line on a data folder; the exit status, stdout and stderr come back."""
+    monkeypatch.setenv("RINGFENCE_DATA", str(tmp_path / "data"))
+
+    def call(*arguments):
+        status = run(arguments)
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return call
+
+
+def _json(ringfence, *arguments):
+    status, out, err = ringfence(*arguments, "-o", "json")
+    assert (status, err) == (0, "")
+    return json.loads(out)
+
+
+def test_a_new_key_comes_as_two_shell_assignments(ringfence):
+    status, out, _ = ringfence("key", "create", "--name", "laptop", "-o", "env")
+    assert status == 0
+    assert re.fullmatch(r"EXOSCALE_API_KEY=\S+\nEXOSCALE_API_SECRET=\S+\n", out)
+
+
+def test_a_key_is_listed_without_its_secret_until_it_is_revoked(ringfence):
+    made = _json(ringfence, "key", "create", "--name", "laptop")
+    (listed,) = _json(ringfence, "key", "list")
+    assert (listed["id"], listed["name"], listed["role"]) == (made["id"], "laptop", "owner")
+    assert made["secret"] not in json.dumps(listed)
+    assert ringfence("key", "revoke", made["id"])[0] == 0
+    assert _json(ringfence, "key", "list") == []
+
+
+def test_revoking_an_unknown_key_fails_and_names_it(ringfence):
+    status, out, err = ringfence("key", "revoke", "EXOnobody")
+    assert (status, out) == (1, "")
+    assert "EXOnobody" in err
+
+
+def test_a_host_gets_the_lines_that_its_agent_reads(ringfence):
+    status, out, _ = ringfence("host", "add", "h1", "-o", "env")
+    assert status == 0
+    assert re.fullmatch(r"RINGFENCE_HOST=h1\nRINGFENCE_HOST_KEY=\S+\n", out)
+
+
+def test_a_host_that_was_never_heard_is_listed_with_nulls(ringfence):
+    ringfence("host", "add", "h1")
+    (status,) = _json(ringfence, "host", "status")
+    assert (status["host"], status["applied"], status["age_s"], status["error"]) == ("h1", None, None, None)
+    assert isinstance(status["wanted"], int)
+
+
+def test_an_instance_keeps_its_id_and_wears_the_default_group(ringfence):
+    id_ = "6c0f1e8e-0000-4000-8000-000000000001"
+    ringfence("instance", "add", "web", "--id", id_, "--address", "192.0.2.1", "--address", "2001:db8::1")
+    (listed,) = _json(ringfence, "instance", "list")
+    assert (listed["id"], listed["addresses"]) == (id_, ["192.0.2.1", "2001:db8::1"])
+    assert listed["groups"] == ["default"]
+
+
+def test_a_wrong_address_is_refused_with_its_place(ringfence):
+    status, _, err = ringfence("instance", "add", "web", "--address", "192.0.2.1/24")
+    assert status == 1
+    assert "$.addresses[0]" in err
+
+
+def test_a_public_group_is_listed(ringfence):
+    assert ringfence("group", "public-create", "public-probes", "--description", "ours")[0] == 0
+    (listed,) = _json(ringfence, "group", "public-list")
+    assert (listed["name"], listed["description"]) == ("public-probes", "ours")
+
+
+def test_a_refusal_is_explained_in_words(ringfence):
+    ringfence("instance", "add", "db", "--address", "192.0.2.1")
+    status, out, _ = ringfence("explain", "internet", "db", "tcp/5432")
+    assert status == 0
+    assert out.startswith("denied: ")
+    assert _json(ringfence, "explain", "internet", "db", "tcp/5432")["allowed"] is False
+
+
+def test_a_table_shows_what_there_is_and_an_empty_one_says_so(ringfence):
+    assert ringfence("instance", "list") == (0, "", "ringfence: nothing there yet\n")
+    ringfence("instance", "add", "web", "--address", "192.0.2.1")
+    head, row = ringfence("instance", "list")[1].splitlines()
+    assert head.split() == ["id", "name", "host", "addresses", "groups"]
+    assert row.split()[1:] == ["web", "-", "192.0.2.1", "default"]
+
+
+def test_env_keeps_its_key_and_makes_another_when_that_was_revoked(ringfence, tmp_path):
+    lines = ringfence("env", "--endpoint", "http://127.0.0.1:1/v2")[1]
+    assert re.findall(r"^export (\w+)=", lines, re.MULTILINE) == EXPORTS
+    assert ringfence("env", "--endpoint", "http://127.0.0.1:1/v2")[1] == lines
+    assert stat.S_IMODE(os.stat(tmp_path / "data" / "client.json").st_mode) == 0o600  # noqa: PTH116  the mode is the point
+    (key,) = _json(ringfence, "key", "list")
+    ringfence("key", "revoke", key["id"])
+    assert ringfence("env", "--endpoint", "http://127.0.0.1:1/v2")[1] != lines
+
+
+def test_env_without_a_server_says_what_is_missing(ringfence):
+    status, out, err = ringfence("env")
+    assert (status, out) == (1, "")
+    assert "--endpoint" in err
+
+
+@pytest.mark.parametrize("wrong", [("nonsense",), ("key", "create", "-o", "yaml"), ("explain", "one"), ("key", "--no")])
+def test_a_wrong_command_line_is_status_2(ringfence, wrong):
+    assert ringfence(*wrong)[0] == 2
+
+
+def test_a_listen_address_that_is_none_is_status_2(ringfence):
+    status, _, err = ringfence("server", "--listen", "8443")
+    assert status == 2
+    assert "HOST:PORT" in err
+
+
+def test_an_agent_without_credential_is_told_what_to_run(ringfence, tmp_path, monkeypatch):
+    monkeypatch.delenv("RINGFENCE_HOST", raising=False)
+    monkeypatch.delenv("RINGFENCE_HOST_KEY", raising=False)
+    folder = str(tmp_path)
+    status, _, err = ringfence("agent", "--server", "unix:/x", "--data", folder, "--inventory", "/nowhere")
+    assert status == 1
+    assert "ringfence host add" in err
+
+
+def test_the_version_is_told(ringfence):
+    assert ringfence("version")[:2] == (0, "ringfence 0.1.0\n")

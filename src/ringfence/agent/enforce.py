@@ -13,7 +13,7 @@ from typing import Final
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.generations import Generations, block_number
 from ringfence.agent.inventory import only_worn
-from ringfence.nft import About, Generation, Reading
+from ringfence.nft import About, Generation
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
@@ -46,7 +46,7 @@ class _Known:
     generation: Generation
     about: About | None
     changes: int
-    present: bool  # whether our table is there at all
+    hooked: bool  # whether packets reach our table at all; if not, the first thing is to close the ports
 
 
 class Enforcer:
@@ -79,24 +79,21 @@ class Enforcer:
     def load(self) -> None:
         """Read what the kernel holds. O(table)."""
         reading = self._nftables.read()
+        program = reading.program or Program()
+        hooked = any(chain.hook for chain in program.chains.values())
         generation = reading.generation
-        if reading.program is None or generation is None:
+        if not hooked or generation is None:
             generation = self._generations.begin(self._last_block)
-        self._known = _Known(
-            program=_trusted(reading),
-            generation=generation,
-            about=reading.about,
-            changes=reading.kernel_generation,
-            present=reading.program is not None,
-        )
+            program = _of_no_generation(program)
+        self._known = _Known(program, generation, reading.about, reading.kernel_generation, hooked)
 
     def held(self) -> About | None:
         """The note in the kernel's table, read if need be; None without a table, or without a note in it."""
         return self._certain().about
 
     def close_ports(self, ports: LocalPorts) -> bool:
-        """If our table is not there: one in which every port under our care is closed, and True."""
-        if self._certain().present:
+        """If no packet reaches our table: one in which every port under our care is closed, and True."""
+        if self._certain().hooked:
             return False
         return self._converge(self._compile(HostView(Revision(0)), ports), CLOSED)
 
@@ -111,7 +108,6 @@ class Enforcer:
             closed = self.close_ports(ports)
             changed = self._converge(desired, about) or closed
         except OperatorError as error:
-            self._known = None
             self._rebuild(desired, about, ports)
             return Outcome(about, changed=True, refused=refused, repaired=str(error))
         return Outcome(about, changed, refused)
@@ -141,7 +137,7 @@ class Enforcer:
 
     def sweep_ahead(self) -> None:
         """Forget the flows of generations that come next; for when nobody waits."""
-        if self._known is not None and self._known.present:
+        if self._known is not None and self._known.hooked:
             self._generations.sweep_ahead(self._known.generation)
 
     def _certain(self) -> _Known:
@@ -158,7 +154,7 @@ class Enforcer:
         if not delta and known.about == about:
             return False
         # A table made anew begins with a generation that was just swept; there is nothing to move on from.
-        moves = delta.narrows and known.present
+        moves = delta.narrows and known.hooked
         generation = self._generations.follow(known.generation) if moves else known.generation
         if delta.prepare:
             self._nftables.commit(delta.prepare, generation=known.generation, about=None)
@@ -169,19 +165,29 @@ class Enforcer:
                 "read back the change", f"expected {about.text!r}, found {found.text if found else None!r}"
             )
         changes = (known.changes + (2 if delta.prepare else 1)) & _COUNT_MASK
-        self._known = _Known(desired, generation, about, changes, present=True)
+        self._known = _Known(desired, generation, about, changes, hooked=True)
         self._last_block = block_number(generation)
         return True
 
     def _rebuild(self, desired: Program, about: About, ports: LocalPorts) -> None:
         """Once more, from what the kernel really holds; a missing table is first of all closed."""
-        self.load()
+        before, self._known = self._known, None
         try:
             self.close_ports(ports)
             self._converge(desired, about)
         except OperatorError:
             self._known = None
+            if before is not None:
+                self._close_damaged(before, ports)
             raise
+
+    def _close_damaged(self, before: _Known, ports: LocalPorts) -> None:
+        """The last resort: when what judged packets is not what we left and cannot be mended, close every port."""
+        self.load()
+        present = self._certain().program
+        if (present.chains, present.maps) != (before.program.chains, before.program.maps):
+            self._converge(self._compile(HostView(Revision(0)), ports), CLOSED)
+        self._known = None
 
     def _compile_whole(self, view: HostView, ports: LocalPorts) -> tuple[Program, tuple[str, ...]]:
         try:
@@ -201,14 +207,10 @@ class Enforcer:
         return self._compile(only_worn(replace(view, endpoints=tuple(sound))), ports), tuple(refused)
 
 
-def _trusted(reading: Reading) -> Program:
-    """The program as read. Without one generation in it, the chains that hold one are to be written anew."""
-    if reading.program is None:
-        return Program()
-    if reading.generation is not None:
-        return reading.program
-    chains = {name: _distrusted(chain) for name, chain in reading.program.chains.items()}
-    return replace(reading.program, chains=MappingProxyType(chains))
+def _of_no_generation(program: Program) -> Program:
+    """The program with the chains that hold a generation marked as wrong, so that all of them are written anew."""
+    chains = {name: _distrusted(chain) for name, chain in program.chains.items()}
+    return replace(program, chains=MappingProxyType(chains))
 
 
 def _distrusted(chain: Chain) -> Chain:

@@ -102,7 +102,7 @@ def keep_own(view: HostView, inventory: Inventory) -> HostView:
     what is taken out of the inventory is closed at once, whatever the server says or whether it can be reached.
     """
     declared = {
-        (claim.name, interface.name): (claim.id, interface)
+        interface.name: (claim, interface)
         for claim in inventory.instances
         for interface in claim.interfaces
         if interface.managed
@@ -120,14 +120,17 @@ def only_worn(view: HostView) -> HostView:
     return replace(view, rules=MappingProxyType(rules), peers=MappingProxyType(peers))
 
 
-def _own_part(
-    endpoint: Endpoint, declared: Mapping[tuple[str, InterfaceName], tuple[InstanceId | None, Interface]]
-) -> Endpoint | None:
-    id_, interface = declared.get((endpoint.name, endpoint.interface), (None, None))
-    if interface is None or id_ not in (None, endpoint.instance):
+def _own_part(endpoint: Endpoint, declared: Mapping[InterfaceName, tuple[InstanceClaim, Interface]]) -> Endpoint | None:
+    claim, interface = declared.get(endpoint.interface, (None, None))
+    if claim is None or interface is None or not _is_same(claim, endpoint):
         return None
     addresses = tuple(address for address in endpoint.addresses if address in interface.addresses)
     return replace(endpoint, addresses=addresses, mac=interface.mac)
+
+
+def _is_same(claim: InstanceClaim, endpoint: Endpoint) -> bool:
+    """Whether both mean one instance: by its id where the inventory gives one, else by its name."""
+    return claim.id == endpoint.instance if claim.id is not None else claim.name == endpoint.name
 
 
 def _parse(text: bytes) -> Inventory:

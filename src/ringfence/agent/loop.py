@@ -234,7 +234,6 @@ class Agent:
             _log.warning("the kernel's rules were made whole", extra={"fields": {"reason": outcome.repaired}})
         self._reporter.set_problem("instances", "; ".join(outcome.refused) or None if outcome else None)
         self._reporter.set_problem("kernel", None)
-        self._reporter.wake()
 
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, OperatorError):
@@ -243,7 +242,6 @@ class Agent:
         self._enforcer.distrust()
         self._retry_at = self._clock.monotonic() + self._kernel_pauses.take()
         self._reporter.set_problem("kernel", f"{text}; the rules that were in force stay, and it is tried again")
-        self._reporter.wake()
 
     async def _keep_when_due(self) -> None:
         await self._to_keep.wait()

@@ -12,7 +12,7 @@ from ringfence.agent.enforce import CLOSED, Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.nft import About, Generation
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import AddCounter, AddTargets, FlushChain
+from ringfence.policy.delta import AddCounter, AddTargets, DeleteChain, FlushChain
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.view import PeerAddresses
 from views import GROUPS, endpoint, ingress, view
@@ -180,6 +180,37 @@ def test_when_a_first_view_is_refused_the_ports_are_closed(world):
         world.enforce(TWO)
     assert _in_use(world.program) == compile_program(EMPTY, PORTS)
     assert world.nftables.read_about() == CLOSED
+
+
+def test_a_table_that_vanished_is_closed_before_anything_else_is_tried(world):
+    world.enforce(ONE)
+    world.nftables.flush()
+    world.nftables.refuse = lambda steps: "too large" if any(isinstance(step, AddTargets) for step in steps) else None
+    with pytest.raises(OperatorError, match="too large"):
+        world.enforce(TWO)
+    assert _in_use(world.program) == compile_program(EMPTY, PORTS)
+
+
+def test_tampered_rules_that_cannot_be_mended_are_closed_and_intact_ones_stay(world):
+    world.enforce(TWO)
+    world.nftables.commit([FlushChain("leave")], generation=Generation(1), about=None)
+    world.nftables.refuse = lambda steps: "too large" if any(isinstance(step, AddTargets) for step in steps) else None
+    wanted = view(4, *TWO.endpoints, endpoint("db"), rules=TWO.rules, peers=TWO.peers)
+    with pytest.raises(OperatorError, match="too large"):
+        world.enforce(wanted)
+    assert world.program == compile_program(EMPTY, PORTS)
+
+
+def test_hooks_that_another_program_removed_are_closed_first_and_rewritten_with_one_generation(world):
+    world.enforce(TWO)
+    for chain in ("origin", "leave", "arrive"):
+        world.nftables.commit([FlushChain(chain), DeleteChain(chain)], generation=Generation(1), about=None)
+    before = len(world.nftables.commits)
+    world.enforcer.distrust()
+    world.enforce(TWO)
+    assert world.nftables.commits[before][2] == CLOSED
+    assert world.program == compile_program(TWO, PORTS)
+    assert world.generation is not None
 
 
 @pytest.mark.parametrize("before", [None, ONE], ids=["nothing", "a view"])

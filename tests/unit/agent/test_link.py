@@ -1,0 +1,68 @@
+"""The connection is tried again, soon after it was good and later the longer it is bad, and one line is logged."""
+
+import asyncio
+import logging
+
+from fake_server import FakeServer
+from ringfence.agent.link import Pauses, follow
+from views import view
+
+
+class Sleeps:
+    """A clock that notes every pause, and ends the test after so many."""
+
+    def __init__(self, server, script):
+        self.pauses = []
+        self._script = script
+        self._server = server
+
+    async def sleep(self, seconds):
+        self.pauses.append(seconds)
+        step = self._script[len(self.pauses) - 1] if len(self.pauses) <= len(self._script) else "end"
+        if step == "end":
+            raise asyncio.CancelledError
+        self._server.down = step == "down"
+
+
+def _follow(script, caplog):
+    """The pauses of a connection that breaks after each view while the server is up, and what was offered."""
+    offered, claims = [], []
+
+    async def run():
+        server = FakeServer()
+        server.publish(view(1))
+        server.down = script[0] == "down"
+        clock = Sleeps(server, script[1:])
+
+        async def connected():
+            claims.append(server.down)
+            await server.claim(_Nothing)
+
+        def offer(found):
+            offered.append(found.view.revision)
+            asyncio.get_running_loop().call_soon(server.stop)
+
+        try:
+            await follow(server, clock, Pauses(lambda: 1.0), connected=connected, offer=offer)
+        except asyncio.CancelledError:
+            return clock.pauses
+
+    with caplog.at_level(logging.INFO, "ringfence.agent"):
+        pauses = asyncio.run(run())
+    return pauses, offered, len(claims)
+
+
+class _Nothing:
+    instances = ()
+
+
+def test_pauses_grow_while_the_server_is_away_and_begin_anew_when_it_was_there(caplog):
+    pauses, offered, claims = _follow(["down", "down", "down", "up", "down"], caplog)
+    assert pauses == [0.25, 0.5, 1, 0.25, 0.5]
+    assert offered == [1]
+    assert claims == 5
+
+
+def test_an_hour_without_the_server_is_one_line_of_log(caplog):
+    _follow(["down"] * 10, caplog)
+    assert [record.message for record in caplog.records] == ["no connection to the server; the rules in force stay"]

@@ -1,0 +1,93 @@
+"""When the inventory's file is read, and which ports stay under our care after it changed."""
+
+from pathlib import Path
+
+import pytest
+
+from fake_doors import FakeFiles, FakeLinks
+from ringfence.agent.cache import Cache
+from ringfence.agent.ports import Declared
+
+FILE = Path("/etc/inventory.toml")
+ONE = '[[instance]]\nname = "{0}"\n[[instance.interface]]\nname = "{0}"\naddresses = ["10.0.0.{1}"]\nmanaged = {2}\n'
+
+
+def inventory(*names, managed="true"):
+    parts = [ONE.format(name, number, managed) for number, name in enumerate(names, start=1)]
+    return ('host = "h1"\n' + "".join(parts)).encode()
+
+
+@pytest.fixture
+def files():
+    files = FakeFiles()
+    files.replace(FILE, inventory("a", "b"))
+    return files
+
+
+@pytest.fixture
+def links():
+    return FakeLinks("a", "b")
+
+
+@pytest.fixture
+def declared(files, links):
+    begun = Declared(FILE, files=files, links=links, cache=Cache(files, Path("/data"), "h1"), remembered=frozenset())
+    begun.begin()
+    return begun
+
+
+def _read_again(declared):
+    declared.poll()
+    return declared.poll()
+
+
+def test_an_untouched_file_is_not_read_again(declared):
+    assert not _read_again(declared)
+
+
+def test_a_file_is_read_when_it_stood_still_for_a_round(declared, files):
+    files.replace(FILE, inventory("a"))
+    assert not declared.poll()
+    files.replace(FILE, inventory("b"))  # still being written
+    assert not declared.poll()
+    assert declared.poll()
+    assert declared.inventory.ports == {"b"}
+    assert not declared.poll()
+
+
+def test_an_unreadable_file_changes_nothing_but_what_is_said(declared, files):
+    files.replace(FILE, b"host")
+    assert not _read_again(declared)
+    assert "the last good one stays in force" in declared.problem
+    assert declared.inventory.ports == {"a", "b"}
+    files.replace(FILE, inventory("a"))
+    assert _read_again(declared)
+    assert declared.problem is None
+
+
+def test_a_port_that_is_no_longer_declared_stays_under_our_care(declared, files):
+    files.replace(FILE, inventory("a"))
+    assert _read_again(declared)
+    assert declared.ports.patterns == ("a", "b")
+
+
+def test_a_port_whose_link_is_gone_is_forgotten(declared, files, links):
+    links.present.remove("b")
+    files.replace(FILE, inventory("a"))
+    assert _read_again(declared)
+    assert declared.ports.patterns == ("a",)
+
+
+def test_a_port_that_is_declared_unmanaged_is_given_free(declared, files):
+    files.replace(FILE, inventory("a", "b", managed="false"))
+    assert _read_again(declared)
+    assert declared.ports.patterns == ()
+
+
+def test_the_good_text_is_kept_once_for_a_start_without_the_file(declared, files, links):
+    declared.keep()
+    files.remove(FILE)
+    begun = Declared(FILE, files=files, links=links, cache=Cache(files, Path("/data"), "h1"), remembered=frozenset())
+    begun.begin()
+    assert begun.inventory == declared.inventory
+    assert "the last good one is in force" in begun.problem

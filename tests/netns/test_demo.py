@@ -24,6 +24,9 @@ def _folders():
     return set(Path(tempfile.gettempdir()).glob("ringfence-demo-*"))
 
 
+README = Path(__file__).parents[2] / "README.md"
+
+
 def _can_run_as(user):
     try:
         tried = subprocess.run((sys.executable, "-c", "import ringfence"), user=user, group=user, cwd="/", check=False)
@@ -40,6 +43,9 @@ def _check_whole(demo):
     assert re.search(r"backup→db, same port, another rule: lives on, \d{3,} messages meanwhile", demo.stdout)
     assert "denied: app (10.77.0.20) -> db (10.77.0.30) tcp/5432" in demo.stdout
     assert "All agree." in demo.stdout
+    assert {line.rstrip() for line in README.read_text().splitlines() if re.match(r"\w+→\w+ *│", line)} == {
+        line.rstrip() for line in demo.stdout.splitlines() if re.match(r"\w+→\w+ *│", line)
+    }
 
 
 def test_the_demo_proves_that_model_probe_and_kernel_agree_and_leaves_nothing_behind():

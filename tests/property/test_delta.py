@@ -10,17 +10,19 @@ from hypothesis import strategies as st
 from generated import PORTS, changed, snapshots
 from kernel import Table
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import AddSet, diff_programs
+from ringfence.policy.delta import AddLine, AddSet, diff_programs
 from ringfence.policy.program import (
     Chain,
     Element,
     ElementType,
     Foreign,
+    Fresh,
     Hook,
     HookName,
     Line,
     NamedSet,
     Program,
+    Stamp,
     VerdictMap,
 )
 from ringfence.policy.values import HostName
@@ -76,6 +78,19 @@ def test_the_first_transaction_only_makes_sets_that_nothing_refers_to(pair):
     after = table.program
     assert replace(after, sets=actual.sets) == actual
     assert all(after.sets[name] == set_ for name, set_ in actual.sets.items())
+
+
+@given(pairs())
+def test_when_the_generation_moves_every_chain_that_holds_it_is_written_anew(pair):
+    delta = diff_programs(*pair)
+    written = {step.chain for step in delta.flip if isinstance(step, AddLine)}
+    holding = {name for name, chain in pair[1].chains.items() if _holds_generation(chain)}
+    assert holding
+    assert not delta.narrows or holding <= written
+
+
+def _holds_generation(chain):
+    return any(isinstance(part, Fresh | Stamp) for line in chain.lines for part in line.parts)
 
 
 @given(pairs(), programs)

@@ -1,0 +1,199 @@
+"""No change blinks: while policies change, nothing denied by both the old and the new passes, nothing allowed is lost.
+
+The flood is of packets that open flows, each judged by the whole rules. What may pass is fixed; by which rule, member
+or source it may is what changes, so that every change hands flows over from one to another.
+"""
+
+import random
+import select
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from multiprocessing import get_context
+
+import pytest
+
+from counts import count
+from lab import Lab, Way
+from policies import group
+from ringfence.agent.doors.conntrack import KernelConntrack
+from ringfence.world.packets import ETHERTYPE, tag_of
+from ringfence.world.topology import GATEWAY_MAC
+
+pytestmark = [pytest.mark.netns, pytest.mark.full]
+
+CHANGES = count(reduced=150, stated=1500)
+_VOLLEY = 40  # packets between two readings of the taps, far below what a tap's buffer holds
+_QUIET_S = 0.05  # nothing arrived for so long: nothing is under way any more
+_FLOWS = 500  # of every kind
+_FORGET_AFTER = 20_000  # packets, so that conntrack's table does not fill
+COVERING = {
+    4: ("198.51.100.0/24", "198.51.100.8/29", "198.51.0.0/16"),
+    6: ("2001:db8::/64", "2001:db8::/123", "2001:db8::10/128"),
+}
+ELSEWHERE = (
+    "203.0.113.0/24",
+    "192.0.2.0/25",
+    "198.51.101.0/24",
+    "2001:db8:b::/48",
+    "2001:db8:0:1::/64",
+    "10.99.0.0/16",
+)
+GIVERS = ("s1", "s2", "s3")
+STRANGERS = ("t1", "t2")
+
+
+@dataclass
+class Policy:
+    """What may change. Whatever is drawn, the same packets may pass."""
+
+    rng: random.Random
+    by_source: list = field(default_factory=list)
+    by_member: list = field(default_factory=list)
+    sources: dict = field(default_factory=dict)
+    noise: list = field(default_factory=list)
+    extra: list = field(default_factory=list)
+    leaving: list = field(default_factory=list)
+
+    def __post_init__(self):
+        for aspect in (*GIVERS, *STRANGERS, "by_source", "by_member", "noise", "extra", "leaving"):
+            self.change(aspect)
+
+    def change(self, aspect=None):
+        """Draw one aspect anew; or who lets the flood pass, and up to two others."""
+        others = (*GIVERS, *STRANGERS, "by_member", "noise", "extra", "leaving")
+        for one in [aspect] if aspect else ["by_source", *self.rng.sample(others, self.rng.randrange(3))]:
+            self._draw(one)
+
+    def _draw(self, aspect):
+        rng = self.rng
+        others = rng.sample(ELSEWHERE, rng.randrange(4))
+        match aspect:
+            case "by_source":
+                self.by_source = rng.sample(("network", *GIVERS), rng.choice((1, 1, 2)))
+            case "by_member":
+                self.by_member = rng.sample(("network", "m1", "m2"), rng.randrange(1, 3))
+            case "noise":
+                near = [f"ingress udp/{port} from 0.0.0.0/0" for port in ("3999", "4001-4100", "1-999")]
+                near += [f"ingress udp/4000 from group {name}" for name in STRANGERS]
+                self.noise = rng.sample(
+                    [*near, "ingress tcp from 0.0.0.0/0", "ingress udp/4000 from 203.0.113.0/24"], 3
+                )
+            case "extra":
+                self.extra = rng.sample(("e1", "e2", "e3"), rng.randrange(4))
+            case "leaving":
+                self.leaving = rng.sample(
+                    ("egress tcp to 0.0.0.0/0", "egress udp/5000 to group t1", "egress esp to ::/0"), 2
+                )
+            case name if name in STRANGERS:
+                self.sources[name] = others
+            case name:
+                self.sources[name] = [rng.choice(COVERING[4]), rng.choice(COVERING[6]), *others]
+
+    def enforce(self, lab):
+        given = _grant("2000", self.by_source, ("198.51.100.10/32", "2001:db8::10/128"))
+        served = _grant("3000", self.by_member, ("10.77.0.2/32", "fd77::2/128"))
+        always = [f"ingress udp/1000 from {everybody}" for everybody in ("0.0.0.0/0", "::/0")]
+        members = [name for name in self.by_member if name != "network"]
+        lab.enforce(
+            group("web", *always, *given, *self.noise),
+            group("db", *served, "ingress udp/6000 from group m1"),
+            group("out", "egress udp/3000 to 10.77.0.0/24", "egress udp/3000 to fd77::/64", *self.leaving),
+            *(group(name, *(f"source {text}" for text in sources)) for name, sources in self.sources.items()),
+            *(group(name) for name in ("m1", "m2")),
+            *(group(f"e{number}", f"ingress udp/{7000 + number} from group s{number}") for number in (1, 2, 3)),
+            lab.instance("web", "web", *self.extra),
+            lab.instance("app", "out", *members),
+            lab.instance("db", "db"),
+        )
+
+
+def _grant(port, ways, networks):
+    for way in ways:
+        for peer in networks if way == "network" else (f"group {way}",):
+            yield f"ingress udp/{port} from {peer}"
+
+
+def _kinds(lab):
+    """Ways that every policy allows, and ways that none does; those that change hands are the most."""
+    changing = [lab.udp("outside", "web", 2000, family) for family in (4, 6)]
+    allowed = [*changing, lab.udp("outside", "web", 1000), *(lab.udp("app", "db", 3000, family) for family in (4, 6))]
+    denied = [lab.udp("outside", "web", 4000, family) for family in (4, 6)]
+    denied += [lab.udp("outside", "db", 6000), lab.udp("app", "outside", 5000)]
+    denied.append(lab.udp("db", "web", 1000).again(source=lab.address("app", 4)))
+    return [*changing * 3, *allowed], denied
+
+
+class Flood:
+    """Packets of fixed kinds, as fast as they go, counted by kind where they arrive: in a process of its own.
+
+    It shares no lock with the process that changes the rules, so that it sends at every moment of a change.
+    """
+
+    def __init__(self, lab: Lab, ways: list[Way]) -> None:
+        self._taps = lab.range.taps
+        self._conntrack = lab.world.router.run(KernelConntrack)
+        self._kinds = len(ways)
+        frames = [
+            (kind, self._taps[way.source].socket, _frame(self._taps[way.source], way.again(source_port=port), kind))
+            for port in range(20000, 20000 + _FLOWS)
+            for kind, way in enumerate(ways)
+        ]
+        self._shots = cycle(frames)
+        fork = get_context("fork")
+        self._started, self._over = fork.Event(), fork.Event()
+        self._results, results = fork.Pipe(duplex=False)
+        self._process = fork.Process(target=self._run, args=(results,), daemon=True)
+        self._process.start()
+        results.close()
+        assert self._started.wait(10)
+
+    def finish(self) -> tuple[list[int], list[int]]:
+        """How many of each kind were sent, and how many arrived."""
+        self._over.set()
+        sent, arrived = self._results.recv()
+        self._process.join()
+        self._conntrack.close()
+        return sent, arrived
+
+    def _run(self, results) -> None:
+        sent, arrived = [0] * self._kinds, [0] * self._kinds
+        while not self._over.is_set():
+            for _ in range(0, _FORGET_AFTER, _VOLLEY):
+                for kind, opened, frame in islice(self._shots, _VOLLEY):
+                    opened.send(frame)
+                    sent[kind] += 1
+                self._count(arrived)
+                self._started.set()
+                if self._over.is_set():
+                    break
+            self._conntrack.delete(0, 1)
+        while select.select([tap.socket for tap in self._taps.values()], [], [], _QUIET_S)[0]:
+            self._count(arrived)
+        results.send((sent, arrived))
+
+    def _count(self, arrived) -> None:
+        for tap in self._taps.values():
+            for packet in tap.take_packets():
+                if (tag := tag_of(packet)) is not None:
+                    arrived[tag] += 1
+
+
+def _frame(tap, way, kind):
+    addresses = bytes.fromhex((GATEWAY_MAC + tap.mac).replace(":", ""))
+    return addresses + ETHERTYPE[way.packet.family].to_bytes(2, "big") + way.octets(kind)
+
+
+def test_a_flood_of_new_flows_sees_no_blink_through_random_changes(lab, record_property):
+    policy = Policy(random.Random(20260824))
+    policy.enforce(lab)
+    allowed, denied = _kinds(lab)
+    flood = Flood(lab, [*allowed, *denied])
+    for _ in range(CHANGES):
+        policy.change()
+        policy.enforce(lab)
+    sent, arrived = flood.finish()
+    passed = sum(arrived[len(allowed) :])
+    lost = sum(sent[: len(allowed)]) - sum(arrived[: len(allowed)])
+    record_property(f"packets through {CHANGES} changes", f"{sum(sent)}, {passed} denied passed, {lost} allowed lost")
+    assert (passed, lost) == (0, 0), f"sent {sent}, arrived {arrived}"
+    assert min(sent) > CHANGES

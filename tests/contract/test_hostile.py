@@ -123,6 +123,12 @@ def test_the_operators_paths_do_not_exist_on_public_listeners(server):
             assert statuses(server.talk(request(server, method, path, b"{}", b"Connection: close\r\n"))) == [404]
 
 
+def test_forwarded_headers_count_for_nothing_when_no_proxy_is_trusted(server):
+    forged = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example", "X-Forwarded-For": "192.0.2.66"}
+    [zone] = server.call("GET", "/zone", headers=forged).json["zones"]
+    assert zone["api-endpoint"] == server.url
+
+
 def test_requests_in_one_piece_are_answered_in_order(server):
     targets = ["/v2/zone", GROUPS, "/v2/instance/nope", "/v2/nothing"]
     last = request(server, target="/v2/zone", extra=b"Connection: close\r\n")

@@ -76,6 +76,29 @@ def test_a_public_group_is_seen_by_everybody_and_changed_by_nobody_else(server):
     assert server.admin.get("/admin/v1/groups").json()["groups"][0]["id"] == id_
 
 
+def test_a_question_is_answered_in_words(server):
+    for n, name in enumerate(("app", "db"), start=1):
+        server.admin.post("/admin/v1/instances", json={"name": name, "addresses": [f"10.0.0.{n}"]})
+    question = {"source": "app", "destination": "db", "service": "tcp/5432"}
+    refused = server.admin.get("/admin/v1/explain", params=question).json()
+    assert refused["allowed"] is False
+    assert "db" in refused["text"]
+    default = server.call("GET", "/security-group").json["security-groups"][0]["id"]
+    rule = b'{"flow-direction": "ingress", "protocol": "tcp", "network": "10.0.0.0/24", "start-port": 5432}'
+    server.call("POST", f"/security-group/{default}/rules", rule)
+    assert server.admin.get("/admin/v1/explain", params=question).json()["allowed"] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [({"service": "tcp/x"}, 400), ({"service": None}, 400), ({"source": "nobody"}, 404)],
+)
+def test_a_question_that_makes_no_sense_is_refused(server, changes, status):
+    question = {"source": "internet", "destination": "192.0.2.9", "service": "tcp/1", **changes}
+    asked = {name: value for name, value in question.items() if value is not None}
+    assert server.admin.get("/admin/v1/explain", params=asked).status_code == status
+
+
 BAD = [
     ("keys", {"role": "god"}),
     ("keys", {"name": ""}),

@@ -34,7 +34,7 @@ from ringfence.policy.values import (
 from ringfence.wire.decode import convert, decode_group, parse_choice
 from ringfence.wire.document import parse_document
 from ringfence.wire.encode import Groups, encode_operation
-from ringfence.wire.hostauth import KEY_SIZE_BYTES, parse_host_name
+from ringfence.wire.hostauth import parse_host_name
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
@@ -199,12 +199,9 @@ def _put(response: Response, shown: object) -> None:
 
 def _decode_key(text: str) -> bytes:
     try:
-        key = b64decode(text, validate=True)
+        return b64decode(text, validate=True)
     except ValueError as error:
         raise Invalid("expected base64", field="$.public-key") from error
-    if len(key) != KEY_SIZE_BYTES:
-        raise Invalid(f"expected a raw Ed25519 key of {KEY_SIZE_BYTES} bytes, got {len(key)}", field="$.public-key")
-    return key
 
 
 def _claim(shape: _InstanceShape) -> InstanceClaim:

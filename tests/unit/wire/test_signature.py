@@ -131,6 +131,12 @@ def test_a_missing_or_malformed_header_is_refused(value):
         verify(value)
 
 
+def test_a_field_given_twice_is_refused_whichever_of_them_is_right():
+    for twice in ("credential=EXOother,credential=EXOtest", "credential=EXOtest,credential=EXOother"):
+        with pytest.raises(BadSignature):
+            verify(header().replace("credential=EXOtest", twice))
+
+
 def test_more_query_arguments_than_anybody_sends_are_refused_before_they_cost_anything():
     request = SignedRequest("GET", b"/v2/security-group?" + b"&".join(b"a%d=1" % n for n in range(1000)), b"")
     value = header().replace(",expires", ",signed-query-args=a1,expires")

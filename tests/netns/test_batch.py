@@ -238,6 +238,20 @@ def test_tampering_is_seen_and_healed(tampering, namespace, door):
 
 
 @needs_nft
+def test_a_set_with_a_flag_that_we_never_use_is_made_anew(namespace, door):
+    program = _wide()
+    apply(door, Program(), program)
+    shape = "any_mac_ipv6 { type ifname . ipv6_addr; flags timeout; }"
+    tampering = f"flush table inet ringfence; delete set inet ringfence any_mac_ipv6; add set inet ringfence {shape}"
+    nft(namespace, tampering)
+    reading = door.read()
+    assert reading.program.sets["any_mac_ipv6"] != program.sets["any_mac_ipv6"]
+    apply(door, reading.program, program)
+    assert "timeout" not in nft(namespace, "list", "ruleset")
+    assert door.read().program == program
+
+
+@needs_nft
 def test_a_table_that_was_deleted_is_made_again(namespace, door):
     program = _wide()
     apply(door, Program(), program)

@@ -10,7 +10,7 @@ from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import AddTable, DeleteTargets, FlushChain, diff_programs
 from ringfence.policy.link import ALLOW
 from ringfence.policy.packet import ICMPV6, TCP, UDP, Packet
-from ringfence.policy.program import ORIGINAL, Field, Goto, Member, Program, State, Within
+from ringfence.policy.program import ORIGINAL, Dispatch, Drop, Field, Goto, Member, Program, State, Within
 from ringfence.policy.values import HostName, InterfaceName
 from ringfence.policy.view import resolve_view
 from simulator import again, answered, open_crossing, simulate
@@ -127,6 +127,14 @@ def test_an_error_about_a_flow_passes_whatever_the_generation_and_stamps_nothing
     assert opened.flow.generation == 1
 
 
+def test_an_instances_error_about_a_flow_does_not_revive_it():
+    compiled = program(OPEN, A)
+    cut = answered(crossing(), mac=mac_of("a"))
+    error = replace(cut, packet=replace(cut.packet, protocol=1, icmp_type=3, icmp_code=4), state=State.RELATED)
+    assert simulate(compiled, error, 9).passed
+    assert cut.flow.generation == 0
+
+
 def test_a_flow_is_stamped_only_when_both_sides_agree():
     compiled = program(OPEN, group("shut"), A, instance("b", "10.0.0.2", wears=["shut"]))
     refused = crossing(source="10.0.0.1", destination="10.0.0.2", came_by="veth-a", goes_by="veth-b", mac=mac_of("a"))
@@ -199,6 +207,28 @@ def test_only_a_change_that_may_take_something_away_moves_the_generation(narrows
     reference = ["ingress tcp/80 from group own"] if before.startswith("source") else []
     delta = diff_programs(program(group("own", *reference, before), wearer), program(group("own", *after), wearer))
     assert delta.narrows is narrows
+
+
+def _takes_away(line):
+    last = line.parts[-1]
+    return isinstance(last, Drop | Dispatch) or (isinstance(last, Goto) and last.chain != ALLOW)
+
+
+def test_restoring_any_line_that_takes_something_away_moves_the_generation():
+    whole = program(OPEN, A)
+    restored = 0
+    for name, chain in whole.chains.items():
+        for at, line in enumerate(chain.lines):
+            if _takes_away(line):
+                hole = replace(chain, lines=chain.lines[:at] + chain.lines[at + 1 :])
+                assert diff_programs(replace(whole, chains={**whole.chains, name: hole}), whole).narrows, (name, line)
+                restored += 1
+    assert restored > 20
+
+
+def test_one_more_pattern_of_ports_moves_the_generation():
+    before, after = (program(OPEN, A, ports=LocalPorts(patterns)) for patterns in (("veth*",), ("tap*", "veth*")))
+    assert diff_programs(before, after).narrows
 
 
 def test_what_nobody_judges_goes_to_allow_and_is_stamped():

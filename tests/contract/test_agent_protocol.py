@@ -153,6 +153,21 @@ def test_a_host_that_reports_an_error_fails_the_operation_with_its_words(server,
     assert "no space left" in found["message"]
 
 
+def test_a_failure_known_at_once_is_first_answered_pending_because_egoscale_takes_it_for_success(server, private_key):
+    send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")))
+    group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
+    with feed(server, private_key) as lines, ThreadPoolExecutor(1) as pool:
+        next(lines)
+        body = b'{"flow-direction": "ingress", "protocol": "esp", "network": "0.0.0.0/0"}'
+        answer = pool.submit(server.call, "POST", f"/security-group/{group}/rules", body)
+        next(lines)
+        send(server, private_key, "POST", REPORT, encode_report(Report(None, "nft: no space left on device")))
+        first = answer.result(5).json
+        assert first["state"] == "pending"
+        assert not {"reason", "message"} & first.keys()
+        assert server.call("GET", f"/operation/{first['id']}").json["state"] == "failure"
+
+
 def test_an_idle_feed_shows_that_it_lives(tmp_path):
     options = ServeOptions(api=ApiOptions(heartbeat_s=0.05))
     with running_server(tmp_path, options=options) as server, feed(server, add_host(server, HOST)) as lines:

@@ -31,7 +31,7 @@ from ringfence.wire.decode import (
     parse_path_id,
     refuse_arguments,
 )
-from ringfence.wire.encode import encode_group, encode_groups, encode_operation
+from ringfence.wire.encode import encode_accepted, encode_group, encode_groups
 from ringfence.wire.signature import parse_query
 
 
@@ -41,7 +41,7 @@ class _Resource:
 
     async def _execute(self, request: Request, response: Response, command: GroupCommand) -> None:
         operation = await self.plane.execute(command, actor_of(request))
-        response.data = encode_operation(operation)
+        response.data = encode_accepted(operation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ rules keep their order.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Final
@@ -21,6 +22,8 @@ from ringfence.policy.values import Address, Cidr, GroupId, Mac, Visibility
 # asks for them and fails without. Fixed ids: they identify nothing but themselves.
 INSTANCE_TYPE_ID: Final = UUID("7b9f4c1e-5f0a-4a55-9d0e-72696e676601")
 TEMPLATE_ID: Final = UUID("7b9f4c1e-5f0a-4a55-9d0e-72696e676602")
+
+_FAILED: Final = frozenset({OperationState.FAILURE, OperationState.TIMEOUT})
 
 Groups = Mapping[GroupId, Group]
 
@@ -181,12 +184,21 @@ def encode_operation(operation: Operation) -> bytes:
     )
 
 
+def encode_accepted(operation: Operation) -> bytes:
+    """The first answer to a change: one that has failed already is shown as pending, so that every client asks again.
+
+    egoscale takes any first answer that is not pending for success (Client.Wait); the Python SDK raises on failure.
+    """
+    if operation.state in _FAILED:
+        return encode_operation(replace(operation, state=OperationState.PENDING, reason=None, message=None))
+    return encode_operation(operation)
+
+
 def _reason(operation: Operation) -> str | None:
     """Always there when the operation failed: the Python SDK reads it unseen."""
     if operation.reason is not None:
         return operation.reason.value
-    failed = operation.state in (OperationState.FAILURE, OperationState.TIMEOUT)
-    return OperationReason.UNKNOWN.value if failed else None
+    return OperationReason.UNKNOWN.value if operation.state in _FAILED else None
 
 
 def encode_instance(instance: Instance) -> bytes:

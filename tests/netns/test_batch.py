@@ -214,6 +214,9 @@ TAMPERINGS = {
     "an interval set of somebody's": "add set inet ringfence theirs { type inet_service; flags interval; }",
     "a chain of somebody's": "add chain inet ringfence theirs { type filter hook input priority 5; }",
     "a chain that drops": "add chain inet ringfence theirs { type filter hook prerouting priority 5; policy drop; }",
+    "our own chain made to drop": (
+        "add chain inet ringfence arrive { type filter hook postrouting priority 0; policy drop; }"
+    ),
     "a counter of somebody's": "add counter inet ringfence theirs",
     "an element too many": 'add element inet ringfence ports { "lo" }',
     "a map entry that is missing": 'delete element inet ringfence egress { "veth-a" }',

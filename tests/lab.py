@@ -24,7 +24,7 @@ from ringfence.nft import DEFAULT_MASK, About, Generation
 from ringfence.policy.compile import LocalPorts
 from ringfence.policy.model import Instance
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
-from ringfence.policy.values import Mac
+from ringfence.policy.values import HostName, Mac
 from ringfence.policy.verdict import Verdict, judge
 from ringfence.policy.view import HostView, resolve_view
 from ringfence.world.frames import Range, Shot, deliver, open_range
@@ -127,9 +127,9 @@ class Lab:
         return replace(made, interfaces=(interface,))
 
     def enforce(self, *things: object) -> None:
-        """Groups and instances, as the agent does it."""
+        """Groups and instances, as the agent of host h1 does it."""
         revision = next(self._revisions)
-        self.view = resolve_view(snapshot(*things, revision=revision))
+        self.view = resolve_view(snapshot(*things, revision=revision), HostName("h1"))
         self._enforcer.enforce(self.view, About(revision, "lab"), PORTS)
 
     @property

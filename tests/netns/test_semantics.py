@@ -17,6 +17,7 @@ from policies import group
 from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP
 from ringfence.policy.values import PROTOCOL_NUMBER, Mac, Protocol, link_local
 from segments import TOO_BIG, UNREACHABLE, authenticated_udp, error_about, large
+from traffic import open_talk
 from waiting import wait_until
 
 pytestmark = pytest.mark.netns
@@ -127,17 +128,19 @@ def test_errors_from_a_router_in_between_pass_when_related(lab, family):
 
 @families
 def test_errors_about_a_flow_pass_in_a_later_generation_and_do_not_revive_a_revoked_one(lab, family):
-    rule = f"egress udp/99 to {ANY[family]}"
-    lab.enforce(group("g", rule, "egress tcp/1 to 192.0.2.1/32"), lab.instance("web", "g"))
-    way = lab.udp("web", "outside", 99, family)
-    lab.expect(ALLOWED, way)
+    out, into = f"egress udp/99 to {ANY[family]}", f"ingress udp/53 from {ANY[family]}"
+    lab.enforce(group("g", out, into, "egress tcp/1 to 192.0.2.1/32"), lab.instance("web", "g"))
+    ways = lab.udp("web", "outside", 99, family), lab.udp("outside", "web", 53, family)
+    errors = [_error(lab, way, kind=TOO_BIG) for way in ways]
+    lab.expect(ALLOWED, *ways)
     before = lab.generation
-    lab.enforce(group("g", rule), lab.instance("web", "g"))
+    lab.enforce(group("g", out, into), lab.instance("web", "g"))
     assert lab.generation != before
-    lab.expect_fate(ALLOWED, _error(lab, way, kind=TOO_BIG))
+    lab.expect_fate(ALLOWED, *errors)
     lab.enforce(group("g", "egress tcp/1 to 192.0.2.1/32"), lab.instance("web", "g"))
-    lab.expect_fate(ALLOWED, _error(lab, way, kind=TOO_BIG))
-    lab.expect_fate(DENIED, way.back(), way)
+    lab.expect_fate(ALLOWED, *errors)
+    for way in ways:
+        lab.expect_fate(DENIED, way.back(), way)
 
 
 @families
@@ -266,6 +269,28 @@ def test_port_ranges_hold_at_both_ends(lab, family, protocol):
 
     lab.expect(ALLOWED, *ways(53, 1000, 1001, 1999))
     lab.expect(DENIED, *ways(0, 1, 52, 54, 999, 2000, 65535), *ways(53, 1000, protocol=TCP + UDP - protocol))
+
+
+@families
+def test_fragments_are_judged_as_the_packet_they_make(live, family):
+    live.enforce(group("g", f"ingress udp/53 from {ANY[family]}"), live.instance("web", "g"))
+    outside, web = live.world.placed["outside"], live.world.placed["web"]
+    open_port, closed_port = (open_talk(outside, web, web.address(family), port) for port in (53, 54))
+    large_datagram = bytes(5000)
+    for talk in (closed_port, open_port):
+        talk.client.socket.send(large_datagram)
+    wait_until(lambda: _received(open_port) == large_datagram)
+    assert _received(closed_port) is None
+    for talk in (closed_port, open_port):
+        talk.client.socket.close()
+        talk.server.socket.close()
+
+
+def _received(talk):
+    try:
+        return talk.server.socket.recv(65535)
+    except BlockingIOError:
+        return None
 
 
 @families

@@ -4,6 +4,7 @@ What is committed is published whether or not its caller still waits: a client t
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ringfence.control.views import Change, ViewCache
+from ringfence.policy.errors import RingfenceError
 from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import KeyId
@@ -19,6 +21,8 @@ from ringfence.store import Committed, Decide, Store, StoredOperation, next_revi
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +73,17 @@ class Commits:
             self._arrived.popleft()()
 
     def _arrive(self, done: Future[Committed[Outcome[T]]], waiter: asyncio.Future[T]) -> None:
-        error = done.exception()
-        if error is None:
-            self._publish(done.result().result)
-        if waiter.done():
+        try:
+            outcome = done.result().result
+            self._publish(outcome)
+        except Exception as error:  # noqa: BLE001  a refusal, or a defect of ours: the caller must hear of either
+            if not isinstance(error, RingfenceError):
+                _log.exception("a committed change could not be published")
+            if not waiter.done():
+                waiter.set_exception(error)
             return
-        if error is None:
-            waiter.set_result(done.result().result.value)
-        else:
-            waiter.set_exception(error)
+        if not waiter.done():
+            waiter.set_result(outcome.value)
 
 
 def follow(cache: ViewCache, snapshot: Snapshot, facts: tuple[Fact, ...]) -> tuple[Snapshot | None, Change | None]:

@@ -19,7 +19,7 @@ from ringfence.policy.commands import (
 )
 from ringfence.policy.errors import Busy, Conflict, Denied, Invalid, NotFound
 from ringfence.policy.model import OperationState
-from ringfence.store import FolderHeld
+from ringfence.store import Decision, FolderHeld
 
 QUICK = Settings(settle_wait_s=0.01, operation_timeout_s=30.0)
 PATIENT = Settings(settle_wait_s=5.0)
@@ -410,6 +410,14 @@ async def test_a_caller_that_hangs_up_does_not_keep_the_change_from_being_publis
         asked.cancel()
         view = await asyncio.wait_for(anext(views), 5)
         assert group in view.endpoints[0].groups
+
+
+@played
+async def test_a_defect_in_publishing_reaches_the_caller_and_the_next_call_goes_on(tmp_path):
+    async with opened(tmp_path) as plane:
+        with pytest.raises(AttributeError):
+            await asyncio.wait_for(plane._commits.run(lambda _: Decision(None)), 5)
+        assert await asyncio.wait_for(plane.execute(CreateGroup("web"), owner(plane)), 5)
 
 
 @played

@@ -210,6 +210,24 @@ async def test_a_host_not_heard_for_45_seconds_is_offline_and_does_not_block(tmp
 
 
 @played
+async def test_of_two_touched_hosts_only_the_live_one_is_waited_for(tmp_path):
+    clock = PlayedClock()
+    async with opened(tmp_path, QUICK, clock) as plane:
+        await with_host(plane, H2, 2)
+        clock.moment_s += 45.0
+        await with_host(plane)
+        default = plane.snapshot.organisations[plane.organisation].default_group
+        pending = await plane.execute(AddRule(default, tcp("10.0.0.0/8")), owner(plane))
+        assert (pending.state, pending.hosts) == (OperationState.PENDING, {H1, H2})
+        await plane.report(H1, pending.revision, None)
+        settled = plane.operation(pending.id, pending.organisation)
+        assert (settled.state, settled.message) == (
+            OperationState.SUCCESS,
+            "enforced; offline, to enforce it on return: h2",
+        )
+
+
+@played
 async def test_a_pending_operation_and_its_hosts_survive_a_restart(tmp_path):
     async with opened(tmp_path) as plane:
         id_ = await with_host(plane)

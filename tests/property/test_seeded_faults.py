@@ -111,7 +111,7 @@ def _only_first_group(chains, *_):
 
 
 def _open_when_empty(matches, rule, _field, family, peers):
-    nobody = isinstance(rule.peer, GroupPeer) and not (peers[rule.peer.group].members | peers[rule.peer.group].sources)
+    nobody = isinstance(rule.peer, GroupPeer) and not peers[rule.peer.group, family]
     return [Equal(Field.FAMILY, family)] if nobody else list(matches)
 
 

@@ -7,14 +7,14 @@ and passes at once from then on, until the generation moves and it is judged ane
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from ringfence.policy import link, names
 from ringfence.policy.addresses import FAMILIES, merge_networks
-from ringfence.policy.lines import rule_lines, untracked_rule_lines
+from ringfence.policy.lines import PeerSets, rule_lines, untracked_rule_lines
 from ringfence.policy.model import Rule
 from ringfence.policy.program import (
     Chain,
@@ -32,7 +32,7 @@ from ringfence.policy.program import (
     VerdictMap,
 )
 from ringfence.policy.values import Direction, GroupId
-from ringfence.policy.view import Endpoint, HostView, PeerAddresses
+from ringfence.policy.view import Endpoint, HostView
 
 _NO_FLOW: Final = InState(frozenset({State.INVALID, State.UNTRACKED}))
 _ADDRESS_TYPE: Final = {4: ElementType.IPV4, 6: ElementType.IPV6}
@@ -62,14 +62,16 @@ def compile_program(view: HostView, ports: LocalPorts) -> Program:
     programmed = tuple(endpoint for endpoint in view.endpoints if claims[endpoint.interface] == 1)
     closed = ports.names | {name for name, count in claims.items() if count > 1}
     profiles = sorted({endpoint.groups for endpoint in programmed})
+    sets = dict(_address_sets(view))
+    peers = _peer_sets(view, sets)
     chains = dict(link.base_chains(ports.prefixes))
-    for groups in profiles:
-        chains.update(_profile_chains(groups, view))
     for group, rules in view.rules.items():
-        chains.update(_group_chains(group, rules, view))
+        chains.update(_group_chains(group, rules, peers))
+    for groups in profiles:
+        chains.update(_profile_chains(groups, chains))
     return Program(
-        counters=frozenset(_counters(chains.values())),
-        sets=MappingProxyType({**link.port_sets(programmed, closed), **dict(_peer_sets(view))}),
+        counters=frozenset(_counters(view, chains.values())),
+        sets=MappingProxyType({**link.port_sets(programmed, closed), **sets}),
         maps=MappingProxyType(_port_maps(programmed)),
         chains=MappingProxyType(chains),
     )
@@ -89,63 +91,68 @@ def _port_maps(programmed: tuple[Endpoint, ...]) -> dict[str, VerdictMap]:
     }
 
 
-def _profile_chains(groups: tuple[GroupId, ...], view: HostView) -> Iterator[tuple[str, Chain]]:
+def _profile_chains(groups: tuple[GroupId, ...], present: Mapping[str, Chain]) -> Iterator[tuple[str, Chain]]:
+    """What asks each of ``groups`` in turn; ``present`` holds the chains of those that have something to say."""
     profile = names.profile_of(groups)
     for direction in Direction:
-        with_rules = [group for group in groups if _rules_of(view, group, direction)]
-        untracked = [group for group in groups if any(_untracked_lines(view, group, direction))]
         deny = Line((Count(names.denied_counter(profile, direction)), Drop()))
-        jumps = [Line((Jump(names.group_chain(group, direction)),)) for group in with_rules]
-        if direction is Direction.EGRESS and not with_rules:
+        jumps = _jumps([names.group_chain(group, direction) for group in groups], present)
+        if direction is Direction.EGRESS and not jumps:
             last = Line((Count(names.open_counter(profile)), Goto(link.ALLOW)))
         else:
             last = deny
         aside = names.untracked_profile_chain(profile, direction)
         yield names.profile_chain(profile, direction), Chain((Line((_NO_FLOW, Goto(aside))), *jumps, last))
-        jumps = [Line((Jump(names.untracked_group_chain(group, direction)),)) for group in untracked]
+        jumps = _jumps([names.untracked_group_chain(group, direction) for group in groups], present)
         yield aside, Chain((*jumps, deny))
 
 
-def _group_chains(group: GroupId, rules: tuple[Rule, ...], view: HostView) -> Iterator[tuple[str, Chain]]:
+def _jumps(wanted: list[str], present: Mapping[str, Chain]) -> list[Line]:
+    return [Line((Jump(chain),)) for chain in wanted if chain in present]
+
+
+def _group_chains(group: GroupId, rules: tuple[Rule, ...], peers: PeerSets) -> Iterator[tuple[str, Chain]]:
+    """A group with rules of a direction has a chain for it even if no line can match: it still restricts egress."""
     for direction in Direction:
         mine = [rule for rule in rules if rule.direction is direction]
         if mine:
-            lines = tuple(line for rule in mine for line in rule_lines(rule, view.peers))
+            lines = tuple(line for rule in mine for line in rule_lines(rule, peers))
             yield names.group_chain(group, direction), Chain(lines)
-        untracked = tuple(_untracked_lines(view, group, direction))
+        untracked = tuple(line for rule in mine for line in untracked_rule_lines(rule, peers))
         if untracked:
             yield names.untracked_group_chain(group, direction), Chain(untracked)
 
 
-def _rules_of(view: HostView, group: GroupId, direction: Direction) -> list[Rule]:
-    return [rule for rule in view.rules.get(group, ()) if rule.direction is direction]
-
-
-def _untracked_lines(view: HostView, group: GroupId, direction: Direction) -> Iterator[Line]:
-    for rule in _rules_of(view, group, direction):
-        yield from untracked_rule_lines(rule, view.peers)
-
-
-def _peer_sets(view: HostView) -> Iterator[tuple[str, NamedSet]]:
-    for group, peer in view.peers.items():
-        yield from _address_sets(group, peer)
-
-
-def _address_sets(group: GroupId, peer: PeerAddresses) -> Iterator[tuple[str, NamedSet]]:
+def _address_sets(view: HostView) -> Iterator[tuple[str, NamedSet]]:
     """Members in hash sets (an element is added in constant time), sources in interval sets, and only where there are.
 
-    An interval set that exists is never empty, so that a line by it can only appear after it was filled.
+    The kernel finds a set by walking the list of all sets, so one that could only be empty is not made, and no line
+    asks for it. The first address of a group in a family is therefore a change of lines, every further one an element.
     """
-    for family in FAMILIES:
-        type_ = (_ADDRESS_TYPE[family],)
-        members: frozenset[Element] = frozenset((member,) for member in peer.members if member.version == family)
-        yield names.member_set(group, family), NamedSet(type_, members)
-        intervals = merge_networks(peer.sources, family)
-        if intervals:
-            yield names.source_set(group, family), NamedSet(type_, frozenset(intervals), interval=True)
+    for group, peer in view.peers.items():
+        for family in FAMILIES:
+            type_ = (_ADDRESS_TYPE[family],)
+            members: frozenset[Element] = frozenset((member,) for member in peer.members if member.version == family)
+            if members:
+                yield names.member_set(group, family), NamedSet(type_, members)
+            intervals = merge_networks(peer.sources, family)
+            if intervals:
+                yield names.source_set(group, family), NamedSet(type_, frozenset(intervals), interval=True)
 
 
-def _counters(chains: Iterable[Chain]) -> Iterator[str]:
+def _peer_sets(view: HostView, sets: Mapping[str, NamedSet]) -> PeerSets:
+    return {
+        (group, family): tuple(
+            name for name in (names.member_set(group, family), names.source_set(group, family)) if name in sets
+        )
+        for group in view.peers
+        for family in FAMILIES
+    }
+
+
+def _counters(view: HostView, chains: Iterable[Chain]) -> Iterator[str]:
+    """One for each rule, so that its count outlives a moment without lines, and those that other lines name."""
+    yield from (names.rule_counter(rule.id) for rules in view.rules.values() for rule in rules)
     for chain in chains:
         for line in chain.lines:
             for part in line.parts:

@@ -14,7 +14,9 @@ from ringfence.policy.link import ALLOW
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import Between, Count, Equal, Field, Goto, Line, Match, Member, Within
 from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Protocol
-from ringfence.policy.view import PeerAddresses
+
+# The sets that hold a group's addresses of one family; none when it has none, and then no line asks for them.
+PeerSets = Mapping[tuple[GroupId, Family], tuple[str, ...]]
 
 _FLOW_PEER: Final = {
     (Direction.INGRESS, 4): Field.FLOW_SOURCE4,
@@ -35,7 +37,7 @@ _ICMP_FIELDS: Final = {
 }
 
 
-def rule_lines(rule: Rule, peers: Mapping[GroupId, PeerAddresses]) -> Iterator[Line]:
+def rule_lines(rule: Rule, peers: PeerSets) -> Iterator[Line]:
     """The lines by which ``rule`` allows the flow a packet belongs to; none where it can match nothing."""
     for family in _families(rule):
         protocol = _flow_protocol(rule, family)
@@ -43,7 +45,7 @@ def rule_lines(rule: Rule, peers: Mapping[GroupId, PeerAddresses]) -> Iterator[L
             yield _allow(rule, (*protocol, peer))
 
 
-def untracked_rule_lines(rule: Rule, peers: Mapping[GroupId, PeerAddresses]) -> Iterator[Line]:
+def untracked_rule_lines(rule: Rule, peers: PeerSets) -> Iterator[Line]:
     """The lines by which an icmp, icmpv6 or ah rule allows a packet that conntrack calls invalid; none for others."""
     if rule.protocol not in (Protocol.ICMP, Protocol.ICMPV6, Protocol.AH):
         return
@@ -67,14 +69,10 @@ def _families(rule: Rule) -> tuple[Family, ...]:
     return tuple(family for family in families if family == version)
 
 
-def _peer_matches(rule: Rule, field: Field, family: Family, peers: Mapping[GroupId, PeerAddresses]) -> Iterator[Match]:
+def _peer_matches(rule: Rule, field: Field, family: Family, peers: PeerSets) -> Iterator[Match]:
     if isinstance(rule.peer, GroupPeer):
-        group = rule.peer.group
-        if group not in peers:
-            return
-        yield Member((field,), names.member_set(group, family))
-        if any(source.version == family for source in peers[group].sources):
-            yield Member((field,), names.source_set(group, family))
+        for set_ in peers.get((rule.peer.group, family), ()):
+            yield Member((field,), set_)
     elif rule.peer.network.prefixlen == 0:
         yield Equal(Field.FAMILY, family)
     else:
@@ -89,7 +87,7 @@ def _flow_protocol(rule: Rule, family: Family) -> tuple[Match, ...]:
     number = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[rule.protocol])
     if rule.protocol.has_ports and rule.ports != ALL_PORTS:
         return (number, _range(Field.FLOW_PORT, rule.ports.first, rule.ports.last))
-    if rule.icmp is not None and not rule.icmp.any_type:
+    if rule.protocol.has_types and rule.icmp is not None and not rule.icmp.any_type:
         return (number, _flow_icmp(rule.icmp))
     return (number,)
 
@@ -105,7 +103,7 @@ def _packet_protocol(rule: Rule, family: Family) -> tuple[Match, ...]:
     if rule.protocol is Protocol.AH and family == 6:  # noqa: PLR2004  see _flow_protocol
         return (Equal(Field.NEXT_HEADER6, PROTOCOL_NUMBER[Protocol.AH]),)
     number = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[rule.protocol])
-    if rule.icmp is None or rule.icmp.any_type:
+    if not rule.protocol.has_types or rule.icmp is None or rule.icmp.any_type:
         return (number,)
     type_field, code_field = _ICMP_FIELDS[rule.protocol]
     type_ = Equal(type_field, rule.icmp.type or 0)

@@ -206,6 +206,17 @@ def test_a_narrowing_change_moves_the_generation_in_every_line_that_holds_it(doo
     assert door.read().generation == 2
 
 
+# Each replaces a line of ours by one that an inattentive reader would take for it.
+LOOKALIKES = {
+    "a look-up turned round": ("leave", "iifname @ports", "iifname != @ports"),
+    "a prefix turned round": ("origin", 'iifname "veth*"', 'iifname != "veth*"'),
+    "half a range": ("closed", "counter", "meta l4proto >= 200 counter"),
+    "a state turned round": ("arrive", "ct state established", "ct state != established"),
+    "a generation turned round": ("arrive", "ct mark 0x", "ct mark != 0x"),
+    "a masked port": ("unspecified", "udp sport 68", "udp sport & 0xfffe == 68"),
+    "a mask with a hole": ("unspecified", "ip saddr 0.0.0.0", "ip saddr & 255.0.255.255 == 0.0.0.0"),
+}
+
 TAMPERINGS = {
     "a rule of somebody's": "insert rule inet ringfence arrive accept",
     "a rule with an expression that we never use": "add rule inet ringfence allow log prefix x accept",
@@ -238,6 +249,24 @@ def test_tampering_is_seen_and_healed(tampering, namespace, door):
     apply(door, reading.program, program, generation)
     healed = door.read()
     assert (healed.program, healed.generation, healed.about) == (program, generation, ABOUT)
+
+
+@needs_nft
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_a_line_that_only_resembles_ours_is_told_apart(name, namespace, door):
+    chain, ours, theirs = LOOKALIKES[name]
+    program = _wide()
+    apply(door, Program(), program)
+    listing = nft(namespace, "-a", "list", "chain", "inet", "ringfence", chain)
+    line = next(line.strip() for line in listing.splitlines() if ours in line)
+    rule, _, handle = line.partition(" # handle ")
+    replaced = rule.replace(ours, theirs, 1)
+    assert replaced != rule
+    nft(namespace, f"replace rule inet ringfence {chain} handle {handle} {replaced}")
+    reading = door.read()
+    assert reading.program.chains[chain] != program.chains[chain], replaced
+    apply(door, reading.program, program, next_generation(GENERATION))
+    assert door.read().program == program
 
 
 @needs_nft

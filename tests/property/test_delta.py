@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from generated import PORTS, changed, snapshots
 from kernel import Table
+from policies import group, instance
+from policies import snapshot as snapshot_of
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import AddLine, AddSet, diff_programs
 from ringfence.policy.program import (
@@ -181,6 +183,18 @@ def test_tampering_is_healed_and_re_judged(program, data):
     assert table.program == program
 
 
+def test_a_set_of_another_shape_is_made_anew_with_every_line_that_refers_to_it():
+    web = group("web", "ingress tcp/80 from group web", "source 192.0.2.0/24")
+    things = [instance("a", "10.0.0.1", wears=["web"]), web]
+    whole = _program(snapshot_of(*things))
+    for name in whole.sets:
+        other = NamedSet((ElementType.ETHER,), frozenset({("02:00:00:00:00:01",)}))
+        actual = replace(whole, sets=_with(whole.sets, name, other))
+        table = Table.holding(actual)
+        _carry_out(table, diff_programs(actual, whole))
+        assert table.program == whole
+
+
 @given(snapshots())
 def test_everything_is_swept_when_nothing_is_desired_but_the_base(snapshot):
     base = compile_program(resolve_view(snapshot, HostName("another")), PORTS)
@@ -190,11 +204,9 @@ def test_everything_is_swept_when_nothing_is_desired_but_the_base(snapshot):
 
 
 def test_a_source_set_is_filled_before_the_flip_that_refers_to_it():
-    from policies import group, instance, snapshot  # noqa: PLC0415  only this test speaks in words
-
     things = [instance("a", "10.0.0.1", wears=["web"]), group("web", "ingress tcp/80 from group peers")]
-    without = _program(snapshot(*things, group("peers")))
-    with_source = _program(snapshot(*things, group("peers", "source 192.0.2.0/24")))
+    without = _program(snapshot_of(*things, group("peers")))
+    with_source = _program(snapshot_of(*things, group("peers", "source 192.0.2.0/24")))
     delta = diff_programs(without, with_source)
     assert [step.shape.interval for step in delta.prepare if isinstance(step, AddSet)] == [True]
     assert not delta.narrows

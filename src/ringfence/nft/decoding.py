@@ -91,7 +91,7 @@ class _Reader:
         self.generation: Generation | None = None
         self._mask = mask
         self._registers: dict[int, _Register] = {}
-        self._from: int | str | None = None  # lower end of a range whose upper end comes next
+        self._from: tuple[Field, int] | None = None  # lower end of a range whose upper end must come next
 
     def read(self, name: str, attributes: Attributes) -> None:
         match name:
@@ -101,6 +101,8 @@ class _Reader:
                 self._store_mark(attributes)
             case "bitwise":
                 register = self._register(attributes[1])
+                if number_of(attributes.get(6, b"")):
+                    raise _Unknown("a shift")
                 register.mask, register.xor = parse(attributes[4])[1], parse(attributes[5])[1]
             case "cmp":
                 octets = parse(attributes[3])[1]
@@ -117,10 +119,16 @@ class _Reader:
     def _append(self, part: Part | Foreign | None) -> None:
         if part is None:
             return
+        self.check_whole()
         for needed in _needs(part):
             if self.parts and self.parts[-1] == needed:
                 self.parts.pop()
         self.parts.append(part)
+
+    def check_whole(self) -> None:
+        """Raises when a range was begun and not ended: it would be lost, and the line be taken for a wider one."""
+        if self._from is not None:
+            raise _Unknown("half a range")
 
     def _register(self, number: bytes) -> _Register:
         if number_of(number) not in self._registers:
@@ -168,18 +176,23 @@ class _Reader:
         field = next(field for field, known in LOADS.items() if known == load)
         if _is_address(load):
             return _within(field, register, operation, octets)
-        if load.source is Source.META and len(octets) < load.size and isinstance(value_of(field, octets), str):
+        is_text = isinstance(value_of(field, octets), str)
+        if load.source is Source.META and len(octets) < load.size and is_text and operation == EQUAL:
             return StartsWith(field, octets.decode("ascii"))
         if register.mask is not None:
             raise _Unknown("a masked comparison")
         return self._compared_value(field, operation, value_of(field, octets))
 
     def _compared_value(self, field: Field, operation: int, value: int | str) -> Part | None:
-        if operation == GREATER_EQUAL:
-            self._from = value
+        if operation == GREATER_EQUAL and isinstance(value, int):
+            self.check_whole()
+            self._from = field, value
             return None
-        if operation == LESS_EQUAL and isinstance(self._from, int) and isinstance(value, int):
-            return Between(field, self._from, value)
+        if operation == LESS_EQUAL and self._from is not None and isinstance(value, int):
+            (begun, first), self._from = self._from, None
+            if begun is not field:
+                raise _Unknown("a range of two fields")
+            return Between(field, first, value)
         if operation == NOT_EQUAL and isinstance(value, int):
             return Differs(field, value)
         if operation == EQUAL:
@@ -203,6 +216,8 @@ class _Reader:
 
     def _looked_up(self, attributes: Attributes) -> Part:
         set_ = text_of(attributes[1])
+        if number_of(attributes.get(5, b"")) or self._register(attributes[2]).mask is not None:
+            raise _Unknown("an inverted or masked look-up")
         first = _field_of(self._register(attributes[2]).load)
         if 3 in attributes:
             return Dispatch(first, set_)
@@ -224,6 +239,7 @@ def decode_line(expressions: bytes, mask: int = DEFAULT_MASK) -> tuple[Line, Gen
     try:
         for name, attributes in _expressions(expressions):
             reader.read(name, attributes)
+        reader.check_whole()
     except (_Unknown, KeyError, IndexError, ValueError, StopIteration) as error:
         return Line((Foreign(f"not one of ringfence's lines: {error}"),)), None
     return Line(tuple(reader.parts)), reader.generation
@@ -257,7 +273,13 @@ def _within(field: Field, register: _Register, operation: int, octets: bytes) ->
     length = len(octets) * 8
     if register.mask is not None:
         length = int.from_bytes(register.mask, "big").bit_count()
+        if any(register.xor) or register.mask != _prefix_mask(length, size):
+            raise _Unknown("an address mask that is no prefix")
     return Within(field, ip_network((octets.ljust(size, b"\0"), length)))
+
+
+def _prefix_mask(length: int, size: int) -> bytes:
+    return ((1 << 8 * size) - (1 << 8 * size - length)).to_bytes(size, "big")
 
 
 def _is_address(load: Load) -> bool:

@@ -1,5 +1,7 @@
 """A line as expressions and back, without a kernel; and whatever else stands there is foreign, never an error."""
 
+from ipaddress import ip_network
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,20 @@ from ringfence.nft.generation import DEFAULT_MASK, Generation, largest_generatio
 from ringfence.nft.netlink import pack, pack_nested, pack_number, pack_text
 from ringfence.nft.text import render_line
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.program import Accept, Foreign, Fresh, Goto, Line, Stamp
+from ringfence.policy.program import (
+    Accept,
+    Field,
+    Foreign,
+    Fresh,
+    Goto,
+    InState,
+    Line,
+    NotOpening,
+    Stamp,
+    StartsWith,
+    State,
+    Within,
+)
 from ringfence.policy.view import resolve_view
 
 NAMES = ["meta", "ct", "payload", "bitwise", "cmp", "lookup", "objref", "immediate", "counter", "log", ""]
@@ -101,6 +116,20 @@ def test_what_we_would_not_have_written_is_foreign(blob):
     line, generation = decode_line(blob)
     assert [type(part) for part in line.parts] == [Foreign]
     assert generation is None
+
+
+NEW = InState(frozenset({State.NEW}))
+NETWORK = Within(Field.FLOW_SOURCE4, ip_network("10.0.0.0/9"))
+
+
+@pytest.mark.parametrize("part", [NEW, NotOpening(), Fresh(), NETWORK, StartsWith(Field.IN_INTERFACE, "veth")])
+def test_a_comparison_turned_round_is_never_taken_for_ours(part):
+    blob = encode_line(Line((part,)), Generation(5))
+    ours = int(part == NEW or part == NotOpening())  # compared for "not equal"
+    head, _, tail = blob.rpartition(pack_number(2, ours))
+    turned, _ = decode_line(head + pack_number(2, 1 - ours) + tail)
+    assert decode_line(blob)[0] == Line((part,))
+    assert turned != Line((part,))
 
 
 def test_a_foreign_part_is_shown_as_a_comment():

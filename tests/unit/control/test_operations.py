@@ -100,6 +100,12 @@ def test_an_old_error_that_is_all_a_host_keeps_saying_fails_it():
     assert played.report("h1", 4, "no nftables") == [(FAILURE, OperationReason.FAULT, "h1: no nftables")]
 
 
+def test_an_error_that_was_gone_and_comes_back_fails_it():
+    played = Played("h1", said="no memory")
+    assert played.report("h1", 4) == []
+    assert played.report("h1", 4, "no memory") == [(FAILURE, OperationReason.FAULT, "h1: no memory")]
+
+
 def test_a_new_error_in_place_of_an_old_one_fails_it():
     played = Played("h1", said="instance spy is refused")
     assert played.report("h1", 4, "instance spy is refused; no memory") == [

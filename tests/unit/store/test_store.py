@@ -454,6 +454,17 @@ def test_a_damaged_index_is_refused(tmp_path):
         Store.open(tmp_path)
 
 
+def test_damage_in_what_is_not_even_loaded_is_refused(tmp_path):
+    founded(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("UPDATE audit SET result = 'applied?'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(OperatorError, match="CHECK constraint failed in audit"):
+        Store.open(tmp_path)
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     founded(tmp_path).close()
     (tmp_path / DATABASE).write_bytes(b"not a database, but long enough to be looked at" * 100)

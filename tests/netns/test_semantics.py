@@ -16,6 +16,7 @@ from lab import DHCP6_SERVERS, FAMILIES, HOST, HOST_ADDRESSES, MLD_ROUTERS, Way
 from policies import group
 from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP
 from ringfence.policy.values import PROTOCOL_NUMBER, Mac, Protocol, link_local
+from ringfence.world.packets import encode_packet
 from segments import TOO_BIG, UNREACHABLE, authenticated_udp, error_about, large
 from traffic import open_talk
 from waiting import wait_until
@@ -533,7 +534,13 @@ def test_discovery_is_never_forwarded_to_an_instance(lab):
     rules = ("ingress icmpv6 from ::/0", "ingress all from ::/0")
     lab.enforce(group("open", *rules), lab.instance("web", "open"), lab.instance("app", "open"))
     for sender in ("app", "outside"):
-        lab.expect(DENIED, *(lab.icmpv6(sender, "web", type_) for type_ in range(130, 138)))
+        lab.expect(DENIED, *(lab.icmpv6(sender, "web", type_) for type_ in (*range(130, 138), 143)))
+        for hop_limit in (255, 2):  # as far away as it claims to be, or about to run out
+            ways = [lab.icmpv6(sender, "web", type_) for type_ in (134, 135, 136, 137, 143)]
+            lab.forget_flows()
+            lab.expect_fate(
+                DENIED, *(replace(w, encode=partial(encode_packet, w.packet, hop_limit=hop_limit)) for w in ways)
+            )
 
 
 @pytest.mark.parametrize("destination", ["app", "outside", HOST])

@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -38,7 +39,7 @@ def show_rows(rows: Sequence[Row], columns: Sequence[str], output: Format) -> No
     if output is Format.JSON:
         show(json.dumps(list(rows), indent=2))
     elif rows:
-        show("\n".join(_aligned([columns, *([_cell(row.get(column)) for column in columns] for row in rows)])))
+        show("\n".join(_aligned([columns, *([_cell(row.get(column), column) for column in columns] for row in rows)])))
     else:
         complain("nothing there yet")
 
@@ -51,7 +52,7 @@ def show_secret(fields: Row, variables: Mapping[str, str], output: KeyFormat) ->
         case KeyFormat.ENV:
             show("\n".join(f"{variable}={shlex.quote(str(fields[name]))}" for variable, name in variables.items()))
         case KeyFormat.TABLE:
-            show("\n".join(_aligned([[name, _cell(value)] for name, value in fields.items()])))
+            show("\n".join(_aligned([[name, _cell(value, name)] for name, value in fields.items()])))
 
 
 def show(text: str) -> None:
@@ -69,9 +70,11 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, column: str) -> str:
     if value is None or value == []:
         return "-"
+    if column.endswith("-at") and isinstance(value, int):
+        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC"
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return f"{value:.1f}" if isinstance(value, float) else str(value)

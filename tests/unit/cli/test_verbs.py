@@ -42,6 +42,7 @@ def test_a_key_is_listed_without_its_secret_until_it_is_revoked(ringfence):
     (listed,) = _json(ringfence, "key", "list")
     assert (listed["id"], listed["name"], listed["role"]) == (made["id"], "laptop", "owner")
     assert made["secret"] not in json.dumps(listed)
+    assert re.search(r" owner +\d{4}-\d\d-\d\d \d\d:\d\d UTC$", ringfence("key", "list")[1], re.MULTILINE)
     assert ringfence("key", "revoke", made["id"])[0] == 0
     assert _json(ringfence, "key", "list") == []
 

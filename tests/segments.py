@@ -87,6 +87,18 @@ def authenticated_udp(packet: Packet):
     return encode
 
 
+def behind_options(encode):
+    """The IPv6 packet of another encoder with a hop-by-hop options header (eight octets of padding) before the rest."""
+
+    def encode_with_options(*, tag: int) -> bytes:
+        octets = encode(tag=tag)
+        options = bytes([octets[6], 0, 1, 4, 0, 0, 0, 0])
+        length = struct.pack("!H", len(octets) - 40 + len(options))
+        return octets[:4] + length + bytes([0]) + octets[7:40] + options + octets[40:]
+
+    return encode_with_options
+
+
 def _in_ip(packet: Packet, body: bytes, tag: int) -> bytes:
     if packet.family == 4:
         return _ipv4_header(packet, len(body), tag & 0xFFFF, 64) + body

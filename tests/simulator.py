@@ -41,8 +41,6 @@ _STATES = {
     Tracking.NONE: State.INVALID,
     Tracking.LINK: State.UNTRACKED,
 }
-_AH = 51
-_UNTRACKABLE = 253  # what an AH header over IPv6 carries here: a protocol for experiments (RFC 3692)
 
 
 @dataclass(slots=True)
@@ -227,9 +225,7 @@ class _Run:
             case Field.FAMILY:
                 return family
             case Field.PROTOCOL:
-                return _UNTRACKABLE if family == 6 and packet.protocol == _AH else packet.protocol
-            case Field.NEXT_HEADER6:
-                return packet.protocol if family == 6 else None
+                return packet.protocol
             case Field.HOP_LIMIT6:
                 lowered = not before_routing and self.crossing.is_forwarded
                 return self.crossing.hop_limit - lowered if family == 6 else None

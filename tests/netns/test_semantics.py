@@ -17,7 +17,7 @@ from policies import group
 from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP
 from ringfence.policy.values import PROTOCOL_NUMBER, Mac, Protocol, link_local
 from ringfence.world.packets import encode_packet
-from segments import TOO_BIG, UNREACHABLE, authenticated_udp, error_about, large
+from segments import TOO_BIG, UNREACHABLE, authenticated_udp, behind_options, error_about, large
 from traffic import open_talk
 from waiting import wait_until
 
@@ -394,6 +394,16 @@ def test_ah_is_judged_as_ah_whatever_it_carries(lab, family):
         lab.enforce(group("g", f"ingress {rule} from {ANY[family]}"), lab.instance("web", "g"))
         lab.forget_flows()
         lab.expect_fate(allowed, carrying)
+
+
+def test_ah_is_found_behind_other_extension_headers(lab):
+    way = lab.way("outside", "web", AH, 6, destination_port=500)
+    for encode in (authenticated_udp(way.packet), partial(encode_packet, way.packet)):
+        hidden = replace(way, encode=behind_options(encode))
+        for rule, allowed in (("ah", True), ("udp/500", False), ("esp", False)):
+            lab.enforce(group("g", f"ingress {rule} from ::/0"), lab.instance("web", "g"))
+            lab.forget_flows()
+            lab.expect_fate(allowed, hidden)
 
 
 def test_ah_over_ipv6_rides_on_a_live_flow_of_what_it_carries(lab):

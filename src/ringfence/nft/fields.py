@@ -56,7 +56,6 @@ LOADS: Final[dict[Field, Load]] = {
     Field.DESTINATION4: Load(Source.NETWORK, 16, 4, "ip daddr", needs=_IPV4),
     Field.SOURCE6: Load(Source.NETWORK, 8, 16, "ip6 saddr", needs=_IPV6),
     Field.DESTINATION6: Load(Source.NETWORK, 24, 16, "ip6 daddr", needs=_IPV6),
-    Field.NEXT_HEADER6: Load(Source.NETWORK, 6, 1, "ip6 nexthdr", needs=_IPV6),
     Field.HOP_LIMIT6: Load(Source.NETWORK, 7, 1, "ip6 hoplimit", needs=_IPV6),
     Field.FLOW_SOURCE4: Load(Source.CT, 19, 4, "ct original ip saddr", ORIGINAL),
     Field.FLOW_SOURCE6: Load(Source.CT, 21, 16, "ct original ip6 saddr", ORIGINAL),

@@ -40,7 +40,7 @@ _ICMP_FIELDS: Final = {
 def rule_lines(rule: Rule, peers: PeerSets) -> Iterator[Line]:
     """The lines by which ``rule`` allows the flow a packet belongs to; none where it can match nothing."""
     for family in _families(rule):
-        protocol = _flow_protocol(rule, family)
+        protocol = _flow_protocol(rule)
         for peer in _peer_matches(rule, _FLOW_PEER[rule.direction, family], family, peers):
             yield _allow(rule, (*protocol, peer))
 
@@ -50,7 +50,7 @@ def untracked_rule_lines(rule: Rule, peers: PeerSets) -> Iterator[Line]:
     if rule.protocol not in (Protocol.ICMP, Protocol.ICMPV6, Protocol.AH):
         return
     for family in _families(rule):
-        protocol = _packet_protocol(rule, family)
+        protocol = _packet_protocol(rule)
         for peer in _peer_matches(rule, _PACKET_PEER[rule.direction, family], family, peers):
             yield _allow(rule, (*protocol, peer))
 
@@ -79,11 +79,9 @@ def _peer_matches(rule: Rule, field: Field, family: Family, peers: PeerSets) -> 
         yield Within(field, rule.peer.network)
 
 
-def _flow_protocol(rule: Rule, family: Family) -> tuple[Match, ...]:
+def _flow_protocol(rule: Rule) -> tuple[Match, ...]:
     if rule.protocol is Protocol.ALL:
         return ()
-    if rule.protocol is Protocol.AH and family == 6:  # noqa: PLR2004  for IPv6 the kernel's protocol is what AH carries
-        return (Equal(Field.NEXT_HEADER6, PROTOCOL_NUMBER[Protocol.AH]),)
     number = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[rule.protocol])
     if rule.protocol.has_ports and rule.ports != ALL_PORTS:
         return (number, _range(Field.FLOW_PORT, rule.ports.first, rule.ports.last))
@@ -99,9 +97,7 @@ def _flow_icmp(icmp: Icmp) -> Match:
     return Equal(Field.FLOW_ICMP, first | (icmp.code or 0))
 
 
-def _packet_protocol(rule: Rule, family: Family) -> tuple[Match, ...]:
-    if rule.protocol is Protocol.AH and family == 6:  # noqa: PLR2004  see _flow_protocol
-        return (Equal(Field.NEXT_HEADER6, PROTOCOL_NUMBER[Protocol.AH]),)
+def _packet_protocol(rule: Rule) -> tuple[Match, ...]:
     number = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[rule.protocol])
     if not rule.protocol.has_types or rule.icmp is None or rule.icmp.any_type:
         return (number,)

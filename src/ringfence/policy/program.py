@@ -26,14 +26,13 @@ class Field(Enum):
     IN_INDEX = "in-index"  # 0 when this host made the packet
     OUT_INDEX = "out-index"  # 0 before routing
     FAMILY = "family"  # 4 or 6
-    PROTOCOL = "protocol"  # IANA number; for IPv6 the one after extension headers
+    PROTOCOL = "protocol"  # IANA number; for IPv6 the one after extension headers, of which AH is none
     DIRECTION = "direction"  # ORIGINAL or REPLY of the flow
     ETHER_SOURCE = "ether-source"
     SOURCE4 = "source4"
     SOURCE6 = "source6"
     DESTINATION4 = "destination4"
     DESTINATION6 = "destination6"
-    NEXT_HEADER6 = "next-header6"
     HOP_LIMIT6 = "hop-limit6"
     FLOW_SOURCE4 = "flow-source4"
     FLOW_SOURCE6 = "flow-source6"

@@ -17,8 +17,9 @@ def demo(
 ) -> None:
     """Build a throw-away world, protect it through the API, and prove with real packets that model and kernel agree.
 
-    Needs no root: server, agent and instances live in user and network namespaces of their own, the host's firewall
-    stays untouched. Takes about ten seconds. Exit status 0 only if model, probe and kernel agree in every cell.
+    Needs no root: agent and instances live in user and network namespaces of their own, the server listens on
+    loopback, the host's firewall stays untouched. Takes about five seconds. Exit status 0 only if all agree.
+
     Example: [bold]ringfence demo --stay --env demo.env[/bold], elsewhere [bold]. ./demo.env; exo c sg list[/bold]
     """
     from ringfence.world.demo import run_demo

@@ -142,7 +142,7 @@ def ways(view, seed, count=100):
     """Packets for a view: half at random, half at the edges of its rules. The same for the same seed."""
     rng = random.Random(seed)
     found = [_random_way(view, rng, number) for number in range(count // 2)]
-    edges = list(_edge_packets(view))
+    edges = sorted(_edge_packets(view), key=repr)  # a set's order is another in every process
     found += [_way(view, packet, rng) for packet in rng.sample(edges, min(len(edges), count // 2))]
     return [way for way in found if way.source or way.destination]
 

@@ -7,35 +7,32 @@ and passes at once from then on, until the generation moves and it is judged ane
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import TypeVar
 
-from ringfence.policy import link, names
-from ringfence.policy.addresses import FAMILIES, merge_networks
-from ringfence.policy.lines import PeerSets, rule_lines, untracked_rule_lines
+from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.model import Rule
-from ringfence.policy.program import (
-    Chain,
-    Count,
-    Drop,
-    Element,
-    ElementType,
-    Goto,
-    InState,
-    Jump,
-    Line,
-    NamedSet,
-    Program,
-    State,
-    VerdictMap,
+from ringfence.policy.parts import (
+    GroupPart,
+    PeerPart,
+    PortPart,
+    ProfilePart,
+    asked_chains,
+    compile_group,
+    compile_peer,
+    compile_ports,
+    compile_profile,
+    named_peers,
 )
-from ringfence.policy.values import Direction, GroupId
-from ringfence.policy.view import Endpoint, HostView
+from ringfence.policy.program import Program
+from ringfence.policy.values import GroupId
+from ringfence.policy.view import Endpoint, HostView, PeerAddresses
 
-_NO_FLOW: Final = InState(frozenset({State.INVALID, State.UNTRACKED}))
-_ADDRESS_TYPE: Final = {4: ElementType.IPV4, 6: ElementType.IPV6}
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,103 +55,85 @@ def compile_program(view: HostView, ports: LocalPorts) -> Program:
 
     An interface that two endpoints claim stays closed, as does one under our care that no endpoint has.
     """
-    claims = Counter(endpoint.interface for endpoint in view.endpoints)
-    programmed = tuple(endpoint for endpoint in view.endpoints if claims[endpoint.interface] == 1)
-    closed = ports.names | {name for name, count in claims.items() if count > 1}
-    profiles = sorted({endpoint.groups for endpoint in programmed})
-    sets = dict(_address_sets(view))
-    peers = _peer_sets(view, sets)
-    chains = dict(link.base_chains(ports.prefixes))
-    for group, rules in view.rules.items():
-        chains.update(_group_chains(group, rules, peers))
-    for groups in profiles:
-        chains.update(_profile_chains(groups, chains))
-    return Program(
-        counters=frozenset(_counters(view, chains.values())),
-        sets=MappingProxyType({**link.port_sets(programmed, closed), **sets}),
-        maps=MappingProxyType(_port_maps(programmed)),
-        chains=MappingProxyType(chains),
-    )
+    return Compiler().compile(view, ports)
 
 
-def _port_maps(programmed: tuple[Endpoint, ...]) -> dict[str, VerdictMap]:
-    return {
-        name: VerdictMap(
-            MappingProxyType(
-                {
-                    str(endpoint.interface): names.profile_chain(names.profile_of(endpoint.groups), direction)
-                    for endpoint in programmed
-                }
-            )
-        )
-        for name, direction in ((names.EGRESS_MAP, Direction.EGRESS), (names.INGRESS_MAP, Direction.INGRESS))
-    }
+class Compiler:
+    """Compiles one view after another. The result depends on the view alone; the cost on what changed since the last.
 
-
-def _profile_chains(groups: tuple[GroupId, ...], present: Mapping[str, Chain]) -> Iterator[tuple[str, Chain]]:
-    """What asks each of ``groups`` in turn; ``present`` holds the chains of those that have something to say."""
-    profile = names.profile_of(groups)
-    for direction in Direction:
-        deny = Line((Count(names.denied_counter(profile, direction)), Drop()))
-        jumps = _jumps([names.group_chain(group, direction) for group in groups], present)
-        if direction is Direction.EGRESS and not jumps:
-            last = Line((Count(names.open_counter(profile)), Goto(link.ALLOW)))
-        else:
-            last = deny
-        aside = names.untracked_profile_chain(profile, direction)
-        yield names.profile_chain(profile, direction), Chain((Line((_NO_FLOW, Goto(aside))), *jumps, last))
-        jumps = _jumps([names.untracked_group_chain(group, direction) for group in groups], present)
-        yield aside, Chain((*jumps, deny))
-
-
-def _jumps(wanted: list[str], present: Mapping[str, Chain]) -> list[Line]:
-    return [Line((Jump(chain),)) for chain in wanted if chain in present]
-
-
-def _group_chains(group: GroupId, rules: tuple[Rule, ...], peers: PeerSets) -> Iterator[tuple[str, Chain]]:
-    """A group with rules of a direction has a chain for it even if no line can match: it still restricts egress."""
-    for direction in Direction:
-        mine = [rule for rule in rules if rule.direction is direction]
-        if mine:
-            lines = tuple(line for rule in mine for line in rule_lines(rule, peers))
-            yield names.group_chain(group, direction), Chain(lines)
-        untracked = tuple(line for rule in mine for line in untracked_rule_lines(rule, peers))
-        if untracked:
-            yield names.untracked_group_chain(group, direction), Chain(untracked)
-
-
-def _address_sets(view: HostView) -> Iterator[tuple[str, NamedSet]]:
-    """Members in hash sets (an element is added in constant time), sources in interval sets, and only where there are.
-
-    The kernel finds a set by walking the list of all sets, so one that could only be empty is not made, and no line
-    asks for it. The first address of a group in a family is therefore a change of lines, every further one an element.
+    What did not change is the very same object in the next program, which is what makes a delta cheap to find.
     """
-    for group, peer in view.peers.items():
-        for family in FAMILIES:
-            type_ = (_ADDRESS_TYPE[family],)
-            members: frozenset[Element] = frozenset((member,) for member in peer.members if member.version == family)
-            if members:
-                yield names.member_set(group, family), NamedSet(type_, members)
-            intervals = merge_networks(peer.sources, family)
-            if intervals:
-                yield names.source_set(group, family), NamedSet(type_, frozenset(intervals), interval=True)
 
+    def __init__(self) -> None:
+        self._peers: dict[GroupId, PeerPart] = {}
+        self._groups: dict[GroupId, GroupPart] = {}
+        self._profiles: dict[tuple[GroupId, ...], ProfilePart] = {}
+        self._ports = compile_ports((), frozenset(), ())
+        self._program = Program()
 
-def _peer_sets(view: HostView, sets: Mapping[str, NamedSet]) -> PeerSets:
-    return {
-        (group, family): tuple(
-            name for name in (names.member_set(group, family), names.source_set(group, family)) if name in sets
+    def compile(self, view: HostView, ports: LocalPorts) -> Program:
+        """As ``compile_program``; after the first, O(endpoints + groups) comparisons and the work for what changed."""
+        claims = Counter(str(endpoint.interface) for endpoint in view.endpoints)
+        programmed = tuple(endpoint for endpoint in view.endpoints if claims[endpoint.interface] == 1)
+        closed = ports.names | {name for name, count in claims.items() if count > 1}
+
+        old_peers, self._peers = (
+            self._peers,
+            {group: self._peer(group, addresses) for group, addresses in view.peers.items()},
         )
-        for group in view.peers
-        for family in FAMILIES
-    }
+        old_groups, self._groups = (
+            self._groups,
+            {group: self._group(group, rules) for group, rules in view.rules.items()},
+        )
+        chains = {name for part in self._groups.values() for name in part.chains}
+        worn = sorted({endpoint.groups for endpoint in programmed})
+        old_profiles, self._profiles = self._profiles, {groups: self._profile(groups, chains) for groups in worn}
+        old_ports, self._ports = self._ports, self._port(programmed, closed, ports.prefixes)
+
+        same_ports = old_ports is self._ports
+        self._program = self._put_together(
+            same_sets=same_ports and _same(old_peers, self._peers),
+            same_chains=same_ports and _same(old_groups, self._groups) and _same(old_profiles, self._profiles),
+        )
+        return self._program
+
+    def _peer(self, group: GroupId, addresses: PeerAddresses) -> PeerPart:
+        known = self._peers.get(group)
+        return known if known and known.addresses == addresses else compile_peer(group, addresses)
+
+    def _group(self, group: GroupId, rules: tuple[Rule, ...]) -> GroupPart:
+        known = self._groups.get(group)
+        if known and known.rules == rules and all(self._sets_of(*key) == sets for key, sets in known.asked.items()):
+            return known
+        asked = {(peer, family): self._sets_of(peer, family) for peer in named_peers(rules) for family in FAMILIES}
+        return compile_group(group, rules, asked)
+
+    def _sets_of(self, group: GroupId, family: Family) -> tuple[str, ...]:
+        part = self._peers.get(group)
+        return part.names[family] if part else ()
+
+    def _profile(self, groups: tuple[GroupId, ...], chains: AbstractSet[str]) -> ProfilePart:
+        known = self._profiles.get(groups)
+        return known if known and known.present == asked_chains(groups) & chains else compile_profile(groups, chains)
+
+    def _port(self, programmed: tuple[Endpoint, ...], closed: frozenset[str], prefixes: tuple[str, ...]) -> PortPart:
+        known = self._ports
+        same = (known.programmed, known.closed, known.prefixes) == (programmed, closed, prefixes)
+        return known if same else compile_ports(programmed, closed, prefixes)
+
+    def _put_together(self, *, same_sets: bool, same_chains: bool) -> Program:
+        chains, counters, sets = self._program.chains, self._program.counters, self._program.sets
+        if not same_chains or not chains:
+            parts: list[GroupPart | ProfilePart | PortPart] = [*self._groups.values(), *self._profiles.values()]
+            parts.append(self._ports)
+            chains = MappingProxyType({name: chain for part in parts for name, chain in part.chains.items()})
+            counters = frozenset().union(*(part.counters for part in parts))
+        if not same_sets or not sets:
+            peers = {name: set_ for part in self._peers.values() for name, set_ in part.sets.items()}
+            sets = MappingProxyType({**self._ports.sets, **peers})
+        return Program(counters, sets, MappingProxyType(self._ports.maps), chains)
 
 
-def _counters(view: HostView, chains: Iterable[Chain]) -> Iterator[str]:
-    """One for each rule, so that its count outlives a moment without lines, and those that other lines name."""
-    yield from (names.rule_counter(rule.id) for rules in view.rules.values() for rule in rules)
-    for chain in chains:
-        for line in chain.lines:
-            for part in line.parts:
-                if isinstance(part, Count):
-                    yield part.counter
+def _same(old: Mapping[_K, _V], new: Mapping[_K, _V]) -> bool:
+    """Whether both hold the very same parts."""
+    return len(old) == len(new) and all(old.get(key) is part for key, part in new.items())

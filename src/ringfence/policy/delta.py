@@ -5,11 +5,11 @@ a moment after the transaction that made it, so none may be born in the one that
 transaction that changes verdicts. What is in the actual program and not in the desired one is swept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ringfence.policy import names
-from ringfence.policy.link import ALLOW
+from ringfence.policy.link import ALLOW, GENERATION_CHAINS
 from ringfence.policy.program import (
     Chain,
     Element,
@@ -150,7 +150,10 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     """
     if actual == desired:
         return Delta()
+    present = bool(actual.chains)
     replaced = _replaced_sets(actual, desired)
+    if not replaced:
+        actual, desired = _differing(actual, desired)
     narrows = _narrows(actual, desired, replaced)
     rewritten = _rewritten_chains(actual, desired, replaced, moved=narrows)
     born = {
@@ -159,7 +162,7 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     prepare = tuple(_create_sets(born)) if born else ()
     prepared = set(born)
     flip = (
-        *((AddTable(),) if not actual.chains else ()),
+        *((AddTable(),) if not present else ()),
         *_clear(actual, desired, rewritten, replaced),
         *_create(actual, desired, replaced, prepared),
         *_fill(actual, desired, replaced, prepared),
@@ -167,6 +170,27 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
         *_add_targets(actual, desired),
     )
     return Delta((AddTable(), *prepare) if prepare else (), flip, narrows)
+
+
+def _differing(actual: Program, desired: Program) -> tuple[Program, Program]:
+    """Both programs without the sets and chains in which they are alike; what holds the generation always stays."""
+    sets = _alike(actual.sets, desired.sets)
+    chains = _alike(actual.chains, desired.chains) - GENERATION_CHAINS
+    return _pruned(actual, sets, chains), _pruned(desired, sets, chains)
+
+
+def _alike(actual: Mapping[str, object], desired: Mapping[str, object]) -> set[str]:
+    # Identity first: a compiler hands out the same object again for what did not change.
+    return {name for name, value in desired.items() if (old := actual.get(name)) is value or old == value}
+
+
+def _pruned(program: Program, sets: set[str], chains: set[str]) -> Program:
+    return Program(
+        program.counters,
+        {name: set_ for name, set_ in program.sets.items() if name not in sets},
+        program.maps,
+        {name: chain for name, chain in program.chains.items() if name not in chains},
+    )
 
 
 def _replaced_sets(actual: Program, desired: Program) -> frozenset[str]:

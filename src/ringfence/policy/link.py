@@ -43,6 +43,9 @@ from ringfence.policy.values import PROTOCOL_NUMBER, Address, Protocol, link_loc
 from ringfence.policy.view import Endpoint
 
 ALLOW: Final = "allow"
+_LEAVE: Final = "leave"
+_ARRIVE: Final = "arrive"
+GENERATION_CHAINS: Final = frozenset({ALLOW, _LEAVE, _ARRIVE})  # written anew when the generation moves
 _CLOSED: Final = "closed"
 _OWN: Final = "own"
 _UNSPECIFIED: Final = "unspecified"
@@ -105,10 +108,10 @@ def base_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
     yield "origin", Chain(tuple(_origin(prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _OWN, Chain(tuple(_own()))
     yield _UNSPECIFIED, Chain(tuple(_unspecified()))
-    yield "leave", Chain(_leave(), Hook(HookName.PREROUTING, FILTER_PRIORITY))
+    yield _LEAVE, Chain(_leave(), Hook(HookName.PREROUTING, FILTER_PRIORITY))
     yield _LEAVE_PORT, Chain(tuple(_leave_port()))
     yield _LEAVE_NEW, Chain(tuple(_leave_new()))
-    yield "arrive", Chain(tuple(_arrive(prefixes)), Hook(HookName.POSTROUTING, FILTER_PRIORITY))
+    yield _ARRIVE, Chain(tuple(_arrive(prefixes)), Hook(HookName.POSTROUTING, FILTER_PRIORITY))
     yield _ARRIVE_PORT, Chain(tuple(_arrive_port()))
     yield _ARRIVE_NEW, Chain(tuple(_arrive_new()))
     yield _HOST_LINK, Chain(tuple(_host_link()))

@@ -5,12 +5,14 @@ unmanaged one) at the router. The router routes each address to its port and ans
 addresses are free of subnets. A *mute* node has no addresses configured: nothing there answers, whatever arrives.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from pyroute2 import IPRoute
 
+from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import Address, Mac
 from ringfence.world.namespaces import Namespace, make_namespace
 
@@ -22,6 +24,8 @@ _LOOPBACK_INDEX: Final = 1
 _PERMANENT: Final = 0x80  # NUD_PERMANENT
 _NODAD: Final = 0x02  # IFA_F_NODAD
 _ONLINK: Final = 0x04  # RTNH_F_ONLINK
+_UP_S: Final = 5.0
+_POLL_S: Final = 0.0005
 _NAME_LENGTH: Final = 15  # IFNAMSIZ without the closing NUL
 
 # A new interface inherits "default"; all of these must be there before the first one.
@@ -97,6 +101,8 @@ class World:
         _write_all(namespace, _QUIET | _MUTE if self.mute else _QUIET)
         self.router.run(lambda: _connect(placed, static_neighbours=self.mute))
         namespace.run(lambda: _configure_node(placed, mute=self.mute))
+        self.router.run(lambda: _wait_up(placed.port))
+        namespace.run(lambda: _wait_up(NODE_INTERFACE))
         self.placed[node.name] = placed
         return placed
 
@@ -176,6 +182,21 @@ def _configure_node(placed: Placed, *, mute: bool) -> None:
         for family in sorted(families):
             destination = "0.0.0.0/0" if family == 4 else "::/0"  # noqa: PLR2004  the family's number
             netlink.route("add", dst=destination, gateway=gateways[family], oif=index, flags=_ONLINK)
+
+
+def _wait_up(interface: str) -> None:
+    """Return when the interface really carries packets.
+
+    A veth that was set up before its peer gets its queue from a kernel worker, a moment after the peer came up
+    (net/core/link_watch.c); what is sent through it before is lost. Only its operational state tells.
+    """
+    deadline_s = time.monotonic() + _UP_S
+    with IPRoute() as netlink:
+        index = netlink.link_lookup(ifname=interface)[0]
+        while netlink.link("get", index=index)[0].get_attr("IFLA_OPERSTATE") != "UP":
+            if time.monotonic() > deadline_s:
+                raise OperatorError(f"bringing up {interface}", f"the kernel has not started it after {_UP_S:.0f} s")
+            time.sleep(_POLL_S)
 
 
 def _remove_port(port: str) -> None:

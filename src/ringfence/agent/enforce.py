@@ -14,7 +14,7 @@ from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.generations import Generations, block_number
 from ringfence.agent.inventory import only_worn
 from ringfence.nft import About, Generation
-from ringfence.policy.compile import LocalPorts, compile_program
+from ringfence.policy.compile import Compiler, LocalPorts
 from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program import Chain, Foreign, Fresh, Line, Program, Stamp
@@ -58,11 +58,11 @@ class Enforcer:
         generations: Generations,
         *,
         last_block: int | None,
-        compile_: Compile = compile_program,
+        compile_: Compile | None = None,
     ) -> None:
         self._nftables = nftables
         self._generations = generations
-        self._compile = compile_
+        self._compile = compile_ or Compiler().compile
         self._last_block = last_block
         self._known: _Known | None = None
 

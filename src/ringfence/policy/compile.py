@@ -65,73 +65,79 @@ class Compiler:
     """
 
     def __init__(self) -> None:
-        self._peers: dict[GroupId, PeerPart] = {}
-        self._groups: dict[GroupId, GroupPart] = {}
-        self._profiles: dict[tuple[GroupId, ...], ProfilePart] = {}
-        self._ports = compile_ports((), frozenset(), ())
-        self._program = Program()
+        self._known = _NOTHING
 
     def compile(self, view: HostView, ports: LocalPorts) -> Program:
         """As ``compile_program``; after the first, O(endpoints + groups) comparisons and the work for what changed."""
         claims = Counter(str(endpoint.interface) for endpoint in view.endpoints)
         programmed = tuple(endpoint for endpoint in view.endpoints if claims[endpoint.interface] == 1)
         closed = ports.names | {name for name, count in claims.items() if count > 1}
-
-        old_peers, self._peers = (
-            self._peers,
-            {group: self._peer(group, addresses) for group, addresses in view.peers.items()},
-        )
-        old_groups, self._groups = (
-            self._groups,
-            {group: self._group(group, rules) for group, rules in view.rules.items()},
-        )
-        chains = {name for part in self._groups.values() for name in part.chains}
+        peers = {group: self._peer(group, addresses) for group, addresses in view.peers.items()}
+        groups = {group: self._group(group, rules, peers) for group, rules in view.rules.items()}
+        chains = {name for part in groups.values() for name in part.chains}
         worn = sorted({endpoint.groups for endpoint in programmed})
-        old_profiles, self._profiles = self._profiles, {groups: self._profile(groups, chains) for groups in worn}
-        old_ports, self._ports = self._ports, self._port(programmed, closed, ports.prefixes)
-
-        same_ports = old_ports is self._ports
-        self._program = self._put_together(
-            same_sets=same_ports and _same(old_peers, self._peers),
-            same_chains=same_ports and _same(old_groups, self._groups) and _same(old_profiles, self._profiles),
-        )
-        return self._program
+        profiles = {combined: self._profile(combined, chains) for combined in worn}
+        port = self._port(programmed, closed, ports.prefixes)
+        # Kept only whole: a compilation that fails half-way must leave no part that the next one would believe.
+        self._known = _put_together(self._known, peers, groups, profiles, port)
+        return self._known.program
 
     def _peer(self, group: GroupId, addresses: PeerAddresses) -> PeerPart:
-        known = self._peers.get(group)
+        known = self._known.peers.get(group)
         return known if known and known.addresses == addresses else compile_peer(group, addresses)
 
-    def _group(self, group: GroupId, rules: tuple[Rule, ...]) -> GroupPart:
-        known = self._groups.get(group)
-        if known and known.rules == rules and all(self._sets_of(*key) == sets for key, sets in known.asked.items()):
+    def _group(self, group: GroupId, rules: tuple[Rule, ...], peers: Mapping[GroupId, PeerPart]) -> GroupPart:
+        known = self._known.groups.get(group)
+        if known and known.rules == rules and all(_sets_of(peers, *key) == sets for key, sets in known.asked.items()):
             return known
-        asked = {(peer, family): self._sets_of(peer, family) for peer in named_peers(rules) for family in FAMILIES}
+        asked = {(peer, family): _sets_of(peers, peer, family) for peer in named_peers(rules) for family in FAMILIES}
         return compile_group(group, rules, asked)
 
-    def _sets_of(self, group: GroupId, family: Family) -> tuple[str, ...]:
-        part = self._peers.get(group)
-        return part.names[family] if part else ()
-
     def _profile(self, groups: tuple[GroupId, ...], chains: AbstractSet[str]) -> ProfilePart:
-        known = self._profiles.get(groups)
+        known = self._known.profiles.get(groups)
         return known if known and known.present == asked_chains(groups) & chains else compile_profile(groups, chains)
 
     def _port(self, programmed: tuple[Endpoint, ...], closed: frozenset[str], prefixes: tuple[str, ...]) -> PortPart:
-        known = self._ports
+        known = self._known.ports
         same = (known.programmed, known.closed, known.prefixes) == (programmed, closed, prefixes)
         return known if same else compile_ports(programmed, closed, prefixes)
 
-    def _put_together(self, *, same_sets: bool, same_chains: bool) -> Program:
-        chains, counters, sets = self._program.chains, self._program.counters, self._program.sets
-        if not same_chains or not chains:
-            parts: list[GroupPart | ProfilePart | PortPart] = [*self._groups.values(), *self._profiles.values()]
-            parts.append(self._ports)
-            chains = MappingProxyType({name: chain for part in parts for name, chain in part.chains.items()})
-            counters = frozenset().union(*(part.counters for part in parts))
-        if not same_sets or not sets:
-            peers = {name: set_ for part in self._peers.values() for name, set_ in part.sets.items()}
-            sets = MappingProxyType({**self._ports.sets, **peers})
-        return Program(counters, sets, MappingProxyType(self._ports.maps), chains)
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The parts of one program, and the program."""
+
+    peers: Mapping[GroupId, PeerPart]
+    groups: Mapping[GroupId, GroupPart]
+    profiles: Mapping[tuple[GroupId, ...], ProfilePart]
+    ports: PortPart
+    program: Program
+
+
+_NOTHING = _Known({}, {}, {}, compile_ports((), frozenset(), ()), Program())
+
+
+def _put_together(
+    known: _Known,
+    peers: Mapping[GroupId, PeerPart],
+    groups: Mapping[GroupId, GroupPart],
+    profiles: Mapping[tuple[GroupId, ...], ProfilePart],
+    ports: PortPart,
+) -> _Known:
+    chains, counters, sets = known.program.chains, known.program.counters, known.program.sets
+    same_ports = known.ports is ports and bool(chains)
+    if not (same_ports and _same(known.groups, groups) and _same(known.profiles, profiles)):
+        parts: list[GroupPart | ProfilePart | PortPart] = [*groups.values(), *profiles.values(), ports]
+        chains = MappingProxyType({name: chain for part in parts for name, chain in part.chains.items()})
+        counters = frozenset().union(*(part.counters for part in parts))
+    if not (same_ports and _same(known.peers, peers)):
+        named = {name: set_ for part in peers.values() for name, set_ in part.sets.items()}
+        sets = MappingProxyType({**ports.sets, **named})
+    return _Known(peers, groups, profiles, ports, Program(counters, sets, MappingProxyType(ports.maps), chains))
+
+
+def _sets_of(peers: Mapping[GroupId, PeerPart], group: GroupId, family: Family) -> tuple[str, ...]:
+    return peers[group].names[family] if group in peers else ()
 
 
 def _same(old: Mapping[_K, _V], new: Mapping[_K, _V]) -> bool:

@@ -13,7 +13,7 @@ from typing import Final, assert_never
 from ringfence.nft.expressions import (
     OBJECT_COUNTER,
     VERDICT_CONTINUE,
-    VERDICT_GOTO,
+    VERDICT_JUMP,
     encode_line,
     encode_verdict,
     immediate_verdict,
@@ -284,7 +284,9 @@ def _scalar_octets(scalar: str | IPv4Address | IPv6Address, *, joined: bool) -> 
 def _encode_targets(targets: Iterable[tuple[str, str]]) -> Iterator[bytes]:
     for interface, chain in targets:
         key = pack_nested(1, pack(1, _scalar_octets(interface, joined=False)))
-        yield pack_nested(_LIST_ELEMENT, key, pack_nested(2, encode_verdict(VERDICT_GOTO, chain)))
+        # Jump, not goto: to a packet that is under way when the map changes, a chain born with its element may still be
+        # empty. It must then come back and be dropped by the next line; goto would end in the base chain's "accept".
+        yield pack_nested(_LIST_ELEMENT, key, pack_nested(2, encode_verdict(VERDICT_JUMP, chain)))
 
 
 def _element(key: bytes, flags: int = 0) -> bytes:

@@ -108,7 +108,7 @@ def _element(element: Element, set_: NamedSet) -> str:
 
 def _targets(name: str, map_: VerdictMap) -> Iterator[str]:
     if map_.targets:
-        elements = ", ".join(f'"{interface}" : goto {chain}' for interface, chain in sorted(map_.targets.items()))
+        elements = ", ".join(f'"{interface}" : jump {chain}' for interface, chain in sorted(map_.targets.items()))
         yield f"add element inet {TABLE} {name} {{ {elements} }}"
 
 

@@ -60,8 +60,11 @@ class Table:
         )
 
     def carry_out(self, steps):
-        """One transaction. Returns the interval sets that were both made and referred to by a new line in it."""
-        born, used = set(), set()
+        """One transaction. Returns what was both made in it and used by what was there before.
+
+        That are interval sets which a line of an older chain, or of a base chain, asks, and chains that a map leads to.
+        """
+        born, used, older = set(), set(), set(self.lines)
         for step in steps:
             try:
                 self._carry_out(step)
@@ -69,7 +72,11 @@ class Table:
                 raise AssertionError(f"the kernel would refuse {step}: {error}") from error
             if isinstance(step, AddSet) and step.shape.interval:
                 born.add(step.set)
-            if isinstance(step, AddLine):
+            if isinstance(step, AddChain):
+                born.add(step.chain)
+            if isinstance(step, AddTargets):
+                used |= {chain for _, chain in step.targets}
+            if isinstance(step, AddLine) and (step.chain in older or self.hooks[step.chain]):
                 used |= {part.set for part in step.line.parts if isinstance(part, Member)}
         return born & used
 

@@ -174,7 +174,7 @@ class _Run:
                 case Dispatch(field=key, map=name):
                     target = self.program.maps[name].targets.get(self.value(key))
                     if target is not None:
-                        return Goto(target)
+                        return Jump(target)
                     return None
                 case Jump() | Goto() | Accept() | Drop():
                     return part

@@ -153,9 +153,7 @@ class Enforcer:
         delta = diff_programs(known.program, desired)
         if not delta and known.about == about:
             return False
-        # A table made anew begins with a generation that was just swept; there is nothing to move on from.
-        moves = delta.narrows and known.hooked
-        generation = self._generations.follow(known.generation) if moves else known.generation
+        generation = self._generations.follow(known.generation) if delta.narrows else known.generation
         if delta.prepare:
             self._nftables.commit(delta.prepare, generation=known.generation, about=None)
         self._nftables.commit(delta.flip, generation=generation, about=about)

@@ -26,7 +26,7 @@ from ringfence.nft.batch import (
     parse_about,
 )
 from ringfence.nft.decoding import decode_line
-from ringfence.nft.expressions import OBJECT_COUNTER
+from ringfence.nft.expressions import OBJECT_COUNTER, VERDICT_JUMP
 from ringfence.nft.generation import DEFAULT_MASK, Generation
 from ringfence.nft.netlink import (
     F_ACK,
@@ -216,7 +216,8 @@ def _map(elements: bytes) -> VerdictMap:
     targets: dict[str, str] = {}
     for key, attributes in _elements(elements):
         verdict = parse(parse(attributes[2])[2])
-        targets[text_of(key)] = text_of(verdict[2]) if 2 in verdict else ""
+        jumps = number_of(verdict[1]) == VERDICT_JUMP & 0xFFFFFFFF
+        targets[text_of(key)] = text_of(verdict[2]) if jumps else ""
     return VerdictMap(MappingProxyType(targets))
 
 

@@ -1,11 +1,13 @@
 """Actual versus desired program -> the steps that turn one into the other, in at most two transactions.
 
-``prepare`` only makes and fills interval sets that no line refers to yet: the kernel lets such a set match nothing for
-a moment after the transaction that made it, so none may be born in the one that starts to use it. ``flip`` is the one
-transaction that changes verdicts. What is in the actual program and not in the desired one is swept.
+``prepare`` makes only what nothing refers to yet, ``flip`` is the one transaction that changes verdicts. Two kinds of
+things must not be born in the transaction that starts to use them: an interval set, which the kernel lets match nothing
+for a moment after it was made; and a chain that a map leads to, because a packet on its way through the old rules looks
+a map up as it is now, and finds a new chain still without lines. What is in the actual program and not in the desired
+one is swept.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ringfence.policy import names
@@ -133,7 +135,10 @@ Step = (
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """``narrows``: some flow may have lost its permission, so the generation must move with ``flip``."""
+    """``narrows``: some flow may have lost its permission, so the generation must move with ``flip``.
+
+    A table that is made anew moves none: no flow can carry the generation that it begins with.
+    """
 
     prepare: tuple[Step, ...] = ()
     flip: tuple[Step, ...] = ()
@@ -150,26 +155,52 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     """
     if actual == desired:
         return Delta()
-    present = bool(actual.chains)
+    made = bool(actual.chains)
     replaced = _replaced_sets(actual, desired)
     if not replaced:
         actual, desired = _differing(actual, desired)
-    narrows = _narrows(actual, desired, replaced)
+    narrows = made and _narrows(actual, desired, replaced)
+    prepared, born = _share_out(_newborn(actual, desired, replaced), replaced)
     rewritten = _rewritten_chains(actual, desired, replaced, moved=narrows)
-    born = {
-        name: set_ for name, set_ in desired.sets.items() if set_.interval and name not in actual.sets and set_.elements
-    }
-    prepare = tuple(_create_sets(born)) if born else ()
-    prepared = set(born)
+    moved = prepared.chains.keys() & GENERATION_CHAINS if narrows else frozenset()
     flip = (
-        *((AddTable(),) if not present else ()),
+        *(() if made else (AddTable(),)),
+        *(FlushChain(name) for name in sorted(moved)),
         *_clear(actual, desired, rewritten, replaced),
-        *_create(actual, desired, replaced, prepared),
-        *_fill(actual, desired, replaced, prepared),
-        *(AddLine(name, line) for name in sorted(rewritten) for line in desired.chains[name].lines),
+        *_make(born),
+        *_fill(actual, desired, replaced),
+        *_write(desired, {*rewritten, *born.chains, *moved}),
         *_add_targets(actual, desired),
     )
-    return Delta((AddTable(), *prepare) if prepare else (), flip, narrows)
+    prepare = (AddTable(), *_make(prepared), *_write(desired, prepared.chains.keys())) if prepared != Program() else ()
+    return Delta(prepare, flip, narrows)
+
+
+def _newborn(actual: Program, desired: Program, replaced: frozenset[str]) -> Program:
+    """What is to be made, because it is not there or not in the desired shape."""
+    chains = {
+        name: chain
+        for name, chain in desired.chains.items()
+        if name not in actual.chains or actual.chains[name].hook != chain.hook
+    }
+    return Program(
+        desired.counters - actual.counters,
+        {name: desired.sets[name] for name in (desired.sets.keys() - actual.sets.keys()) | replaced},
+        {name: VerdictMap() for name in desired.maps.keys() - actual.maps.keys()},
+        chains,
+    )
+
+
+def _share_out(newborn: Program, replaced: frozenset[str]) -> tuple[Program, Program]:
+    """What is made ahead, and what in the transaction that uses it: all of it, if nothing needs to be there before.
+
+    A set in a wrong shape, which is somebody's tampering, can only be replaced together with what refers to it.
+    """
+    chains = {name: chain for name, chain in newborn.chains.items() if chain.hook is None}
+    if replaced or not (chains or any(set_.interval for set_ in newborn.sets.values())):
+        return Program(), newborn
+    bases = {name: chain for name, chain in newborn.chains.items() if chain.hook is not None}
+    return Program(newborn.counters, newborn.sets, newborn.maps, chains), Program(chains=bases)
 
 
 def _differing(actual: Program, desired: Program) -> tuple[Program, Program]:
@@ -204,11 +235,13 @@ def _replaced_sets(actual: Program, desired: Program) -> frozenset[str]:
 
 
 def _rewritten_chains(actual: Program, desired: Program, replaced: frozenset[str], *, moved: bool) -> frozenset[str]:
-    """Chains whose lines are written anew: changed ones, those that hold the generation if it moves, and dependents."""
+    """Present chains whose lines are written anew: changed ones, those that hold a moving generation, dependents."""
     return frozenset(
         name
         for name, chain in desired.chains.items()
-        if actual.chains.get(name) != chain or (moved and _holds_generation(chain)) or _refers_to(chain, replaced)
+        if name in actual.chains
+        and not _is_gone(name, actual.chains[name], desired)
+        and (actual.chains[name] != chain or (moved and _holds_generation(chain)) or _refers_to(chain, replaced))
     )
 
 
@@ -225,7 +258,7 @@ def _refers_to(chain: Chain, sets: frozenset[str]) -> bool:
 def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replaced: frozenset[str]) -> Iterator[Step]:
     """Everything that goes, in the order in which nothing is deleted while something refers to it."""
     gone = [name for name, chain in actual.chains.items() if _is_gone(name, chain, desired)]
-    for name in sorted({*gone, *(rewritten & actual.chains.keys())}):
+    for name in sorted({*gone, *rewritten}):
         if actual.chains[name].lines:
             yield FlushChain(name)
     for name, map_ in sorted(actual.maps.items()):
@@ -243,31 +276,29 @@ def _is_gone(name: str, chain: Chain, desired: Program) -> bool:
     return name not in desired.chains or desired.chains[name].hook != chain.hook
 
 
-def _create(actual: Program, desired: Program, replaced: frozenset[str], prepared: set[str]) -> Iterator[Step]:
-    yield from (AddCounter(name) for name in sorted(desired.counters - actual.counters))
-    new = (desired.sets.keys() - actual.sets.keys() - prepared) | replaced
-    yield from (AddSet(name, _shape(desired.sets[name])) for name in sorted(new))
-    yield from (AddMap(name) for name in sorted(desired.maps.keys() - actual.maps.keys()))
-    for name, chain in sorted(desired.chains.items()):
-        if name not in actual.chains or actual.chains[name].hook != chain.hook:
-            yield AddChain(name, chain.hook)
-
-
-def _fill(actual: Program, desired: Program, replaced: frozenset[str], prepared: set[str]) -> Iterator[Step]:
-    for name, set_ in sorted(desired.sets.items()):
-        if name in prepared:
-            continue
-        present = actual.sets[name].elements if name in actual.sets and name not in replaced else frozenset()
-        if removed := _sorted(present - set_.elements):
-            yield DeleteElements(name, _shape(set_), removed)
-        if added := _sorted(set_.elements - present):
-            yield AddElements(name, _shape(set_), added)
-
-
-def _create_sets(born: dict[str, NamedSet]) -> Iterator[Step]:
-    for name, set_ in sorted(born.items()):
+def _make(newborn: Program) -> Iterator[Step]:
+    """Everything in ``newborn`` but the lines of its chains."""
+    yield from (AddCounter(name) for name in sorted(newborn.counters))
+    for name, set_ in sorted(newborn.sets.items()):
         yield AddSet(name, _shape(set_))
-        yield AddElements(name, _shape(set_), _sorted(set_.elements))
+        if set_.elements:
+            yield AddElements(name, _shape(set_), _sorted(set_.elements))
+    yield from (AddMap(name) for name in sorted(newborn.maps))
+    yield from (AddChain(name, chain.hook) for name, chain in sorted(newborn.chains.items()))
+
+
+def _fill(actual: Program, desired: Program, replaced: frozenset[str]) -> Iterator[Step]:
+    """The elements of sets that are there already."""
+    for name in sorted((desired.sets.keys() & actual.sets.keys()) - replaced):
+        present, wanted = actual.sets[name].elements, desired.sets[name].elements
+        if removed := _sorted(present - wanted):
+            yield DeleteElements(name, _shape(desired.sets[name]), removed)
+        if added := _sorted(wanted - present):
+            yield AddElements(name, _shape(desired.sets[name]), added)
+
+
+def _write(desired: Program, chains: Iterable[str]) -> Iterator[Step]:
+    yield from (AddLine(name, line) for name in sorted(chains) for line in desired.chains[name].lines)
 
 
 def _add_targets(actual: Program, desired: Program) -> Iterator[Step]:

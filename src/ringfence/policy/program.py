@@ -137,7 +137,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Go on in the chain that the map holds for the field; go on here when it holds none."""
+    """Jump to the chain that the map holds for the field; go on here when it holds none, or when that chain ends."""
 
     field: Field
     map: str
@@ -224,7 +224,10 @@ class NamedSet:
 
 @dataclass(frozen=True, slots=True)
 class VerdictMap:
-    """Interface name -> chain to go to."""
+    """Interface name -> chain to jump to.
+
+    Not to go to: a chain that should ever end without a verdict leads back to the line after the look-up, which drops.
+    """
 
     targets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 

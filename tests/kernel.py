@@ -74,7 +74,7 @@ class Table:
                 born.add(step.set)
             if isinstance(step, AddChain):
                 born.add(step.chain)
-            if isinstance(step, AddTargets):
+            if isinstance(step, AddTargets) and older:  # nothing is under way through a table that was not there
                 used |= {chain for _, chain in step.targets}
             if isinstance(step, AddLine) and (step.chain in older or self.hooks[step.chain]):
                 used |= {part.set for part in step.line.parts if isinstance(part, Member)}

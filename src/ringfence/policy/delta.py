@@ -160,7 +160,7 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     if not replaced:
         actual, desired = _differing(actual, desired)
     narrows = made and _narrows(actual, desired, replaced)
-    prepared, born = _share_out(_newborn(actual, desired, replaced), replaced)
+    prepared, born = _share_out(_newborn(actual, desired, replaced), replaced, made=made)
     rewritten = _rewritten_chains(actual, desired, replaced, moved=narrows)
     moved = prepared.chains.keys() & GENERATION_CHAINS if narrows else frozenset()
     flip = (
@@ -191,13 +191,15 @@ def _newborn(actual: Program, desired: Program, replaced: frozenset[str]) -> Pro
     )
 
 
-def _share_out(newborn: Program, replaced: frozenset[str]) -> tuple[Program, Program]:
+def _share_out(newborn: Program, replaced: frozenset[str], *, made: bool) -> tuple[Program, Program]:
     """What is made ahead, and what in the transaction that uses it: all of it, if nothing needs to be there before.
 
-    A set in a wrong shape, which is somebody's tampering, can only be replaced together with what refers to it.
+    Without a table nothing is under way through older rules, so a closed one is made at once. A set in a wrong shape,
+    which is somebody's tampering, can only be replaced together with what refers to it.
     """
     chains = {name: chain for name, chain in newborn.chains.items() if chain.hook is None}
-    if replaced or not (chains or any(set_.interval for set_ in newborn.sets.values())):
+    is_needed = (made and bool(chains)) or any(set_.interval for set_ in newborn.sets.values())
+    if replaced or not is_needed:
         return Program(), newborn
     bases = {name: chain for name, chain in newborn.chains.items() if chain.hook is not None}
     return Program(newborn.counters, newborn.sets, newborn.maps, chains), Program(chains=bases)

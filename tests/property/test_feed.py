@@ -13,6 +13,7 @@ from ringfence.policy.model import Interface
 from ringfence.wire.feed import (
     HEARTBEAT,
     Claimed,
+    FeedReader,
     FeedView,
     Report,
     decode_claim,
@@ -138,3 +139,21 @@ def _objects(node):
 
 def _is_id(name):
     return len(name) == 36
+
+
+@given(st.lists(views(), min_size=1, max_size=4))
+def test_a_reader_of_many_lines_reads_each_as_if_it_were_the_first(history):
+    reader = FeedReader()
+    for each in history:
+        line = encode_feed_line("e1", each)
+        assert reader.decode_line(line) == decode_feed_line(line)
+
+
+@given(views())
+def test_what_did_not_change_from_line_to_line_is_the_very_same_object(same):
+    reader = FeedReader()
+    line = encode_feed_line("e1", same)
+    first, second = reader.decode_line(line).view, reader.decode_line(line).view
+    assert all(one is other for one, other in zip(first.endpoints, second.endpoints, strict=True))
+    assert all(second.rules[group] is rules for group, rules in first.rules.items())
+    assert all(second.peers[group] is peer for group, peer in first.peers.items())

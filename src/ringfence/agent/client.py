@@ -18,11 +18,11 @@ from ringfence.policy.commands import ClaimInstances
 from ringfence.policy.errors import Invalid, OperatorError
 from ringfence.wire.feed import (
     Claimed,
+    FeedReader,
     FeedView,
     Heartbeat,
     Report,
     decode_claimed,
-    decode_feed_line,
     encode_claim,
     encode_report,
 )
@@ -55,6 +55,7 @@ class HttpServer:
         self._client = client
         self._credential = credential
         self._clock = clock
+        self._reader = FeedReader()  # kept over reconnects: what did not change meanwhile is known
 
     async def claim(self, claim: ClaimInstances) -> Claimed:
         answer = await self._send("PUT", "/agent/v1/inventory", encode_claim(claim))
@@ -76,9 +77,15 @@ class HttpServer:
                     await answer.aread()
                 _check(answer, "follow the feed")
                 async for line in _lines(answer.aiter_bytes()):
-                    yield _decoded(line)
+                    yield self._read(line)
             finally:
                 await answer.aclose()
+
+    def _read(self, line: bytes) -> FeedView | Heartbeat:
+        try:
+            return self._reader.decode_line(line)
+        except Invalid as error:
+            raise OperatorError("read the feed", f"{error}; the rules in force stay") from error
 
     async def _send(self, method: str, path: str, body: bytes) -> httpx.Response:
         step = f"{method} {path}"
@@ -182,10 +189,3 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield line
         if len(rest) > _MAX_LINE_BYTES:
             raise OperatorError("follow the feed", f"a view of more than {_MAX_LINE_BYTES} bytes")
-
-
-def _decoded(line: bytes) -> FeedView | Heartbeat:
-    try:
-        return decode_feed_line(line)
-    except Invalid as error:
-        raise OperatorError("read the feed", f"{error}; the rules in force stay") from error

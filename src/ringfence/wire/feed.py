@@ -5,7 +5,6 @@ place. It knows no HTTP. Every field is always written: an omitted list must nev
 document with a missing or an unknown field is refused whole, and ``format`` is raised when fields change.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Final, TypeVar
@@ -112,10 +111,12 @@ class _PeerShape(_Shape, frozen=True):
 
 
 class _ViewShape(_Shape, frozen=True):
+    """Its parts stay octets at first, so that a reader can tell which of them it knows already."""
+
     revision: _Count
-    endpoints: tuple[_EndpointShape, ...]
-    rules: dict[UUID, tuple[_RuleShape, ...]]
-    peers: dict[UUID, _PeerShape]
+    endpoints: tuple[msgspec.Raw, ...]
+    rules: dict[UUID, msgspec.Raw]
+    peers: dict[UUID, msgspec.Raw]
 
 
 class _LineShape(_Shape, frozen=True):
@@ -171,6 +172,7 @@ class _FormatOnly(msgspec.Struct, frozen=True):
 
 
 _S = TypeVar("_S", bound=_Shape)
+_T = TypeVar("_T")
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -181,7 +183,7 @@ def encode_view(view: HostView) -> bytes:
 
 def decode_view(text: bytes) -> HostView:
     """The view that ``encode_view`` wrote; ``Invalid`` naming the place for anything else."""
-    return _view(_decode(text, _ViewShape), "$")
+    return FeedReader().view(_decode(text, _ViewShape), "$")
 
 
 def encode_feed_line(epoch: str, view: HostView) -> bytes:
@@ -191,12 +193,52 @@ def encode_feed_line(epoch: str, view: HostView) -> bytes:
 
 def decode_feed_line(line: bytes) -> FeedView | Heartbeat:
     """What one line of the feed says; ``Invalid`` for another format or anything malformed: take nothing of it."""
-    if line.strip() == HEARTBEAT.strip():
-        return Heartbeat()
-    shape = _decode_formatted(line, _LineShape)
-    if shape.revision != shape.view.revision:
-        raise Invalid(f"the line says revision {shape.revision}, its view {shape.view.revision}", field="$.revision")
-    return FeedView(shape.epoch, _view(shape.view, "$.view"))
+    return FeedReader().decode_line(line)
+
+
+class FeedReader:
+    """Reads one line of a feed after another. A part that is octet for octet as in the line before is not read again.
+
+    It is then the very same object as before, by which ``policy.compile`` sees that nothing changed.
+    """
+
+    def __init__(self) -> None:
+        self._endpoints: dict[bytes, Endpoint] = {}
+        self._rules: dict[bytes, tuple[Rule, ...]] = {}
+        self._peers: dict[bytes, PeerAddresses] = {}
+
+    def decode_line(self, line: bytes) -> FeedView | Heartbeat:
+        """As ``decode_feed_line``; a line that is refused leaves nothing behind."""
+        if line.strip() == HEARTBEAT.strip():
+            return Heartbeat()
+        shape = _decode_formatted(line, _LineShape)
+        if shape.revision != shape.view.revision:
+            text = f"the line says revision {shape.revision}, its view {shape.view.revision}"
+            raise Invalid(text, field="$.revision")
+        return FeedView(shape.epoch, self.view(shape.view, "$.view"))
+
+    def view(self, shape: _ViewShape, path: str) -> HostView:
+        endpoints = [bytes(raw) for raw in shape.endpoints]
+        rules = {GroupId(group): bytes(raw) for group, raw in shape.rules.items()}
+        peers = {GroupId(group): bytes(raw) for group, raw in shape.peers.items()}
+        read_endpoints = {
+            raw: self._endpoints.get(raw) or _endpoint(_decode(raw, _EndpointShape), f"{path}.endpoints[{n}]")
+            for n, raw in enumerate(endpoints)
+        }
+        read_rules = {raw: self._rules.get(raw) or _rules(raw, f"{path}.rules.{group}") for group, raw in rules.items()}
+        read_peers = {
+            raw: self._peers.get(raw) or _peer(_decode(raw, _PeerShape), f"{path}.peers.{group}")
+            for group, raw in peers.items()
+        }
+        view = HostView(
+            revision=Revision(shape.revision),
+            endpoints=tuple(read_endpoints[raw] for raw in endpoints),
+            rules=MappingProxyType({group: read_rules[raw] for group, raw in rules.items()}),
+            peers=MappingProxyType({group: read_peers[raw] for group, raw in peers.items()}),
+        )
+        _check_named_peers(view, path)
+        self._endpoints, self._rules, self._peers = read_endpoints, read_rules, read_peers
+        return view
 
 
 def encode_claim(claim: ClaimInstances) -> bytes:
@@ -240,7 +282,7 @@ def decode_report(body: bytes) -> Report:
     return Report(applied, None if shape.error is None else shape.error[:_MAX_ERROR])
 
 
-def _decode(text: bytes, shape: type[_S]) -> _S:
+def _decode(text: bytes, shape: type[_T]) -> _T:
     try:
         return msgspec.json.decode(text, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -263,10 +305,14 @@ def _decode_formatted(text: bytes, shape: type[_S]) -> _S:
 def _view_shape(view: HostView) -> _ViewShape:
     return _ViewShape(
         revision=view.revision,
-        endpoints=tuple(_endpoint_shape(endpoint) for endpoint in view.endpoints),
-        rules={group: tuple(_rule_shape(rule) for rule in rules) for group, rules in sorted(view.rules.items())},
-        peers={group: _peer_shape(peer) for group, peer in sorted(view.peers.items())},
+        endpoints=tuple(_raw(_endpoint_shape(endpoint)) for endpoint in view.endpoints),
+        rules={group: _raw([_rule_shape(rule) for rule in rules]) for group, rules in sorted(view.rules.items())},
+        peers={group: _raw(_peer_shape(peer)) for group, peer in sorted(view.peers.items())},
     )
+
+
+def _raw(shape: _Shape | list[_RuleShape]) -> msgspec.Raw:
+    return msgspec.Raw(_encoder.encode(shape))
 
 
 def _endpoint_shape(endpoint: Endpoint) -> _EndpointShape:
@@ -302,31 +348,19 @@ def _instance_shape(claim: InstanceClaim) -> _InstanceShape:
     return _InstanceShape(claim.name, claim.id, claim.realm, interfaces)
 
 
-def _view(shape: _ViewShape, path: str) -> HostView:
-    rules = {
-        GroupId(group): tuple(_rule(rule, f"{path}.rules.{group}[{n}]") for n, rule in enumerate(rules))
-        for group, rules in shape.rules.items()
-    }
-    peers = {GroupId(group): _peer(peer, f"{path}.peers.{group}") for group, peer in shape.peers.items()}
-    _check_named_peers(rules, peers, path)
-    return HostView(
-        revision=Revision(shape.revision),
-        endpoints=tuple(_endpoint(item, f"{path}.endpoints[{n}]") for n, item in enumerate(shape.endpoints)),
-        rules=MappingProxyType(rules),
-        peers=MappingProxyType(peers),
-    )
-
-
-def _check_named_peers(
-    rules: Mapping[GroupId, tuple[Rule, ...]], peers: Mapping[GroupId, PeerAddresses], path: str
-) -> None:
+def _check_named_peers(view: HostView, path: str) -> None:
     """A whole view says of every named group who is in it; one that does not was cut short somewhere."""
-    for group, listed in rules.items():
+    for listed in view.rules.values():
         for rule in listed:
-            if isinstance(rule.peer, GroupPeer) and rule.peer.group not in peers:
+            if isinstance(rule.peer, GroupPeer) and rule.peer.group not in view.peers:
                 raise Invalid(f"rule {rule.id} names group {rule.peer.group}, which is missing", field=f"{path}.peers")
-        if len({rule.id for rule in listed}) != len(listed):
-            raise Invalid("a rule id occurs twice", field=f"{path}.rules.{group}")
+
+
+def _rules(raw: bytes, path: str) -> tuple[Rule, ...]:
+    rules = tuple(_rule(shape, f"{path}[{n}]") for n, shape in enumerate(_decode(raw, tuple[_RuleShape, ...])))
+    if len({rule.id for rule in rules}) != len(rules):
+        raise Invalid("a rule id occurs twice", field=path)
+    return rules
 
 
 def _endpoint(shape: _EndpointShape, path: str) -> Endpoint:

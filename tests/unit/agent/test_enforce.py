@@ -14,6 +14,7 @@ from ringfence.nft import About, Generation
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import AddCounter, AddTargets, DeleteChain, FlushChain
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.program import Count, Dispatch, Goto, Jump, Member
 from ringfence.policy.view import PeerAddresses
 from views import GROUPS, endpoint, ingress, view
 
@@ -178,7 +179,7 @@ def test_when_a_first_view_is_refused_the_ports_are_closed(world):
     world.nftables.refuse = lambda steps: "too large" if any(isinstance(step, AddTargets) for step in steps) else None
     with pytest.raises(OperatorError, match="too large"):
         world.enforce(TWO)
-    assert _in_use(world.program) == compile_program(EMPTY, PORTS)
+    assert _in_use(world.program) == _in_use(compile_program(EMPTY, PORTS))
     assert world.nftables.read_about() == CLOSED
 
 
@@ -188,7 +189,7 @@ def test_a_table_that_vanished_is_closed_before_anything_else_is_tried(world):
     world.nftables.refuse = lambda steps: "too large" if any(isinstance(step, AddTargets) for step in steps) else None
     with pytest.raises(OperatorError, match="too large"):
         world.enforce(TWO)
-    assert _in_use(world.program) == compile_program(EMPTY, PORTS)
+    assert _in_use(world.program) == _in_use(compile_program(EMPTY, PORTS))
 
 
 def test_tampered_rules_that_cannot_be_mended_are_closed_and_intact_ones_stay(world):
@@ -225,17 +226,33 @@ def test_whichever_commit_fails_the_kernel_holds_a_whole_view_and_gets_there_at_
     world.nftables.refuse = lambda _: "refused" if next(numbers) >= failing else None
     with suppress(OperatorError):
         world.enforce(TWO)
-    assert _in_use(world.program) in (*old, compile_program(TWO, PORTS))
+    assert _in_use(world.program) in [*map(_in_use, old), _in_use(compile_program(TWO, PORTS))]
     world.nftables.refuse = lambda _: None
     world.enforce(TWO)
     assert world.program == compile_program(TWO, PORTS)
 
 
 def _in_use(program):
-    """The program but for interval sets that were filled ahead and that no line uses yet."""
-    if program is None or any("x_" in str(line) for chain in program.chains.values() for line in chain.lines):
-        return program
-    return replace(program, sets={name: set_ for name, set_ in program.sets.items() if not name.startswith("x_")})
+    """The program but for what was made ahead and that nothing leads to yet."""
+    if program is None:
+        return None
+    reached, ahead = {}, [name for name, chain in program.chains.items() if chain.hook]
+    while ahead:
+        name = ahead.pop()
+        if name not in reached:
+            reached[name] = program.chains[name]
+            for part in _parts(program.chains[name]):
+                ahead += [part.chain] if isinstance(part, Jump | Goto) else []
+                ahead += program.maps[part.map].targets.values() if isinstance(part, Dispatch) else []
+    parts = [part for chain in reached.values() for part in _parts(chain)]
+    asked = {part.set for part in parts if isinstance(part, Member)}
+    counters = frozenset(part.counter for part in parts if isinstance(part, Count))
+    sets = {name: set_ for name, set_ in program.sets.items() if name in asked}
+    return replace(program, counters=counters, sets=sets, chains=reached)
+
+
+def _parts(chain):
+    return [part for line in chain.lines for part in line.parts]
 
 
 def test_an_instance_that_cannot_be_compiled_stays_closed_and_the_others_converge():

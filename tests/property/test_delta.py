@@ -73,13 +73,17 @@ def test_there_is_nothing_to_do_when_nothing_changed(program):
 
 
 @given(pairs())
-def test_the_first_transaction_only_makes_sets_that_nothing_refers_to(pair):
+def test_the_first_transaction_leaves_alone_what_is_there_and_makes_nothing_that_a_packet_meets(pair):
     actual, desired = pair
     table = Table.holding(actual)
     table.carry_out(diff_programs(actual, desired).prepare)
     after = table.program
-    assert replace(after, sets=actual.sets) == actual
-    assert all(after.sets[name] == set_ for name, set_ in actual.sets.items())
+    for there, then in ((actual.sets, after.sets), (actual.maps, after.maps), (actual.chains, after.chains)):
+        assert all(then[name] == thing for name, thing in there.items())
+    assert actual.counters <= after.counters
+    made = [chain for name, chain in after.chains.items() if name not in actual.chains]
+    assert not any(chain.hook for chain in made)
+    assert not any(map_.targets for name, map_ in after.maps.items() if name not in actual.maps)
 
 
 @given(pairs())

@@ -2,6 +2,7 @@
 
 import asyncio
 import stat
+from contextlib import closing
 from functools import partial
 from ipaddress import ip_address
 
@@ -12,7 +13,7 @@ from flows import add_flow
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles
-from ringfence.agent.doors.links import KernelLinks
+from ringfence.agent.doors.links import KernelLinks, lock_network
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import About, Generation
 from ringfence.policy.compile import LocalPorts, compile_program
@@ -197,6 +198,20 @@ def test_the_loopback_is_among_the_links(kind):
     door = FakeLinks("veth0") if kind == "fake" else KernelLinks()
     assert "lo" in door.names()
     assert "no-such-link" not in door.names()
+
+
+@pytest.mark.netns
+def test_a_network_is_locked_once_at_a_time_and_another_network_is_not_concerned():
+    def lock():
+        with lock_network():
+            pass
+
+    other = make_namespace("other")
+    with closing(other), lock_network():
+        other.run(lock)
+        with pytest.raises(OperatorError, match="another agent filters this network namespace already"):
+            lock()
+    lock()
 
 
 @pytest.mark.parametrize("kind", ["fake", "system"])

@@ -59,8 +59,8 @@ class Scene:
         path.write_text(f'host = "h1"\nmanaged = ["veth*"]\n{instances}')
         return path
 
-    def start(self, server=None):
-        arguments = {"--server": server or f"unix:{self.server.unix}", "--data": self.folder / "agent"}
+    def start(self, server=None, data="agent"):
+        arguments = {"--server": server or f"unix:{self.server.unix}", "--data": self.folder / data}
         arguments["--inventory"] = self.folder / "inventory.toml"
         command = [sys.executable, "-m", "ringfence", "agent"]
         for name, value in arguments.items():
@@ -171,6 +171,17 @@ def test_a_second_agent_with_the_same_folder_is_refused(scene):
     scene.until_applied()
     assert scene.start().wait(QUICK_S) == 1
     assert "another agent runs with this folder" in (scene.folder / "agent.log").read_text()
+
+
+def test_a_second_agent_in_the_same_network_is_refused_whatever_its_folder(scene):
+    first = scene.start()
+    scene.until_applied()
+    assert scene.start(data="another").wait(QUICK_S) == 1
+    assert "another agent filters this network namespace already" in (scene.folder / "agent.log").read_text()
+    first.kill()
+    first.wait()
+    scene.start(data="another")
+    wait_until(lambda: (scene.folder / "agent.log").read_text().count("agent runs") == 2, QUICK_S)
 
 
 def test_an_instance_taken_out_of_the_inventory_is_closed(scene):

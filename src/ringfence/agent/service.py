@@ -1,4 +1,4 @@
-"""The agent as a service: its real doors opened, its folder locked, ended by SIGTERM.
+"""The agent as a service: its real doors opened, its folder and its network namespace locked, ended by SIGTERM.
 
 Input: where the server is, the agent's folder, the inventory's file, the credential. It ends only when it is told to,
 or with an ``OperatorError`` when it cannot even start.
@@ -20,7 +20,7 @@ from ringfence.agent.credential import HostCredential
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles, lock_folder
-from ringfence.agent.doors.links import KernelLinks
+from ringfence.agent.doors.links import KernelLinks, lock_network
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.loop import Agent, Doors
 
@@ -36,10 +36,16 @@ async def run_agent(
     be there yet. The rules stay in force when the agent ends.
 
     Raises:
-        OperatorError: the folder is in use, there is no usable inventory, or the kernel cannot be had.
+        OperatorError: the folder or the network namespace is another agent's, there is no usable inventory, or the
+            kernel cannot be had.
     """
     clock = SystemClock()
-    with lock_folder(folder), closing(KernelNftables()) as nftables, closing(KernelConntrack()) as conntrack:
+    with (
+        lock_folder(folder),
+        lock_network(),
+        closing(KernelNftables()) as nftables,
+        closing(KernelConntrack()) as conntrack,
+    ):
         nftables.count_changes()  # says at once when nf_tables cannot be had here
         async with open_server(server, credential, clock, insecure=insecure) as connection:
             doors = Doors(nftables, conntrack, KernelLinks(), SystemFiles(), clock)

@@ -52,11 +52,11 @@ class Scene:
     door: KernelNftables
     processes: list = field(default_factory=list)
 
-    def write_inventory(self, *names):
+    def write_inventory(self, *names, managed='managed = ["veth*"]'):
         nodes = {"web": WEB, "app": APP}
         instances = "".join(INSTANCE.format(name, IDS[name], *nodes[name].addresses) for name in names)
         path = self.folder / "inventory.toml"
-        path.write_text(f'host = "h1"\nmanaged = ["veth*"]\n{instances}')
+        path.write_text(f'host = "h1"\n{managed}\n{instances}')
         return path
 
     def start(self, server=None, data="agent"):
@@ -190,6 +190,18 @@ def test_an_instance_taken_out_of_the_inventory_is_closed(scene):
     assert _targets(scene) == {"veth-web", "veth-app"}
     scene.write_inventory("web")
     wait_until(lambda: _targets(scene) == {"veth-web"}, QUICK_S)
+
+
+def test_an_instance_taken_out_while_the_agent_was_stopped_is_closed(scene):
+    scene.write_inventory("web", "app", managed="")
+    first = scene.start()
+    scene.until_applied()
+    first.kill()
+    first.wait()
+    scene.write_inventory("web", managed="")
+    scene.start()
+    wait_until(lambda: _targets(scene) == {"veth-web"}, QUICK_S)
+    assert scene.door.read().program.sets["ports"].elements == {("veth-web",), ("veth-app",)}
 
 
 def test_rules_that_another_program_removed_come_back(scene):

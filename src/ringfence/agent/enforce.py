@@ -17,7 +17,8 @@ from ringfence.nft import About, Generation
 from ringfence.policy.compile import Compiler, LocalPorts
 from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.program import Chain, Foreign, Fresh, Line, Program, Stamp
+from ringfence.policy.names import PORTS
+from ringfence.policy.program import Chain, Foreign, Fresh, Line, NamedSet, Program, Stamp
 from ringfence.policy.values import Revision
 from ringfence.policy.view import HostView
 
@@ -90,6 +91,11 @@ class Enforcer:
     def held(self) -> About | None:
         """The note in the kernel's table, read if need be; None without a table, or without a note in it."""
         return self._certain().about
+
+    def held_ports(self) -> frozenset[str]:
+        """The interfaces that the kernel's table has under our care by name, programmed or closed."""
+        ports = self._certain().program.sets.get(PORTS, NamedSet(()))
+        return frozenset(str(element[0]) for element in ports.elements if isinstance(element, tuple))
 
     def close_ports(self, ports: LocalPorts) -> bool:
         """If no packet reaches our table: one in which every port under our care is closed, and True."""

@@ -96,10 +96,10 @@ class Agent:
         Raises:
             OperatorError: there is no usable inventory, now or kept from before, or the kernel cannot be had at all.
         """
-        self._declared.begin()
-        self._reporter.set_problem("inventory", self._declared.problem)
         held = await self._in_thread(self._enforcer.held)
         self._oldest = held or CLOSED
+        self._declared.begin(await self._in_thread(self._enforcer.held_ports))
+        self._reporter.set_problem("inventory", self._declared.problem)
         self._wanted = self._saved = self._load_view()
         await self._enforce()
 

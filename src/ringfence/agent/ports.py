@@ -50,15 +50,21 @@ class Declared:
         """Everything under our care, in a stable order."""
         return LocalPorts(tuple(sorted({*self.inventory.managed, *map(str, self.inventory.ports), *self.remembered})))
 
-    def begin(self) -> None:
-        """Read the file, or what was kept of it when it was last good; ``OperatorError`` when there is neither."""
+    def begin(self, held: frozenset[str]) -> None:
+        """Read the file, or what was kept of it when it was last good; ``OperatorError`` when there is neither.
+
+        ``held``: the ports that the kernel has under our care from an earlier life. What of them, and of the kept
+        inventory, the file names no longer was taken out while nobody looked, and is remembered as if one had.
+        """
+        kept = self._load_kept()
+        self.remembered |= held - frozenset(kept.managed if kept else ())
+        self._inventory = kept
         try:
             self._read_file()
         except OperatorError as error:
-            kept = self._cache.load_inventory()
             if kept is None:
                 raise
-            self._take(parse_inventory(kept, file=self._cache.inventory_name))
+            self._take(kept)
             self.problem = f"{error}; the last good one is in force"
 
     def poll(self) -> bool:
@@ -83,6 +89,14 @@ class Declared:
         if text is not None:
             self._cache.save_inventory(text)
             self._text = None if self._text is text else self._text
+
+    def _load_kept(self) -> Inventory | None:
+        try:
+            text = self._cache.load_inventory()
+            return None if text is None else parse_inventory(text, file=self._cache.inventory_name)
+        except OperatorError as error:
+            _log.warning("%s", error)
+            return None
 
     def _read_file(self) -> None:
         self._seen = self._read = self._files.stamp(self._file)

@@ -244,6 +244,28 @@ async def test_without_patterns_a_port_that_was_declared_stays_closed_until_its_
         world.assert_holds(TWO, less)
 
 
+@pytest.mark.parametrize("lost", ["nothing", "folder", "rules"])
+def test_an_instance_taken_out_while_the_agent_was_stopped_stays_closed(lost):
+    async def body():
+        world = World(inventory("web", "app", managed=""))
+        world.server.publish(TWO)
+        async with world.agent():
+            await world.until_applied(2)
+        less = inventory("web", managed="")
+        world.write(less)
+        if lost == "folder":
+            for path in [path for path in world.files.contents if path.parent == FOLDER]:
+                world.files.remove(path)
+        if lost == "rules":
+            world.nftables.flush()
+        async with world.agent():
+            await world.until(lambda: world.nftables.read_about() == About(2, "e1"))
+            await world.until(lambda: "veth-app" not in world.nftables.read().program.maps["ingress"].targets)
+            world.assert_holds(TWO, less, extra=["veth-app"])
+
+    asyncio.run(body())
+
+
 @scenario
 async def test_a_changed_inventory_is_claimed_anew(world):
     world.server.publish(ONE)

@@ -31,8 +31,12 @@ def links():
 
 @pytest.fixture
 def declared(files, links):
+    return _begun(files, links)
+
+
+def _begun(files, links, held=()):
     begun = Declared(FILE, files=files, links=links, cache=Cache(files, Path("/data"), "h1"), remembered=frozenset())
-    begun.begin()
+    begun.begin(frozenset(held))
     return begun
 
 
@@ -87,7 +91,26 @@ def test_a_port_that_is_declared_unmanaged_is_given_free(declared, files):
 def test_the_good_text_is_kept_once_for_a_start_without_the_file(declared, files, links):
     declared.keep()
     files.remove(FILE)
-    begun = Declared(FILE, files=files, links=links, cache=Cache(files, Path("/data"), "h1"), remembered=frozenset())
-    begun.begin()
+    begun = _begun(files, links)
     assert begun.inventory == declared.inventory
     assert "the last good one is in force" in begun.problem
+
+
+def test_a_port_that_was_taken_out_before_the_start_stays_under_our_care(declared, files, links):
+    declared.keep()
+    files.replace(FILE, inventory("a"))
+    assert _begun(files, links).ports.patterns == ("a", "b")
+
+
+@pytest.mark.parametrize("kept", [None, b"damaged"])
+def test_a_port_that_only_the_kernel_knows_stays_under_our_care(files, links, kept):
+    files.replace(FILE, inventory("a"))
+    if kept:
+        files.replace(Path("/data/inventory.good.toml"), kept)
+    assert _begun(files, links, held=["b", "gone"]).ports.patterns == ("a", "b")
+
+
+def test_a_port_that_only_managed_named_before_the_start_is_given_free(files, links):
+    files.replace(Path("/data/inventory.good.toml"), b'host = "h1"\nmanaged = ["b"]')
+    files.replace(FILE, inventory("a"))
+    assert _begun(files, links, held=["a", "b"]).ports.patterns == ("a",)

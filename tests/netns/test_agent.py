@@ -204,6 +204,21 @@ def test_an_instance_taken_out_while_the_agent_was_stopped_is_closed(scene):
     assert scene.door.read().program.sets["ports"].elements == {("veth-web",), ("veth-app",)}
 
 
+def test_without_view_and_server_the_inventory_is_followed_where_it_closes(scene):
+    first = scene.start()
+    scene.until_applied()
+    first.kill()
+    first.wait()
+    (scene.folder / "agent" / "view.json").unlink(missing_ok=True)
+    held = scene.door.read()
+    scene.start(server=f"unix:{scene.folder}/nobody")
+    scene.write_inventory("web")
+    wait_until(lambda: _targets(scene) == {"veth-web"}, QUICK_S)
+    found = scene.door.read()
+    assert found.about == held.about
+    assert found.generation != held.generation
+
+
 def test_rules_that_another_program_removed_come_back(scene):
     scene.start()
     scene.until_applied()

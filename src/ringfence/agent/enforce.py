@@ -18,9 +18,10 @@ from ringfence.policy.compile import Compiler, LocalPorts
 from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.names import PORTS
+from ringfence.policy.narrow import narrow_program
 from ringfence.policy.program import Chain, Foreign, Fresh, Line, NamedSet, Program, Stamp
 from ringfence.policy.values import Revision
-from ringfence.policy.view import HostView
+from ringfence.policy.view import Endpoint, HostView
 
 CLOSED: Final = About(0, "")  # the note of a table that no view has reached yet: every port under our care is closed
 _UNKNOWN: Final = Line((Foreign("of another generation"),))
@@ -117,6 +118,17 @@ class Enforcer:
             self._rebuild(desired, about, ports)
             return Outcome(about, changed=True, refused=refused, repaired=str(error))
         return Outcome(about, changed, refused)
+
+    def narrow(self, declared: tuple[Endpoint, ...], ports: LocalPorts) -> Outcome:
+        """Close what the kernel holds of an earlier life and the inventory does not declare; its note stays.
+
+        For when no view is known. Nothing is opened: that only a view can.
+        """
+        closed = self.close_ports(ports)
+        known = self._certain()
+        about = known.about or CLOSED
+        changed = self._converge(narrow_program(known.program, declared, ports), about)
+        return Outcome(about, changed or closed)
 
     def is_untouched(self) -> bool:
         """Whether nobody changed any rules of the machine since we last knew ours. Constant cost."""

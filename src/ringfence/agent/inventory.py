@@ -32,6 +32,7 @@ VERSION: Final = 1
 _OFFERED_KIND: Final = "routed"
 _LATER_KINDS: Final = ("bridged", "self")
 _MAX_NAME: Final = 255
+_NO_ID: Final = InstanceId(UUID(int=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,28 @@ def only_worn(view: HostView) -> HostView:
     named = {rule.peer.group for listed in rules.values() for rule in listed if isinstance(rule.peer, GroupPeer)}
     peers = {group: peer for group, peer in view.peers.items() if group in named}
     return replace(view, rules=MappingProxyType(rules), peers=MappingProxyType(peers))
+
+
+def declared_endpoints(inventory: Inventory) -> tuple[Endpoint, ...]:
+    """What the inventory alone says of each of its ports: whose it is and what it may send, but no groups."""
+    return tuple(
+        Endpoint(claim.id or _NO_ID, claim.name, interface.name, interface.addresses, interface.mac, groups=())
+        for claim in inventory.instances
+        for interface in claim.interfaces
+        if interface.managed
+    )
+
+
+def find_reassigned(before: Inventory, inventory: Inventory) -> frozenset[InterfaceName]:
+    """The ports that both inventories declare, for different instances."""
+    owners = {end.interface: end for end in declared_endpoints(before)}
+    present = {end.interface: end for end in declared_endpoints(inventory)}
+    return frozenset(port for port in owners.keys() & present.keys() if not _same_owner(owners[port], present[port]))
+
+
+def _same_owner(one: Endpoint, other: Endpoint) -> bool:
+    both_have_ids = _NO_ID not in (one.instance, other.instance)
+    return one.instance == other.instance if both_have_ids else one.name == other.name
 
 
 def _own_part(endpoint: Endpoint, declared: Mapping[InterfaceName, tuple[InstanceClaim, Interface]]) -> Endpoint | None:

@@ -23,12 +23,11 @@ from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.generations import Generations
-from ringfence.agent.inventory import Inventory, keep_own
+from ringfence.agent.inventory import keep_own
 from ringfence.agent.link import Pauses, follow
-from ringfence.agent.ports import Declared
+from ringfence.agent.ports import Declared, Snapshot
 from ringfence.agent.report import REPORT_S, Reporter, Standing
 from ringfence.nft import About
-from ringfence.policy.compile import LocalPorts
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import Revision
 from ringfence.policy.view import HostView
@@ -197,9 +196,9 @@ class Agent:
         self._to_enforce.clear()
         async with self._enforcing:
             began = self._clock.monotonic()
-            wanted, inventory, ports = self._wanted, self._declared.inventory, self._declared.ports
+            wanted, declared = self._wanted, self._declared.snapshot
             try:
-                outcome = await self._in_thread(self._carry_out, wanted, inventory, ports)
+                outcome = await self._in_thread(self._carry_out, wanted, declared)
             except Exception as error:  # noqa: BLE001  whatever it was: the old rules are in force, and it is tried again
                 self._fail(error)
                 return
@@ -211,28 +210,30 @@ class Agent:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._kernel_thread, partial(work, *args, **kwargs))
 
-    def _carry_out(self, wanted: FeedView | None, inventory: Inventory, ports: LocalPorts) -> Outcome | None:
+    def _carry_out(self, wanted: FeedView | None, declared: Snapshot) -> Outcome:
         """In the thread: nothing else of the agent waits while the kernel takes a large transaction."""
         if wanted is not None:
             about = About(wanted.view.revision, wanted.epoch)
-            return self._enforcer.enforce(keep_own(wanted.view, inventory), about, ports)
+            return self._enforcer.enforce(keep_own(wanted.view, declared.inventory), about, declared.ports)
         if self._enforcer.held() in (None, CLOSED):
-            return self._enforcer.enforce(HostView(Revision(0)), CLOSED, ports)
-        return None  # rules of an earlier life are in force, and what they should become only the server knows
+            return self._enforcer.enforce(HostView(Revision(0)), CLOSED, declared.ports)
+        # Rules of an earlier life are in force: what else they should become only the server knows.
+        return self._enforcer.narrow(declared.endpoints, declared.ports)
 
-    def _succeed(self, wanted: FeedView | None, outcome: Outcome | None, took_s: float) -> None:
+    def _succeed(self, wanted: FeedView | None, outcome: Outcome, took_s: float) -> None:
         self._retry_at = None
         self._kernel_pauses.reset()
         self._enforced = wanted
         self._to_keep.set()
         if wanted is not None:
             self._reporter.set_applied(wanted.view.revision)
-        if outcome is not None and outcome.changed:
+        if outcome.changed:
             fields = {"revision": outcome.about.revision, "took_ms": round(took_s * 1000, 1)}
-            _log.info("rules enforced" if wanted else "every managed port is closed", extra={"fields": fields})
-        if outcome is not None and outcome.repaired:
+            closed = "every managed port is closed" if outcome.about == CLOSED else "what is not declared is closed"
+            _log.info("rules enforced" if wanted else closed, extra={"fields": fields})
+        if outcome.repaired:
             _log.warning("the kernel's rules were made whole", extra={"fields": {"reason": outcome.repaired}})
-        self._reporter.set_problem("instances", "; ".join(outcome.refused) or None if outcome else None)
+        self._reporter.set_problem("instances", "; ".join(outcome.refused) or None)
         self._reporter.set_problem("kernel", None)
 
     def _fail(self, error: Exception) -> None:

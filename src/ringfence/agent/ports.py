@@ -5,17 +5,28 @@ is wrong with the file. A file that cannot be read changes nothing: the last goo
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ringfence.agent.cache import Cache
 from ringfence.agent.doors.files import FilesDoor, Stamp
 from ringfence.agent.doors.links import LinksDoor
-from ringfence.agent.inventory import Inventory, parse_inventory
+from ringfence.agent.inventory import Inventory, declared_endpoints, find_reassigned, parse_inventory
 from ringfence.policy.compile import LocalPorts
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.view import Endpoint
 
 _log: Final = logging.getLogger("ringfence.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """``endpoints``: what is declared, less the ports that went from one instance to another since the agent began."""
+
+    inventory: Inventory
+    ports: LocalPorts
+    endpoints: tuple[Endpoint, ...]
 
 
 class Declared:
@@ -37,6 +48,7 @@ class Declared:
         self._read: Stamp | None = None
         self._text: bytes | None = None
         self.remembered = remembered
+        self._reassigned: frozenset[str] = frozenset()
         self.problem: str | None = None
 
     @property
@@ -49,6 +61,12 @@ class Declared:
     def ports(self) -> LocalPorts:
         """Everything under our care, in a stable order."""
         return LocalPorts(tuple(sorted({*self.inventory.managed, *map(str, self.inventory.ports), *self.remembered})))
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is declared at this moment."""
+        kept = tuple(end for end in declared_endpoints(self.inventory) if end.interface not in self._reassigned)
+        return Snapshot(self.inventory, self.ports, kept)
 
     def begin(self, held: frozenset[str]) -> None:
         """Read the file, or what was kept of it when it was last good; ``OperatorError`` when there is neither.
@@ -114,6 +132,8 @@ class Declared:
     def _take(self, inventory: Inventory) -> None:
         links = self._links.names()
         self.remembered = remember_ports(self.remembered, self._inventory, inventory, links)
+        if self._inventory is not None:
+            self._reassigned |= find_reassigned(self._inventory, inventory)
         absent = sorted(map(str, inventory.ports - links))
         counted = {"instances": len(inventory.instances), "absent_interfaces": absent}
         _log.info("inventory read", extra={"fields": counted})

@@ -258,12 +258,66 @@ def test_an_instance_taken_out_while_the_agent_was_stopped_stays_closed(lost):
                 world.files.remove(path)
         if lost == "rules":
             world.nftables.flush()
+        world.server.reports.clear()
         async with world.agent():
-            await world.until(lambda: world.nftables.read_about() == About(2, "e1"))
-            await world.until(lambda: "veth-app" not in world.nftables.read().program.maps["ingress"].targets)
+            await world.until_applied(2)
             world.assert_holds(TWO, less, extra=["veth-app"])
 
     asyncio.run(body())
+
+
+@asynccontextmanager
+async def without_view_and_server(world):
+    """An agent that finds TWO in the kernel, and knows neither a view nor the server."""
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        await world.until(lambda: world.cache.load_view() is not None)
+    world.files.remove(FOLDER / "view.json")
+    world.server.stop()
+    async with world.agent() as agent:
+        world.assert_holds(TWO)
+        yield agent
+
+
+def _reachable(world):
+    return set(world.nftables.read().program.maps["ingress"].targets)
+
+
+@scenario
+async def test_without_view_and_server_what_is_taken_out_is_closed_and_comes_back_with_the_server(world):
+    async with without_view_and_server(world):
+        less = inventory("web")
+        world.write(less)
+        await world.until(lambda: _reachable(world) == {"veth-web"})
+        program = world.nftables.read().program
+        assert program.sets["ports"].elements == {("veth-web",), ("veth-app",)}
+        assert {element[0] for element in program.sets["any_mac_ipv4"].elements} == {"veth-web"}
+        assert world.nftables.read_about() == About(2, "e1")
+        world.write(BOTH)
+        world.server.down = False
+        await world.until(lambda: _reachable(world) == {"veth-web", "veth-app"})
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_without_view_and_server_what_is_newly_declared_is_closed(world):
+    async with without_view_and_server(world):
+        world.write(
+            BOTH.replace(
+                b"[[instance]]", b'[[instance]]\nname="db"\ninterface="db"\naddresses=["10.0.0.9"]\n[[instance]]', 1
+            )
+        )
+        await world.until(lambda: ("db",) in world.nftables.read().program.sets["ports"].elements)
+        assert _reachable(world) == {"veth-web", "veth-app"}
+        assert ("db",) not in world.nftables.read().program.sets["any_mac"].elements
+
+
+@scenario
+async def test_without_view_and_server_another_instance_inherits_no_port(world):
+    async with without_view_and_server(world):
+        world.write(BOTH.replace(b'name = "web"', b'name = "web2"'))
+        await world.until(lambda: _reachable(world) == {"veth-app"})
 
 
 @scenario

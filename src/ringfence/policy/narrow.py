@@ -1,0 +1,52 @@
+"""A program less what the host's own inventory takes away: for a host that knows no view to compile a new one from.
+
+Input: the program in force, the endpoints that are declared now, and the ports under our care. Output: a program under
+which nothing passes that did not pass before. It knows neither groups nor rules: those stay as the program has them.
+"""
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from ringfence.policy import names
+from ringfence.policy.compile import LocalPorts
+from ringfence.policy.parts import compile_ports
+from ringfence.policy.program import NamedSet, Program, StartsWith, VerdictMap
+from ringfence.policy.view import Endpoint
+
+_NOTHING: Final = NamedSet(())
+
+
+def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: LocalPorts) -> Program:
+    """``program`` with every port in ``ports`` closed that it does not programme, and cut to what is ``declared``.
+
+    An interface keeps its profile if one of ``declared`` has it, and of what may be sent from it what that one has
+    too. Nothing is opened, whatever else they declare. O(program).
+    """
+    prefixes = tuple(sorted({*ports.prefixes, *_closed_prefixes(program)}))
+    permitted = compile_ports(declared, ports.names, prefixes)
+    sets = {name: _narrowed(name, program.sets.get(name, _NOTHING), most) for name, most in permitted.sets.items()}
+    maps = {name: _cut(program.maps.get(name, VerdictMap()), most) for name, most in permitted.maps.items()}
+    return replace(
+        program,
+        counters=program.counters | permitted.counters,
+        sets=MappingProxyType({**program.sets, **sets}),
+        maps=MappingProxyType({**program.maps, **maps}),
+        chains=MappingProxyType({**program.chains, **permitted.chains}),
+    )
+
+
+def _narrowed(name: str, present: NamedSet, most: NamedSet) -> NamedSet:
+    if name == names.PORTS:  # being in it closes
+        return replace(most, elements=present.elements | most.elements)
+    return replace(most, elements=present.elements & most.elements)
+
+
+def _cut(present: VerdictMap, most: VerdictMap) -> VerdictMap:
+    kept = {name: chain for name, chain in present.targets.items() if name in most.targets}
+    return VerdictMap(MappingProxyType(kept))
+
+
+def _closed_prefixes(program: Program) -> frozenset[str]:
+    parts = (part for chain in program.chains.values() for line in chain.lines for part in line.parts)
+    return frozenset(part.prefix for part in parts if isinstance(part, StartsWith))

@@ -210,6 +210,14 @@ UNSIGNED = [
     ("GET", "/nothing"),
     ("POST", "/zone"),
     ("DELETE", ""),
+    ("GET", "/instance-type"),
+    ("GET", "/template"),
+    ("GET", f"/reverse-dns/instance/{VM_A}"),
+    ("GET", "/instance"),
+    ("GET", f"/operation/{NOBODY}"),
+    ("GET", "/zone/"),
+    ("GET", "//zone"),
+    ("GET", "/security-group/../zone"),
 ]
 
 
@@ -219,6 +227,40 @@ def test_an_unsigned_request_learns_nothing_not_even_what_exists(server, method,
     assert answer.status == 403
     check_error(403, answer.json)
     assert answer.json["message"] == "the request is not signed, or not with a valid signature"
+
+
+UNROUTED = [  # roots that are not written as the routes are, which the router would take for them
+    ("GET", "//v2/instance-type"),
+    ("GET", "//v2/security-group"),
+    ("POST", "//v2/security-group"),
+    ("GET", "///v2/zone"),
+    ("GET", "//agent/v1/feed"),
+    ("GET", "/%76%32/security-group"),
+    ("GET", "/v%32/zone"),
+    ("GET", "/%61gent/v1/feed"),
+    ("GET", "/agent/v%31/feed"),
+    ("GET", "/agent%2Fv1/feed"),
+    ("GET", "/v2%2Fsecurity-group"),
+    ("GET", "//control/v2/zone"),
+]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("method", "target"), UNROUTED)
+def test_a_root_in_another_spelling_leads_nowhere_signed_or_not(server, method, target, signed):
+    body = b'{"name": "around"}' if method == "POST" else b""
+    signature = f"Authorization: {server.sign(method, target, body)}\r\n" if signed else ""
+    head = f"{method} {target} HTTP/1.1\r\nHost: s\r\n{signature}Content-Length: {len(body)}\r\nConnection: close\r\n"
+    before = whole_state(server)
+    answer = server.talk(head.encode() + b"\r\n" + body)
+    assert answer.startswith(b"HTTP/1.1 404 "), answer
+    check_error(404, json.loads(answer.partition(b"\r\n\r\n")[2]))
+    assert whole_state(server) == before
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_the_bare_root_says_what_it_is_not(server, path):
+    assert server.call("GET", path).json["message"].startswith("an empty path is not offered: ")
 
 
 def test_a_signature_for_another_method_path_body_or_time_is_refused(server):

@@ -5,7 +5,7 @@ Input: a control plane and how callers reach us. Output: the app that every publ
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 import falcon
@@ -13,7 +13,7 @@ import falcon.asgi
 
 from ringfence.api.agents import HEARTBEAT_S, Feed, add_agent_routes
 from ringfence.api.answers import Answer, answer_error, answer_http_error
-from ringfence.api.authentication import Authentication
+from ringfence.api.authentication import API_ROOT, ZONE_ROUTE, Authentication
 from ringfence.api.exchange import Asgi, FalconApp, Request, Response, exchange_of
 from ringfence.api.front import BodyLimits, front
 from ringfence.api.groups import add_group_routes
@@ -46,12 +46,13 @@ def build_app(
 
     When ``closing`` is set, open feeds end by themselves. ``now`` is the time of day that signatures are judged by.
     """
-    app = bare_app(Authentication(plane, now, options.window))
-    app.add_route("/v2/zone", ZoneList(plane.settings.zone, options.origin))
+    authentication = Authentication(plane, now, options.window)
+    app = bare_app(authentication)
+    app.add_route(ZONE_ROUTE, ZoneList(plane.settings.zone, options.origin))
     add_group_routes(app, plane)
     add_instance_routes(app, plane)
     add_agent_routes(app, Feed(plane, closing or asyncio.Event(), options.heartbeat_s))
-    app.add_sink(_refuse_unoffered, "/v2/")
+    app.add_sink(_refuse_unoffered(authentication), f"{API_ROOT}(?:/|$)")
     return front(app, options.body)
 
 
@@ -65,12 +66,18 @@ def bare_app(*middleware: Authentication) -> FalconApp:
     return app
 
 
-async def _refuse_unoffered(req: Request, resp: Response | None, **_: str) -> None:  # noqa: ARG001  Falcon's signature
-    shown = ascii(req.path.removeprefix("/v2/"))[1:-1][:128]
-    raise NotOffered(
-        f"{shown} is not offered: ringfence serves the security group operations of the Exoscale API, "
-        "and of zones, instances and operations what its clients need for them"
-    )
+def _refuse_unoffered(authentication: Authentication) -> Callable[..., Coroutine[object, object, None]]:
+    """What answers below /v2 where there is no route; who has not signed does not learn that there is none."""
+
+    async def refuse(req: Request, resp: Response | None, **_: str) -> None:  # noqa: ARG001  Falcon's signature
+        authentication.identify(req)
+        shown = ascii(req.path.removeprefix(API_ROOT).removeprefix("/"))[1:-1][:128]
+        raise NotOffered(
+            f"{shown or 'an empty path'} is not offered: ringfence serves the security group operations of the "
+            "Exoscale API, and of zones, instances and operations what its clients need for them"
+        )
+
+    return refuse
 
 
 async def _refuse_unknown(req: Request, resp: Response | None, **_: str) -> None:  # noqa: ARG001  Falcon's signature

@@ -12,13 +12,14 @@ import falcon
 from ringfence.api.exchange import Exchange, Request, Response, exchange_of
 from ringfence.control.actor import Actor
 from ringfence.control.plane import ControlPlane
-from ringfence.policy.errors import Denied
+from ringfence.policy.errors import Denied, NotFound
 from ringfence.policy.values import HostName, KeyId
 from ringfence.wire import hostauth
 from ringfence.wire.signature import BadSignature, Window, verify_request
 
 API_ROOT = "/v2"
 AGENT_ROOT = "/agent/v1"
+ZONE_ROUTE = f"{API_ROOT}/zone"  # GET is open: clients ask it to learn where to send what they sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +31,36 @@ class Authentication:
     window: Window
 
     async def process_request(self, request: Request, _: Response) -> None:
-        """Raises ``Denied`` unless the request is signed, or is the one that clients send unsigned (list-zones)."""
+        """Raises ``NotFound`` for a root spelled as no route is, which Falcon would route all the same."""
+        raw = exchange_of(request).target.partition(b"?")[0].decode("latin-1")
+        if raw.startswith("//") or _root_of(raw) != _root_of(request.path):
+            raise NotFound(f"there is nothing at {ascii(raw)[1:-1][:128]}: the API is at {API_ROOT}")
+
+    async def process_resource(self, request: Request, _: Response, resource: object, __: dict[str, object]) -> None:
+        """Lets a routed request through to its resource: by the route that was found, never by how the path looks.
+
+        Refuses OPTIONS, which Falcon would answer by itself: browsers are no callers of this API.
+        """
+        self.identify(request)
+        if request.method == "OPTIONS":
+            methods = ("GET", "POST", "PUT", "DELETE")
+            raise falcon.HTTPMethodNotAllowed([name for name in methods if hasattr(resource, f"on_{name.lower()}")])
+
+    def identify(self, request: Request) -> None:
+        """Raises ``Denied`` unless the request is signed, or is the one that clients send unsigned (list-zones).
+
+        Agents' routes take a host's signature; every other one, and what no route was found for, an API key's.
+        """
         exchange = exchange_of(request)
+        route = request.uri_template or ""
         try:
-            if _is_below(request.path, AGENT_ROOT):
+            if route.startswith(f"{AGENT_ROOT}/"):
                 request.context.host = self._host(request, exchange)
-            elif _is_below(request.path, API_ROOT) and (request.method, request.path) != ("GET", f"{API_ROOT}/zone"):
+            elif (request.method, route) != ("GET", ZONE_ROUTE):
                 request.context.actor = self._actor(request, exchange)
         except Denied as error:
             exchange.why = error.why if isinstance(error, BadSignature) else str(error)
             raise
-
-    async def process_resource(self, request: Request, _: Response, resource: object, __: dict[str, object]) -> None:
-        """Refuses OPTIONS, which Falcon would answer by itself: browsers are no callers of this API."""
-        if request.method == "OPTIONS":
-            methods = ("GET", "POST", "PUT", "DELETE")
-            raise falcon.HTTPMethodNotAllowed([name for name in methods if hasattr(resource, f"on_{name.lower()}")])
 
     def _actor(self, request: Request, exchange: Exchange) -> Actor:
         key_id = verify_request(
@@ -95,5 +110,7 @@ def host_of(request: Request) -> HostName:
     return HostName(request.context.host)
 
 
-def _is_below(path: str, root: str) -> bool:
-    return path == root or path.startswith(f"{root}/")
+def _root_of(path: str) -> list[str]:
+    """The part that is the same for all of an API: ``/v2``, ``/agent/v1``."""
+    segments = path.split("/")
+    return segments[: 3 if segments[1:2] == ["agent"] else 2]

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from contract.running import running_server
-from ringfence.agent.client import open_server
+from ringfence.agent.client import HostRefused, open_server
 from ringfence.agent.credential import HostCredential
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.inventory import parse_inventory
@@ -86,9 +86,13 @@ def test_a_change_comes_over_the_open_feed(server):
 def test_a_stranger_is_told_what_to_look_at(server, credential):
     async def talk():
         async with open_server(server.url, credential, SystemClock()) as client:
-            with pytest.raises(OperatorError, match=r"403.*is the host added"):
+            with pytest.raises(
+                HostRefused, match=r"inventory: the server refuses this host: the request is not signed by a host"
+            ):
                 await client.claim(INVENTORY.claim)
-            with pytest.raises(OperatorError, match=r"follow the feed: .*403"):
+            with pytest.raises(
+                HostRefused, match=r"follow the feed: the server refuses this host: .*is it added there"
+            ):
                 await anext(client.feed())
 
     asyncio.run(talk())
@@ -113,6 +117,7 @@ def test_a_server_that_is_not_there_is_an_error_of_the_operators(address):
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "not a document of the agent protocol"),
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\n\r\noops", "502: oops"),
+        (b'HTTP/1.1 409 Conflict\r\nContent-Length: 32\r\n\r\n{"message":"taken","status":409}', "409: taken$"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n", "302"),
         (b"garbage\r\n\r\n", "claim|PUT"),
         (b"", "claim|PUT"),

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 
 import httpx
+import msgspec
 
 from ringfence.agent.credential import HostCredential
 from ringfence.agent.doors.clock import Clock
@@ -36,8 +37,19 @@ _SHOWN: Final = 300
 _UNIX: Final = "unix:"
 
 
+class _Problem(msgspec.Struct, frozen=True):
+    message: str
+
+
+class HostRefused(OperatorError):
+    """The server answers, but does not take this host for one of its own."""
+
+
 class Server(Protocol):
-    """What the agent asks of the server. Every method raises ``OperatorError`` when it cannot be had."""
+    """What the agent asks of the server. Every method raises ``OperatorError`` when it cannot be had.
+
+    It is ``HostRefused`` when the server is there and does not know the credential.
+    """
 
     async def claim(self, claim: ClaimInstances) -> Claimed: ...
 
@@ -169,11 +181,18 @@ class _network_errors:  # noqa: N801  read as a with-statement
 def _check(answer: httpx.Response, step: str) -> None:
     if answer.is_success:
         return
-    words = answer.text[:_SHOWN]
-    hint = ""
     if answer.status_code == httpx.codes.FORBIDDEN:
-        hint = " (is the host added on the server, with this key, and are the clocks right?)"
-    raise OperatorError(step, f"the server answered {answer.status_code}: {words}{hint}")
+        reason = f"the server refuses this host: {_message(answer)}"
+        raise HostRefused(step, f"{reason} (is it added there, with this key, and are the clocks right?)")
+    raise OperatorError(step, f"the server answered {answer.status_code}: {_message(answer)}")
+
+
+def _message(answer: httpx.Response) -> str:
+    """The sentence in an error of the server's; of anybody else's error, which may be on the way, its beginning."""
+    try:
+        return msgspec.json.decode(answer.content, type=_Problem).message[:_SHOWN]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return answer.text[:_SHOWN]
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

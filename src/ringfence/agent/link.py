@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Final
 
-from ringfence.agent.client import Server
+from ringfence.agent.client import HostRefused, Server
 from ringfence.agent.doors.clock import Clock
 from ringfence.policy.errors import OperatorError
 from ringfence.wire.feed import FeedView
 
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 15.0
+
+_AWAY: Final = "no connection to the server"
 
 _log: Final = logging.getLogger("ringfence.agent")
 
@@ -49,7 +51,7 @@ async def follow(
 
     A failure is logged when it differs from the one before, so that an hour without the server is one line.
     """
-    said: str | None = None
+    said: tuple[str, str] | None = None
     while True:
         try:
             await connected()
@@ -61,10 +63,12 @@ async def follow(
                     pauses.reset()
                     if isinstance(item, FeedView):
                         offer(item)
-            reason = "the server closed the feed"
+            failure = (_AWAY, "the server closed the feed")
+        except HostRefused as error:
+            failure = (error.reason, error.step)
         except OperatorError as error:
-            reason = str(error)
-        if reason != said:
-            _log.warning("no connection to the server; the rules in force stay", extra={"fields": {"reason": reason}})
-        said = reason
+            failure = (_AWAY, str(error))
+        if failure != said:
+            _log.warning("%s; the rules in force stay", failure[0], extra={"fields": {"reason": failure[1]}})
+        said = failure
         await clock.sleep(pauses.take())

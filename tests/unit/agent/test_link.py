@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from fake_server import FakeServer
+from ringfence.agent.client import HostRefused
 from ringfence.agent.link import Pauses, follow
 from views import view
 
@@ -24,7 +25,7 @@ class Sleeps:
         self._server.down = step == "down"
 
 
-def _follow(script, caplog):
+def _follow(script, caplog, refusal=None):
     """The pauses of a connection that breaks after each view while the server is up, and what was offered."""
     offered, claims = [], []
 
@@ -36,6 +37,8 @@ def _follow(script, caplog):
 
         async def connected():
             claims.append(server.down)
+            if refusal:
+                raise refusal
             await server.claim(_Nothing)
 
         def offer(found):
@@ -66,3 +69,10 @@ def test_pauses_grow_while_the_server_is_away_and_begin_anew_when_it_was_there(c
 def test_an_hour_without_the_server_is_one_line_of_log(caplog):
     _follow(["down"] * 10, caplog)
     assert [record.message for record in caplog.records] == ["no connection to the server; the rules in force stay"]
+
+
+def test_a_host_that_the_server_does_not_know_is_told_so(caplog):
+    _follow(["up"] * 3, caplog, HostRefused("PUT /x", "the server refuses this host: who are you?"))
+    assert [record.message for record in caplog.records] == [
+        "the server refuses this host: who are you?; the rules in force stay"
+    ]

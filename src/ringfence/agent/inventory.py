@@ -4,6 +4,7 @@ Input: the file's text. Output: an ``Inventory``, or an ``OperatorError`` naming
 server: what the server does not accept of it is the server's to say.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -240,5 +241,37 @@ def _convert(table: dict[str, object], shape: type[_S], where: str) -> _S:
     try:
         return msgspec.convert(table, shape)
     except msgspec.ValidationError as error:
-        words = str(error).replace(" - at `$.", " (at `").removesuffix("`")
-        raise Invalid(f"{words}`)" if "(at `" in words else str(error), field=where or None) from error
+        key, text = _in_our_words(str(error))
+        raise Invalid(text, field=": ".join(part for part in (where, key) if part) or None) from error
+
+
+def _in_our_words(text: str) -> tuple[str, str]:
+    """The key and what is wrong with it, from msgspec's words for that."""
+    words, _, place = text.partition(" - at `$.")
+    path = place.removesuffix("`")
+    if found := re.fullmatch(r"Object missing required field `(.+)`", words):
+        return f"{path}.{found[1]}" if path else found[1], "missing"
+    if found := re.fullmatch(r"Object contains unknown field `(.*)`", words, re.DOTALL):
+        return path, f"unknown key {found[1]!r}"
+    if found := re.match(r"Expected `([a-z |]+)`", words):
+        return path, f"expected {_expected(found[1].split(' | '), path.rpartition('.')[2])}"
+    return path, "expected a UUID" if words == "Invalid UUID" else words
+
+
+def _expected(kinds: list[str], key: str) -> str:
+    return _LISTS.get(key, "a list") if "array" in kinds else _KINDS.get(kinds[0], kinds[0])
+
+
+_KINDS: Final = {
+    "str": "a text in quotes",
+    "int": "a whole number",
+    "bool": "true or false",
+    "object": "a table",
+    "uuid": "a UUID",
+}
+_LISTS: Final = {
+    "addresses": "a list of addresses",
+    "managed": "a list of interface names",
+    "instance": "[[instance]] tables",
+    "interface": "the name of an interface, or [[instance.interface]] tables",
+}

@@ -7,12 +7,16 @@ nothing, and never keeps the rest from being accepted.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from ringfence.control.decide_instances import born_instance
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.facts import Fact, InstanceCreated, InstancePlaced
 from ringfence.policy.model import Host, Instance, Snapshot
 from ringfence.policy.values import Address, InstanceId, InterfaceName
+
+# Membership knows no realms yet: in one of its own a host could give its instance another's address in every peer group.
+_REALM: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class _Ledger:
 
     def refusal(self, claim: InstanceClaim, id_: InstanceId) -> str | None:
         """Why the claim cannot stand, or None."""
+        if claim.realm != _REALM:
+            return "realms other than default are not offered yet"
         if claim.name in self.names:
             return "another instance of this inventory has the same name"
         return self._refused_id(id_) or self._refused_interface(claim) or self._refused_address(claim, id_)

@@ -128,10 +128,16 @@ def test_two_instances_of_a_host_may_swap_their_addresses(desk):
     assert (addresses(desk, "a"), addresses(desk, "b")) == (["10.0.0.2"], ["10.0.0.1"])
 
 
-@pytest.mark.parametrize("free", [{"realm": "lab"}, {"managed": False}])
-def test_an_address_is_free_in_another_realm_and_on_unmanaged_interfaces(desk, free):
+def test_an_address_is_free_on_unmanaged_interfaces(desk):
     desk.claim(H1, instance("web", "10.0.0.1"))
-    assert desk.claim(H2, instance("db", "10.0.0.1", **free)).refused == ()
+    assert desk.claim(H2, instance("db", "10.0.0.1", managed=False)).refused == ()
+
+
+def test_a_realm_of_ones_own_is_no_way_to_anothers_address(desk):
+    desk.claim(H1, instance("web", "10.0.0.1"))
+    decided = desk.claim(H2, instance("spy", "10.0.0.1", realm="evil"))
+    assert decided.refused == (("spy", "realms other than default are not offered yet"),)
+    assert decided.facts == ()
 
 
 @pytest.mark.parametrize(

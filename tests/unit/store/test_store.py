@@ -11,7 +11,15 @@ import pytest
 
 from desk import H1, H2, ORGANISATION, STRANGERS, Desk, cidr, instance, tcp
 from ringfence.control.use_cases import found_organisation
-from ringfence.policy.commands import AddSource, Attach, CreateGroup, DeleteGroup, GroupReference, RuleDraft
+from ringfence.policy.commands import (
+    AddInstance,
+    AddSource,
+    Attach,
+    CreateGroup,
+    DeleteGroup,
+    GroupReference,
+    RuleDraft,
+)
 from ringfence.policy.errors import Busy, Conflict, OperatorError
 from ringfence.policy.facts import GroupCreated, GroupWorn, HostAdded, OrganisationCreated, apply_facts
 from ringfence.policy.model import Group, Operation, OperationReason, OperationState
@@ -91,7 +99,8 @@ def everything():
         desk.do(AddSource(web, cidr(source)))
     desk.add_instance("declared", "10.9.0.1")
     desk.claim(H1, instance("a", "10.0.0.1", "2001:db8::1"), instance("b", interface="veth1", managed=False))
-    desk.claim(H2, instance("a", "10.0.0.2", realm="lab"))
+    desk.do(AddInstance(instance("elsewhere", "10.9.0.1", realm="lab")))
+    desk.claim(H2, instance("a", "10.0.0.2"))
     desk.do(Attach(web, desk.instance("a", H1).id))
     desk.do(CreateGroup("gone"))
     desk.do(DeleteGroup(next(id_ for id_, group in desk.snapshot.groups.items() if group.name == "gone")))

@@ -33,6 +33,8 @@ def _isolate() -> str:
     """Why tests that need namespaces cannot run here; empty when they can."""
     try:
         if os.geteuid() != 0:
+            # As root of the namespace this user would be named root, and pytest would want root's folder in /tmp.
+            os.environ.setdefault("LOGNAME", f"uid{os.getuid()}")
             enter_user_namespace()
         leave_host_network()
         raise_loopback()

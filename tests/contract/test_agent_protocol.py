@@ -182,6 +182,25 @@ def test_a_feed_that_nobody_reads_any_more_is_forgotten(server, private_key, cap
     wait_until(lambda: [record for record in caplog.records if FEED in record.message])
 
 
+def test_a_removed_host_is_heard_no_more_and_its_instances_are_free_for_another(server, private_key):
+    [(_, instance)] = decode_claimed(
+        send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web"))).content
+    ).accepted
+    heir = add_host(server, "h2")
+    with feed(server, private_key) as lines:
+        next(lines)
+        assert server.admin.delete("/admin/v1/hosts/h1").status_code == 204
+        assert list(lines) == []
+    assert send(server, private_key, "GET", FEED).status_code == 403
+    assert list(status(server)) == ["h2"]
+    [left] = server.admin.get("/admin/v1/instances").json()["instances"]
+    assert (left["id"], left["host"], left["addresses"], left["groups"]) == (str(instance), None, [], ["default"])
+    moved = ClaimInstances((InstanceClaim("web", instance, (_interface(1),)),))
+    claimed = decode_claimed(send(server, heir, "PUT", INVENTORY, encode_claim(moved), host=HostName("h2")).content)
+    assert (claimed.accepted, claimed.refused) == ((("web", instance),), ())
+    assert server.admin.delete("/admin/v1/hosts/h1").status_code == 404
+
+
 REQUESTS = [("GET", FEED, b""), ("PUT", INVENTORY, encode_claim(claim_of("web"))), ("POST", REPORT, b"{}")]
 
 

@@ -23,6 +23,7 @@ from ringfence.policy.explain import explain, parse_service
 from ringfence.policy.model import Group, Instance, Interface
 from ringfence.policy.values import (
     GroupId,
+    HostName,
     InstanceId,
     KeyId,
     Visibility,
@@ -115,6 +116,17 @@ class _Hosts:
 
 
 @dataclass(frozen=True, slots=True)
+class _OneHost:
+    """/admin/v1/hosts/{host}: refused before the answer is given."""
+
+    plane: ControlPlane
+
+    async def on_delete(self, _: Request, response: Response, host: str) -> None:
+        await self.plane.remove_host(HostName(host))
+        response.status = falcon.HTTP_204
+
+
+@dataclass(frozen=True, slots=True)
 class _Instances:
     """/admin/v1/instances: those that an operator declares without a host, and all that there are."""
 
@@ -172,6 +184,7 @@ def build_admin_app(plane: ControlPlane) -> Asgi:
     app.add_route("/admin/v1/keys", _Keys(plane))
     app.add_route("/admin/v1/keys/{key}", _OneKey(plane))
     app.add_route("/admin/v1/hosts", _Hosts(plane))
+    app.add_route("/admin/v1/hosts/{host}", _OneHost(plane))
     app.add_route("/admin/v1/instances", _Instances(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/explain", _Explanation(plane))

@@ -1,11 +1,12 @@
 """``ringfence host``: the machines whose agents may report to the server, and how far each has come."""
 
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from ringfence.cli.options import DataOption
-from ringfence.cli.output import Format, FormatOption, KeyFormat, KeyFormatOption, show_rows, show_secret
+from ringfence.cli.output import Format, FormatOption, KeyFormat, KeyFormatOption, complain, show_rows, show_secret
 
 app = typer.Typer(help="Hosts: register one, see what each enforces.", no_args_is_help=True)
 _VARIABLES = {"RINGFENCE_HOST": "name", "RINGFENCE_HOST_KEY": "private-key"}
@@ -31,6 +32,18 @@ def add(
     answer = ask(data, Ask("POST", "/hosts", body))
     minted = {variable: field for variable, field in _VARIABLES.items() if field in answer}
     show_secret(answer, minted, output)
+
+
+@app.command("remove")
+def remove(data: DataOption, name: Annotated[str, typer.Argument(help="The host's name, as status shows it.")]) -> None:
+    """Remove a host: none of its requests is accepted once this command has returned.
+
+    Its instances keep their groups, and any host may claim them anew by their ids.
+    """
+    from ringfence.cli.admin_client import Ask, ask
+
+    ask(data, Ask("DELETE", f"/hosts/{quote(name, safe='')}"))
+    complain(f"host {name} is removed; the rules on that machine stay in force until its agent's table is deleted")
 
 
 @app.command("status")

@@ -16,7 +16,7 @@ from ringfence.control.views import Change, ViewCache
 from ringfence.policy.errors import RingfenceError
 from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.model import Snapshot
-from ringfence.policy.values import KeyId
+from ringfence.policy.values import HostName, KeyId
 from ringfence.store import Committed, Decide, Store, StoredOperation, next_revision
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ class Outcome(Generic[T_co]):
     change: Change | None = None
     opened: StoredOperation | None = None
     revoked: KeyId | None = None
+    removed: HostName | None = None
 
 
 class Commits:

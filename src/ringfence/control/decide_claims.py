@@ -15,7 +15,7 @@ from ringfence.policy.facts import Fact, InstanceCreated, InstancePlaced
 from ringfence.policy.model import Host, Instance, Snapshot
 from ringfence.policy.values import Address, InstanceId, InterfaceName
 
-# Membership knows no realms yet: in one of its own a host could give its instance another's address in every peer group.
+# Membership knows no realms yet: in a realm of its own a host could put another's address into every peer group.
 _REALM: Final = "default"
 
 

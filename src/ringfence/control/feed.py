@@ -34,19 +34,23 @@ class Feed:
         return self._offered.get(host, Revision(0))
 
     def publish(self, views: Views, touched: Iterable[HostName]) -> None:
-        """Makes ``views`` the newest and wakes the watchers of the hosts they differ for."""
+        """Makes ``views`` the newest and wakes the watchers of the hosts they differ for; ends those of removed hosts."""
         self._views = views
+        for host in (self._watchers.keys() | self._offered.keys()) - views.keys():
+            self._offered.pop(host, None)
+            for watcher in self._watchers.pop(host, ()):  # forgotten: it ends even if a host of that name is added
+                watcher.set()
         for host in touched:
             for watcher in self._watchers.get(host, ()):
                 watcher.set()
 
     async def watch(self, host: HostName) -> AsyncIterator[HostView]:
-        """The present view, then the newest one each time there is a newer; ends when the feed is closed."""
+        """The present view, then the newest one each time there is a newer; ends with the feed or the host."""
         awake = asyncio.Event()
         shown: HostView | None = None
         self._watchers[host].add(awake)
         try:
-            while self._is_open:
+            while self._is_open and awake in self._watchers.get(host, ()):
                 awake.clear()
                 view = self.view(host)
                 if view is shown:

@@ -1,4 +1,4 @@
-"""The hosts as they are seen: when each was last heard, what it enforces, what is wrong with it. And adding one.
+"""The hosts as they are seen: when each was last heard, what it enforces, what is wrong. And adding, removing one.
 
 What a host has applied is kept in memory only: the truth is in that host's kernel, and it says so again within seconds
 of a restart of the server. A stored figure would be stale just when it matters, and cost a write per host and change.
@@ -10,8 +10,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ringfence.policy.errors import Conflict, Invalid
-from ringfence.policy.facts import Fact, HostAdded
+from ringfence.policy.errors import Conflict, Invalid, NotFound
+from ringfence.policy.facts import Fact, HostAdded, HostRemoved, InstancePlaced
 from ringfence.policy.model import Host, Snapshot
 from ringfence.policy.values import HostName, Revision
 
@@ -64,6 +64,10 @@ class Presence:
         seat = self._seat(host)
         seat.applied, seat.error = applied, error
 
+    def forget(self, host: HostName) -> None:
+        """``host`` was removed; another of its name begins anew."""
+        self._seats.pop(host, None)
+
     def error(self, host: HostName) -> str | None:
         """What the host last said is wrong."""
         return self._seats.get(host, _Seat()).error
@@ -96,3 +100,15 @@ def decide_add_host(snapshot: Snapshot, host: Host) -> tuple[Fact, ...]:
     if host.name in snapshot.hosts:
         raise Conflict(f"a host named {host.name} already exists")
     return (HostAdded(host),)
+
+
+def decide_remove_host(snapshot: Snapshot, name: HostName) -> tuple[Fact, ...]:
+    """The end of a host. Its instances keep id, name and groups, and have neither host nor addresses any more."""
+    if name not in snapshot.hosts:
+        raise NotFound(f"there is no host {ascii(name)[1:-1][:80]}")
+    released = (
+        InstancePlaced(instance.id, instance.name, None, (), instance.realm)
+        for instance in snapshot.instances.values()
+        if instance.host == name
+    )
+    return (*released, HostRemoved(name))

@@ -152,6 +152,10 @@ class ControlPlane:
         await self._commits.run(self._use_cases.add_host(host, self._asked(operator_of(self.organisation))))
         return AddedHost(host, private_key)
 
+    async def remove_host(self, name: HostName) -> None:
+        """Ends a host; when this returns its requests are refused, and its open feeds end."""
+        await self._commits.run(self._use_cases.remove_host(name, self._asked(operator_of(self.organisation))))
+
     async def create_key(self, name: str | None, role: Role = Role.OWNER) -> ApiKey:
         """A new API key of the organisation; it is valid when this returns."""
         key = mint_api_key(self.organisation, name, role, now_s=self._now_s())
@@ -180,6 +184,8 @@ class ControlPlane:
             self._feed.publish(outcome.change.views, outcome.change.touched)
         if outcome.revoked is not None:
             self._keys.remove(outcome.revoked)
+        if outcome.removed is not None:
+            self._presence.forget(outcome.removed)
 
     def _open(self, stored: StoredOperation) -> None:
         said = {host: self._presence.error(host) for host in stored.awaited}

@@ -11,11 +11,12 @@ from ringfence.control.actor import Actor, operator_of
 from ringfence.control.commits import Outcome, follow
 from ringfence.control.decide import Given, decide, referred_group, subject_of
 from ringfence.control.decide_claims import decide_claim
-from ringfence.control.hosts import Presence, decide_add_host
+from ringfence.control.hosts import Presence, decide_add_host, decide_remove_host
 from ringfence.control.keys import ApiKey, stored_form
 from ringfence.control.operations import open_operation
 from ringfence.control.views import ViewCache
 from ringfence.policy.commands import AddInstance, ClaimInstances, GroupCommand
+from ringfence.policy.errors import NotFound
 from ringfence.policy.facts import GroupCreated, OrganisationCreated, apply_facts
 from ringfence.policy.model import Group, Host, Operation, OperationState, Organisation, Snapshot
 from ringfence.policy.values import GroupId, HostName, InstanceId, KeyId, OperationId, OrganisationId
@@ -91,6 +92,8 @@ class UseCases:
         """A host's inventory. One that changes nothing leaves no trace: hosts repeat theirs at every connection."""
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[Claimed]]:
+            if host not in snapshot.hosts:
+                raise NotFound(f"host {host} was removed")
             decided = decide_claim(snapshot, command, snapshot.hosts[host], new_ids=new_ids, now_s=asked.now_s)
             after, change = follow(self._cache, snapshot, decided.facts)
             views = change.views if change else self._cache.views_of(snapshot)
@@ -111,6 +114,22 @@ class UseCases:
             after, change = follow(self._cache, snapshot, facts)
             return Decision(
                 Outcome(host, change), facts=facts, after=after, audit=asked.audit("AddHost", f"host {host.name}")
+            )
+
+        return decision
+
+    def remove_host(self, name: HostName, asked: Asked) -> Decide[Outcome[None]]:
+        """The end of a host; whoever has its instances as peers enforces that their addresses are gone."""
+
+        def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
+            facts = decide_remove_host(snapshot, name)
+            after, change = follow(self._cache, snapshot, facts)
+            return Decision(
+                Outcome(None, change, removed=name),
+                facts=facts,
+                after=after,
+                touched=change.touched if change else frozenset(),
+                audit=asked.audit("RemoveHost", f"host {name}"),
             )
 
         return decision

@@ -88,6 +88,8 @@ class HostAdded:
 
 @dataclass(frozen=True, slots=True)
 class HostRemoved:
+    """The host is gone; none of its instances is on it any more, and what it bound is bound to no host."""
+
     host: HostName
 
 
@@ -122,6 +124,8 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
                 hosts[host.name] = host
             case HostRemoved(name):
                 del hosts[name]
+                bound = [instance for instance in instances.values() if instance.bound_to == name]
+                instances.update({instance.id: replace(instance, bound_to=None) for instance in bound})
             case InstanceCreated() | InstancePlaced() | GroupWorn() | GroupTakenOff():
                 _change_instance(instances, fact)
             case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():

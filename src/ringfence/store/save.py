@@ -65,6 +65,7 @@ def _save_fact(connection: sqlite3.Connection, fact: Fact, revision: Revision) -
         case HostAdded(host):
             _save_host(connection, host, revision)
         case HostRemoved(name):
+            connection.execute("UPDATE instance SET bound_to = NULL WHERE bound_to = ?", (name,))
             connection.execute("DELETE FROM host WHERE name = ?", (name,))
         case InstanceCreated() | InstancePlaced() | GroupWorn() | GroupTakenOff():
             _save_instance_fact(connection, fact)

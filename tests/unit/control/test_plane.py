@@ -96,6 +96,25 @@ async def test_everything_is_there_again_after_a_restart(tmp_path):
 
 
 @played
+async def test_a_removed_hosts_watch_ends_and_one_added_by_its_name_begins_anew(tmp_path):
+    async with opened(tmp_path) as plane:
+        await with_host(plane)
+        await plane.report(H1, plane.snapshot.revision, None)
+        watch = plane.watch(H1)
+        await anext(watch)
+        await plane.remove_host(H1)
+        await plane.add_host(H1, bytes([9] * 32))
+        assert await anext(watch, None) is None
+        assert [(one.applied, one.age_s) for one in plane.host_status()] == [(None, None)]
+        assert plane.view(H1).endpoints == ()
+        (left,) = plane.snapshot.instances.values()
+        assert (left.host, left.bound_to, left.interfaces) == (None, None, ())
+        kept = plane.snapshot
+    async with opened(tmp_path) as plane:
+        assert plane.snapshot == kept
+
+
+@played
 async def test_without_a_touched_host_an_operation_is_success_at_once_and_says_so(tmp_path):
     async with opened(tmp_path) as plane:
         operation = await plane.execute(CreateGroup("web"), owner(plane))

@@ -34,7 +34,7 @@ class Feed:
         return self._offered.get(host, Revision(0))
 
     def publish(self, views: Views, touched: Iterable[HostName]) -> None:
-        """Makes ``views`` the newest and wakes the watchers of the hosts they differ for; ends those of removed hosts."""
+        """Makes ``views`` the newest, wakes the watchers of the hosts they differ for, ends those of removed hosts."""
         self._views = views
         for host in (self._watchers.keys() | self._offered.keys()) - views.keys():
             self._offered.pop(host, None)

@@ -111,7 +111,8 @@ def _addresses(snapshot: Snapshot, source: str, destination: str, service: Servi
         if one and other:
             return one[0], other[0]
     raise Invalid(
-        f"{source} and {destination} have no addresses of one family that {service} could use", field="destination"
+        f"{_shown(source)} and {_shown(destination)} have no addresses of one family that {service} could use",
+        field="destination",
     )
 
 
@@ -121,11 +122,11 @@ def _ends(snapshot: Snapshot, text: str, field: str) -> tuple[Address, ...]:
     if found := _instances(snapshot, text):
         if len(found) > 1:
             ids = ", ".join(str(instance.id) for instance in found)
-            raise Invalid(f"several instances are named {text}: say which by its id ({ids})", field=field)
+            raise Invalid(f"several instances are named {_shown(text)}: say which by its id ({ids})", field=field)
         return found[0].addresses
     if re.fullmatch(r"[0-9a-fA-F:.]*[:.][0-9a-fA-F:.]*", text):
         return (parse_address(text, field=field),)
-    known = sorted({instance.name for instance in snapshot.instances.values()} | {INTERNET})
+    known = sorted({_shown(instance.name) for instance in snapshot.instances.values()} | {INTERNET})
     close = get_close_matches(text, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}" if len(known) < 10 else ""  # noqa: PLR2004  a readable line
     raise NotFound(f"no instance is named {text!a}{hint}", field=field)
@@ -137,7 +138,9 @@ def _instances(snapshot: Snapshot, text: str) -> list[Instance]:
 
 def _sentences(snapshot: Snapshot, view: HostView, packet: Packet, verdict: Verdict, service: Service) -> list[str]:
     names = [
-        f"{endpoint.name} ({address})" if (endpoint := find_endpoint(view, address)) else f"{address} (unmanaged)"
+        f"{_shown(endpoint.name)} ({address})"
+        if (endpoint := find_endpoint(view, address))
+        else f"{address} (unmanaged)"
         for address in (packet.source, packet.destination)
     ]
     found = "allowed" if verdict.allowed else "denied"
@@ -155,7 +158,7 @@ def _sentences(snapshot: Snapshot, view: HostView, packet: Packet, verdict: Verd
 def _side_sentence(snapshot: Snapshot, side: SideVerdict) -> str:
     worn = ", ".join(_group_name(snapshot, group) for group in side.endpoint.groups) or "no group"
     said = "allows it" if side.allowed else "denies it"
-    head = f"  {side.direction.value} of {side.endpoint.name} (wears {worn}) {said}"
+    head = f"  {side.direction.value} of {_shown(side.endpoint.name)} (wears {worn}) {said}"
     if isinstance(side.reason, Allowance):
         group = _group_name(snapshot, side.reason.group)
         return f"{head}: rule {side.reason.rule.id} of group {group}, {describe_rule(snapshot, side.reason.rule)}"
@@ -173,7 +176,7 @@ def describe_rule(snapshot: Snapshot, rule: Rule) -> str:
         what += f"/{rule.icmp.type}" if rule.icmp.any_code else f"/{rule.icmp.type}/{rule.icmp.code}"
     way = "from" if rule.direction is Direction.INGRESS else "to"
     peer = f"group {_group_name(snapshot, rule.peer.group)}" if isinstance(rule.peer, GroupPeer) else rule.peer.text
-    note = f" ({rule.description})" if rule.description else ""
+    note = f" ({_shown(rule.description)})" if rule.description else ""
     return f"{rule.direction.value} {what} {way} {peer}{note}"
 
 
@@ -201,4 +204,9 @@ def _peer_words(snapshot: Snapshot, view: HostView, rule: Rule) -> str:
 
 
 def _group_name(snapshot: Snapshot, group: GroupId) -> str:
-    return snapshot.groups[group].name if group in snapshot.groups else str(group)
+    return _shown(snapshot.groups[group].name) if group in snapshot.groups else str(group)
+
+
+def _shown(text: str) -> str:
+    """A person's text in which what a terminal would obey, or end a line at, stands as its escape in Python."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

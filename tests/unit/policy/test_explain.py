@@ -175,3 +175,19 @@ def test_a_rule_in_words_is_the_rule_in_words(text):
 def test_a_description_stands_behind_its_rule():
 
     assert describe_rule(WHOLE, replace(rule(DB_RULE), description="reads")) == f"{DB_RULE} (reads)"
+
+
+def test_what_a_person_named_moves_no_terminal_and_breaks_no_line():
+    evil = "e\x1b]0;pwned\x07\nallowed\u202e"
+    named = {id_: replace(one, name=f"{evil}{one.name}") for id_, one in WHOLE.groups.items()}
+    rules = {
+        id_: replace(one, rules=tuple(replace(rule, description=evil) for rule in one.rules))
+        for id_, one in named.items()
+    }
+    instances = {id_: replace(one, name=f"{evil}{one.name}") for id_, one in WHOLE.instances.items()}
+    nasty = replace(WHOLE, groups=rules, instances=instances)
+    for source, service in (("app", "tcp/5432"), ("web", "tcp/5432"), ("old", "icmp")):
+        text = explain(nasty, f"{evil}{source}", f"{evil}db", parse_service(service)).text
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert len(text.split("\n")) == len(explain(WHOLE, source, "db", parse_service(service)).text.split("\n"))
+        assert "e\\x1b]0;pwned\\x07\\nallowed\\u202e" in text

@@ -162,3 +162,8 @@ def test_a_report_is_cut_to_a_bounded_length_and_to_text_that_can_be_written():
 def test_deep_nesting_is_refused():
     with pytest.raises(Invalid):
         decode_claim(b'{"format":1,"instances":' + b"[" * 100_000)
+
+
+def test_a_hosts_longer_error_is_cut_whoever_wrote_the_report():
+    body = json.dumps({"format": 1, "applied": None, "error": "x" * 10_000}).encode()
+    assert decode_report(body).error == "x" * 4096

@@ -108,6 +108,7 @@ def test_a_staying_demo_serves_other_clients_until_it_is_told_to_end(staying, pl
     assert len(children) == 3  # the server, the agent, and who cleans up
     demo.send_signal(number)
     assert demo.wait(LIMIT_S) == status
+    assert file.exists() == (number == signal.SIGKILL)
     wait_until(lambda: not any(_is_running(child) for child in children))
     wait_until(lambda: not any(place.iterdir()))
 

@@ -5,6 +5,7 @@ opens the store itself and calls the very same app, so that there is one way for
 """
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -19,12 +20,15 @@ from ringfence.api.admin import build_admin_app
 from ringfence.api.server import CONTROL_SOCKET
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import CallerError, OperatorError
+from ringfence.store.folder import DATABASE, FolderHeld
 
 # How long a server that just starts may hold the folder before its socket answers.
 _START_S: Final = 5.0
 _PAUSE_S: Final = 0.05
 _TIMEOUT_S: Final = 40.0  # an operation may take 30 s to settle
 _BASE: Final = "http://ringfence/admin/v1"
+_FIRST: Final = "POST"  # what makes something may begin a store; what reads or ends something asks about one
+_ROOT: Final = re.compile(r"^(\$\.|\?)")  # of a path within a document or a query, which the operator never saw
 Document = dict[str, Any]
 
 
@@ -43,8 +47,11 @@ def ask(folder: Path, wanted: Ask) -> Document:
 
     Raises:
         CallerError: the server refused what was asked; the text is the server's.
-        OperatorError: no server answers and the folder cannot be opened either.
+        OperatorError: no server answers and the folder cannot be opened either, or holds no store to ask about.
     """
+    if wanted.method != _FIRST and _lacks_store(folder):
+        reason = "no ringfence store is there; ringfence server, key create and host add make one: check --data"
+        raise OperatorError(f"opening {folder}", reason)
     return asyncio.run(_ask(folder, wanted))
 
 
@@ -58,8 +65,15 @@ async def _ask(folder: Path, wanted: Ask) -> Document:
             raise OperatorError(f"asking the server of {folder}", str(error) or type(error).__name__) from error
     document: Document = response.json() if response.content else {}
     if response.is_error:
-        raise CallerError(str(document.get("message", f"the server answered {response.status_code}")))
+        raise CallerError(_ROOT.sub("", str(document.get("message", f"the server answered {response.status_code}"))))
     return document
+
+
+def _lacks_store(folder: Path) -> bool:
+    try:
+        return not (folder / DATABASE).exists()
+    except OSError:
+        return False  # opening it says why
 
 
 def _answers(path: Path) -> bool:
@@ -78,7 +92,7 @@ async def _client(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     while not _answers(folder / CONTROL_SOCKET):
         try:
             plane = await ControlPlane.open(folder)
-        except OperatorError:
+        except FolderHeld:
             if time.monotonic() > deadline_s:
                 raise
             await asyncio.sleep(_PAUSE_S)

@@ -1,47 +1,68 @@
 """What ``ringfence env`` needs of the data folder: a key for this machine's clients, and where the server listens."""
 
 import json
-import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from ringfence.agent.doors.files import SystemFiles
 from ringfence.cli.admin_client import Ask, ask
 from ringfence.policy.errors import OperatorError
 from ringfence.world.client import Credentials
 
 _KEY_FILE: Final = "client.json"
-_ENDPOINT_FILE: Final = "endpoint"
+_ENDPOINT_FILE: Final = "endpoint.json"
 _NAME: Final = "ringfence env"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the server last listened, ``url`` None when on unix sockets only, and the zone that it lists."""
+
+    url: str | None
+    zone: str
 
 
 def load_or_create_key(folder: Path) -> Credentials:
     """The kept key, or a new one when there is none or it was revoked. The file is readable by its owner only."""
     path = folder / _KEY_FILE
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["id"] in {key["id"] for key in ask(folder, Ask("GET", "/keys"))["keys"]}:
-            return Credentials(kept["id"], kept["secret"])
+    kept = _load_key(path)
+    if kept is not None and kept.key in {key["id"] for key in ask(folder, Ask("GET", "/keys"))["keys"]}:
+        return kept
     made = ask(folder, Ask("POST", "/keys", {"name": _NAME}))
-    _write_owned(path, json.dumps({"id": made["id"], "secret": made["secret"]}))
+    SystemFiles().replace(path, json.dumps({"id": made["id"], "secret": made["secret"]}).encode())
     return Credentials(made["id"], made["secret"])
 
 
-def save_endpoint(folder: Path, urls: list[str]) -> None:
-    """Remember the first HTTP address that the server accepts requests at."""
-    for url in urls[:1]:
-        (folder / _ENDPOINT_FILE).write_text(url + "\n", encoding="utf-8")
+def save_endpoint(folder: Path, urls: list[str], zone: str) -> None:
+    """Remember the first HTTP address that the server accepts requests at, and its zone."""
+    SystemFiles().replace(folder / _ENDPOINT_FILE, json.dumps(asdict(Endpoint(next(iter(urls), None), zone))).encode())
 
 
-def load_endpoint(folder: Path) -> str:
-    """Where the server last listened; OperatorError when it never ran."""
+def load_endpoint(folder: Path) -> Endpoint | None:
+    """Where the server last listened; None when it never ran, or what it left is damaged."""
+    content = SystemFiles().read(folder / _ENDPOINT_FILE)
     try:
-        return (folder / _ENDPOINT_FILE).read_text(encoding="utf-8").strip()
-    except FileNotFoundError as error:
+        kept = json.loads(content or b"")
+        return Endpoint(None if kept["url"] is None else str(kept["url"]), str(kept["zone"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def choose_url(folder: Path, found: Endpoint | None) -> str:
+    """The API's URL as found; OperatorError when there is none."""
+    if found is None:
         reason = f"no server has listened yet with {folder}: start ringfence server, or say --endpoint URL"
-        raise OperatorError("finding the API", reason) from error
+        raise OperatorError("finding the API", reason)
+    if found.url is None:
+        raise OperatorError("finding the API", "the server listens on unix sockets only: say --endpoint URL")
+    return found.url
 
 
-def _write_owned(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(text)
+def _load_key(path: Path) -> Credentials | None:
+    """The kept key; a damaged file counts as none."""
+    try:
+        kept = json.loads(SystemFiles().read(path) or b"")
+        return Credentials(str(kept["id"]), str(kept["secret"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -6,6 +6,8 @@ import typer
 
 from ringfence.cli.options import DataOption
 from ringfence.cli.output import Format, FormatOption, KeyFormat, KeyFormatOption, complain, show_rows, show_secret
+from ringfence.control.actor import Role
+from ringfence.policy.errors import CallerError
 
 app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 _VARIABLES = {"EXOSCALE_API_KEY": "id", "EXOSCALE_API_SECRET": "secret"}
@@ -15,7 +17,9 @@ _VARIABLES = {"EXOSCALE_API_KEY": "id", "EXOSCALE_API_SECRET": "secret"}
 def create(
     data: DataOption,
     name: Annotated[str | None, typer.Option(help="What the key is for; shown by list and in the audit log.")] = None,
-    role: Annotated[str, typer.Option(help="owner and operator may change things, reader may only look.")] = "owner",
+    role: Annotated[
+        Role, typer.Option(help="owner and operator may change things, reader may only look.")
+    ] = Role.OWNER,
     output: KeyFormatOption = KeyFormat.TABLE,
 ) -> None:
     """Create a key. Its secret is shown this once and never again.
@@ -24,7 +28,7 @@ def create(
     """
     from ringfence.cli.admin_client import Ask, ask
 
-    body = {"role": role} if name is None else {"role": role, "name": name}
+    body = {"role": role.value} if name is None else {"role": role.value, "name": name}
     show_secret(ask(data, Ask("POST", "/keys", body)), _VARIABLES, output)
 
 
@@ -41,5 +45,7 @@ def revoke(data: DataOption, key: Annotated[str, typer.Argument(help="The key's 
     """Revoke a key: no request signed with it is accepted once this command has returned."""
     from ringfence.cli.admin_client import Ask, ask
 
+    if not key.isalnum():  # it becomes a part of a path
+        raise CallerError(f"{key} is no key's id: ringfence key list shows them")
     ask(data, Ask("DELETE", f"/keys/{key}"))
     complain(f"key {key} is revoked")

@@ -57,12 +57,12 @@ def show_secret(fields: Row, variables: Mapping[str, str], output: KeyFormat) ->
 
 def show(text: str) -> None:
     """A result, on stdout."""
-    typer.echo(text)
+    typer.echo(_plain_lines(text))
 
 
 def complain(text: str) -> None:
     """A message that is no result, on stderr."""
-    print(f"ringfence: {text}", file=sys.stderr)  # noqa: T201  the command line's own voice
+    print(f"ringfence: {_plain_lines(text)}", file=sys.stderr)  # noqa: T201  the command line's own voice
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -76,5 +76,14 @@ def _cell(value: object, column: str) -> str:
     if column.endswith("-at") and isinstance(value, int):
         return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC"
     if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+        return _plain(", ".join(str(item) for item in value))
+    return f"{value:.1f}" if isinstance(value, float) else _plain(str(value))
+
+
+def _plain_lines(text: str) -> str:
+    return "\n".join(_plain(line) for line in text.split("\n"))
+
+
+def _plain(text: str) -> str:
+    """Names are others' words: what is not printable is shown escaped, so that it cannot steer a terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,12 +1,16 @@
 """``ringfence server``: the API and the truth behind it."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 import typer
 
 from ringfence.cli.options import DataOption
 from ringfence.cli.output import show
+from ringfence.policy.errors import Invalid
 
+_ZONE: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
+_URL: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/v2)?/?")
 _LISTEN = ["127.0.0.1:8443"]
 
 
@@ -53,12 +57,20 @@ def server(  # noqa: PLR0913  one parameter per option
     from ringfence.policy.values import parse_cidr
 
     def announce(urls: list[str]) -> None:
-        save_endpoint(data, [url for url in urls if url.startswith("http")])
+        save_endpoint(data, [url for url in urls if url.startswith("http")], zone)
         show(f"ringfence server ready: {' '.join(urls)}")
 
+    _check(zone, public_url)
     configure_log(sys.stderr)
     listens = [parse_listen(text) for text in listen or _LISTEN]
     settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol)
     proxies = tuple(parse_cidr(text, field="--trusted-proxy").network for text in trusted_proxy or [])
     options = ServeOptions(ApiOptions(origin=Origin(public_url, proxies)), insecure=insecure)
     uvloop.run(serve(data, listens, settings, announce, options))
+
+
+def _check(zone: str, public_url: str | None) -> None:
+    if not _ZONE.fullmatch(zone):
+        raise Invalid("expected letters, digits, dots and dashes, like ch-dk-2", field="--zone")
+    if public_url is not None and not _URL.fullmatch(public_url):
+        raise Invalid("expected http(s)://HOST[:PORT], with the path /v2 or none", field="--public-url")

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -41,9 +43,9 @@ def run_demo(*, stay: bool, env_file: Path | None) -> int:
         _print_end(console, passed=agreed and cut, took_s=time.monotonic() - started_s)
         if stay or env_file is not None:
             restore_rule(stage, groups)
-            _offer(stage, env_file)
-        if stay:
-            _stay(stage)
+            with _offered(stage, env_file):
+                if stay:
+                    _stay(stage)
     return AGREED if agreed and cut else DISAGREED
 
 
@@ -54,11 +56,19 @@ def _print_end(console: Console, *, passed: bool, took_s: float) -> None:
         console.print(f"\n[bold red]Not all agree: see ✗ above.[/bold red] {took_s:.1f} s", highlight=False)
 
 
-def _offer(stage: Stage, env_file: Path | None) -> None:
+@contextmanager
+def _offered(stage: Stage, env_file: Path | None) -> Iterator[None]:
+    """The export lines are shown, and in ``env_file`` for as long as what they name lives."""
     lines = export_lines(stage.credentials, stage.endpoint)
     stage.console.print(f"\n{lines}", highlight=False, markup=False)
-    if env_file is not None:
-        _write_whole(env_file, lines + "\n")
+    if env_file is None:
+        yield
+        return
+    _write_whole(env_file, lines + "\n")
+    try:
+        yield
+    finally:
+        env_file.unlink(missing_ok=True)
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -4,10 +4,12 @@ import json
 import os
 import re
 import stat
+import time
 
 import pytest
 
 from ringfence.cli.app import run
+from ringfence.cli.credentials import save_endpoint
 
 EXPORTS = ["EXOSCALE_API_KEY", "EXOSCALE_API_SECRET", "EXOSCALE_API_ENDPOINT", "EXOSCALE_ZONE"]
 
@@ -48,6 +50,8 @@ def test_a_key_is_listed_without_its_secret_until_it_is_revoked(ringfence):
 
 
 def test_revoking_an_unknown_key_fails_and_names_it(ringfence):
+    ringfence("key", "create")
+    ringfence("key", "create")
     status, out, err = ringfence("key", "revoke", "EXOnobody")
     assert (status, out) == (1, "")
     assert "EXOnobody" in err
@@ -77,7 +81,7 @@ def test_an_instance_keeps_its_id_and_wears_the_default_group(ringfence):
 def test_a_wrong_address_is_refused_with_its_place(ringfence):
     status, _, err = ringfence("instance", "add", "web", "--address", "192.0.2.1/24")
     assert status == 1
-    assert "$.addresses[0]" in err
+    assert err.startswith("ringfence: addresses[0]: ")
 
 
 def test_a_public_group_is_listed(ringfence):
@@ -95,6 +99,7 @@ def test_a_refusal_is_explained_in_words(ringfence):
 
 
 def test_a_table_shows_what_there_is_and_an_empty_one_says_so(ringfence):
+    ringfence("key", "create")
     assert ringfence("instance", "list") == (0, "", "ringfence: nothing there yet\n")
     ringfence("instance", "add", "web", "--address", "192.0.2.1")
     head, row = ringfence("instance", "list")[1].splitlines()
@@ -118,7 +123,77 @@ def test_env_without_a_server_says_what_is_missing(ringfence):
     assert "--endpoint" in err
 
 
-@pytest.mark.parametrize("wrong", [("nonsense",), ("key", "create", "-o", "yaml"), ("explain", "one"), ("key", "--no")])
+@pytest.mark.parametrize("damaged", ["", "{", "[]", "{}", "null", '"id"'])
+def test_env_makes_another_key_when_the_kept_one_is_damaged(ringfence, tmp_path, damaged):
+    ringfence("env", "--endpoint", "http://127.0.0.1:1/v2")
+    (tmp_path / "data" / "client.json").write_text(damaged)
+    status, lines, _ = ringfence("env", "--endpoint", "http://127.0.0.1:1/v2")
+    assert status == 0
+    assert ringfence("env", "--endpoint", "http://127.0.0.1:1/v2")[1] == lines
+
+
+def test_env_names_the_zone_of_the_server_unless_another_is_said(ringfence, tmp_path):
+    save_endpoint(tmp_path / "data", ["http://127.0.0.1:1/v2"], "at-vie-1")
+    assert "export EXOSCALE_ZONE=at-vie-1\n" in ringfence("env")[1]
+    assert "export EXOSCALE_ZONE=de-fra-1\n" in ringfence("env", "--zone", "de-fra-1")[1]
+
+
+def test_env_beside_a_server_on_unix_sockets_says_so(ringfence, tmp_path):
+    save_endpoint(tmp_path / "data", [], "ch-dk-2")
+    status, _, err = ringfence("env")
+    assert status == 1
+    assert "unix sockets only" in err
+
+
+@pytest.mark.parametrize("verb", ["key list", "key revoke EXO1", "host status", "instance list", "group public-list"])
+def test_a_verb_that_only_asks_makes_no_store(ringfence, tmp_path, verb):
+    status, _, err = ringfence(*verb.split())
+    assert status == 1
+    assert f"opening {tmp_path / 'data'}: no ringfence store is there" in err
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_that_cannot_be_opened_is_complained_about_at_once(ringfence, tmp_path):
+    (tmp_path / "data").write_text("a file")
+    started_s = time.monotonic()
+    assert ringfence("key", "create")[0] == 1
+    assert time.monotonic() - started_s < 3
+
+
+@pytest.mark.parametrize("key", ["a/b", "../hosts", "..", "a?b", ""])
+def test_what_is_no_id_of_a_key_reaches_no_other_route(ringfence, key):
+    ringfence("key", "create")
+    status, _, err = ringfence("key", "revoke", key)
+    assert status == 1
+    assert "ringfence key list" in err
+
+
+def test_what_steers_a_terminal_is_shown_escaped(ringfence):
+    ringfence("key", "create", "--name", "e\x1b]0;pwned\x07\nX")
+    out = ringfence("key", "list")[1]
+    assert r"e\x1b]0;pwned\x07\nX" in out
+    assert len(out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--zone", ""), ("--zone", "a b"), ("--public-url", "rf.example"), ("--public-url", "http://a/b")]
+)
+def test_a_server_refuses_a_zone_or_an_url_that_is_none(ringfence, wrong):
+    status, _, err = ringfence("server", *wrong)
+    assert status == 2
+    assert wrong[0] in err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("nonsense",),
+        ("key", "create", "-o", "yaml"),
+        ("explain", "one"),
+        ("key", "create", "--role", "x"),
+        ("key", "--no"),
+    ],
+)
 def test_a_wrong_command_line_is_status_2(ringfence, wrong):
     assert ringfence(*wrong)[0] == 2
 

@@ -5,7 +5,6 @@ The kernel refuses overlapping intervals and cannot delete part of a merged one,
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
 from ringfence.policy.values import Address, Network
@@ -39,8 +38,3 @@ def merge_networks(networks: Iterable[Network], family: Family) -> frozenset[Int
         else:
             merged.append(Interval(first, last))
     return frozenset(merged)
-
-
-def address_of(value: int, family: Family) -> Address:
-    """The address that an integer of an ``Interval`` stands for."""
-    return IPv4Address(value) if family == 4 else IPv6Address(value)  # noqa: PLR2004  the family's own number

@@ -104,6 +104,3 @@ class AddInstance:
     """An instance that an operator declares without a host, e.g. to develop against the API alone."""
 
     instance: InstanceClaim
-
-
-Command = GroupCommand | ClaimInstances | AddInstance

@@ -5,12 +5,12 @@ both ends, the kernel's from the counters of the rules that judged the probe's f
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ringfence.agent.doors.netlink import NetlinkSocket
-from ringfence.nft import Hits, read_counters
+from ringfence.nft import read_counters
 from ringfence.policy import names
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.packet import Packet
@@ -78,14 +78,7 @@ class KernelCounters:
 
     def read(self) -> dict[str, int]:
         """Counter -> packets. About a millisecond."""
-        conversation = read_counters()
-        try:
-            request = next(conversation)
-            while True:
-                request = conversation.send(self._netlink.dump(request))
-        except StopIteration as end:
-            hits: Mapping[str, Hits] = end.value
-            return {name: hit.packets for name, hit in hits.items()}
+        return {name: hits.packets for name, hits in self._netlink.converse(read_counters()).items()}
 
     def close(self) -> None:
         self._netlink.close()

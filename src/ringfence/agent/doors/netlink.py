@@ -7,10 +7,10 @@ understands no payload: ``nft`` does that for nftables, ``conntrack`` for its ow
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from ringfence.nft.netlink import F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Message, Refusal, parse_messages, parse_refusal
 from ringfence.policy.errors import OperatorError
@@ -25,6 +25,9 @@ _RECEIVE_SIZE_BYTES: Final = 8 << 20
 _READ_SIZE_BYTES: Final = 1 << 20
 _OVERHEAD_BYTES: Final = 32  # the kernel takes a message of at most the send buffer less this (af_netlink.c)
 _DUMP_TRIES: Final = 10
+
+
+_T = TypeVar("_T")
 
 
 class _Interrupted(Exception):
@@ -86,6 +89,22 @@ class NetlinkSocket:
             "read the kernel's rules",
             f"they changed during each of {_DUMP_TRIES} readings: another program rewrites its own without pause",
         )
+
+    def converse(self, conversation: Generator[bytes, bytes, _T]) -> _T:
+        """What a conversation of dumps (``nft.read_table`` and its like) comes to.
+
+        Raises:
+            OperatorError: an answer cannot be had, or is not understood.
+        """
+        try:
+            request = next(conversation)
+            while True:
+                request = conversation.send(self.dump(request))
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        except (TimeoutError, ValueError, KeyError) as error:
+            raise OperatorError("read the kernel's rules", f"not understood: {error}") from error
 
     def _until_done(self) -> Iterator[bytes]:
         while True:

@@ -5,8 +5,8 @@ The packing is ``nft``'s; here are the socket and the exchange.
 """
 
 import errno
-from collections.abc import Generator, Sequence
-from typing import Final, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from ringfence.agent.doors.netlink import NetlinkSocket, explain_refusal
 from ringfence.nft import (
@@ -31,7 +31,6 @@ from ringfence.nft.netlink import (
 from ringfence.policy.delta import Step
 from ringfence.policy.errors import OperatorError
 
-_T = TypeVar("_T")
 _SHOWN_REFUSALS: Final = 3
 _GET_GENERATION: Final = 16
 _GENERATION_ID: Final = 1
@@ -77,10 +76,10 @@ class KernelNftables:
             raise OperatorError("change the kernel's rules", "the kernel did not say whether it took the transaction")
 
     def read(self) -> Reading:
-        return self._converse(read_table())
+        return self._netlink.converse(read_table())
 
     def read_about(self) -> About | None:
-        return self._converse(read_about())
+        return self._netlink.converse(read_about())
 
     def count_changes(self) -> int:
         type_ = SUBSYSTEM_NFTABLES << 8 | _GET_GENERATION
@@ -89,17 +88,6 @@ class KernelNftables:
             reason = "; ".join(explain_refusal(refusal.errno, refusal.text) for refusal in answers.refusals)
             raise OperatorError("ask the kernel for nf_tables", reason or "no answer")
         return number_of(parse(answers.messages[0].payload)[_GENERATION_ID])
-
-    def _converse(self, conversation: Generator[bytes, bytes, _T]) -> _T:
-        try:
-            request = next(conversation)
-            while True:
-                request = conversation.send(self._netlink.dump(request))
-        except StopIteration as end:
-            result: _T = end.value
-            return result
-        except (TimeoutError, ValueError, KeyError) as error:
-            raise OperatorError("read the kernel's rules", f"not understood: {error}") from error
 
 
 def _refused(batch: Batch, refusals: Sequence[Refusal]) -> OperatorError:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from ringfence.cli import agent, demo, env, explain, group, host, instance, key, server, version
+from ringfence.cli import agent, demo, env, explain, group, guard, host, instance, key, server, version
 from ringfence.cli.output import complain
 from ringfence.policy.errors import Invalid, RingfenceError
 from ringfence.world.namespaces import NamespacesForbidden
@@ -41,6 +41,7 @@ app.add_typer(instance.app, name="instance")
 app.add_typer(group.app, name="group")
 app.command("explain")(explain.explain)
 app.command("env")(env.env)
+app.command("guard")(guard.guard)
 app.command("version")(version.version)
 
 

@@ -14,14 +14,27 @@ def env(
         str | None, typer.Option(help="The API's URL, /v2 included; by default where the server last listened.")
     ] = None,
     zone: Annotated[str | None, typer.Option(help="The one zone that the server lists; by default as it ran.")] = None,
+    *,
+    guard: Annotated[
+        bool,
+        typer.Option(
+            "--guard", help="Start a local proxy too that refuses the real cloud, and export it as HTTPS_PROXY."
+        ),
+    ] = False,
 ) -> None:
     """Print export lines for exo, Terraform and the SDKs; their key is made at first use and kept in the folder.
 
+    With --guard a call that ignores the endpoint, as parts of the Terraform provider do, ends in an error that says so
+    and not on a bill. The guard goes on until [bold]kill $RINGFENCE_GUARD_PID[/bold].
     Example: [bold]eval "$(ringfence env)" && exo compute security-group list[/bold]
     """
     from ringfence.cli.credentials import choose_url, load_endpoint, load_or_create_key
     from ringfence.world.client import DEFAULT_ZONE, export_lines
+    from ringfence.world.guard import start_guard
 
     found = load_endpoint(data)
     url = endpoint or choose_url(data, found)
-    show(export_lines(load_or_create_key(data), url, zone or (found.zone if found else DEFAULT_ZONE)))
+    lines = [export_lines(load_or_create_key(data), url, zone or (found.zone if found else DEFAULT_ZONE))]
+    if guard:
+        lines.append(start_guard().export_lines)
+    show("\n".join(lines))  # all or, when the guard cannot be had, nothing

@@ -41,6 +41,11 @@ def export_lines(credentials: Credentials, endpoint: str, zone: str = DEFAULT_ZO
         "EXOSCALE_API_ENDPOINT": endpoint,
         "EXOSCALE_ZONE": zone,
     }
+    return render_exports(variables)
+
+
+def render_exports(variables: Mapping[str, str]) -> str:
+    """Shell lines that set and export the variables."""
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
 
 

@@ -24,6 +24,7 @@ from ringfence.policy.values import (
     HostName,
     InstanceId,
     InterfaceName,
+    Kind,
     OrganisationId,
     Protocol,
     Visibility,
@@ -97,9 +98,9 @@ class Desk:
         return self.snapshot.organisations[ORGANISATION].default_group
 
 
-def instance(name, *addresses, id_=None, interface="veth0", managed=True, realm="default"):
+def instance(name, *addresses, id_=None, interface="veth0", managed=True, realm="default", kind=Kind.ROUTED):
     """A claim of one instance with one interface; without addresses it still has the interface."""
-    port = Interface(InterfaceName(interface), tuple(map(ip_address, addresses)), managed=managed)
+    port = Interface(InterfaceName(interface), tuple(map(ip_address, addresses)), managed=managed, kind=kind)
     return InstanceClaim(name, id_, (port,), realm)
 
 

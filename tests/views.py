@@ -16,6 +16,7 @@ from ringfence.policy.values import (
     Icmp,
     InstanceId,
     InterfaceName,
+    Kind,
     Mac,
     Protocol,
     Revision,
@@ -101,6 +102,7 @@ def endpoints(interfaces=_interfaces, names=_names):
         addresses=st.lists(addresses, max_size=3, unique=True).map(tuple),
         mac=st.none() | _macs,
         groups=st.lists(st.sampled_from(GROUPS), max_size=3, unique=True).map(lambda worn: tuple(sorted(worn))),
+        kind=st.sampled_from(Kind),
     )
 
 

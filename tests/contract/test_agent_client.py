@@ -131,7 +131,7 @@ def test_an_answer_that_makes_no_sense_is_told(answer, words, tmp_path):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b'{"format":2}\n', "different versions; the rules in force stay"),
+        (b'{"format":1}\n', "different versions; the rules in force stay"),
         (b"junk\n", "the rules in force stay"),
         (b'{"heartbeat":true}\n{"form', "follow the feed"),
     ],

@@ -225,7 +225,7 @@ def test_a_hosts_signature_is_no_api_key(server, private_key):
 
 
 @pytest.mark.parametrize(("target", "method"), [(INVENTORY, "PUT"), (REPORT, "POST")])
-@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"format": 2}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"format": 1}', b"\xff", b"[" * 100_000])
 def test_a_document_that_is_not_of_the_protocol_is_refused(server, private_key, target, method, body):
     answer = send(server, private_key, method, target, body)
     assert answer.status_code == 400

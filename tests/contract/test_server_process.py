@@ -84,8 +84,8 @@ def test_a_call_under_way_is_answered_before_it_ends(tmp_path, number):
     """The call waits for a host that does not apply its change; the server is told to end in the meantime."""
     with server_process(tmp_path) as (process, server), ThreadPoolExecutor(1) as pool:
         private_key = add_host(server)
-        claim = b'{"format":1,"instances":[{"name":"vm","id":null,"realm":"default","interfaces":[{"name":"tap0",'
-        claim += b'"addresses":["10.0.0.1"],"mac":null,"managed":true}]}]}'
+        claim = b'{"format":2,"instances":[{"name":"vm","id":null,"realm":"default","interfaces":[{"name":"tap0",'
+        claim += b'"addresses":["10.0.0.1"],"mac":null,"managed":true,"kind":"routed"}]}]}'
         assert send(server, private_key, "PUT", "/agent/v1/inventory", claim).status == 200
         feed = open_feed(server, private_key)
         group = server.call("GET", "/security-group").json["security-groups"][0]["id"]

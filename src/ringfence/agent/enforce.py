@@ -14,9 +14,10 @@ from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.generations import Generations, block_number
 from ringfence.agent.inventory import only_worn
 from ringfence.nft import About, Generation
-from ringfence.policy.compile import Compiler, LocalPorts
+from ringfence.policy.compile import Compiler
 from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.local import LocalPorts
 from ringfence.policy.names import PORTS
 from ringfence.policy.narrow import narrow_program
 from ringfence.policy.program import Chain, Foreign, Fresh, Line, NamedSet, Program, Stamp

@@ -21,6 +21,7 @@ from ringfence.policy.values import (
     HostName,
     InstanceId,
     InterfaceName,
+    Kind,
     parse_address,
     parse_interface,
     parse_interface_pattern,
@@ -30,8 +31,7 @@ from ringfence.policy.view import Endpoint, HostView
 from ringfence.wire.hostauth import parse_host_name
 
 VERSION: Final = 1
-_OFFERED_KIND: Final = "routed"
-_LATER_KINDS: Final = ("bridged", "self")
+_LATER_KINDS: Final = frozenset({Kind.BRIDGED, Kind.SELF})
 _MAX_NAME: Final = 255
 _NO_ID: Final = InstanceId(UUID(int=0))
 
@@ -43,6 +43,7 @@ class Inventory:
     host: HostName
     managed: tuple[str, ...] = ()
     instances: tuple[InstanceClaim, ...] = ()
+    kind: Kind = Kind.ROUTED
 
     @property
     def claim(self) -> ClaimInstances:
@@ -74,7 +75,7 @@ class _InstanceShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _FileShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     version: int = VERSION
-    kind: str = _OFFERED_KIND
+    kind: str = Kind.ROUTED.value
     realm: str = "default"
     managed: list[str] = []
     instance: list[dict[str, object]] = []
@@ -125,7 +126,15 @@ def only_worn(view: HostView) -> HostView:
 def declared_endpoints(inventory: Inventory) -> tuple[Endpoint, ...]:
     """What the inventory alone says of each of its ports: whose it is and what it may send, but no groups."""
     return tuple(
-        Endpoint(claim.id or _NO_ID, claim.name, interface.name, interface.addresses, interface.mac, groups=())
+        Endpoint(
+            claim.id or _NO_ID,
+            claim.name,
+            interface.name,
+            interface.addresses,
+            interface.mac,
+            groups=(),
+            kind=inventory.kind,
+        )
         for claim in inventory.instances
         for interface in claim.interfaces
         if interface.managed
@@ -149,7 +158,7 @@ def _own_part(endpoint: Endpoint, declared: Mapping[InterfaceName, tuple[Instanc
     if claim is None or interface is None or not _is_same(claim, endpoint):
         return None
     addresses = tuple(address for address in endpoint.addresses if address in interface.addresses)
-    return replace(endpoint, addresses=addresses, mac=interface.mac)
+    return replace(endpoint, addresses=addresses, mac=interface.mac, kind=interface.kind)
 
 
 def _is_same(claim: InstanceClaim, endpoint: Endpoint) -> bool:
@@ -160,31 +169,41 @@ def _is_same(claim: InstanceClaim, endpoint: Endpoint) -> bool:
 def _parse(text: bytes) -> Inventory:
     shape = _convert(tomllib.loads(text.decode()), _FileShape, "")
     _check_version(shape)
-    instances = tuple(_instance(table, n, shape.realm) for n, table in enumerate(shape.instance, start=1))
+    kind = _kind(shape.kind)
+    instances = tuple(
+        _instance(table, n, realm=shape.realm, kind=kind) for n, table in enumerate(shape.instance, start=1)
+    )
     _check_distinct(instances)
     return Inventory(
         host=parse_host_name(shape.host, field="host"),
         managed=tuple(parse_interface_pattern(text, field=f"managed[{n}]") for n, text in enumerate(shape.managed)),
         instances=instances,
+        kind=kind,
     )
 
 
 def _check_version(shape: _FileShape) -> None:
     if shape.version != VERSION:
         raise Invalid(f"expected {VERSION}, got {shape.version}: written for another ringfence", field="version")
-    if shape.kind in _LATER_KINDS:
-        raise Invalid(f"{shape.kind!r} is not offered yet; this agent filters routed ports", field="kind")
-    if shape.kind != _OFFERED_KIND:
-        raise Invalid(f"expected {_OFFERED_KIND!r}, got {shape.kind[:_MAX_NAME]!r}", field="kind")
     _check_name(shape.realm, "realm")
 
 
-def _instance(table: dict[str, object], number: int, realm: str) -> InstanceClaim:
+def _kind(text: str) -> Kind:
+    offered = [kind.value for kind in Kind if kind not in _LATER_KINDS]
+    if text not in [kind.value for kind in Kind]:
+        expected = " or ".join(map(repr, offered))
+        raise Invalid(f"expected {expected}, got {text[:_MAX_NAME]!r}", field="kind")
+    if text not in offered:
+        raise Invalid(f"{text!r} is not offered yet", field="kind")
+    return Kind(text)
+
+
+def _instance(table: dict[str, object], number: int, *, realm: str, kind: Kind) -> InstanceClaim:
     name = table.get("name")
     where = f"instance {name!r}" if isinstance(name, str) else f"instance number {number}"
     shape = _convert(table, _InstanceShape, where)
     _check_name(shape.name, f"{where}: name")
-    interfaces = tuple(_interface(item, f"{where}: {place}") for item, place in _interfaces(shape, where))
+    interfaces = tuple(_interface(item, f"{where}: {place}", kind) for item, place in _interfaces(shape, where))
     return InstanceClaim(shape.name, None if shape.id is None else InstanceId(shape.id), interfaces, realm)
 
 
@@ -201,7 +220,7 @@ def _interfaces(shape: _InstanceShape, where: str) -> list[tuple[_InterfaceShape
     return [(item, f"interface {item.name!r}: ") for item in shape.interface]
 
 
-def _interface(shape: _InterfaceShape, where: str) -> Interface:
+def _interface(shape: _InterfaceShape, where: str, kind: Kind) -> Interface:
     if shape.managed and not shape.addresses:
         raise Invalid("expected at least one; an interface without any could send nothing", field=f"{where}addresses")
     return Interface(
@@ -209,6 +228,7 @@ def _interface(shape: _InterfaceShape, where: str) -> Interface:
         addresses=tuple(parse_address(text, field=f"{where}addresses[{n}]") for n, text in enumerate(shape.addresses)),
         mac=None if shape.mac is None else parse_mac(shape.mac, field=f"{where}mac"),
         managed=shape.managed,
+        kind=kind,
     )
 
 

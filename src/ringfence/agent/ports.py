@@ -13,8 +13,8 @@ from ringfence.agent.cache import Cache
 from ringfence.agent.doors.files import FilesDoor, Stamp
 from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.inventory import Inventory, declared_endpoints, find_reassigned, parse_inventory
-from ringfence.policy.compile import LocalPorts
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.local import LocalPorts
 from ringfence.policy.view import Endpoint
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -60,7 +60,8 @@ class Declared:
     @property
     def ports(self) -> LocalPorts:
         """Everything under our care, in a stable order."""
-        return LocalPorts(tuple(sorted({*self.inventory.managed, *map(str, self.inventory.ports), *self.remembered})))
+        patterns = {*self.inventory.managed, *map(str, self.inventory.ports), *self.remembered}
+        return LocalPorts(tuple(sorted(patterns)), self.inventory.kind)
 
     @property
     def snapshot(self) -> Snapshot:

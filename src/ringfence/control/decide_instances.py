@@ -50,7 +50,7 @@ def born_instance(
     host: HostName | None,
     now_s: int,
 ) -> Instance:
-    """A new instance: at birth, and only then, it wears the organisation's default group."""
+    """A new instance: at birth, and only then, it wears the organisation's default group, and a host is observed."""
     return Instance(
         id=id_,
         organisation=organisation,
@@ -60,6 +60,7 @@ def born_instance(
         groups=(snapshot.organisations[organisation].default_group,),
         realm=claim.realm,
         created_at=now_s,
+        observe=claim.is_host,
         bound_to=host,
     )
 

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 from ringfence.policy.model import Interface
-from ringfence.policy.values import Cidr, Direction, GroupId, Icmp, InstanceId, Protocol, RuleId, Visibility
+from ringfence.policy.values import Cidr, Direction, GroupId, Icmp, InstanceId, Kind, Protocol, RuleId, Visibility
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,11 @@ class InstanceClaim:
     id: InstanceId | None
     interfaces: tuple[Interface, ...]
     realm: str = "default"
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is the host itself, which a mistake in its groups must not make unreachable."""
+        return any(interface.managed and interface.kind is Kind.SELF for interface in self.interfaces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from ringfence.policy.addresses import FAMILIES, Family
+from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import Rule
 from ringfence.policy.parts import (
     GroupPart,
@@ -33,21 +34,6 @@ from ringfence.policy.view import Endpoint, HostView, PeerAddresses
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPorts:
-    """Interfaces that the inventory puts under our care: names, and prefixes with ``*``; closed until programmed."""
-
-    patterns: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> frozenset[str]:
-        return frozenset(pattern for pattern in self.patterns if not pattern.endswith("*"))
-
-    @property
-    def prefixes(self) -> tuple[str, ...]:
-        return tuple(sorted({pattern[:-1] for pattern in self.patterns if pattern.endswith("*")}))
 
 
 def compile_program(view: HostView, ports: LocalPorts) -> Program:

@@ -18,6 +18,7 @@ from ringfence.policy.values import (
     Icmp,
     InstanceId,
     InterfaceName,
+    Kind,
     Mac,
     OperationId,
     OrganisationId,
@@ -98,6 +99,7 @@ class Interface:
     addresses: tuple[Address, ...]
     mac: Mac | None = None
     managed: bool = True
+    kind: Kind = Kind.ROUTED
 
 
 @dataclass(frozen=True, slots=True)

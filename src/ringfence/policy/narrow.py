@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ringfence.policy import names
-from ringfence.policy.compile import LocalPorts
+from ringfence.policy.local import LocalPorts
 from ringfence.policy.parts import compile_ports
 from ringfence.policy.program import NamedSet, Program, StartsWith, VerdictMap
 from ringfence.policy.view import Endpoint

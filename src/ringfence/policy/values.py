@@ -81,6 +81,17 @@ PROTOCOL_NUMBER: Final = {
 }
 
 
+class Kind(Enum):
+    """How an instance's packets come through its host, as the host's inventory says (``kind``).
+
+    ROUTED: over a link of its own. BRIDGED: over a port of a bridge. SELF: it is the host, and the link its uplink.
+    """
+
+    ROUTED = "routed"
+    BRIDGED = "bridged"
+    SELF = "self"
+
+
 class Visibility(Enum):
     """Private groups belong to an organisation; public ones are the operator's and serve everybody as peers."""
 

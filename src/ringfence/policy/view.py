@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from ringfence.policy.model import GroupPeer, Instance, Rule, Snapshot
-from ringfence.policy.values import Address, GroupId, HostName, InstanceId, InterfaceName, Mac, Network, Revision
+from ringfence.policy.values import Address, GroupId, HostName, InstanceId, InterfaceName, Kind, Mac, Network, Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Endpoint:
     addresses: tuple[Address, ...]
     mac: Mac | None
     groups: tuple[GroupId, ...]
+    kind: Kind = Kind.ROUTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def resolve_members(snapshot: Snapshot, groups: frozenset[GroupId]) -> dict[Grou
 def _endpoints(instance: Instance) -> list[Endpoint]:
     groups = tuple(sorted(instance.groups))
     return [
-        Endpoint(instance.id, instance.name, interface.name, interface.addresses, interface.mac, groups)
+        Endpoint(instance.id, instance.name, interface.name, interface.addresses, interface.mac, groups, interface.kind)
         for interface in instance.interfaces
         if interface.managed
     ]

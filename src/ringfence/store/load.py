@@ -35,6 +35,7 @@ from ringfence.policy.values import (
     InstanceId,
     InterfaceName,
     KeyId,
+    Kind,
     Mac,
     OperationId,
     OrganisationId,
@@ -198,8 +199,8 @@ def _load_interfaces(connection: sqlite3.Connection) -> dict[str, list[Interface
     for interface, address in connection.execute("SELECT interface, address FROM interface_address ORDER BY position"):
         addresses[interface].append(address)
     found: dict[str, list[Interface]] = defaultdict(list)
-    for position, instance, name, mac, managed in connection.execute(
-        "SELECT position, instance, name, mac, managed FROM interface ORDER BY position"
+    for position, instance, name, mac, managed, kind in connection.execute(
+        "SELECT position, instance, name, mac, managed, kind FROM interface ORDER BY position"
     ):
         found[instance].append(
             Interface(
@@ -207,6 +208,7 @@ def _load_interfaces(connection: sqlite3.Connection) -> dict[str, list[Interface
                 addresses=tuple(ip_address(address) for address in addresses[position]),
                 mac=Mac(mac) if mac is not None else None,
                 managed=bool(managed),
+                kind=Kind(kind),
             )
         )
     return found

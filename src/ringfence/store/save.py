@@ -201,8 +201,8 @@ def _save_interfaces(connection: sqlite3.Connection, instance: InstanceId, inter
     for interface in interfaces:
         position = _insert(
             connection,
-            "interface (organisation, instance, name, mac, managed)",
-            (str(instance), interface.name, interface.mac, int(interface.managed)),
+            "interface (organisation, instance, name, mac, managed, kind)",
+            (str(instance), interface.name, interface.mac, int(interface.managed), interface.kind.value),
             owner=("instance", instance),
         )
         for address in interface.addresses:

@@ -21,6 +21,7 @@ from ringfence.policy.values import (
     GroupId,
     Icmp,
     InstanceId,
+    Kind,
     Protocol,
     Revision,
     RuleId,
@@ -31,7 +32,7 @@ from ringfence.policy.values import (
 )
 from ringfence.policy.view import Endpoint, HostView, PeerAddresses
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 HEARTBEAT: Final = b'{"heartbeat":true}\n'
 
 _MAX_NAME: Final = 255
@@ -102,6 +103,7 @@ class _EndpointShape(_Shape, frozen=True):
     interface: str
     addresses: tuple[str, ...]
     mac: str | None
+    kind: Kind
     groups: tuple[UUID, ...]
 
 
@@ -131,6 +133,7 @@ class _InterfaceShape(_Shape, frozen=True):
     addresses: tuple[str, ...]
     mac: str | None
     managed: bool
+    kind: Kind
 
 
 class _InstanceShape(_Shape, frozen=True):
@@ -318,7 +321,7 @@ def _raw(shape: _Shape | list[_RuleShape]) -> msgspec.Raw:
 def _endpoint_shape(endpoint: Endpoint) -> _EndpointShape:
     addresses = tuple(map(str, endpoint.addresses))
     return _EndpointShape(
-        endpoint.instance, endpoint.name, endpoint.interface, addresses, endpoint.mac, endpoint.groups
+        endpoint.instance, endpoint.name, endpoint.interface, addresses, endpoint.mac, endpoint.kind, endpoint.groups
     )
 
 
@@ -342,7 +345,9 @@ def _peer_shape(peer: PeerAddresses) -> _PeerShape:
 
 def _instance_shape(claim: InstanceClaim) -> _InstanceShape:
     interfaces = tuple(
-        _InterfaceShape(interface.name, tuple(map(str, interface.addresses)), interface.mac, interface.managed)
+        _InterfaceShape(
+            interface.name, tuple(map(str, interface.addresses)), interface.mac, interface.managed, interface.kind
+        )
         for interface in claim.interfaces
     )
     return _InstanceShape(claim.name, claim.id, claim.realm, interfaces)
@@ -364,9 +369,13 @@ def _rules(raw: bytes, path: str) -> tuple[Rule, ...]:
 
 
 def _endpoint(shape: _EndpointShape, path: str) -> Endpoint:
-    interface = _interface(_InterfaceShape(shape.interface, shape.addresses, shape.mac, managed=True), path)
+    interface = _interface(
+        _InterfaceShape(shape.interface, shape.addresses, shape.mac, managed=True, kind=shape.kind), path
+    )
     groups = tuple(GroupId(group) for group in shape.groups)
-    return Endpoint(InstanceId(shape.instance), shape.name, interface.name, interface.addresses, interface.mac, groups)
+    return Endpoint(
+        InstanceId(shape.instance), shape.name, interface.name, interface.addresses, interface.mac, groups, shape.kind
+    )
 
 
 def _interface(shape: _InterfaceShape, path: str) -> Interface:
@@ -375,6 +384,7 @@ def _interface(shape: _InterfaceShape, path: str) -> Interface:
         addresses=tuple(parse_address(text, field=f"{path}.addresses[{n}]") for n, text in enumerate(shape.addresses)),
         mac=None if shape.mac is None else parse_mac(shape.mac, field=f"{path}.mac"),
         managed=shape.managed,
+        kind=shape.kind,
     )
 
 

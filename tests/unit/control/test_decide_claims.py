@@ -9,7 +9,7 @@ import pytest
 from desk import H1, H2, NOWHERE, STRANGER, Desk, instance
 from ringfence.policy.commands import Attach, InstanceClaim
 from ringfence.policy.model import Interface
-from ringfence.policy.values import InterfaceName
+from ringfence.policy.values import InterfaceName, Kind
 
 
 @pytest.fixture
@@ -183,3 +183,9 @@ def test_a_claim_by_id_renames_the_instance(desk):
     desk.claim(H1, instance("web", "10.0.0.1", id_=NOWHERE))
     desk.claim(H1, instance("www", "10.0.0.1", id_=NOWHERE))
     assert desk.instance("www").id == NOWHERE
+
+
+@pytest.mark.parametrize(("kind", "observed"), [(Kind.ROUTED, False), (Kind.BRIDGED, False), (Kind.SELF, True)])
+def test_only_an_instance_that_is_its_host_is_born_observed(desk, kind, observed):
+    desk.claim(H1, instance("web", "10.0.0.1", kind=kind))
+    assert desk.instance("web").observe == observed

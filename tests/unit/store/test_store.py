@@ -23,7 +23,7 @@ from ringfence.policy.commands import (
 from ringfence.policy.errors import Busy, Conflict, OperatorError
 from ringfence.policy.facts import GroupCreated, GroupWorn, HostAdded, OrganisationCreated, apply_facts
 from ringfence.policy.model import Group, Operation, OperationReason, OperationState
-from ringfence.policy.values import Direction, Icmp, Protocol, Visibility
+from ringfence.policy.values import Direction, Icmp, Kind, Protocol, Visibility
 from ringfence.store import (
     AuditLine,
     Decision,
@@ -100,7 +100,7 @@ def everything():
     desk.add_instance("declared", "10.9.0.1")
     desk.claim(H1, instance("a", "10.0.0.1", "2001:db8::1"), instance("b", interface="veth1", managed=False))
     desk.do(AddInstance(instance("elsewhere", "10.9.0.1", realm="lab")))
-    desk.claim(H2, instance("a", "10.0.0.2"))
+    desk.claim(H2, instance("a", "10.0.0.2", kind=Kind.SELF))
     desk.do(Attach(web, desk.instance("a", H1).id))
     desk.do(CreateGroup("gone"))
     desk.do(DeleteGroup(next(id_ for id_, group in desk.snapshot.groups.items() if group.name == "gone")))

@@ -29,13 +29,15 @@ VIEW = view(
     peers={PEERS: PeerAddresses(frozenset({ip_address("10.0.0.1")}), frozenset({ip_network("10.1.0.0/16")}))},
 )
 CLAIM = {
-    "format": 1,
+    "format": 2,
     "instances": [
         {
             "name": "web",
             "id": None,
             "realm": "default",
-            "interfaces": [{"name": "veth-web", "addresses": ["10.0.0.2"], "mac": None, "managed": True}],
+            "interfaces": [
+                {"name": "veth-web", "addresses": ["10.0.0.2"], "mac": None, "managed": True, "kind": "routed"}
+            ],
         }
     ],
 }
@@ -64,6 +66,7 @@ def test_a_view_looks_like_this_on_the_wire():
                 "interface": "veth-web",
                 "addresses": ["10.77.0.119", "fd77::77"],
                 "mac": None,
+                "kind": "routed",
                 "groups": [str(WEB)],
             }
         ],
@@ -93,7 +96,7 @@ def test_a_heartbeat_is_told_from_a_view():
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("format",), 2, "different versions"),
+        (("format",), 1, "different versions"),
         (("epoch",), "E1;", "epoch"),
         (("epoch",), "e1\n", "epoch"),
         (("revision",), 8, "its view 7"),
@@ -104,6 +107,7 @@ def test_a_heartbeat_is_told_from_a_view():
         (("view", "endpoints", 0, "addresses"), ["127.0.0.1"], "address of one host"),
         (("view", "endpoints", 0, "interface"), 'a"; drop', "interface name"),
         (("view", "endpoints", 0, "mac"), "zz", "MAC"),
+        (("view", "endpoints", 0, "kind"), "magic", "Invalid enum value"),
         (("view", "rules", str(WEB), 0, "network"), "0.0.0.0/0", "exactly one"),
         (("view", "rules", str(WEB), 0, "group"), None, "exactly one"),
         (("view", "rules", str(WEB), 0, "protocol"), "TCP", "Invalid enum value"),
@@ -161,9 +165,9 @@ def test_a_report_is_cut_to_a_bounded_length_and_to_text_that_can_be_written():
 
 def test_deep_nesting_is_refused():
     with pytest.raises(Invalid):
-        decode_claim(b'{"format":1,"instances":' + b"[" * 100_000)
+        decode_claim(b'{"format":2,"instances":' + b"[" * 100_000)
 
 
 def test_a_hosts_longer_error_is_cut_whoever_wrote_the_report():
-    body = json.dumps({"format": 1, "applied": None, "error": "x" * 10_000}).encode()
+    body = json.dumps({"format": 2, "applied": None, "error": "x" * 10_000}).encode()
     assert decode_report(body).error == "x" * 4096

@@ -7,7 +7,7 @@ Follows nft(8) and nothing of ringfence's own verdict: a line is read left to ri
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from ringfence.policy.packet import Packet, Tracking, tracking_of
+from ringfence.policy.packet import TCP, UDP, Packet, Tracking, tracking_of
 from ringfence.policy.program import (
     ORIGINAL,
     REPLY,
@@ -239,10 +239,10 @@ class _Run:
 
     def transport_value(self, wanted):
         packet = self.crossing.packet
+        if wanted in (Field.SOURCE_PORT, Field.DESTINATION_PORT):
+            assert packet.protocol in (TCP, UDP), "the ports of something else were read"
+            return packet.source_port if wanted is Field.SOURCE_PORT else packet.destination_port
         kind, _, part = wanted.value.partition("-")
-        if kind == "udp":
-            assert packet.protocol == 17, "the ports of something else were read"
-            return {"source-port": packet.source_port, "destination-port": packet.destination_port}[part]
         assert packet.protocol == {"icmp": 1, "icmpv6": 58}[kind], "the type of something else was read"
         return {"type": packet.icmp_type, "code": packet.icmp_code}[part]
 
@@ -253,8 +253,9 @@ class _Run:
                 return self.crossing.way
             case Field.FLOW_PORT:
                 return first.destination_port
-            case Field.FLOW_ICMP:
-                return first.icmp_type << 8 | first.icmp_code
+            case Field.FLOW_ASKED_PORT:
+                has_ports = first.protocol in (TCP, UDP)
+                return first.destination_port if has_ports else first.icmp_type << 8 | first.icmp_code
             case Field.FLOW_SOURCE4 | Field.FLOW_SOURCE6:
                 return first.source if wanted.value.endswith(str(first.family)) else None
             case _:

@@ -190,7 +190,7 @@ FAULTS = {
     "an icmp code is ignored": _wrapped(
         lines,
         "_flow_icmp",
-        lambda _match, icmp: Between(Field.FLOW_ICMP, icmp.type << 8, icmp.type << 8 | 0xFF),
+        lambda _match, icmp: Between(Field.FLOW_ASKED_PORT, icmp.type << 8, icmp.type << 8 | 0xFF),
     ),
     "egress is always open": _wrapped(parts, "_profile_chains", _always_open),
     "egress is always restricted": _wrapped(parts, "_profile_chains", _always_restricted),

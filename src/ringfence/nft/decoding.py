@@ -61,11 +61,12 @@ from ringfence.policy.program import (
 
 _ETHERNET_ONLY: Final = Foreign("meta iiftype ether")  # dropped again when the joined key that needs it follows
 _SPECIAL: Final = (CT_STATE, CT_MARK, TCP_FLAGS, LINK_TYPE)
+_PORTS: Final = {LOADS[Field.SOURCE_PORT], LOADS[Field.DESTINATION_PORT]}
 _TRANSPORT_OF: Final = {  # what the bytes at the transport header are, by the protocol compared before
-    6: {TCP_FLAGS},
+    6: {TCP_FLAGS, *_PORTS},
     1: {LOADS[Field.ICMP_TYPE], LOADS[Field.ICMP_CODE]},
     58: {LOADS[Field.ICMPV6_TYPE], LOADS[Field.ICMPV6_CODE]},
-    17: {LOADS[Field.UDP_SOURCE_PORT], LOADS[Field.UDP_DESTINATION_PORT]},
+    17: _PORTS,
 }
 
 

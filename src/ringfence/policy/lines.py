@@ -93,8 +93,8 @@ def _flow_protocol(rule: Rule) -> tuple[Match, ...]:
 def _flow_icmp(icmp: Icmp) -> Match:
     first = (icmp.type or 0) << 8
     if icmp.any_code:
-        return Between(Field.FLOW_ICMP, first, first | 0xFF)
-    return Equal(Field.FLOW_ICMP, first | (icmp.code or 0))
+        return Between(Field.FLOW_ASKED_PORT, first, first | 0xFF)
+    return Equal(Field.FLOW_ASKED_PORT, first | (icmp.code or 0))
 
 
 def _packet_protocol(rule: Rule) -> tuple[Match, ...]:

@@ -43,10 +43,10 @@ from ringfence.policy.values import PROTOCOL_NUMBER, Address, Protocol, link_loc
 from ringfence.policy.view import Endpoint
 
 ALLOW: Final = "allow"
-_LEAVE: Final = "leave"
-_ARRIVE: Final = "arrive"
-GENERATION_CHAINS: Final = frozenset({ALLOW, _LEAVE, _ARRIVE})  # written anew when the generation moves
-_CLOSED: Final = "closed"
+LEAVE: Final = "leave"
+ARRIVE: Final = "arrive"
+GENERATION_CHAINS: Final = frozenset({ALLOW, LEAVE, ARRIVE})  # written anew when the generation moves
+CLOSED: Final = "closed"
 _OWN: Final = "own"
 _UNSPECIFIED: Final = "unspecified"
 _LEAVE_PORT: Final = "leave_port"
@@ -57,17 +57,17 @@ _HOST_LINK: Final = "host_link"
 
 _ICMP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMP])
 _ICMPV6: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMPV6])
-_IS_NEW: Final = InState(frozenset({State.NEW}))
+IS_NEW: Final = InState(frozenset({State.NEW}))
 _UDP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.UDP])
-_LINK_LOCAL: Final = IPv6Network("fe80::/10")
+LINK_LOCAL: Final = IPv6Network("fe80::/10")
 # Multicast listener and neighbour discovery, which conntrack does not track (nf_conntrack_proto_icmpv6.c): never a
 # matter of groups. 134 is the router advertisement, 137 the redirect.
 LINK_TYPES: Final = frozenset({*range(130, 138), 143})
 ROGUE_TYPES: Final = frozenset({134, 137})
 ROGUE_ICMP_TYPE: Final = 5  # IPv4's redirect; conntrack takes it for an error about a flow
 # IPv6 in so many words: nothing keeps an instance from sending protocol 58 over IPv4.
-_ND: Final = (Equal(Field.FAMILY, 6), _ICMPV6)
-_LINK_MATCHES: Final = ((*_ND, Between(Field.ICMPV6_TYPE, 130, 137)), (*_ND, Equal(Field.ICMPV6_TYPE, 143)))
+ND: Final = (Equal(Field.FAMILY, 6), _ICMPV6)
+_LINK_MATCHES: Final = ((*ND, Between(Field.ICMPV6_TYPE, 130, 137)), (*ND, Equal(Field.ICMPV6_TYPE, 143)))
 # From the unspecified address, while an address is still being found: listener reports, solicitations.
 UNSPECIFIED_TYPES: Final = frozenset({131, 132, 133, 135, 143})
 _UNSPECIFIED_MATCHES: Final = (
@@ -88,30 +88,30 @@ _NEVER_FORWARDED: Final[tuple[tuple[Match, ...], ...]] = (
 def _udp(source_port: int, destination_port: int) -> tuple[Match, ...]:
     return (
         _UDP,
-        Equal(Field.UDP_SOURCE_PORT, source_port),
-        Equal(Field.UDP_DESTINATION_PORT, destination_port),
+        Equal(Field.SOURCE_PORT, source_port),
+        Equal(Field.DESTINATION_PORT, destination_port),
     )
 
 
-_DHCP4_REQUEST: Final = _udp(68, 67)
-_DHCP4_REPLY: Final = _udp(67, 68)
-_DHCP6_REQUEST: Final = _udp(546, 547)
-_DHCP6_REPLY: Final = _udp(547, 546)
+DHCP4_REQUEST: Final = _udp(68, 67)
+DHCP4_REPLY: Final = _udp(67, 68)
+DHCP6_REQUEST: Final = _udp(546, 547)
+DHCP6_REPLY: Final = _udp(547, 546)
 BROADCAST: Final = IPv4Network("255.255.255.255/32")
 ALL_DHCP_SERVERS: Final = IPv6Network("ff02::1:2/128")
 
 
 def base_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
     """The chains that every program has; interfaces starting with one of ``prefixes`` are closed until programmed."""
-    yield ALLOW, Chain(tuple(_allow()))
-    yield _CLOSED, Chain((_drop(names.CLOSED_COUNTER),))
+    yield ALLOW, Chain(tuple(allow_lines()))
+    yield CLOSED, Chain((drop_line(names.CLOSED_COUNTER),))
     yield "origin", Chain(tuple(_origin(prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _OWN, Chain(tuple(_own()))
     yield _UNSPECIFIED, Chain(tuple(_unspecified()))
-    yield _LEAVE, Chain(_leave(), Hook(HookName.PREROUTING, FILTER_PRIORITY))
+    yield LEAVE, Chain(_leave(), Hook(HookName.PREROUTING, FILTER_PRIORITY))
     yield _LEAVE_PORT, Chain(tuple(_leave_port()))
     yield _LEAVE_NEW, Chain(tuple(_leave_new()))
-    yield _ARRIVE, Chain(tuple(_arrive(prefixes)), Hook(HookName.POSTROUTING, FILTER_PRIORITY))
+    yield ARRIVE, Chain(tuple(_arrive(prefixes)), Hook(HookName.POSTROUTING, FILTER_PRIORITY))
     yield _ARRIVE_PORT, Chain(tuple(_arrive_port()))
     yield _ARRIVE_NEW, Chain(tuple(_arrive_new()))
     yield _HOST_LINK, Chain(tuple(_host_link()))
@@ -122,7 +122,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
 
     With a declared MAC address one look-up settles interface, MAC and IP address together.
     """
-    interfaces = _singles({*closed, *(str(endpoint.interface) for endpoint in programmed)})
+    interfaces = singles({*closed, *(str(endpoint.interface) for endpoint in programmed)})
     with_mac = [endpoint for endpoint in programmed if endpoint.mac]
     without_mac = [endpoint for endpoint in programmed if not endpoint.mac]
     interface, ether = ElementType.INTERFACE, ElementType.ETHER
@@ -131,11 +131,11 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
         names.OWN_IPV4: NamedSet((interface, ether, ElementType.IPV4), _own_pairs(with_mac, IPv4Address)),
         names.OWN_IPV6: NamedSet((interface, ether, ElementType.IPV6), _own_pairs(with_mac, IPv6Address)),
         names.OWN_MAC: NamedSet((interface, ether), frozenset((str(e.interface), str(e.mac)) for e in with_mac)),
-        names.ANY_MAC: NamedSet((interface,), _singles(str(e.interface) for e in without_mac)),
+        names.ANY_MAC: NamedSet((interface,), singles(str(e.interface) for e in without_mac)),
         names.ANY_MAC_IPV4: NamedSet((interface, ElementType.IPV4), _own_pairs(without_mac, IPv4Address)),
         names.ANY_MAC_IPV6: NamedSet((interface, ElementType.IPV6), _own_pairs(without_mac, IPv6Address)),
         names.ANY_LINK_LOCAL: NamedSet(
-            (interface,), _singles(str(e.interface) for e in programmed if open_link_local(e))
+            (interface,), singles(str(e.interface) for e in programmed if open_link_local(e))
         ),
     }
 
@@ -161,142 +161,142 @@ def open_link_local(endpoint: Endpoint) -> bool:
     )
 
 
-def _singles(interfaces: Iterable[str]) -> frozenset[Element]:
+def singles(interfaces: Iterable[str]) -> frozenset[Element]:
     return frozenset((interface,) for interface in interfaces)
 
 
-def _drop(counter: str, *matches: Match) -> Line:
+def drop_line(counter: str, *matches: Match) -> Line:
     return Line((*matches, Count(counter), Drop()))
 
 
-def _pass(*matches: Match) -> Line:
+def pass_line(*matches: Match) -> Line:
     return Line((*matches, Accept()))
 
 
-def _allow() -> Iterator[Line]:
+def allow_lines() -> Iterator[Line]:
     # A flow to a DHCP server is never stamped, so that its replies are always looked at and never leave an instance.
     for server_port in (67, 547):
-        yield _pass(_UDP, Equal(Field.FLOW_PORT, server_port))
+        yield pass_line(_UDP, Equal(Field.FLOW_PORT, server_port))
     # Stamped only after routing, when both sides have agreed; never by an error *about* a flow (RELATED), which
     # carries the mark of the flow it is about and would revive a revoked one.
     judged = InState(frozenset({State.NEW, State.ESTABLISHED}))
     yield Line((Differs(Field.OUT_INDEX, 0), judged, Stamp()))
-    yield _pass()
+    yield pass_line()
 
 
 def _origin(prefixes: tuple[str, ...]) -> Iterator[Line]:
-    yield _pass(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE4), names.OWN_IPV4))
-    yield _pass(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE6), names.OWN_IPV6))
+    yield pass_line(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE4), names.OWN_IPV4))
+    yield pass_line(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE6), names.OWN_IPV6))
     yield Line((Member((Field.IN_INTERFACE,), names.PORTS), Goto(_OWN)))
     for prefix in prefixes:
-        yield Line((StartsWith(Field.IN_INTERFACE, prefix), Goto(_CLOSED)))
+        yield Line((StartsWith(Field.IN_INTERFACE, prefix), Goto(CLOSED)))
 
 
 def _own() -> Iterator[Line]:
-    yield _pass(Member((Field.IN_INTERFACE, Field.SOURCE4), names.ANY_MAC_IPV4))
-    yield _pass(Member((Field.IN_INTERFACE, Field.SOURCE6), names.ANY_MAC_IPV6))
-    yield _pass(Member((Field.IN_INTERFACE,), names.ANY_LINK_LOCAL), Within(Field.SOURCE6, _LINK_LOCAL))
+    yield pass_line(Member((Field.IN_INTERFACE, Field.SOURCE4), names.ANY_MAC_IPV4))
+    yield pass_line(Member((Field.IN_INTERFACE, Field.SOURCE6), names.ANY_MAC_IPV6))
+    yield pass_line(Member((Field.IN_INTERFACE,), names.ANY_LINK_LOCAL), Within(Field.SOURCE6, LINK_LOCAL))
     yield Line((Member((Field.IN_INTERFACE, Field.ETHER_SOURCE), names.OWN_MAC), Goto(_UNSPECIFIED)))
     yield Line((Member((Field.IN_INTERFACE,), names.ANY_MAC), Goto(_UNSPECIFIED)))
-    yield _drop(names.SPOOFED_COUNTER)
+    yield drop_line(names.SPOOFED_COUNTER)
 
 
 def _unspecified() -> Iterator[Line]:
     """What is sent before there is an address: DHCP, listener reports, solicitations."""
     nobody4, nobody6 = Within(Field.SOURCE4, IPv4Network("0.0.0.0/32")), Within(Field.SOURCE6, IPv6Network("::/128"))
-    yield _pass(nobody4, Within(Field.DESTINATION4, BROADCAST), *_DHCP4_REQUEST)
+    yield pass_line(nobody4, Within(Field.DESTINATION4, BROADCAST), *DHCP4_REQUEST)
     for types in _UNSPECIFIED_MATCHES:
-        yield _pass(nobody6, _ICMPV6, types)
-    yield _drop(names.SPOOFED_COUNTER)
+        yield pass_line(nobody6, _ICMPV6, types)
+    yield drop_line(names.SPOOFED_COUNTER)
 
 
 def _leave() -> tuple[Line, ...]:
     return (
-        _pass(InState(frozenset({State.ESTABLISHED})), Fresh()),
+        pass_line(InState(frozenset({State.ESTABLISHED})), Fresh()),
         Line((Member((Field.IN_INTERFACE,), names.PORTS), Goto(_LEAVE_PORT))),
     )
 
 
 def _leave_port() -> Iterator[Line]:
-    yield Line((_IS_NEW, Goto(_LEAVE_NEW)))
+    yield Line((IS_NEW, Goto(_LEAVE_NEW)))
     yield from _no_dhcp_server()
     redirect = (Equal(Field.FAMILY, 4), _ICMP, Equal(Field.ICMP_TYPE, ROGUE_ICMP_TYPE))
-    yield _drop(names.ROGUE_COUNTER, *redirect)
-    yield from _related()
-    yield from _judge_reply(Field.IN_INTERFACE, names.INGRESS_MAP)
+    yield drop_line(names.ROGUE_COUNTER, *redirect)
+    yield from related_lines()
+    yield from judge_reply(Field.IN_INTERFACE, names.INGRESS_MAP)
     for rogue in sorted(ROGUE_TYPES):
-        yield _drop(names.ROGUE_COUNTER, *_ND, Equal(Field.ICMPV6_TYPE, rogue))
+        yield drop_line(names.ROGUE_COUNTER, *ND, Equal(Field.ICMPV6_TYPE, rogue))
     for types in _LINK_MATCHES:
-        yield _pass(*types)
-    yield from _judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
+        yield pass_line(*types)
+    yield from judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
 
 
 def _leave_new() -> Iterator[Line]:
-    yield _no_mid_stream()
+    yield no_mid_stream()
     yield from _no_dhcp_server()
-    yield _pass(*_DHCP4_REQUEST, Within(Field.DESTINATION4, BROADCAST))
-    yield _pass(*_DHCP6_REQUEST, Within(Field.DESTINATION6, ALL_DHCP_SERVERS))
-    yield from _judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
+    yield pass_line(*DHCP4_REQUEST, Within(Field.DESTINATION4, BROADCAST))
+    yield pass_line(*DHCP6_REQUEST, Within(Field.DESTINATION6, ALL_DHCP_SERVERS))
+    yield from judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
 
 
 def _arrive(prefixes: tuple[str, ...]) -> Iterator[Line]:
-    yield _pass(InState(frozenset({State.ESTABLISHED})), Fresh())
+    yield pass_line(InState(frozenset({State.ESTABLISHED})), Fresh())
     yield Line((Member((Field.OUT_INTERFACE,), names.PORTS), Goto(_ARRIVE_PORT)))
     for prefix in prefixes:
-        yield Line((StartsWith(Field.OUT_INTERFACE, prefix), Goto(_CLOSED)))
+        yield Line((StartsWith(Field.OUT_INTERFACE, prefix), Goto(CLOSED)))
     # Nobody judges the other end: what the sender's groups let go is agreed to.
     yield Line((Member((Field.IN_INTERFACE,), names.PORTS), Goto(ALLOW)))
 
 
 def _arrive_port() -> Iterator[Line]:
-    yield Line((_IS_NEW, Goto(_ARRIVE_NEW)))
-    yield from _related()
-    yield from _judge_reply(Field.OUT_INTERFACE, names.EGRESS_MAP)
+    yield Line((IS_NEW, Goto(_ARRIVE_NEW)))
+    yield from related_lines()
+    yield from judge_reply(Field.OUT_INTERFACE, names.EGRESS_MAP)
     yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
     for types in _LINK_MATCHES:
         for own in _NEVER_FORWARDED:
-            yield _pass(*types, *own)
-        yield _drop(names.LINK_COUNTER, *types)
-    yield from _judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
+            yield pass_line(*types, *own)
+        yield drop_line(names.LINK_COUNTER, *types)
+    yield from judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
 
 
 def _arrive_new() -> Iterator[Line]:
-    yield _no_mid_stream()
+    yield no_mid_stream()
     yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
-    yield from _judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
+    yield from judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
 
 
 def _host_link() -> Iterator[Line]:
     """What this host itself may always send to an instance on its link: discovery, and answers to DHCP."""
     for types in _LINK_MATCHES:
-        yield _pass(*types)
-    yield _pass(*_DHCP4_REPLY)
-    yield _pass(*_DHCP6_REPLY)
+        yield pass_line(*types)
+    yield pass_line(*DHCP4_REPLY)
+    yield pass_line(*DHCP6_REPLY)
 
 
 def _no_dhcp_server() -> Iterator[Line]:
-    yield _drop(names.ROGUE_COUNTER, *_DHCP4_REPLY)
-    yield _drop(names.ROGUE_COUNTER, *_DHCP6_REPLY)
+    yield drop_line(names.ROGUE_COUNTER, *DHCP4_REPLY)
+    yield drop_line(names.ROGUE_COUNTER, *DHCP6_REPLY)
 
 
-def _no_mid_stream() -> Line:
+def no_mid_stream() -> Line:
     """A flow that was cut must not come back the other way round by its next packet in mid-stream."""
-    return _drop(names.STRAY_COUNTER, NotOpening())
+    return drop_line(names.STRAY_COUNTER, NotOpening())
 
 
-def _related() -> Iterator[Line]:
+def related_lines() -> Iterator[Line]:
     """Errors about a known flow (path MTU among them) pass whatever the flow's generation."""
     for protocol in (_ICMP, _ICMPV6):
-        yield _pass(InState(frozenset({State.RELATED})), protocol)
+        yield pass_line(InState(frozenset({State.RELATED})), protocol)
 
 
-def _judge_reply(field: Field, map_: str) -> Iterator[Line]:
+def judge_reply(field: Field, map_: str) -> Iterator[Line]:
     """A reply is judged as the flow it belongs to: by what the receiver of the first packet accepts, and so on."""
     reply = Equal(Field.DIRECTION, REPLY)
     yield Line((reply, Dispatch(field, map_)))
-    yield Line((reply, Goto(_CLOSED)))
+    yield Line((reply, Goto(CLOSED)))
 
 
-def _judge_original(field: Field, map_: str) -> Iterator[Line]:
+def judge_original(field: Field, map_: str) -> Iterator[Line]:
     yield Line((Dispatch(field, map_),))
-    yield Line((Goto(_CLOSED),))
+    yield Line((Goto(CLOSED),))

@@ -38,10 +38,10 @@ class Field(Enum):
     FLOW_SOURCE6 = "flow-source6"
     FLOW_DESTINATION4 = "flow-destination4"
     FLOW_DESTINATION6 = "flow-destination6"
-    FLOW_PORT = "flow-port"  # destination port of the flow
-    FLOW_ICMP = "flow-icmp"  # type * 256 + code of the flow's first packet
-    UDP_SOURCE_PORT = "udp-source-port"
-    UDP_DESTINATION_PORT = "udp-destination-port"
+    FLOW_PORT = "flow-port"  # destination port of the flow, after translation
+    FLOW_ASKED_PORT = "flow-asked-port"  # as the flow's first packet had it; for ICMP its type * 256 + code
+    SOURCE_PORT = "source-port"  # of tcp and udp
+    DESTINATION_PORT = "destination-port"
     ICMP_TYPE = "icmp-type"
     ICMP_CODE = "icmp-code"
     ICMPV6_TYPE = "icmpv6-type"

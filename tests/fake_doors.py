@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import assert_never
 
 from ringfence.agent.doors.files import Stamp
-from ringfence.nft import About, Generation, Reading, render_text
+from ringfence.nft import About, Generation, Heard, Reading, Touched, render_text
 from ringfence.policy.delta import (
     AddChain,
     AddCounter,
@@ -22,6 +22,7 @@ from ringfence.policy.delta import (
     DeleteElements,
     DeleteMap,
     DeleteSet,
+    DeleteTable,
     DeleteTargets,
     FlushChain,
     Step,
@@ -89,6 +90,7 @@ class FakeNftables:
         self.commits: list[tuple[tuple[Step, ...], Generation, About | None]] = []
         self.refuse = lambda _: None
         self.reads = 0
+        self.notices = FakeNotices()
 
     def commit(self, steps, *, generation, about) -> None:
         steps = tuple(steps)
@@ -107,6 +109,7 @@ class FakeNftables:
             changed.about = about
         self.table = changed
         self.changes += 1
+        self.notices.tell(Touched(), self.changes)
         self.commits.append((steps, generation, about))
 
     def read(self) -> Reading:
@@ -128,10 +131,82 @@ class FakeNftables:
             return ""
         return render_text(self.table.program, self.table.generation or Generation(0), self.table.about)
 
+    def read_touched(self, touched) -> Reading:
+        if self.table is None:
+            return Reading(Program())
+        table = self.table.copy()
+        table.counters &= touched.counters
+        for things, names in ((table.sets, touched.sets), (table.maps, touched.sets), (table.chains, touched.chains)):
+            for name in things.keys() - names:
+                del things[name]
+        table.generations = {name: found for name, found in table.generations.items() if name in touched.chains}
+        return Reading(table.program, table.generation, table.about)
+
     def flush(self) -> None:
         """What another program's ``nft flush ruleset`` does."""
         self.table = None
         self.changes += 1
+        self.notices.tell(Touched(table=True), self.changes)
+
+    def intrude(self, *steps, generation=0) -> None:
+        """Another program's transaction in our table."""
+        self.commit(steps, generation=Generation(generation), about=None)
+        self.notices.tell(_touched_by(steps), self.changes)
+
+
+def _touched_by(steps) -> Touched:
+    touched = Touched()
+    for step in steps:
+        match step:
+            case AddTable() | DeleteTable():
+                touched |= Touched(table=True)
+            case AddChain() | FlushChain() | DeleteChain() | AddLine():
+                touched |= Touched(chains=frozenset({step.chain}))
+            case AddMap() | DeleteMap() | AddTargets() | DeleteTargets():
+                touched |= Touched(sets=frozenset({step.map}))
+            case AddCounter() | DeleteCounter():
+                touched |= Touched(counters=frozenset({step.counter}))
+            case _:
+                touched |= Touched(sets=frozenset({step.set}))
+    return touched
+
+
+class FakeNotices:
+    """What is told of transactions; ``deaf`` loses it without a word, ``lose`` says that something was lost."""
+
+    def __init__(self) -> None:
+        self.deaf = False
+        self._heard: Heard | None = None
+        self._waiting: asyncio.Future | None = None
+
+    def tell(self, touched: Touched, changes: int) -> None:
+        if self.deaf:
+            return
+        before = self._heard or Heard()
+        authors = before.authors | ({"nft (pid 7)"} if touched else set())
+        self._put(Heard(before.touched | touched, authors, changes, before.lost))
+
+    def lose(self) -> None:
+        self._put(replace(self._heard or Heard(), touched=Touched(), lost=True))
+
+    def _put(self, heard: Heard) -> None:
+        self._heard = heard
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.get_loop().call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def wait(self) -> None:
+        if self._heard is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+            if self._heard is None:  # told by another thread in this very moment
+                await self._waiting
+
+    def take(self) -> Heard:
+        heard, self._heard = self._heard or Heard(), None
+        return heard
 
 
 def _require(holds: bool, words: str) -> None:  # noqa: FBT001  reads as a sentence
@@ -142,6 +217,9 @@ def _require(holds: bool, words: str) -> None:  # noqa: FBT001  reads as a sente
 def _apply(table: Table | None, step: Step, generation: Generation) -> Table:
     if isinstance(step, AddTable):
         return table or Table()
+    if isinstance(step, DeleteTable):
+        _require(table is not None, f"{step}: No such file or directory")
+        return None
     _require(table is not None, f"{step}: no table")
     match step:
         case AddCounter() | DeleteCounter():

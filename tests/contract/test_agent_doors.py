@@ -2,9 +2,12 @@
 
 import asyncio
 import stat
+import subprocess
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,9 +18,20 @@ from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles
 from ringfence.agent.doors.links import KernelLinks, lock_network
 from ringfence.agent.doors.nftables import KernelNftables
-from ringfence.nft import About, Generation
+from ringfence.nft import About, Generation, Touched
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import AddChain, AddCounter, AddElements, DeleteChain, DeleteSet, diff_programs
+from ringfence.policy.delta import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddSet,
+    DeleteChain,
+    DeleteSet,
+    DeleteTable,
+    DeleteTargets,
+    FlushChain,
+    diff_programs,
+)
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program import Program
 from ringfence.policy.view import PeerAddresses
@@ -121,6 +135,122 @@ def test_every_transaction_is_counted_as_one(nftables):
     transactions = _load(nftables, OPEN, SHUT)
     nftables.commit((), generation=Generation(5), about=About(5, "e1"))
     assert nftables.count_changes() == before + transactions + 1
+
+
+@dataclass
+class Overheard:
+    """Our door, what listens to the kernel beside it, and another program's door to the same kernel."""
+
+    ours: object
+    notices: object
+    others: object
+
+
+@pytest.fixture(params=["fake", REAL])
+def overheard(request, namespace):
+    if request.param == "fake":
+        fake = FakeNftables()
+        yield Overheard(fake, fake.notices, SimpleNamespace(commit=lambda steps: fake.intrude(*steps)))
+        return
+    ours, others = namespace.run(KernelNftables), namespace.run(KernelNftables)
+    notices = namespace.run(ours.listen)
+    commit = partial(others.commit, generation=FIFTH, about=None)
+    yield Overheard(ours, notices, SimpleNamespace(commit=commit))
+    for door in (notices, others, ours):
+        door.close()
+
+
+def test_our_own_changes_are_counted_and_not_told(overheard):
+    _load(overheard.ours, OPEN)
+    heard = overheard.notices.take()
+    assert not heard.touched
+    assert not heard.authors
+    assert heard.changes == overheard.ours.count_changes()
+    assert not overheard.notices.take().touched
+
+
+@pytest.mark.parametrize(
+    ("steps", "touched"),
+    [
+        ([FlushChain("leave")], Touched(chains=frozenset({"leave"}))),
+        ([FlushChain("origin"), DeleteChain("origin")], Touched(chains=frozenset({"origin"}))),
+        ([AddChain("alien", None)], Touched(chains=frozenset({"alien"}))),
+        ([AddElements("ports", OPEN.sets["ports"], (("a",),))], Touched(sets=frozenset({"ports"}))),
+        ([DeleteTargets("egress", tuple(OPEN.maps["egress"].targets.items()))], Touched(sets=frozenset({"egress"}))),
+        (
+            [AddSet("alien", OPEN.sets["ports"]), AddCounter("alien")],
+            Touched(sets=frozenset({"alien"}), counters=frozenset({"alien"})),
+        ),
+    ],
+)
+def test_what_others_touch_in_our_table_is_named_and_read_alone(overheard, steps, touched):
+    _load(overheard.ours, OPEN)
+    overheard.notices.take()
+    overheard.others.commit(steps)
+    heard = overheard.notices.take()
+    assert heard.touched == touched
+    assert len(heard.authors) == 1
+    assert heard.changes == overheard.ours.count_changes()
+    part, whole = overheard.ours.read_touched(touched), overheard.ours.read()
+    assert part.about == whole.about == NOTE
+    for kind, names in (("chains", touched.chains), ("sets", touched.sets), ("maps", touched.sets)):
+        everything = getattr(whole.program, kind)
+        assert getattr(part.program, kind) == {name: everything[name] for name in names & everything.keys()}
+    assert part.program.counters == touched.counters
+
+
+def test_a_table_that_is_removed_is_told_of_as_such_and_nothing_is_read_of_it(overheard):
+    _load(overheard.ours, OPEN)
+    overheard.others.commit([DeleteTable()])
+    touched = overheard.notices.take().touched
+    assert touched.table
+    reading = overheard.ours.read_touched(touched | Touched(chains=frozenset({"leave"})))
+    assert (reading.program, reading.about) == (Program(), None)
+
+
+def test_a_waiter_is_woken_by_what_others_change(overheard):
+    async def woken():
+        waiting = asyncio.ensure_future(overheard.notices.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        overheard.others.commit([FlushChain("leave")])
+        await asyncio.wait_for(waiting, 5)
+
+    _load(overheard.ours, OPEN)
+    overheard.notices.take()
+    asyncio.run(woken())
+
+
+@pytest.mark.netns
+def test_notices_that_find_no_room_are_said_to_be_lost(monkeypatch):
+    monkeypatch.setattr("ringfence.agent.doors.notices._RECEIVE_SIZE_BYTES", 4096)
+    namespace = make_namespace("doors")
+    with (
+        closing(namespace),
+        closing(namespace.run(KernelNftables)) as ours,
+        closing(namespace.run(ours.listen)) as notices,
+    ):
+        _load(ours, OPEN)
+        others = namespace.run(KernelNftables)
+        for number in range(100):
+            others.commit([AddCounter(f"c{number}")], generation=FIFTH, about=None)
+        others.close()
+        assert notices.take().lost
+
+
+@pytest.mark.netns
+def test_a_dormant_table_is_told_of_and_seen():
+    namespace = make_namespace("doors")
+    with (
+        closing(namespace),
+        closing(namespace.run(KernelNftables)) as ours,
+        closing(namespace.run(ours.listen)) as notices,
+    ):
+        _load(ours, OPEN)
+        command = ("nft", "add table inet ringfence { flags dormant; }")
+        namespace.run(lambda: subprocess.run(command, check=True))  # noqa: S603  as an operator would
+        assert notices.take().touched.table
+        assert ours.read().dormant
 
 
 @pytest.fixture(params=["fake", REAL])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,7 +39,7 @@ WEB = Node("web", (ip_address("10.77.0.119"), ip_address("fd77::77")))
 APP = Node("app", (ip_address("10.77.0.97"), ip_address("fd77::61")))
 INSTANCE = '[[instance]]\nname = "{0}"\nid = "{1}"\ninterface = "veth-{0}"\naddresses = ["{2}", "{3}"]\n'
 IDS = {"web": "11111111-1111-4111-8111-111111111111", "app": "22222222-2222-4222-8222-222222222222"}
-QUICK_S = 5.0
+QUICK_S = 20.0  # this much only when the machine is busy with other work
 
 
 @dataclass
@@ -227,12 +228,53 @@ def test_rules_that_another_program_removed_come_back(scene):
     began = time.monotonic()
     with closing(vandal):
         assert not vandal.request(encode_removal().data).refusals
-    wait_until(lambda: scene.door.read_about() is not None, QUICK_S)
+    while scene.door.read_about() is None:
+        assert time.monotonic() < began + QUICK_S
     closed_s = time.monotonic() - began
     wait_until(lambda: scene.door.read_about() == held.about, QUICK_S)
     assert scene.door.read().program == held.program
     assert scene.door.read().generation != held.generation
-    assert closed_s < 2, "200 ms are meant; this machine is shared"
+    assert closed_s < 2, "200 ms are meant and some 10 usual; this machine is shared"
+    told = re.compile(r"\(pid \d+\) changed .*: table, .*; closed or mended after \d+ ms, whole after \d+ ms")
+    wait_until(lambda: told.search(scene.status["error"] or ""), QUICK_S)
+
+
+TAMPERINGS = {
+    "a base chain is flushed": "flush chain inet ringfence leave",
+    "a base chain is deleted": "flush chain inet ringfence origin; delete chain inet ringfence origin",
+    "a base chain lets everything pass": "insert rule inet ringfence arrive accept",
+    "all rules are flushed": "flush table inet ringfence",
+    "the table is switched off": "add table inet ringfence { flags dormant; }",
+    "a port is taken out of our care": 'delete element inet ringfence ports { "veth-web" }',
+    "a port is no longer led anywhere": 'delete element inet ringfence egress { "veth-web" }',
+    "a base chain of another is put before ours": (
+        "add chain inet ringfence early { type filter hook prerouting priority -400; }; "
+        "add rule inet ringfence early meta mark set 1 accept"
+    ),
+}
+
+
+def test_whatever_another_program_does_to_our_rules_is_undone_and_told(scene):
+    scene.start()
+    scene.until_applied()
+    scene.open_port(80)
+    foreign = "add table ip others; add chain ip others c { type filter hook forward priority 5; }"
+    _nft(scene, foreign)
+    theirs = _nft(scene, "list table ip others")
+    program, about = scene.door.read().program, scene.door.read_about()
+    for number, commands in enumerate(TAMPERINGS.values(), start=1):
+        _nft(scene, commands)
+        wait_until(lambda: scene.door.read().program == program and not scene.door.read().dormant, QUICK_S)
+        wait_until(lambda: scene.door.read_about() == about, QUICK_S)
+        times = f"({number} times so far)" if number > 1 else "nft (pid"
+        wait_until(lambda: times in (scene.status["error"] or ""), QUICK_S)  # noqa: B023  called before the next
+    assert _nft(scene, "list table ip others") == theirs
+
+
+def _nft(scene, commands):
+    command = ("nft", commands)
+    done = scene.router.run(lambda: subprocess.run(command, check=True, capture_output=True))  # noqa: S603  our own words
+    return done.stdout
 
 
 class Failing:

@@ -5,20 +5,20 @@ of the kernel (program, generation, note) and believes it only as long as nothin
 rules. It knows no server, no file and no clock.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.generations import Generations, block_number
 from ringfence.agent.inventory import only_worn
-from ringfence.nft import About, Generation
-from ringfence.policy.compile import Compiler
-from ringfence.policy.delta import diff_programs
+from ringfence.nft import About, Generation, Touched
+from ringfence.policy.compile import Compiler, compile_program
+from ringfence.policy.delta import AddTable, DeleteTable, diff_programs
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.names import PORTS
+from ringfence.policy.names import PORTS, is_of_policy
 from ringfence.policy.narrow import narrow_program
 from ringfence.policy.program import Chain, Foreign, Fresh, Line, NamedSet, Program, Stamp
 from ringfence.policy.values import Revision
@@ -26,8 +26,9 @@ from ringfence.policy.view import Endpoint, HostView
 
 CLOSED: Final = About(0, "")  # the note of a table that no view has reached yet: every port under our care is closed
 _UNKNOWN: Final = Line((Foreign("of another generation"),))
-_COUNT_MASK: Final = 0xFFFFFFFF
+MOST_MENDED: Final = 1000  # objects that are looked at one by one, in some tens of milliseconds
 
+_T = TypeVar("_T")
 Compile = Callable[[HostView, LocalPorts], Program]
 
 
@@ -43,13 +44,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the kernel holds. ``changes`` is its own count of transactions when that was last certain."""
+    """What the kernel holds. ``hooked``: packets reach our table at all; if not, the ports are closed first."""
 
     program: Program
     generation: Generation
     about: About | None
-    changes: int
-    hooked: bool  # whether packets reach our table at all; if not, the first thing is to close the ports
+    hooked: bool
 
 
 class Enforcer:
@@ -83,12 +83,12 @@ class Enforcer:
         """Read what the kernel holds. O(table)."""
         reading = self._nftables.read()
         program = reading.program or Program()
-        hooked = any(chain.hook for chain in program.chains.values())
+        hooked = any(chain.hook for chain in program.chains.values()) and not reading.dormant
         generation = reading.generation
         if not hooked or generation is None:
             generation = self._generations.begin(self._last_block)
             program = _of_no_generation(program)
-        self._known = _Known(program, generation, reading.about, reading.kernel_generation, hooked)
+        self._known = _Known(program, generation, reading.about, hooked)
 
     def held(self) -> About | None:
         """The note in the kernel's table, read if need be; None without a table, or without a note in it."""
@@ -103,7 +103,8 @@ class Enforcer:
         """If no packet reaches our table: one in which every port under our care is closed, and True."""
         if self._certain().hooked:
             return False
-        return self._converge(self._compile(HostView(Revision(0)), ports), CLOSED)
+        self._close_anew(ports)
+        return True
 
     def enforce(self, view: HostView, about: About, ports: LocalPorts) -> Outcome:
         """Make the kernel hold ``view``, noted as ``about``; nothing is sent when it does already.
@@ -111,9 +112,9 @@ class Enforcer:
         An instance that cannot be compiled stays closed and is named. When the kernel refuses, it is read back and made
         whole once; when that fails too, the old rules are in force, or, if our table is gone, the ports closed.
         """
+        closed = self._close_first(ports)  # compiling may take long
         desired, refused = self._compile_whole(view, ports)
         try:
-            closed = self.close_ports(ports)
             changed = self._converge(desired, about) or closed
         except OperatorError as error:
             self._rebuild(desired, about, ports)
@@ -131,13 +132,26 @@ class Enforcer:
         changed = self._converge(narrow_program(known.program, declared, ports), about)
         return Outcome(about, changed or closed)
 
-    def is_untouched(self) -> bool:
-        """Whether nobody changed any rules of the machine since we last knew ours. Constant cost."""
-        return self._known is not None and self._nftables.count_changes() == self._known.changes
+    def mend(self, touched: Touched, ports: LocalPorts) -> bool:
+        """Write anew what others changed of the objects that they touched, and the fixed chains; whether anything was.
 
-    def is_gone(self) -> bool:
-        """Whether our table, or its note, is not what we left. Constant cost; to be asked when not untouched."""
-        return self._known is None or self._nftables.read_about() != self._known.about
+        O(what was touched). A table that was itself touched, or of which more was than is quickly looked at, is
+        replaced by a closed one: ``enforce`` makes it whole.
+        """
+        if touched.table or len(touched) > MOST_MENDED:
+            self._close_anew(ports)
+            return True
+        known = self._known
+        if known is None:
+            return True  # the next ``enforce`` reads everything
+        fixed = frozenset(name for name in known.program.chains if not is_of_policy(name))
+        looked = touched | Touched(chains=fixed)
+        found = self._nftables.read_touched(looked)
+        present = _overlaid(known.program, looked, found.program or Program())
+        if found.generation != known.generation:
+            present = _of_no_generation(present)
+        self._known = replace(known, program=present, about=found.about)
+        return self._converge(known.program, known.about or CLOSED)
 
     def is_whole(self) -> bool:
         """Whether the kernel holds exactly what we know, by reading all of it. O(table)."""
@@ -145,10 +159,12 @@ class Enforcer:
         if known is None:
             return False
         reading = self._nftables.read()
-        same = (reading.program, reading.generation, reading.about) == (known.program, known.generation, known.about)
-        if same:
-            self._known = replace(known, changes=reading.kernel_generation)
-        return same
+        held = (reading.program, reading.generation, reading.about, reading.dormant)
+        return held == (known.program, known.generation, known.about, False)
+
+    def count_changes(self) -> int:
+        """The kernel's own number of transactions, anybody's. Constant cost."""
+        return self._nftables.count_changes()
 
     def distrust(self) -> None:
         """Forget what is known, so that the next ``enforce`` reads the kernel first."""
@@ -181,10 +197,26 @@ class Enforcer:
             raise OperatorError(
                 "read back the change", f"expected {about.text!r}, found {found.text if found else None!r}"
             )
-        changes = (known.changes + (2 if delta.prepare else 1)) & _COUNT_MASK
-        self._known = _Known(desired, generation, about, changes, hooked=True)
+        self._known = _Known(desired, generation, about, hooked=True)
         self._last_block = block_number(generation)
         return True
+
+    def _close_first(self, ports: LocalPorts) -> bool:
+        try:
+            return self.close_ports(ports)
+        except OperatorError:
+            self.distrust()  # whether the kernel cannot be had at all is found out by what follows
+            return False
+
+    def _close_anew(self, ports: LocalPorts) -> None:
+        """Whatever is there now: one transaction puts a table in its place in which every managed port is closed."""
+        generation = self._generations.begin(self._last_block)
+        closed = compile_program(HostView(Revision(0)), ports)
+        steps = (AddTable(), DeleteTable(), *diff_programs(Program(), closed).flip)
+        self._known = None
+        self._nftables.commit(steps, generation=generation, about=CLOSED)
+        self._known = _Known(closed, generation, CLOSED, hooked=True)
+        self._last_block = block_number(generation)
 
     def _rebuild(self, desired: Program, about: About, ports: LocalPorts) -> None:
         """Once more, from what the kernel really holds; a missing table is first of all closed."""
@@ -203,7 +235,7 @@ class Enforcer:
         self.load()
         present = self._certain().program
         if (present.chains, present.maps) != (before.program.chains, before.program.maps):
-            self._converge(self._compile(HostView(Revision(0)), ports), CLOSED)
+            self._close_anew(ports)
         self._known = None
 
     def _compile_whole(self, view: HostView, ports: LocalPorts) -> tuple[Program, tuple[str, ...]]:
@@ -222,6 +254,21 @@ class Enforcer:
             except Exception as error:  # noqa: BLE001  as above
                 refused.append(f"instance {endpoint.name!r} stays closed: {type(error).__name__}: {error}")
         return self._compile(only_worn(replace(view, endpoints=tuple(sound))), ports), tuple(refused)
+
+
+def _overlaid(known: Program, looked: Touched, found: Program) -> Program:
+    """The known program, but of the objects that were looked at only what was found."""
+    return Program(
+        known.counters - looked.counters | found.counters,
+        _replaced(known.sets, looked.sets, found.sets),
+        _replaced(known.maps, looked.sets, found.maps),
+        _replaced(known.chains, looked.chains, found.chains),
+    )
+
+
+def _replaced(known: Mapping[str, _T], looked: frozenset[str], found: Mapping[str, _T]) -> Mapping[str, _T]:
+    kept = {name: thing for name, thing in known.items() if name not in looked}
+    return MappingProxyType({**kept, **found})
 
 
 def _of_no_generation(program: Program) -> Program:

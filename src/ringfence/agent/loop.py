@@ -21,13 +21,15 @@ from ringfence.agent.doors.conntrack import ConntrackDoor
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.doors.nftables import NftablesDoor
+from ringfence.agent.doors.notices import NoticesDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.generations import Generations
 from ringfence.agent.inventory import keep_own
 from ringfence.agent.link import Pauses, follow
 from ringfence.agent.ports import Declared, Snapshot
 from ringfence.agent.report import REPORT_S, Reporter, Standing
-from ringfence.nft import About
+from ringfence.agent.watch import Watch
+from ringfence.nft import About, Heard
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import Revision
 from ringfence.policy.view import HostView
@@ -35,9 +37,9 @@ from ringfence.wire.feed import FeedView
 
 CLAIM_AGAIN_S: Final = 1.0
 INVENTORY_POLL_S: Final = 0.25
-KERNEL_POLL_S: Final = 0.1
-WHOLE_CHECK_S: Final = 1.0  # at least so long between readings of the whole table, and 20 times what one takes
-_WHOLE_CHECK_SHARE: Final = 20
+RETRY_POLL_S: Final = 0.1
+COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice of one was lost
+_NOTICES_PAUSE_S: Final = 0.005  # others may change their tables a thousand times a second
 _AFTER_A_FAULT_S: Final = 1.0
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -48,6 +50,7 @@ _T = TypeVar("_T")
 @dataclass(frozen=True, slots=True)
 class Doors:
     nftables: NftablesDoor
+    notices: NoticesDoor
     conntrack: ConntrackDoor
     links: LinksDoor
     files: FilesDoor
@@ -63,6 +66,7 @@ class Agent:
         self._server = server
         self._cache = cache
         self._clock = doors.clock
+        self._watch = Watch(doors.notices, doors.clock)
         self._feed_pauses = Pauses(jitter)
         self._kernel_pauses = Pauses(jitter)
         self._memory = cache.load_memory()
@@ -83,7 +87,6 @@ class Agent:
         self._to_keep = asyncio.Event()
         self._to_claim = True
         self._retry_at: float | None = None
-        self._whole_check_at = 0.0
 
     @property
     def standing(self) -> Standing:
@@ -95,6 +98,7 @@ class Agent:
         Raises:
             OperatorError: there is no usable inventory, now or kept from before, or the kernel cannot be had at all.
         """
+        self._watch.begin(await self._in_thread(self._enforcer.count_changes))
         held = await self._in_thread(self._enforcer.held)
         self._oldest = held or CLOSED
         self._declared.begin(await self._in_thread(self._enforcer.held_ports))
@@ -121,6 +125,8 @@ class Agent:
                 ("keep what is in force", self._keep_when_due),
                 ("watch the inventory", self._watch_inventory),
                 ("watch the kernel", self._watch_kernel),
+                ("look whether a notice was missed", self._look_for_missed),
+                ("try again", self._retry_when_due),
             ):
                 tasks.create_task(self._forever(what, step), name=what)
 
@@ -223,6 +229,8 @@ class Agent:
     def _succeed(self, wanted: FeedView | None, outcome: Outcome, took_s: float) -> None:
         self._retry_at = None
         self._kernel_pauses.reset()
+        self._watch.note_whole()
+        self._reporter.set_problem("tampering", self._watch.problem)
         self._enforced = wanted
         self._to_keep.set()
         if wanted is not None:
@@ -280,32 +288,53 @@ class Agent:
         return None if is_older else kept
 
     async def _watch_kernel(self) -> None:
-        """Another program flushed or changed our table: make it whole. Ours counted, so others' changes cost little."""
-        await self._clock.sleep(KERNEL_POLL_S)
-        if self._enforcing.locked() or self._to_enforce.is_set():
-            return
-        now = self._clock.monotonic()
-        if self._retry_at is not None:
-            if now >= self._retry_at:
-                self._to_enforce.set()
+        """Another program flushed or changed our table: mend it at once. Others' own tables cost next to nothing."""
+        heard = await self._watch.listen()
+        if heard.touched or heard.lost:
+            await self._mend(heard)
+        elif not heard.more:
+            await self._clock.sleep(_NOTICES_PAUSE_S)
+
+    async def _mend(self, heard: Heard) -> None:
+        began = self._clock.monotonic()
+        async with self._enforcing:
+            try:
+                mended = await self._in_thread(self._enforcer.mend, heard.touched, self._declared.ports)
+            except OperatorError as error:
+                _log.warning("the touched rules could not be mended alone", extra={"fields": {"reason": str(error)}})
+                self._enforcer.distrust()
+                mended = True
+        if mended:
+            self._watch.note_tampering(heard, began)
+            self._reporter.set_problem("tampering", self._watch.problem)
+            self._to_enforce.set()
+
+    async def _look_for_missed(self) -> None:
+        """The safety net, at constant cost: transactions counted by the kernel of which we heard nothing."""
+        await self._clock.sleep(COUNT_POLL_S)
+        self._reporter.set_problem("tampering", self._watch.problem)
+        if self._enforcing.locked() or self._to_enforce.is_set() or self._retry_at is not None:
             return
         async with self._enforcing:
             try:
-                intact = self._enforcer.is_untouched() or await self._is_intact(now)
+                self._watch.compare(await self._in_thread(self._enforcer.count_changes))
+                intact = not self._watch.is_check_due() or await self._is_whole()
             except OperatorError as error:
                 self._fail(error)
                 return
         if not intact:
-            _log.warning("another program changed or removed our rules; they are made whole")
+            self._watch.note_tampering(Heard(), self._clock.monotonic())
             self._enforcer.distrust()
             self._to_enforce.set()
 
-    async def _is_intact(self, now: float) -> bool:
-        if self._enforcer.is_gone():
-            return False
-        if now < self._whole_check_at:
-            return True  # as far as the note tells; the whole is read a little later
-        intact = await self._in_thread(self._enforcer.is_whole)
-        took_s = self._clock.monotonic() - now
-        self._whole_check_at = now + took_s + max(WHOLE_CHECK_S, _WHOLE_CHECK_SHARE * took_s)
-        return intact
+    async def _is_whole(self) -> bool:
+        began = self._clock.monotonic()
+        try:
+            return await self._in_thread(self._enforcer.is_whole)
+        finally:
+            self._watch.checked(began)
+
+    async def _retry_when_due(self) -> None:
+        await self._clock.sleep(RETRY_POLL_S)
+        if self._retry_at is not None and self._clock.monotonic() >= self._retry_at:
+            self._to_enforce.set()

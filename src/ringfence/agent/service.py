@@ -44,11 +44,12 @@ async def run_agent(
         lock_folder(folder),
         lock_network(),
         closing(KernelNftables()) as nftables,
+        closing(nftables.listen()) as notices,
         closing(KernelConntrack()) as conntrack,
     ):
         nftables.count_changes()  # says at once when nf_tables cannot be had here
         async with open_server(server, credential, clock, insecure=insecure) as connection:
-            doors = Doors(nftables, conntrack, KernelLinks(), SystemFiles(), clock)
+            doors = Doors(nftables, notices, conntrack, KernelLinks(), SystemFiles(), clock)
             cache = Cache(doors.files, folder, credential.host)
             with closing(Agent(doors, connection, cache, inventory, jitter=random.random)) as agent:
                 await agent.start()

@@ -14,7 +14,8 @@ from ringfence.nft.generation import (
     next_generation,
 )
 from ringfence.nft.netlink import Refusal, parse_messages, parse_refusal
-from ringfence.nft.reading import Hits, Reading, read_about, read_counters, read_table
+from ringfence.nft.notices import Heard, Notices, Touched
+from ringfence.nft.reading import Hits, Reading, read_about, read_counters, read_table, read_touched
 from ringfence.nft.text import render_line, render_text
 
 __all__ = [
@@ -25,9 +26,12 @@ __all__ = [
     "About",
     "Batch",
     "Generation",
+    "Heard",
     "Hits",
+    "Notices",
     "Reading",
     "Refusal",
+    "Touched",
     "block_of",
     "encode_batch",
     "encode_removal",
@@ -39,6 +43,7 @@ __all__ = [
     "read_about",
     "read_counters",
     "read_table",
+    "read_touched",
     "render_line",
     "render_text",
 ]

@@ -52,6 +52,7 @@ from ringfence.policy.delta import (
     DeleteElements,
     DeleteMap,
     DeleteSet,
+    DeleteTable,
     DeleteTargets,
     FlushChain,
     Step,
@@ -176,6 +177,8 @@ def _encode_step(step: Step, generation: Generation, mask: int) -> Iterator[_Req
     match step:
         case AddTable():
             yield _Request(NEW_TABLE, F_CREATE, pack_text(1, TABLE), f"add table {TABLE}")
+        case DeleteTable():
+            yield _Request(DELETE_TABLE, 0, pack_text(1, TABLE), f"delete table {TABLE}")
         case AddLine(chain, line):
             payload = _in_chain(chain) + pack_nested(4, encode_line(line, generation, mask))
             yield _Request(NEW_RULE, F_CREATE | F_APPEND, payload, f"add a line to chain {chain}")

@@ -4,7 +4,7 @@ Sans-I/O: ``read_table`` yields a request and is sent the raw octets of its answ
 socket and a recording. The kernel's generation is asked before and after, and the reading begun anew if it moved.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
@@ -44,6 +44,7 @@ from ringfence.nft.netlink import (
     parse_messages,
     text_of,
 )
+from ringfence.nft.notices import Touched
 from ringfence.policy.addresses import Interval
 from ringfence.policy.program import (
     Chain,
@@ -61,6 +62,7 @@ _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_GENERATION, _GE
 _NEW_CHAIN, _NEW_SET, _NEW_GENERATION, _NEW_OBJECT = 3, 9, 15, 18
 _ATTEMPTS: Final = 5
 _POLICY_DROP: Final = 0
+_DORMANT: Final = 1
 _COMMENT: Final = 0
 
 # The shapes we make; a set of another shape in our table is kept with no types, and so never equals a desired one.
@@ -89,13 +91,17 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """``program`` is None when our table is not there. ``generation`` is None when its lines disagree or lack it."""
+    """``program`` is None when our table is not there. ``generation`` is None when its lines disagree or lack it.
+
+    ``dormant``: the table is there and no packet reaches it, because somebody switched it off.
+    """
 
     program: Program | None
     generation: Generation | None = None
     about: About | None = None
     hits: Mapping[str, Hits] = field(default_factory=lambda: MappingProxyType({}))
     kernel_generation: int = 0  # counts every transaction of the whole network namespace
+    dormant: bool = False
 
 
 Conversation = Generator[bytes, bytes, Reading]
@@ -127,6 +133,33 @@ def read_about() -> Generator[bytes, bytes, About | None]:
     return next((about for attributes in _answers(answer, NEW_RULE) if (about := _about(attributes))), None)
 
 
+def read_touched(touched: Touched, mask: int = DEFAULT_MASK) -> Conversation:
+    """Only the objects that ``touched`` names, and the note. O(their lines and elements), whatever else there is.
+
+    What is named and not found is not there; ``generation`` is that of the chains among them.
+    """
+    hooks: dict[str, Hook | None] = {}
+    lines: dict[str, list[Line]] = {}
+    generations: set[Generation] = set()
+    for name in sorted(touched.chains - {ABOUT}):
+        hooks |= _hooks((yield _get(_GET_CHAIN, pack_text(3, name))))
+        rules = yield _dump(_GET_RULE, pack_text(1, TABLE) + pack_text(2, name))
+        found, stamped, _ = _lines(rules, mask)
+        lines |= found
+        generations |= stamped
+    listings: dict[str, bytes] = {}
+    for name in sorted(touched.sets):
+        listings[name] = yield _get(_GET_SET, pack_text(2, name))
+    sets, maps = yield from _read_sets(listings.values())
+    hits: dict[str, Hits] = {}
+    for name in sorted(touched.counters):
+        answer = yield _get(_GET_OBJECT, pack_text(2, name) + pack_number(3, OBJECT_COUNTER))
+        hits |= (_counter(attributes) for attributes in _answers(answer, _NEW_OBJECT))
+    about = yield from read_about()
+    program = Program(frozenset(hits), sets, maps, _chains(hooks, lines))
+    return Reading(program, _only(generations), about, MappingProxyType(hits))
+
+
 def _read_generation() -> Generator[bytes, bytes, int]:
     type_ = SUBSYSTEM_NFTABLES << 8 | _GET_GENERATION
     answer = yield pack_message(type_, F_REQUEST | F_ACK, 1, b"", family=NFPROTO_INET)
@@ -135,31 +168,52 @@ def _read_generation() -> Generator[bytes, bytes, int]:
 
 def _read_once(mask: int, kernel_generation: int) -> Conversation:
     tables = yield _dump(_GET_TABLE)
-    if not any(text_of(attributes[1]) == TABLE for attributes in _answers(tables, NEW_TABLE)):
+    ours = next((attributes for attributes in _answers(tables, NEW_TABLE) if text_of(attributes[1]) == TABLE), None)
+    if ours is None:
         return Reading(None, kernel_generation=kernel_generation)
     hooks = _hooks((yield _dump(_GET_CHAIN)))
-    rules = yield _dump(_GET_RULE, pack_text(1, TABLE))
-    lines, generations, about = _lines(rules, mask)
-    shapes = list(_answers((yield _dump(_GET_SET, pack_text(1, TABLE))), _NEW_SET))
+    lines, generations, about = _lines((yield _dump(_GET_RULE, pack_text(1, TABLE))), mask)
+    sets, maps = yield from _read_sets([(yield _dump(_GET_SET, pack_text(1, TABLE)))])
+    hits = yield from read_counters()
+    program = Program(frozenset(hits), sets, maps, _chains(hooks, lines))
+    dormant = bool(number_of(ours.get(2, b"")) & _DORMANT)
+    return Reading(program, _only(generations), about, MappingProxyType(hits), kernel_generation, dormant)
+
+
+def _read_sets(
+    listings: Iterable[bytes],
+) -> Generator[bytes, bytes, tuple[Mapping[str, NamedSet], Mapping[str, VerdictMap]]]:
+    """The sets and maps that the listings describe, with their elements."""
     sets: dict[str, NamedSet] = {}
     maps: dict[str, VerdictMap] = {}
-    for attributes in shapes:
+    for attributes in [attributes for listing in listings for attributes in _answers(listing, _NEW_SET)]:
         name = text_of(attributes[2])
         elements = yield _dump(_GET_ELEMENTS, pack_text(1, TABLE) + pack_text(2, name))
         if number_of(attributes.get(6, b"")) == DATA_VERDICT:
             maps[name] = _map(elements)
         else:
             sets[name] = _set(attributes, elements)
-    hits = yield from read_counters()
-    hooks.pop(ABOUT, None)
-    chains = {name: Chain(tuple(lines.get(name, ())), hook) for name, hook in hooks.items()}
-    program = Program(frozenset(hits), MappingProxyType(sets), MappingProxyType(maps), MappingProxyType(chains))
-    generation = generations.pop() if len(generations) == 1 else None
-    return Reading(program, generation, about, MappingProxyType(hits), kernel_generation)
+    return MappingProxyType(sets), MappingProxyType(maps)
+
+
+def _chains(hooks: Mapping[str, Hook | None], lines: Mapping[str, list[Line]]) -> Mapping[str, Chain]:
+    return MappingProxyType(
+        {name: Chain(tuple(lines.get(name, ())), hook) for name, hook in hooks.items() if name != ABOUT}
+    )
+
+
+def _only(generations: set[Generation]) -> Generation | None:
+    return next(iter(generations)) if len(generations) == 1 else None
 
 
 def _dump(type_: int, payload: bytes = b"") -> bytes:
     return pack_message(SUBSYSTEM_NFTABLES << 8 | type_, F_REQUEST | F_DUMP, 1, payload, family=NFPROTO_INET)
+
+
+def _get(type_: int, payload: bytes) -> bytes:
+    """One object of our table by its name."""
+    whole = pack_text(1, TABLE) + payload
+    return pack_message(SUBSYSTEM_NFTABLES << 8 | type_, F_REQUEST | F_ACK, 1, whole, family=NFPROTO_INET)
 
 
 def _answers(blob: bytes, type_: int) -> list[Attributes]:
@@ -278,4 +332,4 @@ def _scalar(octets: bytes, type_: ElementType) -> Scalar:
             return octets.hex(":")
 
 
-__all__ = ["Conversation", "Hits", "Reading", "read_about", "read_counters", "read_table"]
+__all__ = ["Conversation", "Hits", "Reading", "read_about", "read_counters", "read_table", "read_touched"]

@@ -34,6 +34,11 @@ class AddTable:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteTable:
+    """With everything in it. Never part of a delta: for a table of which nothing is to be believed."""
+
+
+@dataclass(frozen=True, slots=True)
 class AddCounter:
     counter: str
 
@@ -116,6 +121,7 @@ class AddLine:
 
 Step = (
     AddTable
+    | DeleteTable
     | AddCounter
     | DeleteCounter
     | AddSet
@@ -368,6 +374,7 @@ __all__ = [
     "DeleteElements",
     "DeleteMap",
     "DeleteSet",
+    "DeleteTable",
     "DeleteTargets",
     "Delta",
     "FlushChain",

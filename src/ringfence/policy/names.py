@@ -77,3 +77,8 @@ def denied_counter(profile: ProfileId, direction: Direction) -> str:
 def open_counter(profile: ProfileId) -> str:
     """Counts what leaves by the default: no group of the profile has an egress rule."""
     return f"o_{profile}_out"
+
+
+def is_of_policy(chain: str) -> bool:
+    """Whether a chain belongs to a profile or a group. All others stand between an empty table and an open one."""
+    return chain.startswith(("p_", "g_"))

@@ -8,18 +8,43 @@ from itertools import count
 import pytest
 
 from fake_doors import FakeConntrack, FakeNftables
-from ringfence.agent.enforce import CLOSED, Enforcer
+from ringfence.agent.enforce import CLOSED, MOST_MENDED, Enforcer
 from ringfence.agent.generations import Generations
-from ringfence.nft import About, Generation
+from ringfence.nft import About, Generation, Touched
+from ringfence.policy import names
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import AddCounter, AddTargets, DeleteChain, FlushChain
+from ringfence.policy.delta import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddLine,
+    AddSet,
+    AddTargets,
+    DeleteChain,
+    DeleteTargets,
+    FlushChain,
+)
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.program import Count, Dispatch, Goto, Jump, Member
+from ringfence.policy.program import (
+    Accept,
+    Count,
+    Dispatch,
+    ElementType,
+    Goto,
+    Hook,
+    HookName,
+    Jump,
+    Line,
+    Member,
+    NamedSet,
+)
+from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from views import GROUPS, endpoint, ingress, view
 
 WEB, APP, SOURCES = GROUPS[:3]
 PORTS = LocalPorts(("veth*",))
+P_IN, P_OUT = (names.profile_chain(names.profile_of((WEB,)), direction) for direction in Direction)
 ONE = view(1, endpoint("web", WEB), rules={WEB: (ingress(80),)})
 TWO = view(
     2,
@@ -268,33 +293,95 @@ def test_an_instance_that_cannot_be_compiled_stays_closed_and_the_others_converg
     assert set(targets) == {"veth-app"}
 
 
-def test_it_is_known_whether_anybody_changed_the_kernels_rules(world):
-    world.enforce(TWO)
-    assert world.enforcer.is_untouched()
-    world.nftables.changes += 1  # another program, another table
-    assert not world.enforcer.is_untouched()
-    assert not world.enforcer.is_gone()
-    assert world.enforcer.is_whole()
-    assert world.enforcer.is_untouched()
+GROUP_IN = names.group_chain(WEB, Direction.INGRESS)
+MEMBERS = names.member_set(APP, 4)
+STRANGER = (ip_address("10.9.9.9"),)
+ALIEN = AddLine(GROUP_IN, Line((Accept(),)))
+
+INTRUSIONS = {
+    "a base chain flushed": [FlushChain("leave")],
+    "a base chain deleted": [FlushChain("origin"), DeleteChain("origin")],
+    "a group's chain flushed": [FlushChain(GROUP_IN)],
+    "a line added": [ALIEN],
+    "a chain added and led to": [AddChain("alien", None), AddLine(GROUP_IN, Line((Jump("alien"),)))],
+    "a base chain added": [AddChain("alien", Hook(HookName.PREROUTING, -400)), AddLine("alien", Line((Accept(),)))],
+    "a member added": [AddElements(MEMBERS, NamedSet((ElementType.IPV4,)), (STRANGER,))],
+    "a port taken out of the map": [DeleteTargets(names.EGRESS_MAP, (("veth-web", P_OUT),))],
+    "a port led elsewhere": [
+        DeleteTargets(names.INGRESS_MAP, (("veth-web", P_IN),)),
+        AddTargets(names.INGRESS_MAP, (("veth-web", "allow"),)),
+    ],
+    "a set and a counter added": [AddSet("alien", NamedSet((ElementType.IPV6,))), AddCounter("alien")],
+}
 
 
-def test_a_flushed_table_is_noticed_at_constant_cost(world):
+@pytest.mark.parametrize("steps", INTRUSIONS.values(), ids=INTRUSIONS)
+def test_what_was_touched_is_written_anew_without_reading_the_whole_table(world, steps):
     world.enforce(TWO)
     reads = world.nftables.reads
-    world.nftables.flush()
-    assert not world.enforcer.is_untouched()
-    assert world.enforcer.is_gone()
+    world.nftables.intrude(*steps)
+    assert world.enforcer.mend(world.nftables.notices.take().touched, PORTS)
     assert world.nftables.reads == reads
+    assert world.program == compile_program(TWO, PORTS)
+    assert world.generation is not None
+    assert world.nftables.read_about() == About(2, "e1")
+
+
+def test_lines_that_were_touched_and_are_what_they_were_move_nothing(world):
+    world.enforce(TWO)
+    before = len(world.nftables.commits)
+    assert not world.enforcer.mend(Touched(chains=frozenset({GROUP_IN, "gone"})), PORTS)
+    assert len(world.nftables.commits) == before
+
+
+def test_lines_with_another_generation_are_written_anew(world):
+    world.enforce(TWO)
+    world.nftables.intrude(FlushChain("leave"), *_lines_of("leave"), generation=77)
+    assert world.generation is None
+    assert world.enforcer.mend(world.nftables.notices.take().touched, PORTS)
+    assert world.generation not in (None, 77)
+    assert world.program == compile_program(TWO, PORTS)
+
+
+def _lines_of(chain):
+    return [AddLine(chain, line) for line in compile_program(TWO, PORTS).chains[chain].lines]
+
+
+@pytest.mark.parametrize("touched", [Touched(table=True), Touched(sets=frozenset(map(str, range(MOST_MENDED + 1))))])
+def test_a_table_that_was_touched_as_such_or_too_much_is_closed_in_one_transaction_whatever_it_holds(world, touched):
+    world.enforce(TWO)
+    before, reads = len(world.nftables.commits), world.nftables.reads
+    assert world.enforcer.mend(touched, PORTS)
+    assert world.nftables.reads == reads
+    assert len(world.nftables.commits) == before + 1
+    assert world.program == compile_program(EMPTY, PORTS)
+    assert world.nftables.read_about() == CLOSED
+    assert world.enforce(TWO).changed
+    assert world.program == compile_program(TWO, PORTS)
+
+
+def test_a_flushed_table_is_closed_even_while_nothing_is_trusted(world):
+    world.enforce(TWO)
+    world.enforcer.distrust()
+    world.nftables.flush()
+    assert world.enforcer.mend(world.nftables.notices.take().touched, PORTS)
+    assert world.nftables.read_about() == CLOSED
+
+
+def test_what_cannot_be_mended_alone_is_found_by_the_whole_reading(world):
+    world.enforce(TWO)
+    world.nftables.intrude(FlushChain("leave"))
+    world.nftables.refuse = lambda _: "busy"
+    with pytest.raises(OperatorError):
+        world.enforcer.mend(world.nftables.notices.take().touched, PORTS)
+    world.nftables.refuse = lambda _: None
+    world.enforcer.distrust()
+    world.enforce(TWO)
+    assert world.program == compile_program(TWO, PORTS)
 
 
 def test_a_change_inside_our_table_is_noticed_by_reading_it(world):
     world.enforce(TWO)
+    assert world.enforcer.is_whole()
     world.nftables.commit([FlushChain("leave")], generation=Generation(9), about=None)
-    assert not world.enforcer.is_gone()
     assert not world.enforcer.is_whole()
-
-
-def test_our_own_changes_are_not_taken_for_another_programs(world):
-    for wanted in (ONE, TWO, ONE, EMPTY, TWO):
-        world.enforce(wanted)
-        assert world.enforcer.is_untouched()

@@ -7,16 +7,19 @@ from time import monotonic
 
 import pytest
 
-from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNftables
+from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNftables, FakeNotices
 from fake_server import FakeServer
 from ringfence.agent.cache import Cache
 from ringfence.agent.enforce import CLOSED
 from ringfence.agent.inventory import keep_own, parse_inventory
 from ringfence.agent.loop import Agent, Doors
-from ringfence.nft import About, Generation, render_text
+from ringfence.agent.watch import SHOWN_S
+from ringfence.nft import About, Generation, Touched, render_text
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import FlushChain
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.names import group_chain
+from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import FeedView
 from views import GROUPS, endpoint, ingress, view
@@ -24,6 +27,7 @@ from views import GROUPS, endpoint, ingress, view
 FOLDER = Path("/data")
 FILE = Path("/etc/inventory.toml")
 WEB, APP = GROUPS[:2]
+GROUP_CHAIN = group_chain(WEB, Direction.INGRESS)
 INSTANCE = '[[instance]]\nname = "{0}"\ninterface = "veth-{0}"\naddresses = ["{1}", "{2}"]\n'
 ENDS = {name: endpoint(name, group) for name, group in (("web", WEB), ("app", APP))}
 
@@ -62,7 +66,8 @@ class World:
 
     @asynccontextmanager
     async def agent(self, *, runs=True):
-        doors = Doors(self.nftables, self.conntrack, self.links, self.files, self.clock)
+        self.nftables.notices = FakeNotices()
+        doors = Doors(self.nftables, self.nftables.notices, self.conntrack, self.links, self.files, self.clock)
         agent = Agent(doors, self.server, self.cache, FILE, jitter=lambda: 0.5)
         try:
             await agent.start()
@@ -446,9 +451,62 @@ async def test_a_line_that_another_program_deleted_is_mended(world):
     world.server.publish(TWO)
     async with world.agent():
         await world.until_applied(2)
-        world.nftables.commit([FlushChain("leave")], generation=Generation(1), about=None)
-        await world.until(lambda: world.nftables.read().program.chains["leave"].lines)
+        reads = world.nftables.reads
+        world.nftables.intrude(FlushChain("leave"))
+        await world.until(lambda: world.nftables.table.chains["leave"].lines)
         world.assert_holds(TWO)
+        await world.until_said("nft (pid 7) changed ringfence's own rules")
+        assert world.nftables.reads == reads + 1, "only the test itself has read the whole table"
+
+
+@scenario
+async def test_a_change_of_which_no_notice_came_is_found_by_the_count(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        world.nftables.notices.deaf = True
+        world.nftables.intrude(FlushChain("leave"))
+        await world.until(lambda: world.nftables.table.chains["leave"].lines)
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_when_notices_were_lost_the_whole_table_is_looked_at(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        world.nftables.notices.deaf = True
+        world.nftables.intrude(FlushChain(GROUP_CHAIN))
+        world.nftables.notices.lose()
+        await world.until(lambda: world.nftables.table.chains[GROUP_CHAIN].lines)
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_changes_in_others_tables_make_the_agent_read_nothing(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        reads, commits = world.nftables.reads, len(world.nftables.commits)
+        for _ in range(100):
+            world.nftables.changes += 1
+            world.nftables.notices.tell(Touched(), world.nftables.changes)
+            await world.until(lambda: True)
+        passed = world.clock.monotonic()
+        await world.until(lambda: world.clock.monotonic() > passed + 5)
+        assert (world.nftables.reads, len(world.nftables.commits)) == (reads, commits)
+    assert world.server.reports[-1].error is None
+
+
+@scenario
+async def test_tampering_is_told_for_a_while_and_then_forgotten(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        world.nftables.flush()
+        await world.until_said(" ms, whole after ")
+        world.clock.advance(SHOWN_S)
+        await world.until(lambda: world.server.reports[-1].error is None)
 
 
 @scenario

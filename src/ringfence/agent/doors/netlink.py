@@ -51,15 +51,15 @@ class NetlinkSocket:
     """
 
     def __init__(self) -> None:
-        try:
-            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-            self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
-            self._socket.bind((0, 0))
-        except OSError as error:
-            raise OperatorError("open a netlink socket to netfilter", explain_refusal(error.errno)) from error
+        self._socket = open_netlink(_RECEIVE_SIZE_BYTES)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
-        _grow(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_SIZE_BYTES)
+
+    @property
+    def port(self) -> int:
+        """The number by which the kernel calls this socket, also to others."""
+        port: int = self._socket.getsockname()[0]
+        return port
 
     def close(self) -> None:
         self._socket.close()
@@ -160,6 +160,17 @@ class NetlinkSocket:
         if received & socket.MSG_TRUNC:
             raise OperatorError("read the kernel's answer", f"one message is larger than {_READ_SIZE_BYTES} bytes")
         return answer
+
+
+def open_netlink(receive_bytes: int) -> socket.socket:
+    """A bound netlink socket to netfilter that holds up to ``receive_bytes`` unread, or what the system allows."""
+    try:
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        opened.bind((0, 0))
+    except OSError as error:
+        raise OperatorError("open a netlink socket to netfilter", explain_refusal(error.errno)) from error
+    _grow(opened, _SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_bytes)
+    return opened
 
 
 def explain_refusal(code: int | None, text: str = "") -> str:

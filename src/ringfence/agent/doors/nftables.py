@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from ringfence.agent.doors.netlink import NetlinkSocket, explain_refusal
+from ringfence.agent.doors.notices import KernelNotices
 from ringfence.nft import (
     About,
     Batch,
     Generation,
     Reading,
+    Touched,
     encode_batch,
     read_about,
     read_table,
+    read_touched,
 )
 from ringfence.nft.netlink import (
     F_ACK,
@@ -51,6 +54,10 @@ class NftablesDoor(Protocol):
         """Only the note that the last transaction left: its proof, at constant cost."""
         ...
 
+    def read_touched(self, touched: Touched) -> Reading:
+        """Only what is named in our table, and the note. O(that)."""
+        ...
+
     def count_changes(self) -> int:
         """The kernel's own number of transactions in this network namespace, anybody's; 32 bits, wraps."""
         ...
@@ -80,6 +87,13 @@ class KernelNftables:
 
     def read_about(self) -> About | None:
         return self._netlink.converse(read_about())
+
+    def read_touched(self, touched: Touched) -> Reading:
+        return self._netlink.converse(read_touched(touched))
+
+    def listen(self) -> KernelNotices:
+        """What others change from now on, told by the kernel."""
+        return KernelNotices(self._netlink)
 
     def count_changes(self) -> int:
         type_ = SUBSYSTEM_NFTABLES << 8 | _GET_GENERATION

@@ -1,0 +1,115 @@
+"""Other programs' hands on our rules: what was heard, what may have been missed, and what to tell of it.
+
+Input: the kernel's notices and its count of transactions. Output: ``Heard`` to mend, whether the whole table should be
+read, and a sentence for the operator. It touches no rules.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from ringfence.agent.doors.clock import Clock
+from ringfence.agent.doors.notices import NoticesDoor
+from ringfence.nft import Heard
+
+SHOWN_S: Final = 300.0  # how long after it happened tampering is told of in the host's status
+_TOLD_EVERY_S: Final = 1.0  # a program that tampers without pause is not reported more often
+_WHOLE_CHECK_S: Final = 1.0  # at least so long between readings of the whole table, and 20 times what one takes
+_WHOLE_CHECK_SHARE: Final = 20
+_COUNT_RANGE: Final = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Tampering:
+    """``began`` and ``at``: monotonic and of the day. ``mended_s``, ``whole_s``: how long after ``began``."""
+
+    by: str
+    what: str
+    began: float
+    at: float
+    mended_s: float
+    whole_s: float | None = None
+    times: int = 1
+
+    @property
+    def text(self) -> str:
+        moment = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds")
+        again = f" ({self.times} times so far)" if self.times > 1 else ""
+        whole = "" if self.whole_s is None else f", whole after {self.whole_s * 1000:.0f} ms"
+        return (
+            f"{self.by} changed ringfence's own rules at {moment}{again}: {self.what};"
+            f" closed or mended after {self.mended_s * 1000:.0f} ms{whole}"
+        )
+
+
+class Watch:
+    """Owns what was heard. ``begin`` comes first, before the rules are read."""
+
+    def __init__(self, notices: NoticesDoor, clock: Clock) -> None:
+        self._notices = notices
+        self._clock = clock
+        self._heard_changes = 0  # the kernel's count of transactions up to which all notices were heard
+        self._was_behind = False
+        self._whole_check_wanted = False
+        self._whole_check_at = 0.0
+        self._tampering: Tampering | None = None
+        self._told: Tampering | None = None
+
+    def begin(self, changes: int) -> None:
+        self._heard_changes = changes
+
+    async def listen(self) -> Heard:
+        """What came next."""
+        await self._notices.wait()
+        heard = self._notices.take()
+        if heard.changes is not None:
+            self._heard_changes = heard.changes
+        self._whole_check_wanted |= heard.lost
+        return heard
+
+    def compare(self, changes: int) -> None:
+        """The kernel's count at this moment: when it is ahead of what was heard twice in a row, notices were missed."""
+        is_behind = 0 < (changes - self._heard_changes) % _COUNT_RANGE < _COUNT_RANGE // 2
+        if is_behind and self._was_behind:
+            self._whole_check_wanted = True
+            self._heard_changes = changes
+            is_behind = False
+        self._was_behind = is_behind
+
+    def is_check_due(self) -> bool:
+        """Whether the whole table should be read now, for something may have been missed."""
+        return self._whole_check_wanted and self._clock.monotonic() >= self._whole_check_at
+
+    def checked(self, began: float) -> None:
+        """The whole table was read, beginning then."""
+        now = self._clock.monotonic()
+        self._whole_check_wanted = False
+        self._whole_check_at = now + max(_WHOLE_CHECK_S, _WHOLE_CHECK_SHARE * (now - began))
+
+    def note_tampering(self, heard: Heard, began: float) -> None:
+        """What was heard was the work of others on our rules; it is just mended, or closed until it is whole."""
+        now = self._clock.monotonic()
+        by = ", ".join(sorted(heard.authors)) or "another program"
+        what = heard.touched.text or "unseen"
+        times = self._tampering.times + 1 if self._tampering else 1
+        self._tampering = Tampering(by, what, began, self._clock.now() - (now - began), now - began, None, times)
+
+    def note_whole(self) -> None:
+        """The kernel now holds what it should."""
+        known = self._tampering
+        if known is not None and known.whole_s is None:
+            whole_s = self._clock.monotonic() - known.began
+            self._tampering = Tampering(
+                known.by, known.what, known.began, known.at, known.mended_s, whole_s, known.times
+            )
+
+    @property
+    def problem(self) -> str | None:
+        """What to tell of tampering: for a while after it, and without repeating itself."""
+        now = self._clock.monotonic()
+        if self._tampering is not None and now - self._tampering.began > SHOWN_S:
+            self._tampering = None
+        told = self._told
+        if self._tampering is None or told is None or now - told.began >= _TOLD_EVERY_S or told.whole_s is None:
+            self._told = self._tampering
+        return self._told.text if self._told else None

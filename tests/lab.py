@@ -50,7 +50,7 @@ _EVERY_FLOW = (0, 1)  # mark and mask of all flows: nobody sets bit 0
 _IPV6_HDRINCL = 36  # linux/in6.h
 _QUIET_MS = 2
 _CONTROL_TIMEOUT_S = 2.0
-_EARS = ((4, ICMP), (4, TCP), (4, UDP), (6, ICMPV6), (6, TCP), (6, UDP))
+_EARS = ((4, ICMP), (6, ICMPV6), *((family, number) for family in FAMILIES for number in (TCP, UDP, 47, 50, 51, 89)))
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -86,6 +86,8 @@ class Way:
 
 class Lab:
     """A mute world and what enforces in it. ``enforce`` and ``expect`` are what tests are made of."""
+
+    control = "outside"  # whom nobody keeps the host from reaching
 
     def __init__(
         self,
@@ -210,7 +212,7 @@ class Lab:
 
     def _send_from_host(self, tagged: dict[int, tuple[Way, bytes]]) -> dict[int, str]:
         control = next(self._tags)
-        way = self.udp(HOST, "outside", 9)
+        way = self.udp(HOST, self.control, 9)
         sizes = {tag: len(octets) for tag, (_, octets) in tagged.items()}
         for way_, octets in (*tagged.values(), (way, way.octets(control))):
             family = way_.packet.family
@@ -219,7 +221,7 @@ class Lab:
         arrived: dict[int, str] = {}
         deadline_s = time.monotonic() + _CONTROL_TIMEOUT_S
         while self._taps_ready() or control not in arrived:
-            assert time.monotonic() < deadline_s, "the control packet from the host to outside does not arrive"
+            assert time.monotonic() < deadline_s, "the control packet from the host does not arrive"
             for tap in self.range.taps.values():
                 for packet in tap.take_packets():
                     tag = tag_of(packet)

@@ -157,3 +157,15 @@ def _socket(family: int) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     opened.setblocking(False)  # noqa: FBT003  the standard library's own signature
     return opened
+
+
+def talk_to_itself(address):
+    """Called inside a namespace: a TCP connection from it to one of its own addresses, and an octet through it."""
+    kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with (
+        socket.create_server((address, 7070), family=kind) as listener,
+        socket.create_connection((address, 7070), timeout=2) as client,
+        listener.accept()[0] as accepted,
+    ):
+        client.sendall(b"x")
+        assert accepted.recv(1) == b"x"

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP
 from ringfence.policy.values import PROTOCOL_NUMBER, Mac, Protocol, link_local
 from ringfence.world.packets import encode_packet
 from segments import TOO_BIG, UNREACHABLE, authenticated_udp, behind_options, error_about, large
-from traffic import open_talk
+from traffic import open_talk, talk_to_itself
 from waiting import wait_until
 
 pytestmark = pytest.mark.netns
@@ -631,18 +630,6 @@ def test_tcp_in_mid_stream_opens_no_flow(lab):
 @families
 def test_loopback_is_free(lab, family):
     lab.enforce(group("shut", CLOSED_OUT), lab.instance("web", "shut"))
-
-    kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
-
-    def talk_to_itself(address):
-        with (
-            socket.create_server((address, 7070), family=kind) as listener,
-            socket.create_connection((address, 7070), timeout=2) as client,
-            listener.accept()[0] as accepted,
-        ):
-            client.sendall(b"x")
-            assert accepted.recv(1) == b"x"
-
     for address in ({4: "127.0.0.1", 6: "::1"}[family], str(HOST_ADDRESSES[FAMILIES.index(family)])):
         lab.world.router.run(partial(talk_to_itself, address))
 

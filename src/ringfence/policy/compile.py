@@ -29,7 +29,7 @@ from ringfence.policy.parts import (
     named_peers,
 )
 from ringfence.policy.program import Program
-from ringfence.policy.values import GroupId
+from ringfence.policy.values import GroupId, Kind
 from ringfence.policy.view import Endpoint, HostView, PeerAddresses
 
 _K = TypeVar("_K")
@@ -55,15 +55,15 @@ class Compiler:
 
     def compile(self, view: HostView, ports: LocalPorts) -> Program:
         """As ``compile_program``; after the first, O(endpoints + groups) comparisons and the work for what changed."""
-        claims = Counter(str(endpoint.interface) for endpoint in view.endpoints)
-        programmed = tuple(endpoint for endpoint in view.endpoints if claims[endpoint.interface] == 1)
-        closed = ports.names | {name for name, count in claims.items() if count > 1}
+        if ports.kind is not self._known.ports.local.kind:
+            self._known = _NOTHING
+        programmed, closed = _programmed(view, ports)
         peers = {group: self._peer(group, addresses) for group, addresses in view.peers.items()}
-        groups = {group: self._group(group, rules, peers) for group, rules in view.rules.items()}
+        groups = {group: self._group(group, rules, peers, ports.kind) for group, rules in view.rules.items()}
         chains = {name for part in groups.values() for name in part.chains}
         worn = sorted({endpoint.groups for endpoint in programmed})
         profiles = {combined: self._profile(combined, chains) for combined in worn}
-        port = self._port(programmed, closed, ports.prefixes)
+        port = self._port(programmed, closed, ports)
         # Kept only whole: a compilation that fails half-way must leave no part that the next one would believe.
         self._known = _put_together(self._known, peers, groups, profiles, port)
         return self._known.program
@@ -72,21 +72,23 @@ class Compiler:
         known = self._known.peers.get(group)
         return known if known and known.addresses == addresses else compile_peer(group, addresses)
 
-    def _group(self, group: GroupId, rules: tuple[Rule, ...], peers: Mapping[GroupId, PeerPart]) -> GroupPart:
+    def _group(
+        self, group: GroupId, rules: tuple[Rule, ...], peers: Mapping[GroupId, PeerPart], kind: Kind
+    ) -> GroupPart:
         known = self._known.groups.get(group)
         if known and known.rules == rules and all(_sets_of(peers, *key) == sets for key, sets in known.asked.items()):
             return known
         asked = {(peer, family): _sets_of(peers, peer, family) for peer in named_peers(rules) for family in FAMILIES}
-        return compile_group(group, rules, asked)
+        return compile_group(group, rules, asked, kind)
 
     def _profile(self, groups: tuple[GroupId, ...], chains: AbstractSet[str]) -> ProfilePart:
         known = self._known.profiles.get(groups)
         return known if known and known.present == asked_chains(groups) & chains else compile_profile(groups, chains)
 
-    def _port(self, programmed: tuple[Endpoint, ...], closed: frozenset[str], prefixes: tuple[str, ...]) -> PortPart:
+    def _port(self, programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts) -> PortPart:
         known = self._known.ports
-        same = (known.programmed, known.closed, known.prefixes) == (programmed, closed, prefixes)
-        return known if same else compile_ports(programmed, closed, prefixes)
+        same = (known.programmed, known.closed, known.local) == (programmed, closed, local)
+        return known if same else compile_ports(programmed, closed, local)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,20 @@ class _Known:
     program: Program
 
 
-_NOTHING = _Known({}, {}, {}, compile_ports((), frozenset(), ()), Program())
+_NOTHING = _Known({}, {}, {}, compile_ports((), frozenset(), LocalPorts()), Program())
+
+
+def _programmed(view: HostView, ports: LocalPorts) -> tuple[tuple[Endpoint, ...], frozenset[str]]:
+    """The endpoints that are judged, and the interfaces that are closed.
+
+    An uplink of a self host that no endpoint has, or two, is judged as an instance without groups: that closes what
+    comes in, and leaves the host its lifelines and its way out.
+    """
+    claims = Counter(str(endpoint.interface) for endpoint in view.endpoints)
+    programmed = tuple(endpoint for endpoint in view.endpoints if claims[endpoint.interface] == 1)
+    closed = ports.names | {name for name, count in claims.items() if count > 1}
+    waiting = tuple(uplink for uplink in ports.uplinks if claims[uplink.interface] != 1)
+    return (*programmed, *waiting), closed - {str(uplink.interface) for uplink in ports.uplinks}
 
 
 def _put_together(

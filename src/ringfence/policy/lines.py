@@ -13,7 +13,7 @@ from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.link import ALLOW
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import Between, Count, Equal, Field, Goto, Line, Match, Member, Within
-from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Protocol
+from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Kind, Protocol
 
 # The sets that hold a group's addresses of one family; none when it has none, and then no line asks for them.
 PeerSets = Mapping[tuple[GroupId, Family], tuple[str, ...]]
@@ -37,10 +37,14 @@ _ICMP_FIELDS: Final = {
 }
 
 
-def rule_lines(rule: Rule, peers: PeerSets) -> Iterator[Line]:
-    """The lines by which ``rule`` allows the flow a packet belongs to; none where it can match nothing."""
+def rule_lines(rule: Rule, peers: PeerSets, kind: Kind = Kind.ROUTED) -> Iterator[Line]:
+    """The lines by which ``rule`` allows the flow a packet belongs to; none where it can match nothing.
+
+    What enters a self host is judged by the port on the wire: behind it may be a container's, under another number.
+    """
+    by_wire = kind is Kind.SELF and rule.direction is Direction.INGRESS
     for family in _families(rule):
-        protocol = _flow_protocol(rule)
+        protocol = _flow_protocol(rule, Field.FLOW_ASKED_PORT if by_wire else Field.FLOW_PORT)
         for peer in _peer_matches(rule, _FLOW_PEER[rule.direction, family], family, peers):
             yield _allow(rule, (*protocol, peer))
 
@@ -79,12 +83,12 @@ def _peer_matches(rule: Rule, field: Field, family: Family, peers: PeerSets) -> 
         yield Within(field, rule.peer.network)
 
 
-def _flow_protocol(rule: Rule) -> tuple[Match, ...]:
+def _flow_protocol(rule: Rule, port: Field) -> tuple[Match, ...]:
     if rule.protocol is Protocol.ALL:
         return ()
     number = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[rule.protocol])
     if rule.protocol.has_ports and rule.ports != ALL_PORTS:
-        return (number, _range(Field.FLOW_PORT, rule.ports.first, rule.ports.last))
+        return (number, _range(port, rule.ports.first, rule.ports.last))
     if rule.protocol.has_types and rule.icmp is not None and not rule.icmp.any_type:
         return (number, _flow_icmp(rule.icmp))
     return (number,)

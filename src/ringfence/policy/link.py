@@ -67,7 +67,7 @@ ROGUE_TYPES: Final = frozenset({134, 137})
 ROGUE_ICMP_TYPE: Final = 5  # IPv4's redirect; conntrack takes it for an error about a flow
 # IPv6 in so many words: nothing keeps an instance from sending protocol 58 over IPv4.
 ND: Final = (Equal(Field.FAMILY, 6), _ICMPV6)
-_LINK_MATCHES: Final = ((*ND, Between(Field.ICMPV6_TYPE, 130, 137)), (*ND, Equal(Field.ICMPV6_TYPE, 143)))
+LINK_MATCHES: Final = ((*ND, Between(Field.ICMPV6_TYPE, 130, 137)), (*ND, Equal(Field.ICMPV6_TYPE, 143)))
 # From the unspecified address, while an address is still being found: listener reports, solicitations.
 UNSPECIFIED_TYPES: Final = frozenset({131, 132, 133, 135, 143})
 _UNSPECIFIED_MATCHES: Final = (
@@ -226,7 +226,7 @@ def _leave_port() -> Iterator[Line]:
     yield from judge_reply(Field.IN_INTERFACE, names.INGRESS_MAP)
     for rogue in sorted(ROGUE_TYPES):
         yield drop_line(names.ROGUE_COUNTER, *ND, Equal(Field.ICMPV6_TYPE, rogue))
-    for types in _LINK_MATCHES:
+    for types in LINK_MATCHES:
         yield pass_line(*types)
     yield from judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
 
@@ -253,7 +253,7 @@ def _arrive_port() -> Iterator[Line]:
     yield from related_lines()
     yield from judge_reply(Field.OUT_INTERFACE, names.EGRESS_MAP)
     yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
-    for types in _LINK_MATCHES:
+    for types in LINK_MATCHES:
         for own in _NEVER_FORWARDED:
             yield pass_line(*types, *own)
         yield drop_line(names.LINK_COUNTER, *types)
@@ -268,7 +268,7 @@ def _arrive_new() -> Iterator[Line]:
 
 def _host_link() -> Iterator[Line]:
     """What this host itself may always send to an instance on its link: discovery, and answers to DHCP."""
-    for types in _LINK_MATCHES:
+    for types in LINK_MATCHES:
         yield pass_line(*types)
     yield pass_line(*DHCP4_REPLY)
     yield pass_line(*DHCP6_REPLY)

@@ -1,19 +1,46 @@
-"""What a host says of itself and no server knows: which interfaces are under our care, and how packets reach them.
+"""What a host says of itself and no server knows: which interfaces are under our care, and what must never be cut.
 
 It comes from the inventory and the agent, and reaches ``compile`` beside the server's view.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ringfence.policy.values import Kind
+from ringfence.policy.values import Address, Kind, Network, Protocol
+from ringfence.policy.view import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Failsafe:
+    """A tcp or udp port of a self host that no group can close to ``sources``."""
+
+    protocol: Protocol
+    port: int
+    sources: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lifelines:
+    """What passes at a self host before any group is asked: failsafe ports, and the agent's channel to its server.
+
+    ``channel`` is every address and port at which the server may be: TCP, from the host itself.
+    """
+
+    failsafe: tuple[Failsafe, ...] = ()
+    channel: frozenset[tuple[Address, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPorts:
-    """Interfaces that the inventory puts under our care: names, and prefixes with ``*``; closed until programmed."""
+    """Interfaces that the inventory puts under our care: names, and prefixes with ``*``; closed until programmed.
+
+    ``uplinks`` are those of a self host, as the inventory alone declares them: until a view programmes one, it is an
+    instance that wears nothing.
+    """
 
     patterns: tuple[str, ...] = ()
     kind: Kind = Kind.ROUTED
+    uplinks: tuple[Endpoint, ...] = ()
+    lifelines: Lifelines = field(default_factory=Lifelines)
 
     @property
     def names(self) -> frozenset[str]:

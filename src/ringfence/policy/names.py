@@ -21,16 +21,25 @@ ANY_MAC: Final = "any_mac"  # interfaces whose MAC address nobody declared, and 
 ANY_MAC_IPV4: Final = "any_mac_ipv4"
 ANY_MAC_IPV6: Final = "any_mac_ipv6"
 ANY_LINK_LOCAL: Final = "any_link_local"
+UPLINKS: Final = "uplinks"  # interfaces of a host that is its own instance, and what nobody outside may claim to be
+HOST_IPV4: Final = "host_ipv4"
+HOST_IPV6: Final = "host_ipv6"
 EGRESS_MAP: Final = "egress"  # interface -> what its instance may send
 INGRESS_MAP: Final = "ingress"  # interface -> what its instance may receive
 
-PORT_SETS: Final = frozenset({PORTS, OWN_IPV4, OWN_IPV6, OWN_MAC, ANY_MAC, ANY_MAC_IPV4, ANY_MAC_IPV6, ANY_LINK_LOCAL})
+PORT_SETS: Final = frozenset(
+    {
+        *(PORTS, OWN_IPV4, OWN_IPV6, OWN_MAC, ANY_MAC, ANY_MAC_IPV4, ANY_MAC_IPV6, ANY_LINK_LOCAL),
+        *(UPLINKS, HOST_IPV4, HOST_IPV6),
+    }
+)
 
 CLOSED_COUNTER: Final = "closed"
 SPOOFED_COUNTER: Final = "spoofed"
 ROGUE_COUNTER: Final = "rogue"
 STRAY_COUNTER: Final = "stray"
 LINK_COUNTER: Final = "link"
+MARTIAN_COUNTER: Final = "martian"
 
 _SHORT: Final = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
 

@@ -23,8 +23,9 @@ def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: Loca
     An interface keeps its profile if one of ``declared`` has it, and of what may be sent from it what that one has
     too. Nothing is opened, whatever else they declare. O(program).
     """
-    prefixes = tuple(sorted({*ports.prefixes, *_closed_prefixes(program)}))
-    permitted = compile_ports(declared, ports.names, prefixes)
+    patterns = {*ports.patterns, *(f"{prefix}*" for prefix in _closed_prefixes(program))}
+    local = replace(ports, patterns=tuple(sorted(patterns)))
+    permitted = compile_ports(declared, ports.names, local)
     sets = {name: _narrowed(name, program.sets.get(name, _NOTHING), most) for name, most in permitted.sets.items()}
     maps = {name: _cut(program.maps.get(name, VerdictMap()), most) for name, most in permitted.maps.items()}
     return replace(
@@ -37,7 +38,7 @@ def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: Loca
 
 
 def _narrowed(name: str, present: NamedSet, most: NamedSet) -> NamedSet:
-    if name == names.PORTS:  # being in it closes
+    if name in (names.PORTS, names.UPLINKS):  # being in it closes, but for the lifelines of a host
         return replace(most, elements=present.elements | most.elements)
     return replace(most, elements=present.elements & most.elements)
 

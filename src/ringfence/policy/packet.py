@@ -35,6 +35,7 @@ class Packet:
     icmp_type: int = 0
     icmp_code: int = 0
     opening: bool = True
+    hop_limit: int = 64
 
     @property
     def family(self) -> int:

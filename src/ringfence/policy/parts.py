@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from ringfence.policy import link, names
+from ringfence.policy import link, names, self_host
 from ringfence.policy.addresses import FAMILIES, Family, merge_networks
 from ringfence.policy.lines import PeerSets, rule_lines, untracked_rule_lines
+from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import (
     Chain,
@@ -27,7 +28,7 @@ from ringfence.policy.program import (
     State,
     VerdictMap,
 )
-from ringfence.policy.values import Direction, GroupId
+from ringfence.policy.values import Direction, GroupId, Kind
 from ringfence.policy.view import Endpoint, PeerAddresses
 
 _NO_FLOW: Final = InState(frozenset({State.INVALID, State.UNTRACKED}))
@@ -64,11 +65,11 @@ class ProfilePart:
 
 @dataclass(frozen=True, slots=True)
 class PortPart:
-    """What follows from the programmed endpoints, the closed interfaces and the closed prefixes."""
+    """What follows from the programmed endpoints, the closed interfaces, and what the host says of itself."""
 
     programmed: tuple[Endpoint, ...]
     closed: frozenset[str]
-    prefixes: tuple[str, ...]
+    local: LocalPorts
     sets: Mapping[str, NamedSet]
     maps: Mapping[str, VerdictMap]
     chains: Mapping[str, Chain]
@@ -90,7 +91,7 @@ def compile_peer(group: GroupId, addresses: PeerAddresses) -> PeerPart:
     return PeerPart(addresses, sets, found)
 
 
-def compile_group(group: GroupId, rules: tuple[Rule, ...], asked: PeerSets) -> GroupPart:
+def compile_group(group: GroupId, rules: tuple[Rule, ...], asked: PeerSets, kind: Kind) -> GroupPart:
     """A group with rules of a direction has a chain for it even if no line can match: it still restricts egress.
 
     Every rule has its counter, with or without lines, so that a count outlives a moment in which a peer is empty.
@@ -99,7 +100,7 @@ def compile_group(group: GroupId, rules: tuple[Rule, ...], asked: PeerSets) -> G
     for direction in Direction:
         mine = [rule for rule in rules if rule.direction is direction]
         if mine:
-            lines = tuple(line for rule in mine for line in rule_lines(rule, asked))
+            lines = tuple(line for rule in mine for line in rule_lines(rule, asked, kind))
             chains[names.group_chain(group, direction)] = Chain(lines)
         untracked = tuple(line for rule in mine for line in untracked_rule_lines(rule, asked))
         if untracked:
@@ -124,11 +125,15 @@ def asked_chains(groups: tuple[GroupId, ...]) -> frozenset[str]:
     return frozenset(kind(group, direction) for kind in kinds for group in groups for direction in Direction)
 
 
-def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], prefixes: tuple[str, ...]) -> PortPart:
+def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts) -> PortPart:
     """Base chains, what may be sent from each interface, and which profile judges it."""
-    chains = dict(link.base_chains(prefixes))
-    sets = link.port_sets(programmed, closed)
-    return PortPart(programmed, closed, prefixes, sets, _port_maps(programmed), chains, _counters(chains))
+    if local.kind is Kind.SELF:
+        chains = dict(self_host.base_chains(local))
+        sets = self_host.port_sets(programmed, closed)
+    else:
+        chains = dict(link.base_chains(local.prefixes))
+        sets = link.port_sets(programmed, closed)
+    return PortPart(programmed, closed, local, sets, _port_maps(programmed), chains, _counters(chains))
 
 
 def _address_sets(group: GroupId, peer: PeerAddresses, family: Family) -> Iterator[tuple[str, NamedSet]]:

@@ -4,7 +4,7 @@ The smallest statement of what ringfence means. The kernel must give the same an
 tests send tens of thousands over the wire to hold the two together. Knows nothing of programs, chains or sets.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,11 +17,14 @@ from ringfence.policy.link import (
     open_link_local,
     own_addresses,
 )
+from ringfence.policy.local import Lifelines
 from ringfence.policy.model import GroupPeer, Rule
-from ringfence.policy.packet import ICMPV6, UDP, Packet, Tracking, tracking_of
-from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Protocol
+from ringfence.policy.packet import ICMPV6, TCP, UDP, Packet, Tracking, tracking_of
+from ringfence.policy.self_host import DISCOVERY_TYPES, LOOPBACKS
+from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Kind, Protocol
 from ringfence.policy.view import Endpoint, HostView
 
+_NO_LIFELINES = Lifelines()
 _DHCP_REQUESTS = frozenset({(68, 67), (546, 547)})
 _DHCP_REPLIES = frozenset({(67, 68), (547, 546)})
 
@@ -36,7 +39,10 @@ class Default(Enum):
     MID_STREAM = "it is a TCP packet in mid-stream of no known connection"
     SPOOFED = "it claims an address that is not the sender's own"
     ROGUE = "instances may not act as router or DHCP server"
-    LINK = "neighbour discovery and DHCP with the own host always pass"
+    LINK = "neighbour discovery and DHCP on the own link always pass"
+    MARTIAN = "it comes from outside and names the host's own address as its source, or one of loopback"
+    FAILSAFE = "it is of a failsafe port, which no group closes to that network"
+    CHANNEL = "it is of the agent's channel to its server, which no group cuts"
     FOREIGN_LINK = "neighbour discovery stays on its link and is no matter of groups"
 
 
@@ -49,6 +55,7 @@ class Allowance:
 
 
 Reason = Allowance | Default
+_Said = tuple[bool, Reason]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +92,16 @@ def judge(
     source: Endpoint | None,
     destination: Endpoint | None,
     from_host: bool = False,
+    lifelines: Lifelines = _NO_LIFELINES,
 ) -> Verdict:
     """The verdict on the first packet of a would-be flow from one endpoint to another; None is an unmanaged end.
 
-    ``from_host``: the host that enforces sends it itself. O(rules of the endpoints' groups + external sources).
+    ``from_host``: the host that enforces sends it itself. Where the endpoint *is* its host, ``source`` means that the
+    packet goes out by its uplink, whoever made it, and ``destination`` that it came in by it; ``lifelines`` are what
+    that host lets pass in any case. O(rules of the endpoints' groups + external sources).
     """
-    egress = None if source is None else _judge_egress(view, packet, source)
-    ingress = None if destination is None else _judge_ingress(view, packet, destination, from_host=from_host)
+    egress = None if source is None else _judge_egress(view, packet, source, lifelines, from_host=from_host)
+    ingress = None if destination is None else _judge_ingress(view, packet, destination, lifelines, from_host=from_host)
     return Verdict(egress, ingress)
 
 
@@ -114,34 +124,94 @@ def has_egress_rules(view: HostView, endpoint: Endpoint) -> bool:
     return any(rule.direction is Direction.EGRESS for group in endpoint.groups for rule in view.rules.get(group, ()))
 
 
-def _judge_egress(view: HostView, packet: Packet, endpoint: Endpoint) -> SideVerdict:
-    def side(*, allowed: bool, reason: Reason) -> SideVerdict:
-        return SideVerdict(endpoint, Direction.EGRESS, allowed, reason)
+def _judge_egress(
+    view: HostView, packet: Packet, endpoint: Endpoint, lifelines: Lifelines, *, from_host: bool
+) -> SideVerdict:
+    if endpoint.kind is Kind.SELF:
+        certain = _before_groups_exiting(packet, lifelines, from_host=from_host)
+    else:
+        certain = _before_groups_leaving(packet, endpoint)
+    if certain is None and tracking_of(packet) is Tracking.FLOW and not has_egress_rules(view, endpoint):
+        certain = True, Default.EGRESS_OPEN
+    return SideVerdict(endpoint, Direction.EGRESS, *(certain or _by_rules(view, packet, endpoint, Direction.EGRESS)))
 
+
+def _judge_ingress(
+    view: HostView, packet: Packet, endpoint: Endpoint, lifelines: Lifelines, *, from_host: bool
+) -> SideVerdict:
+    if endpoint.kind is Kind.SELF:
+        certain = _before_groups_entering(view, packet, endpoint, lifelines)
+    else:
+        certain = _before_groups_arriving(packet, from_host=from_host)
+    return SideVerdict(endpoint, Direction.INGRESS, *(certain or _by_rules(view, packet, endpoint, Direction.INGRESS)))
+
+
+def _before_groups_leaving(packet: Packet, endpoint: Endpoint) -> _Said | None:
+    """What is certain of a packet from an instance before any group is asked; None when the groups are to be asked."""
     if not _is_own(packet, endpoint):
-        return side(allowed=False, reason=Default.SPOOFED)
+        return False, Default.SPOOFED
     if _is_rogue(packet):
-        return side(allowed=False, reason=Default.ROGUE)
-    tracking = tracking_of(packet)
-    if tracking is Tracking.LINK or _asks_dhcp(packet):
-        return side(allowed=True, reason=Default.LINK)
-    if tracking is Tracking.FLOW and not has_egress_rules(view, endpoint):
-        return side(allowed=True, reason=Default.EGRESS_OPEN)
-    allowed, reason = _by_rules(view, packet, endpoint, Direction.EGRESS)
-    return side(allowed=allowed, reason=reason)
+        return False, Default.ROGUE
+    return (True, Default.LINK) if _is_link_type(packet) or _asks_dhcp(packet) else None
 
 
-def _judge_ingress(view: HostView, packet: Packet, endpoint: Endpoint, *, from_host: bool) -> SideVerdict:
-    def side(*, allowed: bool, reason: Reason) -> SideVerdict:
-        return SideVerdict(endpoint, Direction.INGRESS, allowed, reason)
+def _before_groups_arriving(packet: Packet, *, from_host: bool) -> _Said | None:
+    if from_host and (_is_link_type(packet) or _udp_ports(packet) in _DHCP_REPLIES):
+        return True, Default.LINK
+    return (False, Default.FOREIGN_LINK) if _is_link_type(packet) else None
 
-    is_link = _is_link_type(packet)
-    if from_host and (is_link or _udp_ports(packet) in _DHCP_REPLIES):
-        return side(allowed=True, reason=Default.LINK)
-    if is_link:
-        return side(allowed=False, reason=Default.FOREIGN_LINK)
-    allowed, reason = _by_rules(view, packet, endpoint, Direction.INGRESS)
-    return side(allowed=allowed, reason=reason)
+
+def _before_groups_entering(view: HostView, packet: Packet, host: Endpoint, lifelines: Lifelines) -> _Said | None:
+    """As above, of what comes in by an uplink of a host that is its own instance."""
+    own = {address for end in view.endpoints if end.instance == host.instance for address in own_addresses(end)}
+    ends = (packet.source, packet.destination)
+    if packet.source in own or any(end in loopback for end in ends for loopback in LOOPBACKS):
+        return False, Default.MARTIAN
+    if _is_failsafe(lifelines, packet, packet.destination_port, packet.source):
+        return True, Default.FAILSAFE
+    if packet.protocol == TCP and not packet.opening and (packet.source, packet.source_port) in lifelines.channel:
+        return True, Default.CHANNEL
+    if _is_link_type(packet):
+        return _stays_on_link(packet)
+    return (True, Default.LINK) if _answers_dhcp(packet, own) else None
+
+
+def _before_groups_exiting(packet: Packet, lifelines: Lifelines, *, from_host: bool) -> _Said | None:
+    """As above, of what goes out by such an uplink."""
+    is_answer = from_host and not (packet.protocol == TCP and packet.opening)
+    if is_answer and _is_failsafe(lifelines, packet, packet.source_port, packet.destination):
+        return True, Default.FAILSAFE
+    to_server = (packet.destination, packet.destination_port) in lifelines.channel
+    if from_host and packet.protocol == TCP and to_server:
+        return True, Default.CHANNEL
+    if _is_link_type(packet):
+        return _stays_on_link(packet)
+    return (True, Default.LINK) if _asks_dhcp(packet) else None
+
+
+def _is_failsafe(lifelines: Lifelines, packet: Packet, port: int, peer: Address) -> bool:
+    return any(
+        (packet.protocol, port) == (PROTOCOL_NUMBER[one.protocol], one.port)
+        and any(peer in source for source in one.sources)
+        for one in lifelines.failsafe
+    )
+
+
+def _stays_on_link(packet: Packet) -> _Said:
+    """Discovery has a hop limit that no router can have lowered, listener messages one that none lets through."""
+    if packet.icmp_type in DISCOVERY_TYPES:
+        stays = packet.hop_limit == 255  # noqa: PLR2004  RFC 4861
+    else:
+        source = packet.source
+        stays = packet.hop_limit == 1 and (source.is_link_local or source.is_unspecified)
+    return (True, Default.LINK) if stays else (False, Default.FOREIGN_LINK)
+
+
+def _answers_dhcp(packet: Packet, own: Collection[Address]) -> bool:
+    if packet.family == 4:  # noqa: PLR2004  the family's number
+        return _udp_ports(packet) == (67, 68) and (packet.destination in BROADCAST or packet.destination in own)
+    on_link = packet.source.is_link_local and packet.destination.is_link_local
+    return _udp_ports(packet) == (547, 546) and on_link
 
 
 def _by_rules(view: HostView, packet: Packet, endpoint: Endpoint, direction: Direction) -> tuple[bool, Reason]:

@@ -17,8 +17,12 @@ _NO_NEXT_HEADER: Final = 59
 _UNASSIGNED: Final = 253  # "use for experimentation and testing" (RFC 3692)
 
 
-def encode_packet(packet: Packet, *, tag: int, hop_limit: int = 64) -> bytes:
-    """The IP packet on the wire, with ``tag`` (64 bits) as its last bytes; any protocol number will do."""
+def encode_packet(packet: Packet, *, tag: int, hop_limit: int | None = None) -> bytes:
+    """The IP packet on the wire, with ``tag`` (64 bits) as its last bytes; any protocol number will do.
+
+    ``hop_limit`` instead of the packet's own, for one that it does not matter to.
+    """
+    hop_limit = packet.hop_limit if hop_limit is None else hop_limit
     trailer = encode_tag(tag)
     encode_body = _BODIES.get(packet.protocol)
     body = trailer if encode_body is None else encode_body(packet, trailer)

@@ -51,15 +51,18 @@ _MUTE: Final[dict[str, int | str]] = {"ipv6/conf/all/disable_ipv6": 1, "ipv6/con
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Someone at the end of a veth pair. ``managed`` says only how the router's port is called."""
+    """Someone at the end of a veth pair. ``managed`` says how the router calls its port, unless ``link`` names it."""
 
     name: str
     addresses: tuple[Address, ...]
     managed: bool = True
+    link: str | None = None
 
     @property
     def port(self) -> str:
         """The name of the router's end, at most 15 bytes."""
+        if self.link is not None:
+            return self.link
         return f"{'veth' if self.managed else 'up'}-{self.name}"[:_NAME_LENGTH]
 
 

@@ -1,0 +1,248 @@
+"""The fixed part of the program of a host that is its own instance: what comes in by an uplink enters it.
+
+The same two hooks judge as for ports (docs/decisions): prerouting sees all that comes in by an uplink, before routing
+tells whether it is for the host or for a container behind a published port; postrouting all that goes out by one. What
+touches no uplink, loopback above all, meets no line of ours but a look-up of its interface.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Final
+
+from ringfence.policy import names
+from ringfence.policy.link import (
+    ALL_DHCP_SERVERS,
+    ALLOW,
+    ARRIVE,
+    BROADCAST,
+    CLOSED,
+    DHCP4_REPLY,
+    DHCP4_REQUEST,
+    DHCP6_REPLY,
+    DHCP6_REQUEST,
+    IS_NEW,
+    LEAVE,
+    LINK_LOCAL,
+    LINK_MATCHES,
+    ND,
+    allow_lines,
+    drop_line,
+    judge_original,
+    judge_reply,
+    no_mid_stream,
+    own_addresses,
+    pass_line,
+    related_lines,
+    singles,
+)
+from ringfence.policy.local import Failsafe, Lifelines, LocalPorts
+from ringfence.policy.program import (
+    FILTER_PRIORITY,
+    ORIGINAL,
+    RAW_PRIORITY,
+    REPLY,
+    Between,
+    Chain,
+    ElementType,
+    Equal,
+    Field,
+    Fresh,
+    Goto,
+    Hook,
+    HookName,
+    InState,
+    Jump,
+    Line,
+    Match,
+    Member,
+    NamedSet,
+    NotOpening,
+    StartsWith,
+    State,
+    Within,
+)
+from ringfence.policy.values import PROTOCOL_NUMBER, Address, Network, Protocol
+from ringfence.policy.view import Endpoint
+
+_MARTIAN: Final = "martian"
+_ENTER: Final = "enter"
+_ENTER_NEW: Final = "enter_new"
+_EXIT: Final = "exit"
+_EXIT_NEW: Final = "exit_new"
+_LIFELINE_IN: Final = "lifeline_in"
+_LIFELINE_OUT: Final = "lifeline_out"
+
+LOOPBACKS: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+DISCOVERY_TYPES: Final = frozenset(range(133, 138))  # solicitations, advertisements, redirects
+_DISCOVERY: Final = (*ND, Between(Field.ICMPV6_TYPE, 133, 137))
+_LISTENING: Final = ((*ND, Between(Field.ICMPV6_TYPE, 130, 132)), (*ND, Equal(Field.ICMPV6_TYPE, 143)))
+_NOBODY: Final = IPv6Network("::/128")
+_HOST_MADE: Final = Equal(Field.IN_INDEX, 0)
+_ESTABLISHED: Final = InState(frozenset({State.ESTABLISHED}))
+_NO_FLOW: Final = InState(frozenset({State.INVALID, State.UNTRACKED}))
+_FROM: Final = {4: Field.SOURCE4, 6: Field.SOURCE6}
+_TO: Final = {4: Field.DESTINATION4, 6: Field.DESTINATION6}
+
+
+def base_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
+    """The chains that the program of a self host has; ``prefixes`` close other interfaces, as on any host."""
+    yield ALLOW, Chain(tuple(allow_lines()))
+    yield CLOSED, Chain((drop_line(names.CLOSED_COUNTER),))
+    yield "origin", Chain(tuple(_origin(ports.prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
+    yield _MARTIAN, Chain(tuple(_martian()))
+    yield LEAVE, Chain(_prerouting(), Hook(HookName.PREROUTING, FILTER_PRIORITY))
+    yield _ENTER, Chain(tuple(_enter()))
+    yield _ENTER_NEW, Chain(tuple(_enter_new()))
+    yield _LIFELINE_IN, Chain(tuple(_lifeline_in(ports.lifelines)))
+    yield ARRIVE, Chain(tuple(_postrouting(ports.prefixes)), Hook(HookName.POSTROUTING, FILTER_PRIORITY))
+    yield _EXIT, Chain(tuple(_exit()))
+    yield _EXIT_NEW, Chain(tuple(_exit_new()))
+    yield _LIFELINE_OUT, Chain(tuple(_lifeline_out(ports.lifelines)))
+
+
+def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
+    """Which interfaces are uplinks, which others are under our care, and which addresses nobody outside may claim."""
+    uplinks = frozenset(str(endpoint.interface) for endpoint in programmed)
+    own = {address for endpoint in programmed for address in own_addresses(endpoint)}
+    return {
+        names.PORTS: NamedSet((ElementType.INTERFACE,), singles(closed | uplinks)),
+        names.UPLINKS: NamedSet((ElementType.INTERFACE,), singles(uplinks)),
+        names.HOST_IPV4: NamedSet((ElementType.IPV4,), frozenset((a,) for a in own if isinstance(a, IPv4Address))),
+        names.HOST_IPV6: NamedSet((ElementType.IPV6,), frozenset((a,) for a in own if isinstance(a, IPv6Address))),
+    }
+
+
+def _origin(prefixes: tuple[str, ...]) -> Iterator[Line]:
+    yield Line((Member((Field.IN_INTERFACE,), names.UPLINKS), Goto(_MARTIAN)))
+    yield Line((Member((Field.IN_INTERFACE,), names.PORTS), Goto(CLOSED)))
+    for prefix in prefixes:
+        yield Line((StartsWith(Field.IN_INTERFACE, prefix), Goto(CLOSED)))
+
+
+def _martian() -> Iterator[Line]:
+    """Loopback addresses are no others' (CVE-2020-8558 reached services on 127.0.0.1 so), and the host's own neither.
+
+    IPv4 checks its own as well, unless route_localnet or accept_local is set; IPv6 never does.
+    """
+    for loopback in LOOPBACKS:
+        for field in (_FROM[loopback.version], _TO[loopback.version]):
+            yield drop_line(names.MARTIAN_COUNTER, Within(field, loopback))
+    yield drop_line(names.MARTIAN_COUNTER, Member((Field.SOURCE4,), names.HOST_IPV4))
+    yield drop_line(names.MARTIAN_COUNTER, Member((Field.SOURCE6,), names.HOST_IPV6))
+
+
+def _prerouting() -> tuple[Line, ...]:
+    return (
+        pass_line(_ESTABLISHED, Fresh()),
+        Line((Member((Field.IN_INTERFACE,), names.UPLINKS), Goto(_ENTER))),
+    )
+
+
+def _enter() -> Iterator[Line]:
+    yield Line((Jump(_LIFELINE_IN),))
+    yield Line((IS_NEW, Goto(_ENTER_NEW)))
+    yield from related_lines()
+    yield from judge_reply(Field.IN_INTERFACE, names.EGRESS_MAP)
+    yield from _link_lines()
+    yield from judge_original(Field.IN_INTERFACE, names.INGRESS_MAP)
+
+
+def _enter_new() -> Iterator[Line]:
+    yield no_mid_stream()
+    yield pass_line(*DHCP4_REPLY, Within(Field.DESTINATION4, BROADCAST))
+    yield pass_line(*DHCP4_REPLY, Member((Field.DESTINATION4,), names.HOST_IPV4))
+    yield pass_line(*DHCP6_REPLY, Within(Field.SOURCE6, LINK_LOCAL), Within(Field.DESTINATION6, LINK_LOCAL))
+    yield from judge_original(Field.IN_INTERFACE, names.INGRESS_MAP)
+
+
+def _postrouting(prefixes: tuple[str, ...]) -> Iterator[Line]:
+    yield pass_line(_ESTABLISHED, Fresh())
+    yield Line((Member((Field.OUT_INTERFACE,), names.UPLINKS), Goto(_EXIT)))
+    yield Line((Member((Field.OUT_INTERFACE,), names.PORTS), Goto(CLOSED)))
+    for prefix in prefixes:
+        yield Line((StartsWith(Field.OUT_INTERFACE, prefix), Goto(CLOSED)))
+    # To a container, which nobody judges: what the host's groups let in is agreed to.
+    yield Line((Member((Field.IN_INTERFACE,), names.UPLINKS), Goto(ALLOW)))
+
+
+def _exit() -> Iterator[Line]:
+    yield Line((Jump(_LIFELINE_OUT),))
+    yield Line((IS_NEW, Goto(_EXIT_NEW)))
+    yield from related_lines()
+    yield from judge_reply(Field.OUT_INTERFACE, names.INGRESS_MAP)
+    yield from _link_lines()
+    yield from judge_original(Field.OUT_INTERFACE, names.EGRESS_MAP)
+
+
+def _exit_new() -> Iterator[Line]:
+    yield no_mid_stream()
+    yield pass_line(*DHCP4_REQUEST, Within(Field.DESTINATION4, BROADCAST))
+    yield pass_line(*DHCP6_REQUEST, Within(Field.DESTINATION6, ALL_DHCP_SERVERS))
+    yield from judge_original(Field.OUT_INTERFACE, names.EGRESS_MAP)
+
+
+def _link_lines() -> Iterator[Line]:
+    """Discovery and listener messages of the link itself, either way: a hop limit that no router can have lowered.
+
+    RFC 4861 and RFC 3810; a router on the link sends its advertisements so, and another instance's lies are the
+    switch's to stop.
+    """
+    yield pass_line(*_DISCOVERY, Equal(Field.HOP_LIMIT6, 255))
+    for types in _LISTENING:
+        for source in (LINK_LOCAL, _NOBODY):
+            yield pass_line(*types, Equal(Field.HOP_LIMIT6, 1), Within(Field.SOURCE6, source))
+    for types in LINK_MATCHES:
+        yield drop_line(names.LINK_COUNTER, *types)
+
+
+def _lifeline_in(lifelines: Lifelines) -> Iterator[Line]:
+    for failsafe in lifelines.failsafe:
+        yield from _failsafe_in(failsafe)
+    for address, port in sorted(lifelines.channel, key=_by_text):
+        # The server's answers: never a plain SYN, so that nobody who claims its address opens anything by it.
+        yield pass_line(*_tcp(Field.SOURCE_PORT, port), Within(_FROM[address.version], _host(address)), NotOpening())
+
+
+def _failsafe_in(failsafe: Failsafe) -> Iterator[Line]:
+    """By the port that the flow's first packet asked for, so that nothing translated to this port is meant.
+
+    A connection that conntrack picked up in the middle may stand in it the wrong way round, or not at all.
+    """
+    protocol = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[failsafe.protocol])
+    for source in failsafe.sources:
+        known = (protocol, Within(_FROM[source.version], source))
+        to_it = Equal(Field.DESTINATION_PORT, failsafe.port)
+        yield pass_line(*known, Equal(Field.DIRECTION, ORIGINAL), Equal(Field.FLOW_ASKED_PORT, failsafe.port))
+        yield pass_line(*known, to_it, Equal(Field.DIRECTION, REPLY))
+        yield pass_line(*known, to_it, _NO_FLOW)
+
+
+def _lifeline_out(lifelines: Lifelines) -> Iterator[Line]:
+    for failsafe in lifelines.failsafe:
+        yield from _failsafe_out(failsafe)
+    for address, port in sorted(lifelines.channel, key=_by_text):
+        yield pass_line(*_tcp(Field.DESTINATION_PORT, port), Within(_TO[address.version], _host(address)), _HOST_MADE)
+
+
+def _failsafe_out(failsafe: Failsafe) -> Iterator[Line]:
+    """The answers; what the host itself sends from that port counts as one, if it is no connection that it begins."""
+    protocol = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[failsafe.protocol])
+    answer: tuple[Match, ...] = (NotOpening(),) if failsafe.protocol is Protocol.TCP else ()
+    for source in failsafe.sources:
+        known = (protocol, Within(_TO[source.version], source))
+        from_it = (Equal(Field.SOURCE_PORT, failsafe.port), _HOST_MADE, *answer)
+        yield pass_line(*known, Equal(Field.DIRECTION, REPLY), Equal(Field.FLOW_ASKED_PORT, failsafe.port))
+        yield pass_line(*known, *from_it, Equal(Field.DIRECTION, ORIGINAL))
+        yield pass_line(*known, *from_it, _NO_FLOW)
+
+
+def _tcp(field: Field, port: int) -> tuple[Match, ...]:
+    return Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.TCP]), Equal(field, port)
+
+
+def _host(address: Address) -> Network:
+    return ip_network(address)
+
+
+def _by_text(one: tuple[Address, int]) -> tuple[str, int]:
+    return str(one[0]), one[1]

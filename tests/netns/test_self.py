@@ -1,0 +1,338 @@
+"""The rows of docs/semantics.md on a host that is its own instance, as packets on the wire and equal to the model."""
+
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+
+from lab import FAMILIES, HOST, Way
+from policies import group
+from ringfence.nft import About
+from ringfence.policy.packet import AH, TCP, UDP
+from ringfence.policy.verdict import Default
+from ringfence.policy.view import HostView
+from segments import TOO_BIG, error_about
+from self_lab import OWN, open_self_lab
+from traffic import talk_to_itself
+
+pytestmark = pytest.mark.netns
+
+ALLOWED, DENIED = True, False
+ANY = {4: "0.0.0.0/0", 6: "::/0"}
+SHUT = "egress tcp/1 to 192.0.2.1/32"  # restricts egress to what nobody here is
+LOOPBACK = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
+NOBODY = {4: IPv4Address(0), 6: IPv6Address(0)}
+BROADCAST = ip_address("255.255.255.255")
+ALL_NODES = ip_address("ff02::1")
+DHCP6_SERVERS = ip_address("ff02::1:2")
+NEIGHBOUR = ip_address("fe80::77")
+HOSTS_LINK_LOCAL = ip_address("fe80::1")
+OSPF = 89
+families = pytest.mark.parametrize("family", FAMILIES)
+uplinks = pytest.mark.parametrize("peer", ["outside", "beyond"])
+
+
+@pytest.fixture(scope="module")
+def host():
+    with closing(open_self_lab()) as opened:
+        yield opened
+
+
+def _reason(lab, way):
+    verdict = lab.judge(way)
+    side = verdict.ingress or verdict.egress
+    return side.reason
+
+
+@families
+def test_loopback_of_a_self_host_is_free(host, family):
+    host.enforce(group("g", SHUT), wears=("g",))
+    for address in (LOOPBACK[family], *(a for own in OWN.values() for a in own if a.version == family)):
+        host.world.router.run(partial(talk_to_itself, str(address)))
+
+
+@families
+@uplinks
+def test_what_comes_in_by_an_uplink_is_judged_by_the_hosts_ingress(host, family, peer):
+    host.enforce()
+    ways = host.tcp(peer, HOST, 80, family), host.udp(peer, HOST, 53, family), host.echo(peer, HOST, family)
+    host.expect(DENIED, *ways, host.way(peer, HOST, AH, family))
+    protocol = {4: "icmp", 6: "icmpv6"}[family]
+    rules = (f"ingress tcp/80 from {ANY[family]}", f"ingress udp/53 from {ANY[family]}")
+    host.enforce(group("g", *rules, f"ingress {protocol} from {ANY[family]}"), wears=("g",))
+    host.expect(ALLOWED, *ways)
+    host.expect(DENIED, host.tcp(peer, HOST, 81, family), host.udp(peer, HOST, 54, family))
+
+
+@families
+@uplinks
+def test_what_the_host_sends_by_an_uplink_is_judged_by_its_egress(host, family, peer):
+    ways = host.tcp(HOST, peer, 443, family), host.udp(HOST, peer, 53, family), host.echo(HOST, peer, family)
+    host.enforce()
+    host.expect(ALLOWED, *ways, host.way(HOST, peer, OSPF, family))
+    host.enforce(group("g", f"egress tcp/443 to {ANY[family]}"), wears=("g",))
+    host.expect(ALLOWED, ways[0])
+    host.expect(DENIED, *ways[1:], host.tcp(HOST, peer, 444, family))
+
+
+@families
+def test_replies_and_errors_about_flows_of_a_self_host_pass(host, family):
+    host.enforce(group("g", f"ingress udp/53 from {ANY[family]}", SHUT), wears=("g",))
+    asked = host.udp("outside", HOST, 53, family)
+    host.expect(DENIED, asked.back())
+    host.expect(ALLOWED, asked)
+    host.expect_fate(ALLOWED, asked.back())
+    host.enforce()
+    sent = host.udp(HOST, "outside", 53, family)
+    host.expect(DENIED, sent.back(), _error(sent))
+    host.expect(ALLOWED, sent)
+    host.expect_fate(ALLOWED, sent.back(), _error(sent))
+
+
+def _error(way):
+    packet, encode = error_about(
+        way.packet, way.octets(0), source=way.packet.destination, destination=way.packet.source, kind=TOO_BIG
+    )
+    return Way(way.destination, way.source, packet, encode)
+
+
+@families
+def test_a_cut_of_a_self_host_stops_exactly_its_flows_both_ways(host, family):
+    keeps = (f"ingress udp/99 from {ANY[family]}", f"egress udp/99 to {ANY[family]}")
+    cut = (f"ingress udp/53 from {ANY[family]}", f"egress udp/53 to {ANY[family]}")
+    pairs = [(host.udp("outside", HOST, port, family), host.udp(HOST, "outside", port, family)) for port in (53, 99)]
+    host.enforce(group("g", *keeps, *cut), wears=("g",))
+    for into, out in pairs:
+        host.expect_fate(ALLOWED, into)
+        host.expect_fate(ALLOWED, into.back())
+        host.expect_fate(ALLOWED, out)
+        host.expect_fate(ALLOWED, out.back())
+    host.enforce(group("g", *keeps), wears=("g",))
+    for allowed, (into, out) in zip((DENIED, ALLOWED), pairs, strict=True):
+        host.expect_fate(allowed, into.back())
+        host.expect_fate(allowed, out.back())
+        host.expect_fate(allowed, into)
+        host.expect_fate(allowed, out)
+
+
+@families
+def test_flows_that_go_one_way_only_are_cut_at_a_self_host_too(host, family):
+    rules = f"ingress udp/53 from {ANY[family]}", f"egress udp/53 to {ANY[family]}", SHUT
+    into, out = host.udp("outside", HOST, 53, family), host.udp(HOST, "outside", 53, family)
+    host.enforce(group("g", *rules), wears=("g",))
+    for _ in range(3):
+        host.expect_fate(ALLOWED, into)
+        host.expect_fate(ALLOWED, out)
+    host.enforce(group("g", SHUT), wears=("g",))
+    host.expect_fate(DENIED, into)
+    host.expect_fate(DENIED, out)
+
+
+@families
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_published_port_is_judged_as_the_hosts_by_the_port_on_the_wire(host, family, protocol):
+    name = {TCP: "tcp", UDP: "udp"}[protocol]
+    asked = host.published(host.way("outside", HOST, protocol, family, destination_port=8080))
+    host.enforce(group("g", f"ingress {name}/80 from {ANY[family]}", SHUT), wears=("g",))
+    host.expect(DENIED, asked)
+    host.enforce(group("g", f"ingress {name}/8080 from {ANY[family]}", SHUT), wears=("g",))
+    host.expect(ALLOWED, asked)
+
+
+@families
+def test_a_flow_to_a_published_port_is_answered_and_cut(host, family):
+    asked = host.published(host.udp("outside", HOST, 8080, family))
+    answer = host.deliver_published(asked, port=80)
+    rule = f"ingress udp/8080 from {ANY[family]}"
+    host.enforce(group("g", rule, SHUT), wears=("g",))
+    host.expect(ALLOWED, asked)
+    host.expect_fate(ALLOWED, answer)
+    host.expect_fate(ALLOWED, asked)
+    host.enforce(group("g", rule, SHUT, "ingress udp/7 from 0.0.0.0/0"), wears=("g",))
+    host.expect_fate(ALLOWED, answer)
+    host.enforce(group("g", SHUT), wears=("g",))
+    host.expect_fate(DENIED, answer)
+    host.expect_fate(DENIED, asked)
+    host.enforce(group("g", rule, SHUT), wears=("g",))
+    host.expect_fate(ALLOWED, asked)
+    host.expect_fate(ALLOWED, answer)
+
+
+@families
+def test_what_containers_send_by_an_uplink_is_the_hosts_egress(host, family):
+    allowed, denied = host.udp("box", "outside", 53, family), host.udp("box", "outside", 54, family)
+    host.enforce()
+    host.expect(ALLOWED, allowed, denied)
+    host.enforce(group("g", f"egress udp/53 to {ANY[family]}"), wears=("g",))
+    host.expect(ALLOWED, allowed)
+    answer = replace(allowed.back(destination=host.address(HOST, family)), destination="box")
+    host.expect_fate(ALLOWED, answer)
+    host.expect(DENIED, denied)
+    host.enforce(group("g", SHUT), wears=("g",))
+    host.expect_fate(DENIED, allowed)
+
+
+@families
+def test_between_containers_and_between_them_and_the_host_nothing_is_touched(host, family):
+    host.enforce(group("g", SHUT), wears=("g",))
+    invalid = {4: host.icmp("box", "crate", 3, 3), 6: host.icmpv6("box", "crate", 1, 4)}[family]
+    host.expect(
+        ALLOWED,
+        invalid,
+        host.tcp("box", "crate", 80, family),
+        host.tcp("crate", "box", 80, family, opening=False),
+        host.udp("box", "crate", 68 if family == 4 else 546, family, source_port=67 if family == 4 else 547),
+        host.way("box", "crate", AH, family),
+        host.way("crate", "box", OSPF, family),
+    )
+    host.expect(ALLOWED, host.udp("box", HOST, 53, family), host.tcp("box", HOST, 80, family, opening=False))
+    host.expect(ALLOWED, host.udp(HOST, "box", 53, family), host.tcp(HOST, "box", 80, family, opening=False))
+
+
+@families
+def test_what_passes_through_from_one_uplink_to_another_needs_both_directions(host, family):
+    into, out = f"ingress udp/53 from {ANY[family]}", f"egress udp/53 to {ANY[family]}"
+    for rules, allowed in (((into, out), ALLOWED), ((into, SHUT), DENIED), ((out,), DENIED)):
+        host.enforce(group("g", *rules), wears=("g",))
+        passing = host.udp("outside", "beyond", 53, family)
+        host.expect(allowed, passing)
+        if allowed:
+            host.expect_fate(ALLOWED, passing.back())
+
+
+@families
+def test_martians_do_not_enter_a_self_host(host, family):
+    """The kernel is told to let them in, as Kubernetes and others do (CVE-2020-8558)."""
+    for name in ("route_localnet", "accept_local"):
+        host.world.router.write_sysctl(f"ipv4/conf/eth0/{name}", 1)
+    host.enforce(group("g", f"ingress all from {ANY[family]}"), wears=("g",))
+    own = OWN["eth0"], OWN["eth1"]
+    claimed = [LOOPBACK[family], *(a for addresses in own for a in addresses if a.version == family)]
+    martians = [host.udp("outside", HOST, 53, family, source=address) for address in claimed]
+    martians.append(host.udp("outside", HOST, 53, family, destination=LOOPBACK[family]))
+    host.expect(DENIED, *martians)
+    assert {_reason(host, way) for way in martians} == {Default.MARTIAN}
+    host.expect(ALLOWED, host.udp("outside", HOST, 53, family))
+
+
+def test_a_self_host_gets_its_addresses_by_dhcp(host):
+    host.enforce(group("g", SHUT), wears=("g",))
+    host.expect(
+        ALLOWED, host.udp(HOST, "outside", 547, 6, source_port=546, source=HOSTS_LINK_LOCAL, destination=DHCP6_SERVERS)
+    )
+    host.expect(DENIED, host.udp(HOST, "outside", 547, 6, source_port=546))
+    host.expect(DENIED, host.udp(HOST, "outside", 67, source_port=68))
+    host.expect(ALLOWED, host.udp("outside", HOST, 68, source_port=67))
+    host.expect(
+        ALLOWED, host.udp("outside", HOST, 546, 6, source_port=547, source=NEIGHBOUR, destination=HOSTS_LINK_LOCAL)
+    )
+    host.expect(
+        DENIED,
+        host.udp("outside", HOST, 546, 6, source_port=547),
+        host.udp("outside", HOST, 69, source_port=67),
+        host.udp("outside", "box", 68, source_port=67),
+    )
+
+
+def test_discovery_of_its_own_link_reaches_a_self_host_and_none_from_beyond(host):
+    host.enforce(group("g", SHUT), wears=("g",))
+    discovery = [
+        host.icmpv6("outside", HOST, type_, source=NEIGHBOUR, destination=ALL_NODES, hop_limit=255)
+        for type_ in (133, 134, 135, 136, 137)
+    ]
+    listening = [
+        host.icmpv6("outside", HOST, type_, source=NEIGHBOUR, destination=ALL_NODES, hop_limit=1)
+        for type_ in (130, 131, 132, 143)
+    ]
+    host.expect(ALLOWED, *discovery, *listening)
+    host.expect(DENIED, *(way.again(hop_limit=254) for way in (*discovery, *listening)))
+    host.expect(DENIED, *(way.again(source=host.address("outside", 6)) for way in listening))
+    host.expect(DENIED, *(way.again(hop_limit=1) for way in discovery))
+
+
+def test_a_self_host_solicits_and_answers_on_its_link(host):
+    host.enforce(group("g", SHUT), wears=("g",))
+    ways = [
+        host.icmpv6(HOST, "outside", type_, source=HOSTS_LINK_LOCAL, destination=ALL_NODES, hop_limit=255)
+        for type_ in (133, 135, 136)
+    ]
+    report = host.icmpv6(HOST, "outside", 143, source=HOSTS_LINK_LOCAL, destination=ip_address("ff02::16"), hop_limit=1)
+    host.expect(ALLOWED, *ways, report)
+
+
+@families
+def test_a_failsafe_port_passes_whatever_the_groups_say(host, family):
+    policies = ((), ()), ((group("g", SHUT),), ("g",)), ((group("g", f"ingress tcp/80 from {ANY[family]}"),), ("g",))
+    for groups, worn in policies:
+        host.enforce(*groups, wears=worn)
+        asked = host.tcp("outside", HOST, 22, family)
+        host.expect(ALLOWED, asked, host.tcp("outside", HOST, 22, family, opening=False))
+        host.expect(ALLOWED, host.udp("outside", HOST, 51820, family))
+        assert _reason(host, asked) is Default.FAILSAFE
+        host.expect_fate(ALLOWED, asked)
+        host.expect_fate(ALLOWED, asked.back(opening=False))
+        # Not from elsewhere, not for another port or protocol, not for what another table sends to that port.
+        host.expect(
+            DENIED,
+            host.tcp("beyond", HOST, 22, family),
+            host.tcp("outside", HOST, 23, family),
+            host.udp("outside", HOST, 22, family),
+            host.published(host.tcp("outside", HOST, 2222, family)),
+        )
+
+
+@families
+def test_answers_from_a_failsafe_port_pass_without_a_known_flow_and_open_nothing(host, family):
+    host.enforce(group("g", SHUT), wears=("g",))
+    answer = host.tcp(HOST, "outside", 4000, family, source_port=22, opening=False)
+    host.expect(ALLOWED, answer)
+    host.expect_fate(ALLOWED, answer.back(opening=False))
+    host.expect(
+        DENIED,
+        host.tcp(HOST, "outside", 4000, family, source_port=22),
+        host.tcp(HOST, "beyond", 4000, family, source_port=22, opening=False),
+    )
+    host.expect(DENIED, host.tcp("box", "outside", 4000, family, source_port=22, opening=False))
+
+
+@families
+def test_a_published_port_that_leads_to_a_failsafe_number_is_cut_like_others(host, family):
+    asked = host.published(host.tcp("outside", HOST, 2222, family))
+    answer = host.deliver_published(asked, port=22)
+    host.enforce(group("g", f"ingress tcp/2222 from {ANY[family]}", SHUT), wears=("g",))
+    host.expect(ALLOWED, asked)
+    host.expect_fate(ALLOWED, replace(answer, packet=replace(answer.packet, opening=False)))
+    host.enforce(group("g", SHUT), wears=("g",))
+    host.expect_fate(DENIED, asked.again(opening=False))
+    host.expect_fate(DENIED, replace(answer, packet=replace(answer.packet, opening=False)))
+
+
+@families
+def test_the_agents_channel_to_its_server_passes_whatever_the_groups_say(host, family):
+    for groups, worn in (((), ()), ((group("g", SHUT),), ("g",))):
+        host.enforce(*groups, wears=worn)
+        call = host.tcp(HOST, "beyond", 8443, family)
+        host.expect(ALLOWED, call)
+        assert _reason(host, call) is Default.CHANNEL
+        host.expect_fate(ALLOWED, call.back(opening=False))
+        host.expect_fate(ALLOWED, call.again(opening=False))
+        host.expect(ALLOWED, host.tcp("beyond", HOST, 5000, family, source_port=8443, opening=False))
+        host.expect(DENIED, host.tcp("beyond", HOST, 5000, family, source_port=8443))
+    host.expect(
+        DENIED,
+        host.tcp(HOST, "beyond", 8444, family),
+        host.tcp(HOST, "outside", 8443, family),
+        host.udp(HOST, "beyond", 8443, family),
+    )
+    host.expect(DENIED, host.tcp("box", "beyond", 8443, family))
+
+
+@families
+def test_before_any_view_a_self_host_keeps_its_way_out_and_its_lifelines(host, family):
+    host._enforcer.enforce(HostView(0), About(0, ""), host.ports)
+    host.forget_flows()
+    host.expect_fate(DENIED, host.tcp("outside", HOST, 80, family))
+    host.expect_fate(ALLOWED, host.tcp("outside", HOST, 22, family))
+    host.expect_fate(ALLOWED, host.tcp(HOST, "beyond", 8443, family), host.udp(HOST, "outside", 53, family))

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import assert_never
 
 from ringfence.agent.doors.files import Stamp
-from ringfence.nft import About, Generation, Heard, Reading, Touched, render_text
+from ringfence.nft import About, Generation, Heard, Reading, Touched, kernel_set, render_text
 from ringfence.policy.delta import (
     AddChain,
     AddCounter,
@@ -137,7 +137,7 @@ class FakeNftables:
         table = self.table.copy()
         table.counters &= touched.counters
         for things, names in ((table.sets, touched.sets), (table.maps, touched.sets), (table.chains, touched.chains)):
-            for name in things.keys() - names:
+            for name in [name for name in things if kernel_set(name)[0] not in names]:
                 del things[name]
         table.generations = {name: found for name, found in table.generations.items() if name in touched.chains}
         return Reading(table.program, table.generation, table.about)
@@ -167,7 +167,7 @@ def _touched_by(steps) -> Touched:
             case AddCounter() | DeleteCounter():
                 touched |= Touched(counters=frozenset({step.counter}))
             case _:
-                touched |= Touched(sets=frozenset({step.set}))
+                touched |= Touched(sets=frozenset({kernel_set(step.set)[0]}))
     return touched
 
 

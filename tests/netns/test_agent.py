@@ -247,6 +247,7 @@ TAMPERINGS = {
     "the table is switched off": "add table inet ringfence { flags dormant; }",
     "a port is taken out of our care": 'delete element inet ringfence ports { "veth-web" }',
     "a port is no longer led anywhere": 'delete element inet ringfence egress { "veth-web" }',
+    "a member is added to some group": "add element inet ringfence members_4 { 0x80000001 . 0x2 . 192.0.2.1 }",
     "a base chain of another is put before ours": (
         "add chain inet ringfence early { type filter hook prerouting priority -400; }; "
         "add rule inet ringfence early meta mark set 1 accept"

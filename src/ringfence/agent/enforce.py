@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.generations import Generations, block_number
 from ringfence.agent.inventory import only_worn
-from ringfence.nft import About, Generation, Touched
+from ringfence.nft import About, Generation, Touched, kernel_set
 from ringfence.policy.compile import Compiler, compile_program
 from ringfence.policy.delta import AddTable, DeleteTable, diff_programs
 from ringfence.policy.errors import OperatorError
@@ -267,7 +267,7 @@ def _overlaid(known: Program, looked: Touched, found: Program) -> Program:
 
 
 def _replaced(known: Mapping[str, _T], looked: frozenset[str], found: Mapping[str, _T]) -> Mapping[str, _T]:
-    kept = {name: thing for name, thing in known.items() if name not in looked}
+    kept = {name: thing for name, thing in known.items() if kernel_set(name)[0] not in looked}
     return MappingProxyType({**kept, **found})
 
 

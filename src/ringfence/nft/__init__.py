@@ -13,6 +13,7 @@ from ringfence.nft.generation import (
     mark_of,
     next_generation,
 )
+from ringfence.nft.members import kernel_set
 from ringfence.nft.netlink import Refusal, parse_messages, parse_refusal
 from ringfence.nft.notices import Heard, Notices, Touched
 from ringfence.nft.reading import Hits, Reading, read_about, read_counters, read_table, read_touched
@@ -35,6 +36,7 @@ __all__ = [
     "block_of",
     "encode_batch",
     "encode_removal",
+    "kernel_set",
     "largest_generation",
     "mark_of",
     "next_generation",

@@ -7,7 +7,6 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final, assert_never
 
 from ringfence.nft.expressions import (
@@ -20,6 +19,7 @@ from ringfence.nft.expressions import (
 )
 from ringfence.nft.fields import INTERFACE_SIZE
 from ringfence.nft.generation import DEFAULT_MASK, Generation
+from ringfence.nft.members import kernel_set, word_octets
 from ringfence.nft.netlink import (
     BATCH_BEGIN,
     BATCH_END,
@@ -57,7 +57,7 @@ from ringfence.policy.delta import (
     FlushChain,
     Step,
 )
-from ringfence.policy.program import Element, ElementType, HookName, NamedSet
+from ringfence.policy.program import Element, ElementType, HookName, NamedSet, Scalar
 
 TABLE: Final = "ringfence"
 ABOUT: Final = "about"
@@ -73,8 +73,20 @@ SET_INTERVAL, SET_MAP = 0x4, 0x8
 ELEMENT_INTERVAL_END: Final = 1
 DATA_VERDICT: Final = 0xFFFFFF00
 # nft's own numbers for data types (datatype.h), and octets in a key, joined parts padded to four.
-TYPE_NUMBER: Final = {ElementType.INTERFACE: 41, ElementType.IPV4: 7, ElementType.IPV6: 8, ElementType.ETHER: 9}
-TYPE_SIZE: Final = {ElementType.INTERFACE: 16, ElementType.IPV4: 4, ElementType.IPV6: 16, ElementType.ETHER: 6}
+TYPE_NUMBER: Final = {
+    ElementType.INTERFACE: 41,
+    ElementType.IPV4: 7,
+    ElementType.IPV6: 8,
+    ElementType.ETHER: 9,
+    ElementType.NUMBER: 19,  # nft's "mark", its only type of 32 bits without a meaning of its own
+}
+TYPE_SIZE: Final = {
+    ElementType.INTERFACE: 16,
+    ElementType.IPV4: 4,
+    ElementType.IPV6: 16,
+    ElementType.ETHER: 6,
+    ElementType.NUMBER: 4,
+}
 _TYPE_BITS: Final = 6
 HOOK_NUMBER: Final = {HookName.PREROUTING: 0, HookName.POSTROUTING: 4}
 _POLICY_ACCEPT: Final = 1
@@ -185,11 +197,12 @@ def _encode_step(step: Step, generation: Generation, mask: int) -> Iterator[_Req
         case AddChain() | FlushChain() | DeleteChain():
             yield _chain_request(step)
         case AddSet() | AddMap() | DeleteSet() | DeleteMap():
-            yield _set_request(step)
+            yield from _set_requests(step)
         case AddElements(name, shape, elements):
-            yield from _element_requests(NEW_ELEMENTS, name, _encode_elements(shape, elements), "add elements to set")
+            encoded = _encode_elements(name, shape, elements)
+            yield from _element_requests(NEW_ELEMENTS, name, encoded, "add elements to set")
         case DeleteElements(name, shape, elements):
-            encoded = _encode_elements(shape, elements)
+            encoded = _encode_elements(name, shape, elements)
             yield from _element_requests(DELETE_ELEMENTS, name, encoded, "delete elements from set")
         case AddTargets(name, targets):
             yield from _element_requests(NEW_ELEMENTS, name, _encode_targets(targets), "add ports to map")
@@ -221,18 +234,20 @@ def _chain_request(step: AddChain | FlushChain | DeleteChain) -> _Request:
             assert_never(step)
 
 
-def _set_request(step: AddSet | AddMap | DeleteSet | DeleteMap) -> _Request:
+def _set_requests(step: AddSet | AddMap | DeleteSet | DeleteMap) -> Iterator[_Request]:
     match step:
+        case AddSet(name) | DeleteSet(name) if kernel_set(name)[1]:
+            pass  # its elements lie in a set that is there as long as the table
         case AddSet(name, shape):
             flags = SET_INTERVAL if shape.interval else 0
             payload = _set_header(name, flags, key_type(shape.types), key_size(shape.types))
-            return _Request(NEW_SET, F_CREATE | F_EXCL, payload, f"add set {name}")
+            yield _Request(NEW_SET, F_CREATE | F_EXCL, payload, f"add set {name}")
         case AddMap(name):
             interface = (ElementType.INTERFACE,)
             payload = _set_header(name, SET_MAP, key_type(interface), key_size(interface))
-            return _Request(NEW_SET, F_CREATE | F_EXCL, payload + pack_number(6, DATA_VERDICT), f"add map {name}")
+            yield _Request(NEW_SET, F_CREATE | F_EXCL, payload + pack_number(6, DATA_VERDICT), f"add map {name}")
         case DeleteSet(name) | DeleteMap(name):
-            return _Request(DELETE_SET, 0, pack_text(1, TABLE) + pack_text(2, name), f"delete set {name}")
+            yield _Request(DELETE_SET, 0, pack_text(1, TABLE) + pack_text(2, name), f"delete set {name}")
         case _:
             assert_never(step)
 
@@ -261,8 +276,9 @@ def key_size(types: tuple[ElementType, ...]) -> int:
     return sum((TYPE_SIZE[type_] + 3) & ~3 for type_ in types)
 
 
-def _encode_elements(shape: NamedSet, elements: Iterable[Element]) -> Iterator[bytes]:
+def _encode_elements(set_: str, shape: NamedSet, elements: Iterable[Element]) -> Iterator[bytes]:
     """One attribute string per element; an interval is its first address and, flagged, the one after its last."""
+    before = b"".join(map(word_octets, kernel_set(set_)[1]))
     for element in elements:
         if isinstance(element, Interval):
             size = TYPE_SIZE[shape.types[0]]
@@ -271,11 +287,13 @@ def _encode_elements(shape: NamedSet, elements: Iterable[Element]) -> Iterator[b
                 encoded += _element((element.last + 1).to_bytes(size, "big"), ELEMENT_INTERVAL_END)
             yield encoded
         else:
-            yield _element(b"".join(_scalar_octets(scalar, joined=len(element) > 1) for scalar in element))
+            yield _element(before + b"".join(_scalar_octets(scalar, joined=len(element) > 1) for scalar in element))
 
 
-def _scalar_octets(scalar: str | IPv4Address | IPv6Address, *, joined: bool) -> bytes:
-    if not isinstance(scalar, str):
+def _scalar_octets(scalar: Scalar, *, joined: bool) -> bytes:
+    if isinstance(scalar, int):
+        octets = word_octets(scalar)
+    elif not isinstance(scalar, str):
         octets = scalar.packed
     elif ":" in scalar:
         octets = bytes.fromhex(scalar.replace(":", ""))
@@ -300,7 +318,8 @@ def _element(key: bytes, flags: int = 0) -> bytes:
 def _element_requests(type_: int, name: str, encoded: Iterator[bytes], does: str) -> Iterator[_Request]:
     """Messages of a bounded number of elements each, because one attribute holds at most 64 KiB."""
     elements = list(encoded)
+    place = pack_text(1, TABLE) + pack_text(2, kernel_set(name)[0])
     flags = F_CREATE if type_ == NEW_ELEMENTS else 0
     for start in range(0, len(elements), _ELEMENTS_PER_MESSAGE):
         some = pack_nested(3, *elements[start : start + _ELEMENTS_PER_MESSAGE])
-        yield _Request(type_, flags, pack_text(1, TABLE) + pack_text(2, name) + some, f"{does} {name}")
+        yield _Request(type_, flags, place + some, f"{does} {name}")

@@ -17,6 +17,7 @@ from ringfence.nft.expressions import (
     VERDICT_DROP,
     VERDICT_GOTO,
     VERDICT_JUMP,
+    register_at,
     registers_of,
 )
 from ringfence.nft.fields import (
@@ -26,6 +27,7 @@ from ringfence.nft.fields import (
     IS_TCP,
     LINK_TYPE,
     LOADS,
+    MARK,
     TCP_FLAG_MASK,
     TCP_FLAGS,
     TCP_SYN,
@@ -34,6 +36,7 @@ from ringfence.nft.fields import (
     value_of,
 )
 from ringfence.nft.generation import DEFAULT_MASK, Generation, generation_of
+from ringfence.nft.members import FAMILY_OF, WORDS, member_set_of
 from ringfence.nft.netlink import Attributes, number_of, parse, parse_list, text_of
 from ringfence.policy.program import (
     Accept,
@@ -60,7 +63,7 @@ from ringfence.policy.program import (
 )
 
 _ETHERNET_ONLY: Final = Foreign("meta iiftype ether")  # dropped again when the joined key that needs it follows
-_SPECIAL: Final = (CT_STATE, CT_MARK, TCP_FLAGS, LINK_TYPE)
+_SPECIAL: Final = (CT_STATE, CT_MARK, TCP_FLAGS, LINK_TYPE, MARK)
 _PORTS: Final = {LOADS[Field.SOURCE_PORT], LOADS[Field.DESTINATION_PORT]}
 _TRANSPORT_OF: Final = {  # what the bytes at the transport header are, by the protocol compared before
     6: {TCP_FLAGS, *_PORTS},
@@ -217,12 +220,28 @@ class _Reader:
 
     def _looked_up(self, attributes: Attributes) -> Part:
         set_ = text_of(attributes[1])
+        if set_ in FAMILY_OF and 3 not in attributes:
+            return self._looked_up_numbered(set_)
         if number_of(attributes.get(5, b"")) or self._register(attributes[2]).mask is not None:
             raise _Unknown("an inverted or masked look-up")
         first = _field_of(self._register(attributes[2]).load)
         if 3 in attributes:
             return Dispatch(first, set_)
         return Member(self._joined(first), set_)
+
+    def _looked_up_numbered(self, set_: str) -> Part:
+        words = tuple(self._word(register_at(offset)) for offset in range(WORDS))
+        last = self._registers[register_at(WORDS)]
+        if last.mask is not None:
+            raise _Unknown("a masked look-up")
+        return Member((_field_of(last.load),), member_set_of(words, FAMILY_OF[set_]))
+
+    def _word(self, number: int) -> int:
+        """The constant in a register."""
+        register = self._registers[number]
+        if register.load != MARK or register.mask is None or any(register.mask):
+            raise _Unknown("a number that is no constant")
+        return int.from_bytes(register.xor, MARK.order)
 
     def _joined(self, first: Field) -> tuple[Field, ...]:
         """The fields in the registers from the first on, as far as they follow one another without a gap."""

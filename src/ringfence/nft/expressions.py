@@ -14,6 +14,7 @@ from ringfence.nft.fields import (
     IS_TCP,
     LINK_TYPE,
     LOADS,
+    MARK,
     TCP_FLAG_MASK,
     TCP_FLAGS,
     TCP_SYN,
@@ -22,6 +23,7 @@ from ringfence.nft.fields import (
     octets_of,
 )
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
+from ringfence.nft.members import WORDS, kernel_set
 from ringfence.nft.netlink import pack, pack_nested, pack_number, pack_text
 from ringfence.policy.program import (
     Accept,
@@ -115,7 +117,9 @@ def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:
         case StartsWith(field, prefix):
             return [_load(LOADS[field]), _cmp(prefix.encode("ascii"))]
         case Member(fields, set_):
-            return [*_load_all(fields), _expression("lookup", pack_text(1, set_), pack_number(2, REGISTER_1))]
+            kept, words = kernel_set(set_)
+            loads = _load_numbered(words, fields) if words else _load_all(fields)
+            return [*loads, _expression("lookup", pack_text(1, kept), pack_number(2, REGISTER_1))]
         case InState(states):
             bits = sum(state.value for state in states)
             return _masked(CT_STATE, bits, 0, NOT_EQUAL)
@@ -173,12 +177,13 @@ def _masked(load: Load, mask: int, value: int, operation: int) -> list[bytes]:
     return [_load(load), _bitwise(load, mask, 0), _cmp(value.to_bytes(load.size, load.order), operation)]
 
 
-def _bitwise(load: Load, mask: int, xor: int) -> bytes:
-    return _bitwise_octets(mask.to_bytes(load.size, load.order), xor.to_bytes(load.size, load.order))
+def _bitwise(load: Load, mask: int, xor: int, *, register: int = REGISTER_1) -> bytes:
+    octets = mask.to_bytes(load.size, load.order), xor.to_bytes(load.size, load.order)
+    return _bitwise_octets(*octets, register=register)
 
 
-def _bitwise_octets(mask: bytes, xor: bytes) -> bytes:
-    registers = pack_number(1, REGISTER_1) + pack_number(2, REGISTER_1) + pack_number(3, len(mask))
+def _bitwise_octets(mask: bytes, xor: bytes, *, register: int = REGISTER_1) -> bytes:
+    registers = pack_number(1, register) + pack_number(2, register) + pack_number(3, len(mask))
     return _expression("bitwise", registers, pack_nested(4, pack(1, mask)), pack_nested(5, pack(1, xor)))
 
 
@@ -189,9 +194,27 @@ def registers_of(fields: tuple[Field, ...]) -> Iterator[int]:
     """
     offset = 0
     for field in fields:
-        whole, rest = divmod(offset, 4)
-        yield REGISTER_1 + whole if rest == 0 else _REGISTER_32 + offset
+        yield register_at(offset)
         offset += (LOADS[field].size + 3) // 4
+
+
+def register_at(offset: int) -> int:
+    """The register in which the part of a joined key begins that has so many of four octets before it."""
+    whole, rest = divmod(offset, 4)
+    return REGISTER_1 + whole if rest == 0 else _REGISTER_32 + offset
+
+
+def _load_numbered(words: tuple[int, ...], fields: tuple[Field, ...]) -> list[bytes]:
+    """Constants in the first registers, and behind them the field."""
+    constants = [
+        octets
+        for offset, word in enumerate(words)
+        for octets in (
+            _load(MARK, register=register_at(offset)),
+            _bitwise(MARK, 0, word, register=register_at(offset)),
+        )
+    ]
+    return [*constants, _load(LOADS[fields[0]], register=register_at(WORDS))]
 
 
 def _load_all(fields: tuple[Field, ...]) -> list[bytes]:

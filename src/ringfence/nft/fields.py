@@ -77,6 +77,7 @@ CT_MARK: Final = Load(Source.CT, 3, 4, "ct mark", order=HOST_ORDER)
 TCP_FLAGS: Final = Load(Source.TRANSPORT, 13, 1, "tcp flags")
 TCP_FLAG_MASK: Final = 0x17  # fin, syn, rst, ack
 TCP_SYN: Final = 0x02
+MARK: Final = Load(Source.META, 3, 4, "meta mark", order=HOST_ORDER)
 LINK_TYPE: Final = Load(Source.META, 8, 2, "meta iiftype", order=HOST_ORDER)
 ETHERNET: Final = 1
 IS_TCP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.TCP])

@@ -27,7 +27,9 @@ from ringfence.nft.batch import (
 )
 from ringfence.nft.decoding import decode_line
 from ringfence.nft.expressions import OBJECT_COUNTER, VERDICT_JUMP
+from ringfence.nft.fields import HOST_ORDER
 from ringfence.nft.generation import DEFAULT_MASK, Generation
+from ringfence.nft.members import FAMILY_OF, WORDS, member_set_of
 from ringfence.nft.netlink import (
     F_ACK,
     F_DUMP,
@@ -77,6 +79,8 @@ _SHAPES: Final = {
         (ElementType.INTERFACE, ElementType.ETHER),
         (ElementType.INTERFACE, ElementType.ETHER, ElementType.IPV4),
         (ElementType.INTERFACE, ElementType.ETHER, ElementType.IPV6),
+        (ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV4),
+        (ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6),
     )
 }
 
@@ -192,7 +196,7 @@ def _read_sets(
         if number_of(attributes.get(6, b"")) == DATA_VERDICT:
             maps[name] = _map(elements)
         else:
-            sets[name] = _set(attributes, elements)
+            sets |= _shared(name, _set(attributes, elements))
     return MappingProxyType(sets), MappingProxyType(maps)
 
 
@@ -286,6 +290,20 @@ def _set(attributes: Attributes, elements: bytes) -> NamedSet:
     return NamedSet(types, frozenset(_element(key, types) for key, _ in _elements(elements)))
 
 
+def _shared(name: str, set_: NamedSet) -> dict[str, NamedSet]:
+    """The sets of the program whose elements lie in one of the kernel's; all but the members' are one of both."""
+    if name not in FAMILY_OF or len(set_.types) <= WORDS:
+        return {name: set_}
+    found: dict[str, set[Element]] = {}
+    for element in set_.elements:
+        if isinstance(element, tuple):
+            words = tuple(word for word in element[:WORDS] if isinstance(word, int))
+            found.setdefault(member_set_of(words, FAMILY_OF[name]), set()).add(element[WORDS:])
+    types = set_.types[WORDS:]
+    members = {member: NamedSet(types, frozenset(elements)) for member, elements in found.items()}
+    return {name: NamedSet(set_.types), **members}
+
+
 def _elements(blob: bytes) -> list[tuple[bytes, Attributes]]:
     found = []
     for message in _answers(blob, NEW_ELEMENTS):
@@ -330,6 +348,8 @@ def _scalar(octets: bytes, type_: ElementType) -> Scalar:
             return IPv6Address(octets)
         case ElementType.ETHER:
             return octets.hex(":")
+        case ElementType.NUMBER:
+            return int.from_bytes(octets, HOST_ORDER)
 
 
 __all__ = ["Conversation", "Hits", "Reading", "read_about", "read_counters", "read_table", "read_touched"]

@@ -1,12 +1,14 @@
 """A program as nft text: for people, for goldens, and as the other way to load it (``nft -f``) for tests to compare."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
 from ringfence.nft.batch import ABOUT, TABLE, About
-from ringfence.nft.fields import LOADS
+from ringfence.nft.fields import LOADS, MARK
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
+from ringfence.nft.members import kernel_set
 from ringfence.policy.addresses import Interval
 from ringfence.policy.program import (
     Accept,
@@ -31,6 +33,7 @@ from ringfence.policy.program import (
     NotOpening,
     Part,
     Program,
+    Scalar,
     Stamp,
     StartsWith,
     VerdictMap,
@@ -42,6 +45,7 @@ _TYPE_TEXT = {
     ElementType.IPV4: "ipv4_addr",
     ElementType.IPV6: "ipv6_addr",
     ElementType.ETHER: "ether_addr",
+    ElementType.NUMBER: "mark",
 }
 _FAMILY_TEXT = {4: "ipv4", 6: "ipv6"}
 _WAY_TEXT = {0: "original", 1: "reply"}
@@ -56,7 +60,7 @@ def _table(program: Program, generation: Generation, about: About | None, mask: 
     yield f"table inet {TABLE} {{"
     for counter in sorted(program.counters):
         yield f"\tcounter {counter} {{ }}"
-    for name, set_ in sorted(program.sets.items()):
+    for name, set_ in sorted(_kernel_sets(program).items()):
         yield from _set(name, set_)
     for name in sorted(program.maps):
         yield f"\tmap {name} {{ type ifname : verdict; }}"
@@ -87,6 +91,18 @@ def _callees_first(program: Program) -> list[str]:
     return list(ordered)
 
 
+def _kernel_sets(program: Program) -> dict[str, NamedSet]:
+    """The sets as the kernel has them: groups' members together, each with its group's number."""
+    sets = {name: set_ for name, set_ in program.sets.items() if not kernel_set(name)[1]}
+    together: dict[str, set[Element]] = {}
+    for name, set_ in program.sets.items():
+        kept, words = kernel_set(name)
+        if words:
+            numbered = ((*words, *element) for element in set_.elements if isinstance(element, tuple))
+            together.setdefault(kept, set()).update(numbered)
+    return sets | {name: replace(sets[name], elements=frozenset(elements)) for name, elements in together.items()}
+
+
 def _set(name: str, set_: NamedSet) -> Iterator[str]:
     flags = " flags interval;" if set_.interval else ""
     types = " . ".join(_TYPE_TEXT[type_] for type_ in set_.types)
@@ -100,10 +116,13 @@ def _element(element: Element, set_: NamedSet) -> str:
         make = IPv4Address if set_.types[0] is ElementType.IPV4 else IPv6Address
         first, last = make(element.first), make(element.last)
         return str(first) if first == last else f"{first}-{last}"
-    return " . ".join(
-        f'"{scalar}"' if type_ is ElementType.INTERFACE else str(scalar)
-        for type_, scalar in zip(set_.types, element, strict=True)
-    )
+    return " . ".join(_scalar(scalar, type_) for type_, scalar in zip(set_.types, element, strict=True))
+
+
+def _scalar(scalar: Scalar, type_: ElementType) -> str:
+    if isinstance(scalar, int):
+        return f"{scalar:#010x}"
+    return f'"{scalar}"' if type_ is ElementType.INTERFACE else str(scalar)
 
 
 def _targets(name: str, map_: VerdictMap) -> Iterator[str]:
@@ -139,7 +158,9 @@ def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:
         case StartsWith(field, prefix):
             return f'{LOADS[field].text} "{prefix}*"'
         case Member(fields, set_):
-            return " . ".join(LOADS[field].text for field in fields) + f" @{set_}"
+            kept, words = kernel_set(set_)
+            constants = [f"({MARK.text} & 0x0 | {word:#010x})" for word in words]
+            return " . ".join([*constants, *(LOADS[field].text for field in fields)]) + f" @{kept}"
         case InState(states):
             return "ct state " + ",".join(state.name.lower() for state in sorted(states, key=lambda s: s.value))
         case NotOpening():

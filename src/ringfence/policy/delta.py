@@ -234,12 +234,17 @@ def _pruned(program: Program, sets: set[str], chains: set[str]) -> Program:
 
 def _replaced_sets(actual: Program, desired: Program) -> frozenset[str]:
     """Sets that exist in another shape than desired: somebody's tampering, or another version's layout."""
-    return frozenset(
+    replaced = {
         name
         for name in actual.sets.keys() & desired.sets.keys()
         if (actual.sets[name].types, actual.sets[name].interval)
         != (desired.sets[name].types, desired.sets[name].interval)
-    )
+    }
+    shared = {family for family, name in names.MEMBERS.items() if name in replaced}
+    if not shared:
+        return frozenset(replaced)
+    members = {name for name in desired.sets if (found := names.parse_numbered_set(name)) and found[1] in shared}
+    return frozenset(replaced | members)
 
 
 def _rewritten_chains(actual: Program, desired: Program, replaced: frozenset[str], *, moved: bool) -> frozenset[str]:
@@ -276,8 +281,18 @@ def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replace
             yield DeleteTargets(name, stale)
     yield from (DeleteChain(name) for name in sorted(gone))
     yield from (DeleteMap(name) for name in sorted(actual.maps.keys() - desired.maps.keys()))
-    yield from (DeleteSet(name) for name in sorted((actual.sets.keys() - desired.sets.keys()) | replaced))
+    for name in sorted((actual.sets.keys() - desired.sets.keys()) | replaced):
+        yield from _delete_set(name, actual.sets.get(name))
     yield from (DeleteCounter(name) for name in sorted(actual.counters - desired.counters))
+
+
+def _delete_set(name: str, set_: NamedSet | None) -> Iterator[Step]:
+    """A member set lies with all others in one of the kernel's, where deleting it means to delete its elements."""
+    if set_ is None:
+        return
+    if set_.elements and names.parse_numbered_set(name):
+        yield DeleteElements(name, _shape(set_), _sorted(set_.elements))
+    yield DeleteSet(name)
 
 
 def _is_gone(name: str, chain: Chain, desired: Program) -> bool:
@@ -287,8 +302,8 @@ def _is_gone(name: str, chain: Chain, desired: Program) -> bool:
 def _make(newborn: Program) -> Iterator[Step]:
     """Everything in ``newborn`` but the lines of its chains."""
     yield from (AddCounter(name) for name in sorted(newborn.counters))
+    yield from (AddSet(name, _shape(set_)) for name, set_ in sorted(newborn.sets.items()))
     for name, set_ in sorted(newborn.sets.items()):
-        yield AddSet(name, _shape(set_))
         if set_.elements:
             yield AddElements(name, _shape(set_), _sorted(set_.elements))
     yield from (AddMap(name) for name in sorted(newborn.maps))

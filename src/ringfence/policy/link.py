@@ -137,6 +137,9 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
         names.ANY_LINK_LOCAL: NamedSet(
             (interface,), singles(str(e.interface) for e in programmed if open_link_local(e))
         ),
+        # Made with the table; what is in them are the elements of the groups' member sets.
+        names.MEMBERS[4]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV4)),
+        names.MEMBERS[6]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6)),
     }
 
 

@@ -4,6 +4,7 @@ Whatever lies in our table and is not named by the desired program is ours to sw
 names can collide and a reader of ``nft list`` can search for one.
 """
 
+import re
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, NewType
@@ -33,6 +34,12 @@ PORT_SETS: Final = frozenset(
         *(UPLINKS, HOST_IPV4, HOST_IPV6),
     }
 )
+
+# Every group's members by family, each with its group's number: the kernel finds a set by walking the list of all
+# sets at every reference, so ten thousand of them took it longer than all the rest.
+MEMBERS: Final[dict[Family, str]] = {4: "members_4", 6: "members_6"}
+_NUMBER_MASK: Final = (1 << 64) - 1
+_MEMBER_SET: Final = re.compile(r"m_([0-9a-f]{16})_([46])")
 
 CLOSED_COUNTER: Final = "closed"
 SPOOFED_COUNTER: Final = "spoofed"
@@ -68,7 +75,19 @@ def untracked_group_chain(group: GroupId, direction: Direction) -> str:
 
 
 def member_set(group: GroupId, family: Family) -> str:
-    return f"m_{group.hex}_{family}"
+    """One of the sets that lie together in ``MEMBERS``."""
+    return numbered_set(group.int & _NUMBER_MASK, family)
+
+
+def numbered_set(number: int, family: Family) -> str:
+    """The member set of the group with this number: the last 16 digits of its id, nearly all of them random."""
+    return f"m_{number:016x}_{family}"
+
+
+def parse_numbered_set(name: str) -> tuple[int, Family] | None:
+    """Number and family of a member set; None for every other set."""
+    found = _MEMBER_SET.fullmatch(name)
+    return (int(found[1], 16), 4 if found[2] == "4" else 6) if found else None
 
 
 def source_set(group: GroupId, family: Family) -> str:

@@ -207,9 +207,10 @@ class ElementType(Enum):
     IPV4 = "ipv4"
     IPV6 = "ipv6"
     ETHER = "ether"
+    NUMBER = "number"  # 32 bits
 
 
-Scalar = str | IPv4Address | IPv6Address
+Scalar = str | int | IPv4Address | IPv6Address
 Element = tuple[Scalar, ...] | Interval
 
 

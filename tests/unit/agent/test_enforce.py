@@ -21,6 +21,7 @@ from ringfence.policy.delta import (
     AddSet,
     AddTargets,
     DeleteChain,
+    DeleteElements,
     DeleteTargets,
     FlushChain,
 )
@@ -296,6 +297,7 @@ def test_an_instance_that_cannot_be_compiled_stays_closed_and_the_others_converg
 GROUP_IN = names.group_chain(WEB, Direction.INGRESS)
 MEMBERS = names.member_set(APP, 4)
 STRANGER = (ip_address("10.9.9.9"),)
+MEMBER = (ip_address("10.77.0.97"),)
 ALIEN = AddLine(GROUP_IN, Line((Accept(),)))
 
 INTRUSIONS = {
@@ -306,6 +308,7 @@ INTRUSIONS = {
     "a chain added and led to": [AddChain("alien", None), AddLine(GROUP_IN, Line((Jump("alien"),)))],
     "a base chain added": [AddChain("alien", Hook(HookName.PREROUTING, -400)), AddLine("alien", Line((Accept(),)))],
     "a member added": [AddElements(MEMBERS, NamedSet((ElementType.IPV4,)), (STRANGER,))],
+    "all members taken out": [DeleteElements(MEMBERS, NamedSet((ElementType.IPV4,)), (MEMBER,))],
     "a port taken out of the map": [DeleteTargets(names.EGRESS_MAP, (("veth-web", P_OUT),))],
     "a port led elsewhere": [
         DeleteTargets(names.INGRESS_MAP, (("veth-web", P_IN),)),

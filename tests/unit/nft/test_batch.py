@@ -1,13 +1,16 @@
 """A batch as bytes: framed, numbered, every message told in words, and never an element too many in one."""
 
+import sys
+
 import pytest
 
-from policies import cidr
+from policies import address, cidr
 from ringfence.nft import TABLE, About, Generation, encode_batch, encode_removal, parse_messages
 from ringfence.nft.batch import parse_about
 from ringfence.nft.netlink import F_ACK, parse, parse_list, text_of
 from ringfence.policy.addresses import merge_networks
-from ringfence.policy.delta import AddChain, AddCounter, AddElements, AddSet, AddTable
+from ringfence.policy.delta import AddChain, AddCounter, AddElements, AddSet, AddTable, DeleteSet
+from ringfence.policy.names import numbered_set
 from ringfence.policy.program import ElementType, NamedSet
 
 BATCH_BEGIN, BATCH_END, NEW_ELEMENTS = 0x10, 0x11, 0x0A0C
@@ -88,3 +91,24 @@ def test_an_epoch_that_text_could_break_out_of_is_refused(epoch):
 @pytest.mark.parametrize("text", ["", "revision=x epoch=a", "revision=1", "revision=1 epoch=A", "x revision=1 epoch=a"])
 def test_a_note_of_somebody_else_is_none_of_ours(text):
     assert parse_about(text) is None
+
+
+def test_members_of_all_groups_lie_in_one_set_behind_their_groups_number():
+    member = NamedSet((ElementType.IPV4,))
+    steps = [
+        step
+        for number in (1, 0x8000000000000002)
+        for name in (numbered_set(number, 4),)
+        for step in (AddSet(name, member), AddElements(name, member, ((address("10.0.0.1"),),)))
+    ]
+    messages = list(parse_messages(batch(*steps).data))[1:-1]
+    assert [message.type for message in messages] == [NEW_ELEMENTS, NEW_ELEMENTS]
+    assert {text_of(parse(message.payload)[2]) for message in messages} == {"members_4"}
+    keys = [parse(parse(element)[1])[1] for m in messages for _, element in parse_list(parse(m.payload)[3])]
+    words = [tuple(int.from_bytes(key[at : at + 4], sys.byteorder) for at in (0, 4)) for key in keys]
+    assert words == [(0, 1), (0x80000000, 2)]
+    assert {key[8:] for key in keys} == {bytes([10, 0, 0, 1])}
+
+
+def test_deleting_a_member_set_deletes_no_set_of_the_kernels():
+    assert batch(DeleteSet(numbered_set(1, 6))).steps == ()

@@ -1,0 +1,33 @@
+"""Where the elements of a member set lie in the kernel: all groups' in one set of a family, behind the group's number.
+
+The program has a set per group; the kernel would walk the list of all sets at every reference to one. A number is two
+constants of 32 bits, loaded as nft text can say it: the packet's mark, none of it kept, and the number put in.
+"""
+
+from typing import Final
+
+from ringfence.nft.fields import HOST_ORDER
+from ringfence.policy.addresses import Family
+from ringfence.policy.names import MEMBERS, numbered_set, parse_numbered_set
+
+WORDS: Final = 2  # registers of 32 bits that a number takes
+FAMILY_OF: Final[dict[str, Family]] = {name: family for family, name in MEMBERS.items()}
+_LOW: Final = 0xFFFFFFFF
+
+
+def kernel_set(name: str) -> tuple[str, tuple[int, ...]]:
+    """The kernel's set that holds a set's elements, and the words that stand before each of them there."""
+    if not name.startswith("m_") or (found := parse_numbered_set(name)) is None:
+        return name, ()
+    number, family = found
+    return MEMBERS[family], (number >> 32, number & _LOW)
+
+
+def member_set_of(words: tuple[int, ...], family: Family) -> str:
+    """The inverse of ``kernel_set``."""
+    return numbered_set(words[0] << 32 | words[1], family)
+
+
+def word_octets(word: int) -> bytes:
+    """A word as an element of the kernel's set, and a register, has it."""
+    return word.to_bytes(4, HOST_ORDER)

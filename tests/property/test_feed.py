@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from counts import count
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.errors import Invalid
 from ringfence.policy.model import Interface
@@ -28,6 +29,9 @@ from ringfence.wire.feed import (
     encode_view,
 )
 from views import addresses, views
+
+pytestmark = pytest.mark.full
+EXAMPLES = count(reduced=60, stated=300)
 
 _names = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=30)
 _counts = st.integers(0, 2**63 - 1)
@@ -57,7 +61,7 @@ def _interfaces_once(claim):
 
 
 @given(views())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_a_view_reads_back_as_it_was_written(view):
     assert decode_view(encode_view(view)) == view
 
@@ -72,7 +76,7 @@ def test_a_line_of_the_feed_reads_back_as_it_was_written(view, epoch):
 
 
 @given(_claims.filter(_interfaces_once))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_a_claim_reads_back_as_it_was_written(claim):
     assert decode_claim(encode_claim(claim)) == claim
 
@@ -97,7 +101,7 @@ def test_a_report_reads_back_as_it_was_written(report):
 
 
 @given(view=views(), pick=st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_a_view_that_lost_any_field_is_refused(view, pick):
     document = json.loads(encode_view(view))
     objects = list(_objects(document))
@@ -112,7 +116,7 @@ def test_a_view_that_lost_any_field_is_refused(view, pick):
 @given(
     st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(repr)
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_anything_else_is_refused_as_invalid_and_never_crashes(junk):
     text = junk if isinstance(junk, bytes) else junk.encode(errors="replace")
     assume(text.strip() != HEARTBEAT.strip())
@@ -122,7 +126,7 @@ def test_anything_else_is_refused_as_invalid_and_never_crashes(junk):
 
 
 @given(view=views(), at=st.integers(min_value=0), octet=st.integers(0, 255))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_a_damaged_view_is_refused_or_is_a_view(view, at, octet):
     text = bytearray(encode_view(view))
     text[at % len(text)] = octet

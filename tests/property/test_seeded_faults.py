@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
+from counts import count
 from generated import MANAGED, PORTS, changed, differences, dweller, mac_at, snapshots, ways
 from policies import group, group_id, snapshot
 from ringfence.policy import compile as compile_module
@@ -20,9 +21,7 @@ from ringfence.policy.values import Direction
 from ringfence.policy.view import resolve_view
 from simulator import again, answered, simulate
 
-COUNT = 60
-
-
+COUNT = count(reduced=25, stated=60)
 _EVERY_EDGE = 4000
 
 
@@ -204,6 +203,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.full
 def test_without_a_fault_there_is_no_difference():
     assert _first_difference() is None
 

@@ -38,6 +38,7 @@ golden: .venv/.installed-dev ## rewrite tests/golden from the present code: read
 	RINGFENCE_GOLDEN=1 $(PYTEST) tests/golden
 
 bench: .venv/.installed-dev ## measurements: ratios within one run, results as JSON
+	-@scripts/system-packages bench
 	$(PYTEST) tests/bench -s
 
 clean: ## remove the environment and every cache

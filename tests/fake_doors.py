@@ -357,6 +357,18 @@ class FakeLinks:
         return frozenset(self.present)
 
 
+class FakeNames:
+    """``known``: addresses by name. A name that is not there has none."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, frozenset] = {}
+
+    def addresses(self, host):
+        if host not in self.known:
+            raise OperatorError(f"find the addresses of {host}", "Name or service not known")
+        return self.known[host]
+
+
 class FakeFiles:
     """Files in memory. A path in ``broken`` can be neither read nor written."""
 

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNftables
+from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNames, FakeNftables
 from flows import add_flow
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles
 from ringfence.agent.doors.links import KernelLinks, lock_network
+from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import About, Generation, Touched
 from ringfence.policy.compile import LocalPorts, compile_program
@@ -357,3 +358,14 @@ def test_the_clock_goes_on_by_what_was_slept(kind):
         return clock.monotonic() - began
 
     assert asyncio.run(slept()) >= 0.0099
+
+
+@pytest.mark.parametrize("kind", ["real", "fake"])
+def test_names_have_addresses_or_are_refused_by_name(kind):
+    names = SystemNames() if kind == "real" else FakeNames()
+    if kind == "fake":
+        names.known = {name: frozenset({ip_address("127.0.0.1")}) for name in ("localhost", "127.0.0.1")}
+    assert ip_address("127.0.0.1") in names.addresses("localhost")
+    assert names.addresses("127.0.0.1") == {ip_address("127.0.0.1")}
+    with pytest.raises(OperatorError, match=r"nobody\.invalid"):
+        names.addresses("nobody.invalid")

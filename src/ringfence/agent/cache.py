@@ -6,6 +6,7 @@ whole and durably, readable by its owner only; one that is damaged or another's 
 
 from dataclasses import dataclass
 from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ import msgspec
 
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.policy.errors import Invalid, OperatorError
-from ringfence.policy.values import HostName
+from ringfence.policy.values import Address, HostName
 from ringfence.wire.feed import FeedView, decode_feed_line, encode_feed_line
 
 _MAGIC: Final = "ringfence-view-1"
@@ -21,16 +22,21 @@ _MAGIC: Final = "ringfence-view-1"
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """``block``: the last used block of generations. ``ports``: interfaces that were under our care when last seen."""
+    """``block``: the last used block of generations. ``ports``: interfaces that were under our care when last seen.
+
+    ``channel``: addresses and ports at which the server was found.
+    """
 
     block: int | None = None
     ports: frozenset[str] = frozenset()
+    channel: frozenset[tuple[Address, int]] = frozenset()
 
 
 class _MemoryShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     block: int | None
     ports: list[str]
+    channel: list[tuple[str, int]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +74,18 @@ class Cache:
         return self.files.read(self._inventory_file)
 
     def save_memory(self, memory: Memory) -> None:
-        shape = _MemoryShape(1, memory.block, sorted(memory.ports))
+        channel = sorted((str(address), port) for address, port in memory.channel)
+        shape = _MemoryShape(1, memory.block, sorted(memory.ports), channel)
         self.files.replace(self._memory_file, msgspec.json.encode(shape))
 
     def load_memory(self) -> Memory:
         """What was saved last; nothing when that is absent or damaged, for it is only a hint."""
         try:
             shape = msgspec.json.decode(self.files.read(self._memory_file) or b"", type=_MemoryShape)
-        except msgspec.DecodeError:
+            channel = frozenset((ip_address(address), port) for address, port in shape.channel)
+        except (msgspec.DecodeError, ValueError):
             return Memory()
-        return Memory(shape.block, frozenset(shape.ports))
+        return Memory(shape.block, frozenset(shape.ports), channel)
 
     @property
     def inventory_name(self) -> str:

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import httpx
 import msgspec
 
+from ringfence.agent.channel import ServerPlace
 from ringfence.agent.credential import HostCredential
 from ringfence.agent.doors.clock import Clock
 from ringfence.policy.commands import ClaimInstances
@@ -35,6 +36,7 @@ SILENCE_S: Final = 45.0  # three heartbeats missed: the feed is dead though nobo
 _MAX_LINE_BYTES: Final = 256 << 20
 _SHOWN: Final = 300
 _UNIX: Final = "unix:"
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -136,6 +138,16 @@ async def open_server(
         base_url=base, transport=transport, timeout=ANSWER_TIMEOUT_S, trust_env=False, follow_redirects=False
     ) as client:
         yield HttpServer(client, credential, clock)
+
+
+def place_of(address: str) -> ServerPlace | None:
+    """Where on the network the server at ``address`` is; None if it is nowhere there, as a unix socket is."""
+    try:
+        url = httpx.URL("" if address.startswith(_UNIX) else address)
+    except httpx.InvalidURL:
+        return None
+    port = url.port or _PORTS.get(url.scheme)
+    return ServerPlace(url.host, port) if url.host and port else None
 
 
 def _checked_url(address: str, *, insecure: bool) -> str:

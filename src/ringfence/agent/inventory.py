@@ -16,13 +16,17 @@ import msgspec
 
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.errors import Invalid, OperatorError
+from ringfence.policy.local import Failsafe
 from ringfence.policy.model import GroupPeer, Interface
 from ringfence.policy.values import (
+    MAX_PORT,
     HostName,
     InstanceId,
     InterfaceName,
     Kind,
+    Protocol,
     parse_address,
+    parse_cidr,
     parse_interface,
     parse_interface_pattern,
     parse_mac,
@@ -31,19 +35,23 @@ from ringfence.policy.view import Endpoint, HostView
 from ringfence.wire.hostauth import parse_host_name
 
 VERSION: Final = 1
-_LATER_KINDS: Final = frozenset({Kind.BRIDGED, Kind.SELF})
+_LATER_KINDS: Final = frozenset({Kind.BRIDGED})
 _MAX_NAME: Final = 255
 _NO_ID: Final = InstanceId(UUID(int=0))
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """``managed``: patterns of interfaces that are closed until programmed; those of instances are in any case."""
+    """``managed``: patterns of interfaces that are closed until programmed; those of instances are in any case.
+
+    With ``kind`` SELF the one instance is the host itself, and ``failsafe`` what no group closes.
+    """
 
     host: HostName
     managed: tuple[str, ...] = ()
     instances: tuple[InstanceClaim, ...] = ()
     kind: Kind = Kind.ROUTED
+    failsafe: tuple[Failsafe, ...] = ()
 
     @property
     def claim(self) -> ClaimInstances:
@@ -72,6 +80,12 @@ class _InstanceShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mac: str | None = None
 
 
+class _FailsafeShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    port: int
+    protocol: str
+    sources: list[str]
+
+
 class _FileShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     version: int = VERSION
@@ -79,6 +93,7 @@ class _FileShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     realm: str = "default"
     managed: list[str] = []
     instance: list[dict[str, object]] = []
+    failsafe: list[dict[str, object]] = []
 
 
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -174,11 +189,14 @@ def _parse(text: bytes) -> Inventory:
         _instance(table, n, realm=shape.realm, kind=kind) for n, table in enumerate(shape.instance, start=1)
     )
     _check_distinct(instances)
+    if kind is Kind.SELF and len(instances) > 1:
+        raise Invalid("the host is one instance; its uplinks are interfaces of that one", field="instance")
     return Inventory(
         host=parse_host_name(shape.host, field="host"),
         managed=tuple(parse_interface_pattern(text, field=f"managed[{n}]") for n, text in enumerate(shape.managed)),
         instances=instances,
         kind=kind,
+        failsafe=_failsafes(shape.failsafe, kind),
     )
 
 
@@ -196,6 +214,27 @@ def _kind(text: str) -> Kind:
     if text not in offered:
         raise Invalid(f"{text!r} is not offered yet", field="kind")
     return Kind(text)
+
+
+def _failsafes(tables: list[dict[str, object]], kind: Kind) -> tuple[Failsafe, ...]:
+    if tables and kind is not Kind.SELF:
+        text = f"only for kind = 'self'; the ports of {kind.value} instances are matters of their groups alone"
+        raise Invalid(text, field="failsafe")
+    return tuple(_failsafe(table, f"failsafe number {n}") for n, table in enumerate(tables, start=1))
+
+
+def _failsafe(table: dict[str, object], where: str) -> Failsafe:
+    shape = _convert(table, _FailsafeShape, where)
+    if not 0 < shape.port <= MAX_PORT:
+        raise Invalid(f"expected 1 to {MAX_PORT}, got {shape.port}", field=f"{where}: port")
+    protocols = {protocol.value: protocol for protocol in Protocol if protocol.has_ports}
+    if shape.protocol not in protocols:
+        expected = " or ".join(map(repr, protocols))
+        raise Invalid(f"expected {expected}, got {shape.protocol[:_MAX_NAME]!r}", field=f"{where}: protocol")
+    if not shape.sources:
+        raise Invalid("expected at least one network; from none nobody could use it", field=f"{where}: sources")
+    sources = tuple(parse_cidr(text, field=f"{where}: sources[{n}]").network for n, text in enumerate(shape.sources))
+    return Failsafe(protocols[shape.protocol], shape.port, sources)
 
 
 def _instance(table: dict[str, object], number: int, *, realm: str, kind: Kind) -> InstanceClaim:
@@ -293,5 +332,7 @@ _LISTS: Final = {
     "addresses": "a list of addresses",
     "managed": "a list of interface names",
     "instance": "[[instance]] tables",
+    "failsafe": "[[failsafe]] tables",
+    "sources": "a list of networks",
     "interface": "the name of an interface, or [[instance.interface]] tables",
 }

@@ -6,6 +6,7 @@ inventory, the kernel's own changes, the reports, and the one that enforces what
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from ringfence.agent.cache import Cache, Memory
+from ringfence.agent.channel import Channel, ServerPlace
 from ringfence.agent.client import Server
 from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.conntrack import ConntrackDoor
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.agent.doors.links import LinksDoor
+from ringfence.agent.doors.names import NamesDoor
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.doors.notices import NoticesDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
@@ -31,12 +34,13 @@ from ringfence.agent.report import REPORT_S, Reporter, Standing
 from ringfence.agent.watch import Watch
 from ringfence.nft import About, Heard
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.values import Revision
+from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import FeedView
 
 CLAIM_AGAIN_S: Final = 1.0
 INVENTORY_POLL_S: Final = 0.25
+FIND_SERVER_S: Final = 5.0  # a start without a name server must not wait for ever
 RETRY_POLL_S: Final = 0.1
 COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice of one was lost
 _NOTICES_PAUSE_S: Final = 0.005  # others may change their tables a thousand times a second
@@ -54,6 +58,7 @@ class Doors:
     conntrack: ConntrackDoor
     links: LinksDoor
     files: FilesDoor
+    names: NamesDoor
     clock: Clock
 
 
@@ -61,8 +66,16 @@ class Agent:
     """One host's agent. ``start`` enforces what is known from disk; ``run`` follows the server from then on."""
 
     def __init__(
-        self, doors: Doors, server: Server, cache: Cache, inventory_file: Path, *, jitter: Callable[[], float]
+        self,
+        doors: Doors,
+        server: Server,
+        cache: Cache,
+        inventory_file: Path,
+        *,
+        place: ServerPlace | None = None,
+        jitter: Callable[[], float],
     ) -> None:
+        """``place``: where ``server`` is on the network, None if it is not."""
         self._server = server
         self._cache = cache
         self._clock = doors.clock
@@ -73,6 +86,8 @@ class Agent:
         self._declared = Declared(
             inventory_file, files=doors.files, links=doors.links, cache=cache, remembered=self._memory.ports
         )
+        self._channel = Channel(place, doors.names, doors.clock, remembered=self._memory.channel)
+        self._declared.channel = self._channel.ends
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
         # One thread for what takes the kernel long, one for what takes the disk long: no door is used by two at a time.
         self._kernel_thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
@@ -103,6 +118,9 @@ class Agent:
         self._oldest = held or CLOSED
         self._declared.begin(await self._in_thread(self._enforcer.held_ports))
         self._reporter.set_problem("inventory", self._declared.problem)
+        if not self._channel.ends:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._find_server(), FIND_SERVER_S)
         self._wanted = self._saved = self._load_view()
         await self._enforce()
 
@@ -165,7 +183,18 @@ class Agent:
             return self._wanted.view.revision if self._wanted.epoch == epoch else None
         return self._oldest.revision if self._oldest.epoch == epoch else None
 
+    async def _find_server(self) -> bool:
+        """Whether the server is to be found elsewhere than before. Only a host that filters itself needs to know."""
+        if self._declared.inventory.kind is not Kind.SELF:
+            return False
+        moved = await asyncio.to_thread(self._channel.resolve)
+        self._declared.channel = self._channel.ends
+        self._reporter.set_problem("channel", self._channel.problem)
+        return moved
+
     async def _claim_and_report(self) -> None:
+        if await self._find_server():
+            await self._enforce()
         await self._claim()
         self._reporter.wake()
 
@@ -265,7 +294,7 @@ class Agent:
     def _keep(self) -> None:
         """In a thread of its own, because the disk may be slow: what a restart needs, after it is in force."""
         self._declared.keep()
-        memory = Memory(self._enforcer.block, self._declared.remembered)
+        memory = Memory(self._enforcer.block, self._declared.remembered, self._channel.ends)
         if memory != self._memory:
             self._cache.save_memory(memory)
             self._memory = memory

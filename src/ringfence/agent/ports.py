@@ -14,7 +14,8 @@ from ringfence.agent.doors.files import FilesDoor, Stamp
 from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.inventory import Inventory, declared_endpoints, find_reassigned, parse_inventory
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.local import LocalPorts
+from ringfence.policy.local import Lifelines, LocalPorts
+from ringfence.policy.values import Address, Kind
 from ringfence.policy.view import Endpoint
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -49,6 +50,7 @@ class Declared:
         self._text: bytes | None = None
         self.remembered = remembered
         self._reassigned: frozenset[str] = frozenset()
+        self.channel: frozenset[tuple[Address, int]] = frozenset()  # where the server is, which a self host never cuts
         self.problem: str | None = None
 
     @property
@@ -61,7 +63,9 @@ class Declared:
     def ports(self) -> LocalPorts:
         """Everything under our care, in a stable order."""
         patterns = {*self.inventory.managed, *map(str, self.inventory.ports), *self.remembered}
-        return LocalPorts(tuple(sorted(patterns)), self.inventory.kind)
+        inventory = self.inventory
+        uplinks = declared_endpoints(inventory) if inventory.kind is Kind.SELF else ()
+        return LocalPorts(tuple(sorted(patterns)), inventory.kind, uplinks, Lifelines(inventory.failsafe, self.channel))
 
     @property
     def snapshot(self) -> Snapshot:
@@ -76,7 +80,7 @@ class Declared:
         inventory, the file names no longer was taken out while nobody looked, and is remembered as if one had.
         """
         kept = self._load_kept()
-        self.remembered |= held - frozenset(kept.managed if kept else ())
+        self.remembered |= held - (_uplinks_of(kept) | frozenset(kept.managed) if kept else frozenset())
         self._inventory = kept
         try:
             self._read_file()
@@ -145,9 +149,17 @@ def remember_ports(
     remembered: frozenset[str], before: Inventory | None, inventory: Inventory, links: frozenset[str]
 ) -> frozenset[str]:
     """What to remember from now on: ports of earlier inventories whose links exist and that are not given free."""
-    known = remembered | (frozenset(map(str, before.ports)) if before else frozenset())
+    known = remembered | (frozenset(map(str, before.ports)) - _uplinks_of(before) if before else frozenset())
     present = frozenset(map(str, inventory.ports))
     return frozenset(name for name in known - present if name in links and name not in _given_free(inventory))
+
+
+def _uplinks_of(inventory: Inventory) -> frozenset[str]:
+    """A host's own uplinks, which are free when the inventory names them no longer.
+
+    Closing them would shut its operator out, and protect nobody.
+    """
+    return frozenset(map(str, inventory.ports)) if inventory.kind is Kind.SELF else frozenset()
 
 
 def _given_free(inventory: Inventory) -> frozenset[str]:

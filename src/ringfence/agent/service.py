@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from ringfence.agent.cache import Cache
-from ringfence.agent.client import open_server
+from ringfence.agent.client import open_server, place_of
 from ringfence.agent.credential import HostCredential
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.agent.doors.links import KernelLinks, lock_network
+from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.loop import Agent, Doors
 
@@ -49,9 +50,10 @@ async def run_agent(
     ):
         nftables.count_changes()  # says at once when nf_tables cannot be had here
         async with open_server(server, credential, clock, insecure=insecure) as connection:
-            doors = Doors(nftables, notices, conntrack, KernelLinks(), SystemFiles(), clock)
+            doors = Doors(nftables, notices, conntrack, KernelLinks(), SystemFiles(), SystemNames(), clock)
             cache = Cache(doors.files, folder, credential.host)
-            with closing(Agent(doors, connection, cache, inventory, jitter=random.random)) as agent:
+            started = Agent(doors, connection, cache, inventory, place=place_of(server), jitter=random.random)
+            with closing(started) as agent:
                 await agent.start()
                 _log.info("agent runs", extra={"fields": {"host": credential.host, "server": server}})
                 await _until_told(agent.run())

@@ -1,5 +1,6 @@
 """What a restarted agent finds: whole files of its own, or nothing."""
 
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,12 @@ def test_what_was_saved_is_found_again():
     files = FakeFiles()
     _cache(files).save_view(VIEW)
     _cache(files).save_inventory(b"text")
-    _cache(files).save_memory(Memory(7, frozenset({"veth-b", "veth-a"})))
+    channel = frozenset({(ip_address("192.0.2.1"), 443), (ip_address("2001:db8::1"), 443)})
+    _cache(files).save_memory(Memory(7, frozenset({"veth-b", "veth-a"}), channel))
     found = _cache(files)
     assert found.load_view() == VIEW
     assert found.load_inventory() == b"text"
-    assert found.load_memory() == Memory(7, frozenset({"veth-a", "veth-b"}))
+    assert found.load_memory() == Memory(7, frozenset({"veth-a", "veth-b"}), channel)
 
 
 def test_any_flipped_or_lost_octet_of_the_view_is_noticed():

@@ -1,14 +1,16 @@
 """The inventory's file: its two forms, every refusal by file, instance and field, and what it lets be enforced."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from uuid import UUID
 
 import pytest
 
-from ringfence.agent.inventory import keep_own, parse_inventory
+from ringfence.agent.inventory import declared_endpoints, keep_own, parse_inventory
 from ringfence.policy.commands import InstanceClaim
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.local import Failsafe
 from ringfence.policy.model import Interface
+from ringfence.policy.values import Kind, Protocol
 from ringfence.policy.view import PeerAddresses
 from views import GROUPS, endpoint, ingress, instance, view
 
@@ -73,8 +75,8 @@ def test_a_host_without_instances_is_an_inventory():
     [
         (("version = 1", "version = 2"), "version: expected 1, got 2"),
         (('"routed"', '"bridged"'), "kind: 'bridged' is not offered yet"),
-        (('"routed"', '"self"'), "kind: 'self' is not offered yet"),
-        (('"routed"', '"magic"'), "kind: expected 'routed', got 'magic'"),
+        (('"routed"', '"magic"'), "kind: expected 'routed' or 'self', got 'magic'"),
+        (("[[instance]]", "[[failsafe]]\n[[instance]]"), "failsafe: only for kind = 'self'"),
         (('host = "h1"\n', ""), "toml: host: missing"),
         (('host = "h1"', 'host = "h 1"'), "host: expected a host name"),
         (('"veth*"', '"*"'), "managed[0]: expected an interface name"),
@@ -176,3 +178,53 @@ addresses = ["10.77.0.119"]
 managed = false
 """
     assert keep_own(WANTED, _parse(unmanaged)).endpoints == ()
+
+
+SELF = """
+host = "h1"
+kind = "self"
+[[instance]]
+name = "h1"
+interface = "eth0"
+addresses = ["192.0.2.1", "2001:db8::1"]
+[[failsafe]]
+port = 22
+protocol = "tcp"
+sources = ["192.0.2.77/24", "2001:db8::/64"]
+"""
+
+
+def test_a_host_may_be_its_own_instance_with_ports_that_no_group_closes():
+    inventory = _parse(SELF)
+    (claim,) = inventory.instances
+    assert inventory.kind is claim.interfaces[0].kind is Kind.SELF
+    assert claim.is_host
+    sources = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
+    assert inventory.failsafe == (Failsafe(Protocol.TCP, 22, sources),)
+    assert {end.kind for end in declared_endpoints(inventory)} == {Kind.SELF}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("port = 22", "port = 0"), "failsafe number 1: port: expected 1 to 65535, got 0"),
+        (("port = 22", "port = 65536"), "failsafe number 1: port: expected 1 to 65535, got 65536"),
+        (("port = 22", 'port = "ssh"'), "failsafe number 1: port: expected a whole number"),
+        (("port = 22\n", ""), "failsafe number 1: port: missing"),
+        (('"tcp"', '"icmp"'), "failsafe number 1: protocol: expected 'tcp' or 'udp', got 'icmp'"),
+        (('["192.0.2.77/24", "2001:db8::/64"]', "[]"), "failsafe number 1: sources: expected at least one network"),
+        (('["192.0.2.77/24", "2001:db8::/64"]', '"any"'), "failsafe number 1: sources: expected a list of networks"),
+        (('"2001:db8::/64"', '"home"'), "failsafe number 1: sources[1]: expected an IPv4 or IPv6 network"),
+        (("sources =", "source ="), "failsafe number 1: unknown key 'source'"),
+        (("[[failsafe]]", "[failsafe]"), "failsafe: expected [[failsafe]] tables"),
+        (
+            ("[[failsafe]]", '[[instance]]\nname="b"\ninterface="e"\naddresses=["10.0.0.1"]\n[[failsafe]]'),
+            "one instance",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_self_host_is_said_too(change, words):
+    assert change[0] in SELF
+    with pytest.raises(OperatorError) as refused:
+        _parse(SELF.replace(*change))
+    assert words in str(refused.value)

@@ -2,14 +2,16 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 
 import pytest
 
-from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNftables, FakeNotices
+from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNames, FakeNftables, FakeNotices
 from fake_server import FakeServer
 from ringfence.agent.cache import Cache
+from ringfence.agent.channel import ServerPlace
 from ringfence.agent.enforce import CLOSED
 from ringfence.agent.inventory import keep_own, parse_inventory
 from ringfence.agent.loop import Agent, Doors
@@ -19,6 +21,7 @@ from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import FlushChain
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.names import group_chain
+from ringfence.policy.program import Within
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import FeedView
@@ -54,6 +57,8 @@ class World:
         self.links = FakeLinks("veth-web", "veth-app")
         self.files = FakeFiles()
         self.clock = FakeClock()
+        self.names = FakeNames()
+        self.place = None
         self.server = FakeServer()
         self.write(text)
 
@@ -67,8 +72,9 @@ class World:
     @asynccontextmanager
     async def agent(self, *, runs=True):
         self.nftables.notices = FakeNotices()
-        doors = Doors(self.nftables, self.nftables.notices, self.conntrack, self.links, self.files, self.clock)
-        agent = Agent(doors, self.server, self.cache, FILE, jitter=lambda: 0.5)
+        kernel = self.nftables, self.nftables.notices, self.conntrack, self.links
+        doors = Doors(*kernel, self.files, self.names, self.clock)
+        agent = Agent(doors, self.server, self.cache, FILE, place=self.place, jitter=lambda: 0.5)
         try:
             await agent.start()
             task = asyncio.ensure_future(agent.run() if runs else asyncio.sleep(0))
@@ -537,3 +543,43 @@ async def test_a_fault_of_ours_ends_nothing(world):
         world.write(inventory("web"))
         world.server.publish(TWO)
         await world.until_applied(2)
+
+
+UPLINK = b'[[instance]]\nname = "h1"\ninterface = "eth0"\naddresses = ["192.0.2.1"]\n'
+SAFE = b'[[failsafe]]\nport = 22\nprotocol = "tcp"\nsources = ["192.0.2.0/24"]\n'
+ITSELF = b'host = "h1"\nkind = "self"\n' + UPLINK + SAFE
+
+
+def _channel_lines(world):
+    lines = world.nftables.table.chains["lifeline_out"].lines
+    return {
+        str(part.network.network_address)
+        for line in lines
+        for part in line.parts
+        if isinstance(part, Within) and part.network.num_addresses == 1
+    }
+
+
+@scenario
+async def test_a_self_host_is_never_cut_off_from_its_server_wherever_that_moves(world):
+    """Before the first view, after a restart without a name server, and at its new address as soon as it has one."""
+    world.write(ITSELF)
+    world.place = ServerPlace("rf.example", 8443)
+    world.names.known["rf.example"] = frozenset({ip_address("203.0.113.1")})
+    world.server.down = True
+    async with world.agent() as agent:
+        assert _channel_lines(world) == {"203.0.113.1"}
+        world.names.known["rf.example"] = frozenset({ip_address("203.0.113.2")})
+        await world.until(lambda: _channel_lines(world) == {"203.0.113.1", "203.0.113.2"})
+        del world.names.known["rf.example"]
+        await world.until(lambda: "channel" in agent.standing.problems)
+    world.nftables = FakeNftables()
+    async with world.agent(runs=False):
+        assert _channel_lines(world) == {"203.0.113.1", "203.0.113.2"}
+
+
+@scenario
+async def test_only_a_host_that_filters_itself_asks_where_its_server_is(world):
+    world.place = ServerPlace("rf.example", 8443)
+    async with world.agent(runs=False) as agent:
+        assert not agent.standing.problems

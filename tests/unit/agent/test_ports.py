@@ -6,6 +6,7 @@ import pytest
 
 from fake_doors import FakeFiles, FakeLinks
 from ringfence.agent.cache import Cache
+from ringfence.agent.inventory import declared_endpoints
 from ringfence.agent.ports import Declared
 
 FILE = Path("/etc/inventory.toml")
@@ -114,3 +115,24 @@ def test_a_port_that_only_managed_named_before_the_start_is_given_free(files, li
     files.replace(Path("/data/inventory.good.toml"), b'host = "h1"\nmanaged = ["b"]')
     files.replace(FILE, inventory("a"))
     assert _begun(files, links, held=["a", "b"]).ports.patterns == ("a",)
+
+
+HOST = '[[instance]]\nname = "h1"\ninterface = "a"\naddresses = ["10.0.0.1"]\n'
+
+
+def test_the_uplink_of_a_host_is_free_when_the_inventory_names_it_no_longer(files, links):
+    """Closing it would shut the operator out; a port of an instance, which it may have had before, stays closed."""
+    files.replace(FILE, b'host = "h1"\nkind = "self"\n' + HOST.encode())
+    declared = _begun(files, links, held=("a", "b"))
+    assert declared.ports.uplinks == declared_endpoints(declared.inventory)
+    assert set(declared.ports.patterns) == {"a", "b"}
+    files.replace(FILE, b'host = "h1"\nkind = "self"\n')
+    assert _read_again(declared)
+    assert declared.ports.patterns == ("b",)
+
+
+def test_an_uplink_that_was_taken_out_while_the_agent_was_stopped_is_free_too(files, links):
+    files.replace(FILE, b'host = "h1"\nkind = "self"\n' + HOST.encode())
+    _begun(files, links).keep()
+    files.replace(FILE, b'host = "h1"\nkind = "self"\n')
+    assert _begun(files, links, held=("a", "b")).ports.patterns == ("b",)

@@ -1,0 +1,201 @@
+"""The real agent on a host that filters itself, its server across the uplink: neither it nor its operator is cut off."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from contract.running import Running, admin_client
+from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.world.stream import Stream, heard_since
+from ringfence.world.topology import GATEWAY_MAC, Node, Placed, World, build_world
+from waiting import wait_until
+
+pytestmark = pytest.mark.netns
+
+OUTSIDE = Node("outside", (ip_address("198.51.100.10"), ip_address("2001:db8::10")), link="eth0")
+HOST = Node("h1", (ip_address("10.77.255.1"), ip_address("fd77:ffff::1")), link="lo")
+ID = "33333333-3333-4333-8333-333333333333"
+SERVER = f"{OUTSIDE.addresses[0]}:8443"
+INVENTORY = f"""
+host = "h1"
+kind = "self"
+[[instance]]
+name = "h1"
+id = "{ID}"
+interface = "eth0"
+addresses = ["{HOST.addresses[0]}", "{HOST.addresses[1]}"]
+[[failsafe]]
+port = 22
+protocol = "tcp"
+sources = ["198.51.100.0/24", "2001:db8::/64"]
+"""
+SHUT = {"flow-direction": "egress", "protocol": "tcp", "network": "192.0.2.1/32", "start-port": 1, "end-port": 1}
+QUICK_S = 8.0
+
+
+@dataclass
+class Scene:
+    """A host with one uplink, its server behind it, and the agent's process in the host's network."""
+
+    world: World
+    server: Running
+    folder: Path
+    key: str
+    processes: list = field(default_factory=list)
+
+    @property
+    def outside(self) -> Placed:
+        return self.world.placed["outside"]
+
+    @property
+    def host(self) -> Placed:
+        return Placed(HOST, self.world.router, GATEWAY_MAC)
+
+    def start(self) -> subprocess.Popen:
+        command = [sys.executable, "-m", "ringfence", "agent", "--server", f"http://{SERVER}", "--insecure"]
+        command += ["--data", str(self.folder / "agent"), "--inventory", str(self.folder / "inventory.toml")]
+        environment = os.environ | {"RINGFENCE_HOST": "h1", "RINGFENCE_HOST_KEY": self.key}
+        with (self.folder / "agent.log").open("ab") as log:
+            process = self.world.router.run(lambda: subprocess.Popen(command, env=environment, stderr=log))  # noqa: S603
+        self.processes.append(process)
+        return process
+
+    def kill(self, process: subprocess.Popen) -> None:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def call(self, method: str, path: str, body: object = None) -> dict:
+        octets = b"" if body is None else json.dumps(body).encode()
+        answer = self.outside.namespace.run(lambda: self.server.call(method, path, octets))
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    @property
+    def status(self) -> dict:
+        (host,) = self.server.admin.get("/admin/v1/hosts").json()["hosts"]
+        return host
+
+    def until_applied(self) -> None:
+        try:
+            wait_until(lambda: self.status["applied"] == self.status["wanted"] and not self.status["error"], QUICK_S)
+        except AssertionError as error:
+            raise AssertionError(f"{self.status}\n{(self.folder / 'agent.log').read_text()}") from error
+
+    def group(self, name: str, *rules: dict) -> str:
+        group = self.call("POST", "/security-group", {"name": name})["reference"]["id"]
+        for rule in rules:
+            self.call("POST", f"/security-group/{group}/rules", rule)
+        return group
+
+    def wear(self, group: str, how: str = "attach") -> dict:
+        return self.call("PUT", f"/security-group/{group}:{how}", {"instance": {"id": ID}})
+
+    def reaches(self, port: int) -> bool:
+        """Whether the host gets through to a listener outside."""
+        address = (str(OUTSIDE.addresses[0]), port)
+        with self.outside.namespace.run(lambda: socket.create_server(address)):
+            try:
+                self.world.router.run(lambda: socket.create_connection(address, timeout=0.4)).close()
+            except OSError:
+                return False
+            return True
+
+
+@contextmanager
+def _server(namespace, folder):
+    unix = folder / "api.sock"
+    command = [sys.executable, "-m", "ringfence", "server", "--data", str(folder), "--insecure"]
+    command += ["--listen", SERVER, "--listen", f"unix:{unix}"]
+    with (folder / "log").open("ab") as log:
+        process = namespace.run(lambda: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log))  # noqa: S603  our own
+    try:
+        assert process.stdout.readline(), (folder / "log").read_text()
+        admin = admin_client(folder)
+        key = admin.post("/admin/v1/keys", json={"name": "tests"}).json()
+        yield Running(folder, f"http://{SERVER}", unix, admin, key["id"], key["secret"])
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+@pytest.fixture
+def scene(tmp_path):
+    (tmp_path / "server").mkdir()
+    (tmp_path / "inventory.toml").write_text(INVENTORY)
+    with (
+        closing(build_world((OUTSIDE,), router_addresses=HOST.addresses)) as world,
+        _server(world.placed["outside"].namespace, tmp_path / "server") as server,
+    ):
+        key = server.admin.post("/admin/v1/hosts", json={"name": "h1"}).json()["private-key"]
+        made = Scene(world, server, tmp_path, key)
+        yield made
+        for process in made.processes:
+            process.kill()
+            process.wait()
+
+
+def test_the_agent_reaches_its_server_when_no_group_lets_the_host_out(scene):
+    process = scene.start()
+    scene.until_applied()
+    assert scene.reaches(9000)
+    shut = scene.group("shut", SHUT)
+    assert scene.wear(shut)["state"] == "success"
+    assert not scene.reaches(9001)
+    for number in range(3):
+        more = scene.group(f"more{number}", SHUT)
+        assert scene.wear(more)["state"] == "success"
+    scene.kill(process)
+    scene.start()
+    age_s = scene.status["age_s"]
+    wait_until(lambda: scene.status["age_s"] < age_s, QUICK_S)
+    assert scene.wear(shut, "detach")["state"] == "success"
+    assert not scene.reaches(9002)
+
+
+@pytest.mark.parametrize(
+    ("address", "loose"),
+    [(HOST.addresses[0], 1), (HOST.addresses[1], 1), (HOST.addresses[0], 0)],
+    ids=["4", "6", "4-strict"],
+)
+def test_a_session_at_a_failsafe_port_survives_everything(scene, address, loose):
+    """It is older than the agent, and than conntrack in this network: its first packet that is seen is in mid-stream.
+
+    Such a one is taken up as a flow, in whatever direction it goes, or with ``loose`` 0 is one of no flow.
+    """
+    scene.world.router.write_sysctl("netfilter/nf_conntrack_tcp_loose", loose)
+    with closing(Stream(scene.outside, scene.host, address, 22)) as session:
+
+        def goes_on() -> None:
+            now_s = time.monotonic()
+            wait_until(lambda: heard_since(session, now_s), 2.0)
+
+        goes_on()
+        process = scene.start()
+        door = scene.world.router.run(KernelNftables)
+        with closing(door):
+            wait_until(lambda: door.read_about() is not None, QUICK_S)
+            goes_on()
+            scene.until_applied()
+            goes_on()
+            shut = scene.group("shut", SHUT)
+            for how in ("attach", "detach", "attach"):
+                scene.wear(shut, how)
+                goes_on()
+            scene.kill(process)
+            goes_on()
+            scene.start()
+            wait_until(lambda: (scene.folder / "agent.log").read_text().count("agent runs") == 2, QUICK_S)
+            scene.until_applied()
+            goes_on()
+            assert not scene.reaches(9003)

@@ -1,8 +1,9 @@
 """A host that is its own instance, in its own network: two uplinks, and a container whose ports Docker publishes.
 
 The router of the world is that host. ``outside`` is behind its uplink eth0, ``beyond`` behind eth1, ``box`` and
-``crate`` are containers behind docker0 and docker1, which nobody manages. A table of another program translates as
-Docker's does: the host's port 8080 is port 80 of ``box``, 2222 is its port 22, and what containers send is masqueraded.
+``crate`` are containers behind docker0 and docker1, which nobody manages; ``born`` is behind an interface under a
+pattern, which no instance has. A table of another program translates as Docker's does: the host's port 8080 is port 80
+of ``box``, 2222 is its port 22, and what containers send by an uplink gets the host's address.
 """
 
 import shutil
@@ -33,6 +34,7 @@ NODES = (
     Node("beyond", (ip_address("203.0.113.20"), ip_address("2001:db8:b::20")), link="eth1"),
     Node("box", (ip_address("172.17.0.2"), ip_address("fd17::2")), link="docker0"),
     Node("crate", (ip_address("172.18.0.2"), ip_address("fd18::2")), link="docker1"),
+    Node("born", (ip_address("10.77.9.9"), ip_address("fd77:9::9")), link="tap-born"),
 )
 CONTAINERS = frozenset({"box", "crate"})
 PUBLISHED = {8080: 80, 2222: 22}
@@ -60,18 +62,22 @@ class SelfLab(Lab):
     """``enforce`` takes groups, and the names of those that the host wears."""
 
     lifelines = LIFELINES
+    managed = tuple(OWN)
     control = "box"
 
     @property
     def ports(self) -> LocalPorts:
         uplinks = tuple(
-            Endpoint(instance_id(HOST), HOST, InterfaceName(name), own, None, (), Kind.SELF)
-            for name, own in OWN.items()
+            Endpoint(instance_id(HOST), HOST, InterfaceName(name), OWN[name], None, (), Kind.SELF)
+            for name in self.managed
         )
-        return LocalPorts(("eth0", "eth1", "tap*"), Kind.SELF, uplinks, self.lifelines)
+        return LocalPorts((*self.managed, "tap*"), Kind.SELF, uplinks, self.lifelines)
 
     def enforce(self, *groups: object, wears: tuple[str, ...] = ()) -> None:
-        interfaces = tuple(Interface(InterfaceName(name), own, kind=Kind.SELF) for name, own in OWN.items())
+        interfaces = tuple(
+            Interface(InterfaceName(name), own, managed=name in self.managed, kind=Kind.SELF)
+            for name, own in OWN.items()
+        )
         worn = tuple(group_id(name) for name in wears)
         host = Instance(instance_id(HOST), ORGANISATION, HOST, HostName("h1"), interfaces, worn)
         revision = next(self._revisions)

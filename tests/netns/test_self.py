@@ -336,3 +336,27 @@ def test_before_any_view_a_self_host_keeps_its_way_out_and_its_lifelines(host, f
     host.expect_fate(DENIED, host.tcp("outside", HOST, 80, family))
     host.expect_fate(ALLOWED, host.tcp("outside", HOST, 22, family))
     host.expect_fate(ALLOWED, host.tcp(HOST, "beyond", 8443, family), host.udp(HOST, "outside", 53, family))
+
+
+@families
+def test_an_interface_of_the_host_that_is_not_managed_is_not_filtered(host, family):
+    host.managed = ("eth0",)
+    host.enforce(group("g", SHUT), wears=("g",))
+    host.expect(ALLOWED, host.udp("beyond", HOST, 53, family), host.tcp("beyond", HOST, 80, family, opening=False))
+    host.expect(ALLOWED, host.udp(HOST, "beyond", 53, family))
+    host.expect(DENIED, host.udp("outside", HOST, 53, family))
+    del host.managed
+    host.enforce(group("g", SHUT), wears=("g",))
+    host.expect(DENIED, host.udp("beyond", HOST, 53, family), host.udp("beyond", HOST, 9, family))
+
+
+@families
+def test_an_interface_under_a_pattern_is_closed_at_a_self_host_too(host, family):
+    host.enforce(group("g", f"ingress all from {ANY[family]}"), wears=("g",))
+    host.forget_flows()
+    host.expect_fate(DENIED, *(host.udp("born", name, 53, family) for name in (HOST, "outside", "box")))
+    host.expect_fate(DENIED, *(host.udp(name, "born", 53, family) for name in ("outside", "box")))
+    host.expect_fate(DENIED, host.udp(HOST, "born", 53, family))
+    if family == 6:
+        solicitation = host.icmpv6("born", HOST, 135, source=NEIGHBOUR, destination=ALL_NODES, hop_limit=255)
+        host.expect_fate(DENIED, solicitation)

@@ -1,4 +1,4 @@
-"""The real agent on a host that filters itself, its server across the uplink: neither it nor its operator is cut off."""
+"""The real agent on a host that filters itself, its server across the uplink: nobody who matters is shut out."""
 
 import json
 import os

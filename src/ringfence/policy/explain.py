@@ -10,8 +10,8 @@ from typing import Final
 
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.model import GroupPeer, Instance, Rule, Snapshot
-from ringfence.policy.packet import Packet
-from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Protocol, parse_address
+from ringfence.policy.packet import TCP, UDP, Packet
+from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Kind, Protocol, parse_address
 from ringfence.policy.verdict import (
     Allowance,
     SideVerdict,
@@ -20,7 +20,7 @@ from ringfence.policy.verdict import (
     judge,
     protocol_matches,
 )
-from ringfence.policy.view import HostView, resolve_view
+from ringfence.policy.view import Endpoint, HostView, resolve_view
 
 INTERNET: Final = "internet"
 _INTERNET_ADDRESSES: Final = ("192.0.2.1", "2001:db8::1")  # documentation addresses: members of nothing by accident
@@ -93,13 +93,19 @@ def explain(snapshot: Snapshot, source: str, destination: str, service: Service)
         icmp_type=service.icmp_type,
         icmp_code=service.icmp_code,
     )
-    verdict = judge(
-        view,
-        packet,
-        source=find_endpoint(view, source_address),
-        destination=find_endpoint(view, destination_address),
-    )
+    ends = find_endpoint(view, source_address), find_endpoint(view, destination_address)
+    verdict = Verdict(None, None)
+    if not _is_loopback(*ends):
+        is_host = ends[0] is not None and ends[0].kind is Kind.SELF
+        verdict = judge(view, packet, source=ends[0], destination=ends[1], from_host=is_host)
     return Explanation(packet, verdict, "\n".join(_sentences(snapshot, view, packet, verdict, service)))
+
+
+def _is_loopback(source: Endpoint | None, destination: Endpoint | None) -> bool:
+    """Whether a host that is its own instance talks to itself, which no uplink sees."""
+    if source is None or destination is None:
+        return False
+    return source.kind is Kind.SELF and source.instance == destination.instance
 
 
 def _addresses(snapshot: Snapshot, source: str, destination: str, service: Service) -> tuple[Address, Address]:
@@ -149,10 +155,19 @@ def _sentences(snapshot: Snapshot, view: HostView, packet: Packet, verdict: Verd
         if side is not None:
             sentences.append(_side_sentence(snapshot, side))
             if not side.allowed:
-                sentences += _nearest(snapshot, view, packet, side)
+                sentences += [*_nearest(snapshot, view, packet, side), *_lifelines(packet, side)]
     if verdict.egress is None and verdict.ingress is None:
-        sentences.append("  neither end is an instance, so no group judges it")
+        is_known = find_endpoint(view, packet.source) is not None
+        whose = "it stays on the host, and loopback is free" if is_known else "neither end is an instance"
+        sentences.append(f"  {whose}, so no group judges it")
     return sentences
+
+
+def _lifelines(packet: Packet, side: SideVerdict) -> list[str]:
+    """What the server does not know of a host that protects itself."""
+    if side.endpoint.kind is not Kind.SELF or packet.protocol not in (TCP, UDP):
+        return []
+    return ["  the host's failsafe ports, which only its inventory knows, and its agent's channel pass all the same"]
 
 
 def _side_sentence(snapshot: Snapshot, side: SideVerdict) -> str:

@@ -7,7 +7,7 @@ import pytest
 from policies import group, instance, instance_id, rule, snapshot
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.explain import Service, describe_rule, explain, parse_service
-from ringfence.policy.values import Protocol
+from ringfence.policy.values import Kind, Protocol
 
 DB_RULE = "ingress tcp/5432 from group app"
 WHOLE = snapshot(
@@ -191,3 +191,23 @@ def test_what_a_person_named_moves_no_terminal_and_breaks_no_line():
         assert all(line.isprintable() for line in text.split("\n"))
         assert len(text.split("\n")) == len(explain(WHOLE, source, "db", parse_service(service)).text.split("\n"))
         assert "e\\x1b]0;pwned\\x07\\nallowed\\u202e" in text
+
+
+def _self_host():
+    found = instance("h1", "10.77.0.9", "fd77::9", wears=("shut",))
+    interface = replace(found.interfaces[0], kind=Kind.SELF, mac=None)
+    return snapshot(group("shut", "egress tcp/443 to 0.0.0.0/0"), replace(found, interfaces=(interface,)))
+
+
+def test_a_host_that_is_refused_is_told_of_what_the_server_does_not_know():
+    text = explain(_self_host(), "internet", "h1", parse_service("tcp/22")).text
+    assert text.startswith("denied")
+    assert "failsafe ports, which only its inventory knows" in text
+    assert "failsafe" not in explain(_self_host(), "internet", "h1", parse_service("icmp")).text
+    assert "failsafe" not in explain(_self_host(), "h1", "internet", parse_service("tcp/443")).text
+
+
+def test_a_host_that_talks_to_itself_is_judged_by_nobody():
+    found = explain(_self_host(), "h1", "h1", parse_service("tcp/80"))
+    assert found.verdict.allowed
+    assert "loopback is free" in found.text

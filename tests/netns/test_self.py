@@ -89,6 +89,9 @@ def test_replies_and_errors_about_flows_of_a_self_host_pass(host, family):
     host.expect(DENIED, sent.back(), _error(sent))
     host.expect(ALLOWED, sent)
     host.expect_fate(ALLOWED, sent.back(), _error(sent))
+    host.enforce(group("g", SHUT), wears=("g",))
+    host.expect_fate(ALLOWED, _error(sent))
+    host.expect_fate(DENIED, sent.back())
 
 
 def _error(way):
@@ -100,9 +103,10 @@ def _error(way):
 
 @families
 def test_a_cut_of_a_self_host_stops_exactly_its_flows_both_ways(host, family):
-    keeps = (f"ingress udp/99 from {ANY[family]}", f"egress udp/99 to {ANY[family]}")
-    cut = (f"ingress udp/53 from {ANY[family]}", f"egress udp/53 to {ANY[family]}")
-    pairs = [(host.udp("outside", HOST, port, family), host.udp(HOST, "outside", port, family)) for port in (53, 99)]
+    keeps = (f"ingress udp/99 from {ANY[family]}", f"egress udp/98 to {ANY[family]}")
+    cut = (f"ingress udp/53 from {ANY[family]}", f"egress udp/52 to {ANY[family]}")
+    ports = (53, 52), (99, 98)
+    pairs = [(host.udp("outside", HOST, i, family), host.udp(HOST, "outside", o, family)) for i, o in ports]
     host.enforce(group("g", *keeps, *cut), wears=("g",))
     for into, out in pairs:
         host.expect_fate(ALLOWED, into)
@@ -128,6 +132,14 @@ def test_flows_that_go_one_way_only_are_cut_at_a_self_host_too(host, family):
     host.enforce(group("g", SHUT), wears=("g",))
     host.expect_fate(DENIED, into)
     host.expect_fate(DENIED, out)
+
+
+@families
+def test_tcp_in_mid_stream_opens_no_flow_of_a_self_host(host, family):
+    host.enforce(group("g", f"ingress tcp from {ANY[family]}", f"egress tcp to {ANY[family]}"), wears=("g",))
+    for source, destination in (("outside", HOST), (HOST, "outside"), ("outside", "beyond"), ("box", "outside")):
+        host.expect(ALLOWED, host.tcp(source, destination, 443, family))
+        host.expect(DENIED, host.tcp(source, destination, 443, family, opening=False))
 
 
 @families
@@ -271,8 +283,9 @@ def test_a_failsafe_port_passes_whatever_the_groups_say(host, family):
         host.expect(ALLOWED, asked, host.tcp("outside", HOST, 22, family, opening=False))
         host.expect(ALLOWED, host.udp("outside", HOST, 51820, family))
         assert _reason(host, asked) is Default.FAILSAFE
-        host.expect_fate(ALLOWED, asked)
-        host.expect_fate(ALLOWED, asked.back(opening=False))
+        for way in (asked, host.udp("outside", HOST, 51820, family)):
+            host.expect_fate(ALLOWED, way)
+            host.expect_fate(ALLOWED, way.back(opening=False))
         # Not from elsewhere, not for another port or protocol, not for what another table sends to that port.
         host.expect(
             DENIED,

@@ -199,3 +199,5 @@ def test_a_session_at_a_failsafe_port_survives_everything(scene, address, loose)
             scene.until_applied()
             goes_on()
             assert not scene.reaches(9003)
+            with closing(Stream(scene.outside, scene.host, address, 22)) as another:
+                wait_until(lambda: min(heard.count for heard in another.heard()) > 10, 2.0)

@@ -161,8 +161,6 @@ def _postrouting(prefixes: tuple[str, ...]) -> Iterator[Line]:
     yield Line((Member((Field.OUT_INTERFACE,), names.PORTS), Goto(CLOSED)))
     for prefix in prefixes:
         yield Line((StartsWith(Field.OUT_INTERFACE, prefix), Goto(CLOSED)))
-    # To a container, which nobody judges: what the host's groups let in is agreed to.
-    yield Line((Member((Field.IN_INTERFACE,), names.UPLINKS), Goto(ALLOW)))
 
 
 def _exit() -> Iterator[Line]:

@@ -40,7 +40,7 @@ protocol = "tcp"
 sources = ["198.51.100.0/24", "2001:db8::/64"]
 """
 SHUT = {"flow-direction": "egress", "protocol": "tcp", "network": "192.0.2.1/32", "start-port": 1, "end-port": 1}
-QUICK_S = 8.0
+QUICK_S = 20.0
 
 
 @dataclass

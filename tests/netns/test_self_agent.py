@@ -178,7 +178,7 @@ def test_a_session_at_a_failsafe_port_survives_everything(scene, address, loose)
 
         def goes_on() -> None:
             now_s = time.monotonic()
-            wait_until(lambda: heard_since(session, now_s), 2.0)
+            wait_until(lambda: heard_since(session, now_s), 5.0)
 
         goes_on()
         process = scene.start()
@@ -200,4 +200,4 @@ def test_a_session_at_a_failsafe_port_survives_everything(scene, address, loose)
             goes_on()
             assert not scene.reaches(9003)
             with closing(Stream(scene.outside, scene.host, address, 22)) as another:
-                wait_until(lambda: min(heard.count for heard in another.heard()) > 10, 2.0)
+                wait_until(lambda: min(heard.count for heard in another.heard()) > 10, 5.0)

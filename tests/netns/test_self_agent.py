@@ -91,6 +91,10 @@ class Scene:
         except AssertionError as error:
             raise AssertionError(f"{self.status}\n{(self.folder / 'agent.log').read_text()}") from error
 
+    def enforce(self) -> None:
+        """A host is born observed; here it is to be filtered."""
+        self.server.admin.put(f"/admin/v1/instances/{ID}", json={"observe": False})
+
     def group(self, name: str, *rules: dict) -> str:
         group = self.call("POST", "/security-group", {"name": name})["reference"]["id"]
         for rule in rules:
@@ -148,6 +152,7 @@ def scene(tmp_path):
 def test_the_agent_reaches_its_server_when_no_group_lets_the_host_out(scene):
     process = scene.start()
     scene.until_applied()
+    scene.enforce()
     assert scene.reaches(9000)
     shut = scene.group("shut", SHUT)
     assert scene.wear(shut)["state"] == "success"
@@ -187,6 +192,7 @@ def test_a_session_at_a_failsafe_port_survives_everything(scene, address, loose)
             wait_until(lambda: door.read_about() is not None, QUICK_S)
             goes_on()
             scene.until_applied()
+            scene.enforce()
             goes_on()
             shut = scene.group("shut", SHUT)
             for how in ("attach", "detach", "attach"):

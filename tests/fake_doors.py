@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import assert_never
 
 from ringfence.agent.doors.files import Stamp
+from ringfence.agent.doors.nftables import RulesRefused
 from ringfence.nft import About, Generation, Heard, Reading, Touched, kernel_set, render_text
 from ringfence.policy.delta import (
     AddChain,
@@ -89,6 +90,7 @@ class FakeNftables:
         self.changes = 1
         self.commits: list[tuple[tuple[Step, ...], Generation, About | None]] = []
         self.refuse = lambda _: None
+        self.cursed: set[str] = set()  # names of objects about which every step is refused
         self.reads = 0
         self.notices = FakeNotices()
 
@@ -96,6 +98,8 @@ class FakeNftables:
         steps = tuple(steps)
         if not steps and about is None:
             return
+        if cursed := {name: f"{step}: cursed" for step in steps if (name := _name_of(step)) in self.cursed}:
+            raise RulesRefused("; ".join(cursed.values()), cursed)
         if words := self.refuse(steps):
             raise OperatorError("change the kernel's rules", f"refused as a whole, nothing was changed: {words}")
         changed = None if self.table is None else self.table.copy()
@@ -152,6 +156,10 @@ class FakeNftables:
         """Another program's transaction in our table."""
         self.commit(steps, generation=Generation(generation), about=None)
         self.notices.tell(_touched_by(steps), self.changes)
+
+
+def _name_of(step) -> str | None:
+    return next((getattr(step, kind) for kind in ("chain", "set", "map", "counter") if hasattr(step, kind)), None)
 
 
 def _touched_by(steps) -> Touched:

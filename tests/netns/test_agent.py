@@ -26,7 +26,11 @@ from ringfence.agent.enforce import CLOSED, Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.nft import About, encode_removal
 from ringfence.policy.compile import LocalPorts, compile_program
+from ringfence.policy.delta import AddLine
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.names import profile_chain, profile_of
+from ringfence.policy.program import Jump, Line
+from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.world.namespaces import make_namespace
 from ringfence.world.topology import Node, build_world
@@ -330,6 +334,42 @@ def test_whichever_commit_fails_the_next_try_makes_the_kernel_whole(kernel, lost
             assert reading.program == compile_program(wanted, PORTS)
             assert reading.generation is not None
             assert reading.about == About(wanted.revision, "e1")
+
+
+class Cursing:
+    """The real door, but every line for one chain is preceded by one that the kernel cannot take."""
+
+    def __init__(self, door, chain):
+        self._door = door
+        self.chain = chain
+
+    def __getattr__(self, name):
+        return getattr(self._door, name)
+
+    def commit(self, steps, *, generation, about):
+        poison = AddLine(self.chain, Line((Jump("nowhere"),)))
+        steps = [one for step in steps for one in ([poison, step] if _is_line_of(step, self.chain) else [step])]
+        self._door.commit(steps, generation=generation, about=about)
+
+
+def _is_line_of(step, chain):
+    return isinstance(step, AddLine) and step.chain == chain
+
+
+def test_an_instance_whose_rules_the_kernel_refuses_stays_closed_until_it_takes_them(kernel):
+    _, nftables, conntrack = kernel
+    door = Cursing(nftables, profile_chain(profile_of((GROUPS[1],)), Direction.INGRESS))
+    enforcer = Enforcer(door, Generations(conntrack), last_block=None)
+    enforcer.enforce(ONE, About(1, "e1"), PORTS)
+    for _ in range(3):
+        outcome = enforcer.enforce(TWO, About(2, "e1"), PORTS)
+        assert "'app' stays closed: the kernel refused its rules: add a line to chain p_" in outcome.refused[0]
+        assert "No such file or directory (ENOENT)" in outcome.refused[0]
+        assert set(nftables.read().program.maps["ingress"].targets) == {"veth-web"}
+        assert nftables.read_about() == About(2, "e1")
+    door.chain = "none"
+    assert enforcer.enforce(TWO, About(2, "e1"), PORTS).refused == ()
+    assert nftables.read().program == compile_program(TWO, PORTS)
 
 
 def test_generations_go_round_and_no_flow_of_an_earlier_life_carries_one(kernel):

@@ -5,31 +5,40 @@ of the kernel (program, generation, note) and believes it only as long as nothin
 rules. It knows no server, no file and no clock.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from ringfence.agent.doors.nftables import NftablesDoor
+from ringfence.agent.doors.nftables import NftablesDoor, RulesRefused
 from ringfence.agent.generations import Generations, block_number
-from ringfence.agent.inventory import only_worn
+from ringfence.agent.isolate import Blamed, Compile, compile_sound, find_blamed, leave_out
 from ringfence.nft import About, Generation, Touched, kernel_set
 from ringfence.policy.compile import Compiler, compile_program
-from ringfence.policy.delta import AddTable, DeleteTable, diff_programs
+from ringfence.policy.delta import (
+    AddChain,
+    AddCounter,
+    AddMap,
+    AddSet,
+    AddTable,
+    DeleteTable,
+    Step,
+    diff_programs,
+)
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.names import PORTS, is_of_policy
 from ringfence.policy.narrow import narrow_program
-from ringfence.policy.program import Chain, Foreign, Fresh, Line, NamedSet, Program, Stamp
+from ringfence.policy.program import Chain, Foreign, Fresh, Line, NamedSet, Program, Stamp, VerdictMap
 from ringfence.policy.values import Revision
 from ringfence.policy.view import Endpoint, HostView
 
 CLOSED: Final = About(0, "")  # the note of a table that no view has reached yet: every port under our care is closed
 _UNKNOWN: Final = Line((Foreign("of another generation"),))
+_MOST_REFUSALS: Final = 8  # transactions that are tried without ever more instances
 MOST_MENDED: Final = 1000  # objects that are looked at one by one, in some tens of milliseconds
 
 _T = TypeVar("_T")
-Compile = Callable[[HostView, LocalPorts], Program]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,7 @@ class Outcome:
     changed: bool
     refused: tuple[str, ...] = ()
     repaired: str | None = None  # why the kernel had to be read back and made whole
+    left_out: bool = False  # some of the refused are so by the kernel, and are to be tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,7 @@ class Enforcer:
         self._compile = compile_ or Compiler().compile
         self._last_block = last_block
         self._known: _Known | None = None
+        self._blamed: Blamed = {}
 
     @property
     def block(self) -> int | None:
@@ -113,13 +124,52 @@ class Enforcer:
         whole once; when that fails too, the old rules are in force, or, if our table is gone, the ports closed.
         """
         closed = self._close_first(ports)  # compiling may take long
-        desired, refused = self._compile_whole(view, ports)
+        desired, refused = compile_sound(view, ports, self._compile)
         try:
             changed = self._converge(desired, about) or closed
+        except RulesRefused as error:
+            return self._enforce_most(view, about, ports, error)
         except OperatorError as error:
             self._rebuild(desired, about, ports)
             return Outcome(about, changed=True, refused=refused, repaired=str(error))
+        self._blamed = {}
         return Outcome(about, changed, refused)
+
+    def _enforce_most(self, view: HostView, about: About, ports: LocalPorts, error: RulesRefused) -> Outcome:
+        """After a refusal: once more from what the kernel holds, then without the instances whose rules it refuses.
+
+        Those that were left out before are so at once, for reading everything would find nothing new.
+        """
+        blamed = find_blamed(view, ports, error.words, compile_program)
+        if not blamed or not blamed.keys() <= self._blamed.keys():
+            desired, refused = compile_sound(view, ports, self._compile)
+            try:
+                self._rebuild(desired, about, ports)
+            except RulesRefused as again:
+                error, blamed = again, find_blamed(view, ports, again.words, compile_program)
+            else:
+                self._blamed = {}
+                return Outcome(about, changed=True, refused=refused, repaired=str(error))
+        return self._enforce_without(view, about, ports, (blamed, error))
+
+    def _enforce_without(
+        self, view: HostView, about: About, ports: LocalPorts, refusal: tuple[Blamed, RulesRefused]
+    ) -> Outcome:
+        blamed, error = refusal
+        for _ in range(_MOST_REFUSALS):
+            left, said = leave_out(view, blamed)
+            desired, refused = compile_sound(left, ports, self._compile)
+            try:
+                changed = self._converge(desired, about)
+            except RulesRefused as again:
+                error, more = again, find_blamed(left, ports, again.words, compile_program)
+                if not more:
+                    break
+                blamed = {**blamed, **more}
+            else:
+                self._blamed = blamed
+                return Outcome(about, changed, (*refused, *said), left_out=True)
+        raise error
 
     def narrow(self, declared: tuple[Endpoint, ...], ports: LocalPorts) -> Outcome:
         """Close what the kernel holds of an earlier life and the inventory does not declare; its note stays.
@@ -191,6 +241,7 @@ class Enforcer:
         generation = self._generations.follow(known.generation) if delta.narrows else known.generation
         if delta.prepare:
             self._nftables.commit(delta.prepare, generation=known.generation, about=None)
+            self._known = replace(known, program=_with_prepared(known.program, delta.prepare, desired))
         self._nftables.commit(delta.flip, generation=generation, about=about)
         found = self._nftables.read_about()
         if found != about:
@@ -238,22 +289,23 @@ class Enforcer:
             self._close_anew(ports)
         self._known = None
 
-    def _compile_whole(self, view: HostView, ports: LocalPorts) -> tuple[Program, tuple[str, ...]]:
-        try:
-            return self._compile(view, ports), ()
-        except Exception:  # noqa: BLE001  whatever it is, one instance must not keep the others from converging
-            return self._compile_sound(view, ports)
 
-    def _compile_sound(self, view: HostView, ports: LocalPorts) -> tuple[Program, tuple[str, ...]]:
-        """The program without the endpoints that do not compile even alone. O(endpoints x members)."""
-        sound, refused = [], []
-        for endpoint in view.endpoints:
-            try:
-                self._compile(only_worn(replace(view, endpoints=(endpoint,))), ports)
-                sound.append(endpoint)
-            except Exception as error:  # noqa: BLE001  as above
-                refused.append(f"instance {endpoint.name!r} stays closed: {type(error).__name__}: {error}")
-        return self._compile(only_worn(replace(view, endpoints=tuple(sound))), ports), tuple(refused)
+def _with_prepared(program: Program, steps: tuple[Step, ...], desired: Program) -> Program:
+    """The program once its preparation is in force, which makes things whole that nothing refers to yet."""
+    counters, sets, maps, chains = set(program.counters), dict(program.sets), dict(program.maps), dict(program.chains)
+    for step in steps:
+        match step:
+            case AddCounter(name):
+                counters.add(name)
+            case AddSet(name):
+                sets[name] = desired.sets[name]
+            case AddMap(name):
+                maps[name] = VerdictMap()
+            case AddChain(name):
+                chains[name] = desired.chains[name]
+            case _:
+                pass  # what fills them
+    return Program(frozenset(counters), sets, maps, chains)
 
 
 def _overlaid(known: Program, looked: Touched, found: Program) -> Program:

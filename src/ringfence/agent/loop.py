@@ -101,7 +101,8 @@ class Agent:
         self._to_enforce = asyncio.Event()
         self._to_keep = asyncio.Event()
         self._to_claim = True
-        self._retry_at: float | None = None
+        self._retry_at: float | None = None  # after a failure
+        self._heal_at: float | None = None  # for what the kernel refused of some instances
 
     @property
     def standing(self) -> Standing:
@@ -257,7 +258,11 @@ class Agent:
 
     def _succeed(self, wanted: FeedView | None, outcome: Outcome, took_s: float) -> None:
         self._retry_at = None
-        self._kernel_pauses.reset()
+        if outcome.left_out:
+            self._heal_at = self._clock.monotonic() + self._kernel_pauses.take()
+        else:
+            self._heal_at = None
+            self._kernel_pauses.reset()
         self._watch.note_whole()
         self._reporter.set_problem("tampering", self._watch.problem)
         self._enforced = wanted
@@ -365,5 +370,6 @@ class Agent:
 
     async def _retry_when_due(self) -> None:
         await self._clock.sleep(RETRY_POLL_S)
-        if self._retry_at is not None and self._clock.monotonic() >= self._retry_at:
+        due = [at for at in (self._retry_at, self._heal_at) if at is not None]
+        if due and self._clock.monotonic() >= min(due):
             self._to_enforce.set()

@@ -294,6 +294,57 @@ def test_an_instance_that_cannot_be_compiled_stays_closed_and_the_others_converg
     assert set(targets) == {"veth-app"}
 
 
+CURSED = {
+    "a group's chain": lambda: names.group_chain(APP, Direction.INGRESS),
+    "a profile's chain": lambda: names.profile_chain(names.profile_of((APP,)), Direction.EGRESS),
+    "a set": lambda: names.source_set(SOURCES, 4),
+}
+
+
+@pytest.mark.parametrize("name", CURSED.values(), ids=CURSED)
+def test_an_instance_whose_rules_the_kernel_refuses_stays_closed_and_the_others_converge(world, name):
+    world.enforce(ONE)
+    world.nftables.cursed.add(name())
+    outcome = world.enforce(TWO)
+    (said,) = outcome.refused
+    assert said.startswith("instance 'app' stays closed: the kernel refused its rules: ")
+    assert name() in said
+    assert outcome.left_out
+    assert world.nftables.read_about() == About(2, "e1")
+    assert set(world.program.maps["ingress"].targets) == {"veth-web"}
+    assert world.enforcer.is_whole()
+
+
+def test_it_is_tried_again_without_reading_and_comes_back_when_the_cause_is_healed(world):
+    name = names.source_set(SOURCES, 4)
+    world.nftables.cursed.add(name)
+    world.enforce(TWO)
+    reads = world.nftables.reads
+    assert world.enforce(TWO).left_out
+    assert world.nftables.reads == reads
+    world.nftables.cursed.clear()
+    outcome = world.enforce(TWO)
+    assert (outcome.refused, outcome.left_out) == ((), False)
+    assert world.program == compile_program(TWO, PORTS)
+
+
+def test_two_instances_refused_for_different_causes_are_both_left_out(world):
+    third = view(4, *TWO.endpoints, endpoint("db"), rules=TWO.rules, peers=TWO.peers)
+    world.nftables.cursed = {names.group_chain(WEB, Direction.INGRESS), names.source_set(SOURCES, 4)}
+    outcome = world.enforce(third)
+    assert len(outcome.refused) == 2
+    assert set(world.program.maps["ingress"].targets) == {"veth-db"}
+
+
+def test_what_all_share_is_blamed_on_nobody(world):
+    world.enforce(ONE)
+    held = _in_use(world.program)
+    world.nftables.cursed.add("ingress")
+    with pytest.raises(OperatorError, match="cursed"):
+        world.enforce(TWO)
+    assert _in_use(world.program) == held
+
+
 GROUP_IN = names.group_chain(WEB, Direction.INGRESS)
 MEMBERS = names.member_set(APP, 4)
 STRANGER = (ip_address("10.9.9.9"),)

@@ -441,6 +441,19 @@ async def test_a_failing_commit_is_reported_and_tried_again(world):
 
 
 @scenario
+async def test_an_instance_that_the_kernel_refuses_is_named_and_comes_back_by_itself_when_it_can(world):
+    world.nftables.cursed.add(group_chain(APP, Direction.INGRESS))
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_said("instance 'app' stays closed: the kernel refused its rules")
+        await world.until_applied(2)
+        assert _reachable(world) == {"veth-web"}
+        world.nftables.cursed.clear()
+        await world.until(lambda: world.server.reports[-1].error is None)
+        world.assert_holds(TWO)
+
+
+@scenario
 async def test_rules_that_another_program_flushed_are_closed_at_once_and_made_whole(world):
     world.server.publish(TWO)
     async with world.agent():

@@ -5,7 +5,7 @@ The packing is ``nft``'s; here are the socket and the exchange.
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from ringfence.agent.doors.netlink import NetlinkSocket, explain_refusal
@@ -37,6 +37,14 @@ from ringfence.policy.errors import OperatorError
 _SHOWN_REFUSALS: Final = 3
 _GET_GENERATION: Final = 16
 _GENERATION_ID: Final = 1
+
+
+class RulesRefused(OperatorError):
+    """A transaction was refused and nothing was changed. ``words``: what was said of each object of the program."""
+
+    def __init__(self, reason: str, words: Mapping[str, str]) -> None:
+        super().__init__("change the kernel's rules", f"refused as a whole, nothing was changed: {reason}")
+        self.words = words
 
 
 class NftablesDoor(Protocol):
@@ -104,11 +112,13 @@ class KernelNftables:
         return number_of(parse(answers.messages[0].payload)[_GENERATION_ID])
 
 
-def _refused(batch: Batch, refusals: Sequence[Refusal]) -> OperatorError:
+def _refused(batch: Batch, refusals: Sequence[Refusal]) -> RulesRefused:
     shown = "; ".join(_told(batch, refusal) for refusal in refusals[:_SHOWN_REFUSALS])
     more = len(refusals) - _SHOWN_REFUSALS
     rest = f"; and {more} more" if more > 0 else ""
-    return OperatorError("change the kernel's rules", f"refused as a whole, nothing was changed: {shown}{rest}")
+    # A step says what it does in words of which the last is the object's name.
+    words = {batch.steps[refusal.sequence - 1].split()[-1]: _told(batch, refusal) for refusal in reversed(refusals)}
+    return RulesRefused(f"{shown}{rest}", words)
 
 
 def _told(batch: Batch, refusal: Refusal) -> str:

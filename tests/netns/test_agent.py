@@ -165,6 +165,51 @@ def test_an_agent_told_to_end_ends_cleanly_and_leaves_its_rules(scene):
     assert '"agent ends; its rules stay in force"' in (scene.folder / "agent.log").read_text()
 
 
+def _boot(scene):
+    command = [sys.executable, "-m", "ringfence", "boot", "--data", str(scene.folder / "agent")]
+    command += ["--inventory", str(scene.folder / "inventory.toml")]
+    environment = os.environ | {"RINGFENCE_HOST": "h1", "RINGFENCE_HOST_KEY": b64encode(scene.key).decode()}
+    return scene.router.run(
+        lambda: subprocess.run(command, env=environment, capture_output=True, check=False)  # noqa: S603  our own
+    )
+
+
+def test_at_boot_the_last_policy_is_enforced_from_disk_alone_and_an_agent_is_not_disturbed(scene):
+    process = scene.start()
+    scene.until_applied()
+    scene.open_port(80)
+    scene.until_applied()
+    held = scene.door.read()
+    wait_until(
+        lambda: f'"revision":{held.about.revision}' in (scene.folder / "agent" / "view.json").read_text(), QUICK_S
+    )
+    busy = _boot(scene)
+    assert busy.returncode == 1
+    assert b"another agent filters this network namespace" in busy.stderr
+    process.kill()
+    process.wait()
+    _nft(scene, "flush ruleset")  # what a reboot leaves
+    done = _boot(scene)
+    assert done.returncode == 0, done.stderr
+    assert f"revision {held.about.revision} is enforced from disk".encode() in done.stderr
+    booted = scene.door.read()
+    assert (booted.program, booted.about) == (held.program, held.about)
+    scene.start()
+    scene.until_applied()
+    assert scene.door.read() == booted
+
+
+def test_at_boot_without_a_good_policy_every_managed_port_is_closed(scene):
+    (scene.folder / "agent").mkdir()
+    (scene.folder / "agent" / "view.json").write_text("damaged")
+    done = _boot(scene)
+    assert done.returncode == 0, done.stderr
+    assert b"every managed port is closed" in done.stderr
+    assert scene.door.read_about() == CLOSED
+    assert _targets(scene) == set()
+    assert scene.door.read().program.sets["ports"].elements == {("veth-web",), ("veth-app",)}
+
+
 def test_without_any_server_the_ports_are_closed_at_once(scene):
     scene.start(server=f"unix:{scene.folder}/nobody")
     wait_until(lambda: scene.door.read_about() == CLOSED, QUICK_S)

@@ -27,15 +27,14 @@ from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.doors.notices import NoticesDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.generations import Generations
-from ringfence.agent.inventory import keep_own
 from ringfence.agent.link import Pauses, follow
-from ringfence.agent.ports import Declared, Snapshot
+from ringfence.agent.ports import Declared
 from ringfence.agent.report import REPORT_S, Reporter, Standing
+from ringfence.agent.start import carry_out, load_view
 from ringfence.agent.watch import Watch
-from ringfence.nft import About, Heard
+from ringfence.nft import Heard
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.values import Kind, Revision
-from ringfence.policy.view import HostView
+from ringfence.policy.values import Kind
 from ringfence.wire.feed import FeedView
 
 CLAIM_AGAIN_S: Final = 1.0
@@ -122,7 +121,7 @@ class Agent:
         if not self._channel.ends:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._find_server(), FIND_SERVER_S)
-        self._wanted = self._saved = self._load_view()
+        self._wanted = self._saved = load_view(self._cache, self._oldest)
         await self._enforce()
 
     def close(self) -> None:
@@ -234,7 +233,7 @@ class Agent:
             began = self._clock.monotonic()
             wanted, declared = self._wanted, self._declared.snapshot
             try:
-                outcome = await self._in_thread(self._carry_out, wanted, declared)
+                outcome = await self._in_thread(carry_out, self._enforcer, wanted, declared)
             except Exception as error:  # noqa: BLE001  whatever it was: the old rules are in force, and it is tried again
                 self._fail(error)
                 return
@@ -245,16 +244,6 @@ class Agent:
     async def _in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._kernel_thread, partial(work, *args, **kwargs))
-
-    def _carry_out(self, wanted: FeedView | None, declared: Snapshot) -> Outcome:
-        """In the thread: nothing else of the agent waits while the kernel takes a large transaction."""
-        if wanted is not None:
-            about = About(wanted.view.revision, wanted.epoch)
-            return self._enforcer.enforce(keep_own(wanted.view, declared.inventory), about, declared.ports)
-        if self._enforcer.held() in (None, CLOSED):
-            return self._enforcer.enforce(HostView(Revision(0)), CLOSED, declared.ports)
-        # Rules of an earlier life are in force: what else they should become only the server knows.
-        return self._enforcer.narrow(declared.endpoints, declared.ports)
 
     def _succeed(self, wanted: FeedView | None, outcome: Outcome, took_s: float) -> None:
         self._retry_at = None
@@ -307,19 +296,6 @@ class Agent:
         if enforced is not None and enforced is not self._saved:
             self._cache.save_view(enforced)
             self._saved = enforced
-
-    def _load_view(self) -> FeedView | None:
-        """The view kept on disk, unless the kernel already holds a newer one."""
-        try:
-            kept = self._cache.load_view()
-        except OperatorError as error:
-            _log.warning("%s", error)
-            return None
-        if kept is None or self._oldest == CLOSED:
-            return kept
-        # What the kernel holds was enforced before it was kept, so another epoch in the kernel is the later one.
-        is_older = self._oldest.epoch != kept.epoch or self._oldest.revision > kept.view.revision
-        return None if is_older else kept
 
     async def _watch_kernel(self) -> None:
         """Another program flushed or changed our table: mend it at once. Others' own tables cost next to nothing."""

@@ -9,21 +9,26 @@ import logging
 import random
 import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from ringfence.agent.cache import Cache
 from ringfence.agent.client import open_server, place_of
-from ringfence.agent.credential import HostCredential
+from ringfence.agent.credential import HostCredential, load_credential
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.agent.doors.links import KernelLinks, lock_network
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.agent.enforce import Outcome
+from ringfence.agent.inventory import parse_inventory
 from ringfence.agent.loop import Agent, Doors
+from ringfence.agent.start import BootDoors, boot
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.values import HostName
 
 _log: Final = logging.getLogger("ringfence.agent")
 
@@ -58,6 +63,28 @@ async def run_agent(
                 _log.info("agent runs", extra={"fields": {"host": credential.host, "server": server}})
                 await _until_told(agent.run())
     _log.info("agent ends; its rules stay in force", extra={"fields": {"host": credential.host}})
+
+
+def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Outcome:
+    """Close every managed port of the caller's network namespace, or enforce what was kept, without any server.
+
+    Raises:
+        OperatorError: an agent filters the namespace already, there is no usable inventory, or the kernel refuses.
+    """
+    files = SystemFiles()
+    with lock_network(), closing(KernelNftables()) as nftables, closing(KernelConntrack()) as conntrack:
+        doors = BootDoors(nftables, conntrack, KernelLinks(), files)
+        return boot(doors, Cache(files, folder, _host(folder, inventory, environment)), inventory)
+
+
+def _host(folder: Path, inventory: Path, environment: Mapping[str, str]) -> HostName:
+    """As the credential says; without one what the inventory says, for a host that was never registered closes too."""
+    try:
+        return load_credential(folder, environment).host
+    except OperatorError as error:
+        _log.warning("%s", error)
+        text = SystemFiles().read(inventory)
+        return parse_inventory(text or b"", file=str(inventory)).host
 
 
 async def _until_told(work: Coroutine[object, object, None]) -> None:

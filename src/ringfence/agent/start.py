@@ -1,0 +1,77 @@
+"""What is enforced before the server is reached: the last view kept on disk, or a table in which every port is closed.
+
+Input: what the kernel holds, the agent's folder, the inventory. Output: an ``Outcome``. The agent begins with it, and
+``boot`` is nothing but it: for the moment at which a machine has no network yet.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ringfence.agent.cache import Cache
+from ringfence.agent.doors.conntrack import ConntrackDoor
+from ringfence.agent.doors.files import FilesDoor
+from ringfence.agent.doors.links import LinksDoor
+from ringfence.agent.doors.nftables import NftablesDoor
+from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
+from ringfence.agent.generations import Generations
+from ringfence.agent.inventory import keep_own
+from ringfence.agent.ports import Declared, Snapshot
+from ringfence.nft import About
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.values import Revision
+from ringfence.policy.view import HostView
+from ringfence.wire.feed import FeedView
+
+_log: Final = logging.getLogger("ringfence.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class BootDoors:
+    nftables: NftablesDoor
+    conntrack: ConntrackDoor
+    links: LinksDoor
+    files: FilesDoor
+
+
+def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
+    """Enforce the last kept view if it is good, else close every managed port. Nothing is written to disk.
+
+    Raises:
+        OperatorError: there is no usable inventory, now or kept from before, or the kernel refuses.
+    """
+    memory = cache.load_memory()
+    enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=memory.block)
+    held = enforcer.held() or CLOSED
+    declared = Declared(inventory_file, files=doors.files, links=doors.links, cache=cache, remembered=memory.ports)
+    declared.channel = memory.channel
+    declared.begin(enforcer.held_ports())
+    if declared.problem:
+        _log.warning("%s", declared.problem)
+    return carry_out(enforcer, load_view(cache, held), declared.snapshot)
+
+
+def load_view(cache: Cache, held: About) -> FeedView | None:
+    """The view kept on disk, unless the kernel already holds a newer one, as ``held`` says."""
+    try:
+        kept = cache.load_view()
+    except OperatorError as error:
+        _log.warning("%s", error)
+        return None
+    if kept is None or held == CLOSED:
+        return kept
+    # What the kernel holds was enforced before it was kept, so another epoch in the kernel is the later one.
+    is_older = held.epoch != kept.epoch or held.revision > kept.view.revision
+    return None if is_older else kept
+
+
+def carry_out(enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot) -> Outcome:
+    """Make the kernel hold what is wanted; without a view open nothing, and close what the inventory closes."""
+    if wanted is not None:
+        about = About(wanted.view.revision, wanted.epoch)
+        return enforcer.enforce(keep_own(wanted.view, declared.inventory), about, declared.ports)
+    if enforcer.held() in (None, CLOSED):
+        return enforcer.enforce(HostView(Revision(0)), CLOSED, declared.ports)
+    # Rules of an earlier life are in force: what else they should become only the server knows.
+    return enforcer.narrow(declared.endpoints, declared.ports)

@@ -1,0 +1,33 @@
+"""``ringfence boot``: enforces what is known from disk before there is a network, and ends."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def boot(
+    data: Annotated[
+        Path, typer.Option("--data", help="The agent's own folder: its credential, and the last policy it applied.")
+    ],
+    inventory: Annotated[Path, typer.Option(help="TOML: the inventory, as the agent reads it.")],
+) -> None:
+    """Close every managed port, or enforce the last good policy from disk, before the network is there; then end.
+
+    No server is contacted, nothing is written, nothing is opened that the last policy did not allow. Interfaces need
+    not exist yet. Needs CAP_NET_ADMIN. The unit [bold]packaging/systemd/ringfence-boot.service[/bold] runs it.
+    Example: [bold]ringfence boot --data /var/lib/ringfence-agent --inventory /etc/ringfence/inventory.toml[/bold]
+    """
+    import os
+    import sys
+
+    from ringfence.agent import run_boot
+    from ringfence.api.log import configure_log
+    from ringfence.cli.output import complain
+
+    configure_log(sys.stderr)
+    outcome = run_boot(data, inventory, os.environ)
+    for refused in outcome.refused:
+        complain(refused)
+    closed = outcome.about.revision == 0
+    complain("every managed port is closed" if closed else f"revision {outcome.about.revision} is enforced from disk")

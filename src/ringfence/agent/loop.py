@@ -253,7 +253,7 @@ class Agent:
             self._heal_at = None
             self._kernel_pauses.reset()
         self._watch.note_whole()
-        self._reporter.set_problem("tampering", self._watch.problem)
+        self._reporter.set_notice(self._watch.notice)
         self._enforced = wanted
         self._to_keep.set()
         if wanted is not None:
@@ -316,13 +316,13 @@ class Agent:
                 mended = True
         if mended:
             self._watch.note_tampering(heard, began)
-            self._reporter.set_problem("tampering", self._watch.problem)
+            self._reporter.set_notice(self._watch.notice)
             self._to_enforce.set()
 
     async def _look_for_missed(self) -> None:
         """The safety net, at constant cost: transactions counted by the kernel of which we heard nothing."""
         await self._clock.sleep(COUNT_POLL_S)
-        self._reporter.set_problem("tampering", self._watch.problem)
+        self._reporter.set_notice(self._watch.notice)
         if self._enforcing.locked() or self._to_enforce.is_set() or self._retry_at is not None:
             return
         async with self._enforcing:

@@ -28,6 +28,7 @@ class Standing:
 
     applied: Revision | None = None
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    notice: str | None = None  # what happened and is over
 
     def with_problem(self, about: str, text: str | None) -> "Standing":
         """The same standing with one problem set, or cleared by None."""
@@ -41,7 +42,7 @@ class Standing:
 def compose_report(standing: Standing) -> Report:
     """One report; problems in a stable order, each on its own."""
     texts = [standing.problems[about] for about in sorted(standing.problems)]
-    return Report(standing.applied, "; ".join(texts) or None)
+    return Report(standing.applied, "; ".join(texts) or None, standing.notice)
 
 
 class Reporter:
@@ -65,6 +66,15 @@ class Reporter:
         self._due.set()
         if text is not None:
             _log.warning("%s", text, extra={"fields": {"about": about}})
+
+    def set_notice(self, text: str | None) -> None:
+        """Something that happened and is over, or is told no more; a new text is logged and reported at once."""
+        if self._standing.notice == text:
+            return
+        self._standing = replace(self._standing, notice=text)
+        self._due.set()
+        if text is not None:
+            _log.warning("%s", text)
 
     def set_applied(self, applied: Revision) -> None:
         """The kernel was seen to hold this revision: reported at once, the same one again too."""

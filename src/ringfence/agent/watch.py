@@ -104,7 +104,7 @@ class Watch:
             )
 
     @property
-    def problem(self) -> str | None:
+    def notice(self) -> str | None:
         """What to tell of tampering: for a while after it, and without repeating itself."""
         now = self._clock.monotonic()
         if self._tampering is not None and now - self._tampering.began > SHOWN_S:

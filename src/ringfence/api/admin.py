@@ -109,8 +109,8 @@ class _Hosts:
 
     async def on_get(self, _: Request, response: Response) -> None:
         shown = [
-            {"host": s.host, "wanted": s.wanted, "applied": s.applied, "age_s": s.age_s, "error": s.error}
-            for s in self.plane.host_status()
+            {name: getattr(status, name) for name in ("host", "wanted", "applied", "age_s", "error", "notice")}
+            for status in self.plane.host_status()
         ]
         _put(response, {"hosts": shown})
 

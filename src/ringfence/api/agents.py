@@ -40,7 +40,7 @@ class Reports:
 
     async def on_post(self, request: Request, response: Response) -> None:
         report = decode_report(exchange_of(request).body)
-        await self.plane.report(host_of(request), report.applied, report.error)
+        await self.plane.report(host_of(request), report.applied, report.error, notice=report.notice)
         response.status = falcon.HTTP_204
 
 

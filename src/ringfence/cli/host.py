@@ -10,7 +10,7 @@ from ringfence.cli.output import Format, FormatOption, KeyFormat, KeyFormatOptio
 
 app = typer.Typer(help="Hosts: register one, see what each enforces.", no_args_is_help=True)
 _VARIABLES = {"RINGFENCE_HOST": "name", "RINGFENCE_HOST_KEY": "private-key"}
-_COLUMNS = ("host", "wanted", "applied", "age_s", "error")
+_COLUMNS = ("host", "wanted", "applied", "age_s", "error", "notice")
 
 
 @app.command("add")
@@ -48,7 +48,10 @@ def remove(data: DataOption, name: Annotated[str, typer.Argument(help="The host'
 
 @app.command("status")
 def status(data: DataOption, output: FormatOption = Format.TABLE) -> None:
-    """For every host: the revision it should enforce, the one it does, how long ago it was heard, its last error."""
+    """For every host: the revision it should enforce, the one it does, how long ago it was heard, its last error.
+
+    The notice is what happened and is over: tampering with its rules, say, that it has undone.
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     show_rows(ask(data, Ask("GET", "/hosts"))["hosts"], _COLUMNS, output)

@@ -29,6 +29,7 @@ class HostStatus:
     applied: Revision | None
     age_s: float | None
     error: str | None
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class _Seat:
     heard_s: float | None = None
     applied: Revision | None = None
     error: str | None = None
+    notice: str | None = None
 
 
 class Presence:
@@ -60,9 +62,9 @@ class Presence:
         """An authenticated message of ``host`` came in."""
         self._seat(host).heard_s = now_s
 
-    def report(self, host: HostName, applied: Revision | None, error: str | None) -> None:
+    def report(self, host: HostName, applied: Revision | None, error: str | None, *, notice: str | None = None) -> None:
         seat = self._seat(host)
-        seat.applied, seat.error = applied, error
+        seat.applied, seat.error, seat.notice = applied, error, notice
 
     def forget(self, host: HostName) -> None:
         """``host`` was removed; another of its name begins anew."""
@@ -79,7 +81,7 @@ class Presence:
     def status(self, host: HostName, wanted: Revision, now_s: float) -> HostStatus:
         seat = self._seats.get(host, _Seat())
         age_s = None if seat.heard_s is None else now_s - seat.heard_s
-        return HostStatus(host, wanted, seat.applied, age_s, seat.error)
+        return HostStatus(host, wanted, seat.applied, age_s, seat.error, seat.notice)
 
     def _seat(self, host: HostName) -> _Seat:
         return self._seats.setdefault(host, _Seat())

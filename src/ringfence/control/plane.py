@@ -128,14 +128,16 @@ class ControlPlane:
         """An authenticated message of ``host`` came in."""
         self._presence.seen(host, self._clock.monotonic_s())
 
-    async def report(self, host: HostName, applied: Revision | None, error: str | None) -> None:
+    async def report(
+        self, host: HostName, applied: Revision | None, error: str | None, *, notice: str | None = None
+    ) -> None:
         """What ``host`` says it enforces and what is wrong; operations that waited for it may end by it.
 
         A revision that this store has not made yet is of another store's life and counts as none.
         """
         if applied is not None and applied > self.snapshot.revision:
             applied = None
-        self._presence.report(host, applied, error)
+        self._presence.report(host, applied, error, notice=notice)
         self._book.report(host, applied, error, offered=self._feed.offered(host))
 
     def host_status(self) -> list[HostStatus]:

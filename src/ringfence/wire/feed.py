@@ -63,10 +63,14 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a host enforces: the revision that its kernel was seen to hold (None: none yet), and what is wrong."""
+    """What a host enforces: the revision that its kernel was seen to hold (None: none yet), and what is wrong.
+
+    ``notice`` is what an operator should know and what is over: no operation fails by it.
+    """
 
     applied: Revision | None
     error: str | None
+    notice: str | None = None
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -168,6 +172,7 @@ class _ReportShape(_Shape, frozen=True):
     format: int
     applied: _Count | None
     error: str | None
+    notice: str | None
 
 
 class _FormatOnly(msgspec.Struct, frozen=True):
@@ -273,16 +278,19 @@ def decode_claimed(body: bytes) -> Claimed:
 
 
 def encode_report(report: Report) -> bytes:
-    """The body of ``POST /agent/v1/report``; a longer error text is cut at 4,096 characters."""
-    # The kernel's and the file system's words need not be UTF-8.
-    error = None if report.error is None else report.error[:_MAX_ERROR].encode(errors="replace").decode()
-    return _encoder.encode(_ReportShape(FORMAT, report.applied, error))
+    """The body of ``POST /agent/v1/report``; a longer error or notice is cut at 4,096 characters."""
+    return _encoder.encode(_ReportShape(FORMAT, report.applied, _cut(report.error), _cut(report.notice)))
 
 
 def decode_report(body: bytes) -> Report:
     shape = _decode_formatted(body, _ReportShape)
     applied = None if shape.applied is None else Revision(shape.applied)
-    return Report(applied, None if shape.error is None else shape.error[:_MAX_ERROR])
+    return Report(applied, _cut(shape.error), _cut(shape.notice))
+
+
+def _cut(text: str | None) -> str | None:
+    """The kernel's and the file system's words need not be UTF-8."""
+    return None if text is None else text[:_MAX_ERROR].encode(errors="replace").decode()
 
 
 def _decode(text: bytes, shape: type[_T]) -> _T:

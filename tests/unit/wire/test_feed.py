@@ -159,8 +159,8 @@ def test_two_instances_cannot_claim_one_interface():
 
 
 def test_a_report_is_cut_to_a_bounded_length_and_to_text_that_can_be_written():
-    report = decode_report(encode_report(Report(None, "\udcff" + "x" * 10_000)))
-    assert report.error == "?" + "x" * 4095
+    report = decode_report(encode_report(Report(None, "\udcff" + "x" * 10_000, "\udcff")))
+    assert (report.error, report.notice) == ("?" + "x" * 4095, "?")
 
 
 def test_deep_nesting_is_refused():
@@ -169,5 +169,6 @@ def test_deep_nesting_is_refused():
 
 
 def test_a_hosts_longer_error_is_cut_whoever_wrote_the_report():
-    body = json.dumps({"format": 2, "applied": None, "error": "x" * 10_000}).encode()
-    assert decode_report(body).error == "x" * 4096
+    body = json.dumps({"format": 2, "applied": None, "error": "x" * 10_000, "notice": "y" * 10_000}).encode()
+    report = decode_report(body)
+    assert (report.error, report.notice) == ("x" * 4096, "y" * 4096)

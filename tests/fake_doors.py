@@ -184,21 +184,20 @@ class FakeNotices:
 
     def __init__(self) -> None:
         self.deaf = False
-        self._heard: Heard | None = None
+        self._told: list[tuple[int, Touched]] = []
+        self._lost = False
         self._waiting: asyncio.Future | None = None
 
     def tell(self, touched: Touched, changes: int) -> None:
-        if self.deaf:
-            return
-        before = self._heard or Heard()
-        authors = before.authors | ({"nft (pid 7)"} if touched else set())
-        self._put(Heard(before.touched | touched, authors, changes, before.lost))
+        if not self.deaf:
+            self._told.append((changes, touched))
+            self._rouse()
 
     def lose(self) -> None:
-        self._put(replace(self._heard or Heard(), touched=Touched(), lost=True))
+        self._lost = True
+        self._rouse()
 
-    def _put(self, heard: Heard) -> None:
-        self._heard = heard
+    def _rouse(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.get_loop().call_soon_threadsafe(self._wake)
 
@@ -207,14 +206,23 @@ class FakeNotices:
             self._waiting.set_result(None)
 
     async def wait(self) -> None:
-        if self._heard is None:
-            self._waiting = asyncio.get_running_loop().create_future()
-            if self._heard is None:  # told by another thread in this very moment
-                await self._waiting
+        if not self._is_silent():
+            return
+        self._waiting = asyncio.get_running_loop().create_future()
+        if self._is_silent():  # else it was told by another thread in this very moment
+            await self._waiting
 
-    def take(self) -> Heard:
-        heard, self._heard = self._heard or Heard(), None
-        return heard
+    def _is_silent(self) -> bool:
+        return not (self._told or self._lost)
+
+    def take(self, known_until=None) -> Heard:
+        told, self._told = self._told, []
+        lost, self._lost = self._lost, False
+        touched = Touched()
+        for changes, one in told:
+            if known_until is None or changes > known_until:
+                touched |= one
+        return Heard(touched, frozenset({"nft (pid 7)"} if touched else ()), told[-1][0] if told else None, lost)
 
 
 def _require(holds: bool, words: str) -> None:  # noqa: FBT001  reads as a sentence

@@ -200,6 +200,16 @@ def test_what_others_touch_in_our_table_is_named_and_read_alone(overheard, steps
     assert part.program.counters == touched.counters
 
 
+def test_transactions_up_to_a_count_are_left_out(overheard):
+    _load(overheard.ours, OPEN)
+    overheard.others.commit([FlushChain("leave")])
+    known = overheard.ours.count_changes()
+    overheard.others.commit([FlushChain("arrive")])
+    heard = overheard.notices.take(known)
+    assert heard.touched == Touched(chains=frozenset({"arrive"}))
+    assert heard.changes == known + 1
+
+
 def test_a_table_that_is_removed_is_told_of_as_such_and_nothing_is_read_of_it(overheard):
     _load(overheard.ours, OPEN)
     overheard.others.commit([DeleteTable()])

@@ -79,6 +79,7 @@ class Enforcer:
         self._last_block = last_block
         self._known: _Known | None = None
         self._blamed: Blamed = {}
+        self.known_until: int | None = None  # the kernel's count of transactions up to which others' work is known
 
     @property
     def block(self) -> int | None:
@@ -93,6 +94,7 @@ class Enforcer:
     def load(self) -> None:
         """Read what the kernel holds. O(table)."""
         reading = self._nftables.read()
+        self.known_until = reading.kernel_generation
         program = reading.program or Program()
         hooked = any(chain.hook for chain in program.chains.values()) and not reading.dormant
         generation = reading.generation
@@ -188,7 +190,8 @@ class Enforcer:
         O(what was touched). A table that was itself touched, or of which more was than is quickly looked at, is
         replaced by a closed one: ``enforce`` makes it whole.
         """
-        if touched.table or len(touched) > MOST_MENDED:
+        # Whoever empties a table takes the note with it, and the kernel tells of the table itself last of all.
+        if touched.table or len(touched) > MOST_MENDED or self._nftables.read_about() is None:
             self._close_anew(ports)
             return True
         known = self._known
@@ -265,7 +268,9 @@ class Enforcer:
         closed = compile_program(HostView(Revision(0)), ports)
         steps = (AddTable(), DeleteTable(), *diff_programs(Program(), closed).flip)
         self._known = None
+        before = self._nftables.count_changes()
         self._nftables.commit(steps, generation=generation, about=CLOSED)
+        self.known_until = before
         self._known = _Known(closed, generation, CLOSED, hooked=True)
         self._last_block = block_number(generation)
 

@@ -299,21 +299,23 @@ class Agent:
 
     async def _watch_kernel(self) -> None:
         """Another program flushed or changed our table: mend it at once. Others' own tables cost next to nothing."""
-        heard = await self._watch.listen()
-        if heard.touched or heard.lost:
-            await self._mend(heard)
-        elif not heard.more:
+        await self._watch.wait()
+        async with self._enforcing:
+            heard = self._watch.hear(self._enforcer.known_until)
+            if heard.touched or heard.lost:
+                await self._mend(heard)
+                return
+        if not heard.more:
             await self._clock.sleep(_NOTICES_PAUSE_S)
 
     async def _mend(self, heard: Heard) -> None:
         began = self._clock.monotonic()
-        async with self._enforcing:
-            try:
-                mended = await self._in_thread(self._enforcer.mend, heard.touched, self._declared.ports)
-            except OperatorError as error:
-                _log.warning("the touched rules could not be mended alone", extra={"fields": {"reason": str(error)}})
-                self._enforcer.distrust()
-                mended = True
+        try:
+            mended = await self._in_thread(self._enforcer.mend, heard.touched, self._declared.ports)
+        except OperatorError as error:
+            _log.warning("the touched rules could not be mended alone", extra={"fields": {"reason": str(error)}})
+            self._enforcer.distrust()
+            mended = True
         if mended:
             self._watch.note_tampering(heard, began)
             self._reporter.set_notice(self._watch.notice)

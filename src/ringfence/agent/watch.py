@@ -58,10 +58,13 @@ class Watch:
     def begin(self, changes: int) -> None:
         self._heard_changes = changes
 
-    async def listen(self) -> Heard:
-        """What came next."""
+    async def wait(self) -> None:
+        """Until there may be something to hear."""
         await self._notices.wait()
-        heard = self._notices.take()
+
+    def hear(self, known_until: int | None) -> Heard:
+        """What came next, but for transactions up to the count ``known_until``, whose work is known."""
+        heard = self._notices.take(known_until)
         if heard.changes is not None:
             self._heard_changes = heard.changes
         self._whole_check_wanted |= heard.lost

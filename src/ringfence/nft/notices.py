@@ -23,6 +23,7 @@ _SET_TYPES: Final = frozenset({9, 11, 12, 14, 29, 30})
 _OBJECT_TYPES: Final = frozenset({18, 20, 31})
 _SHOWN_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/")
 _SHOWN_OBJECTS: Final = 3
+_COUNT_RANGE: Final = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,12 @@ class Notices:
     """Puts together what datagrams tell; ``take`` gives what came since it was last asked."""
 
     def __init__(self) -> None:
-        self._touched = NOTHING
+        self._done = NOTHING
+        self._current = NOTHING  # of the transaction that is being told of
+        self._is_ours = False  # it touches our table
         self._authors: set[str] = set()
         self._changes: int | None = None
-        self._is_ours = False  # the transaction that is being told of touches our table
+        self._known_until: int | None = None
 
     def feed(self, datagram: bytes) -> None:
         """Cheap for what concerns only others' tables. Raises ``ValueError`` when a length is impossible."""
@@ -94,20 +97,32 @@ class Notices:
         elif _OUR_NAME in datagram:
             named = _named_in(datagram)
             self._is_ours |= bool(named)
-            self._touched |= named
+            self._current |= named
+
+    def forget_until(self, changes: int) -> None:
+        """What transactions up to this count did is known: they are told of no more."""
+        self._known_until = changes
 
     def take(self, *, lost: bool = False, more: bool = False) -> Heard:
         """What was told so far, also of a transaction that is not told to its end yet."""
-        heard = Heard(self._touched, frozenset(self._authors), self._changes, lost, more)
-        self._touched = NOTHING
+        touched, self._done = self._done, NOTHING
+        if self._changes is None or self._is_news(self._changes + 1):
+            touched, self._current = touched | self._current, NOTHING
+        heard = Heard(touched, frozenset(self._authors), self._changes, lost, more)
         self._authors.clear()
         return heard
 
     def _end_transaction(self, attributes: Attributes) -> None:
         self._changes = number_of(attributes[1])
-        if self._is_ours:
+        if self._is_ours and self._is_news(self._changes):
+            self._done |= self._current
             self._authors.add(_author(attributes))
+        self._current = NOTHING
         self._is_ours = False
+
+    def _is_news(self, changes: int) -> bool:
+        """Counts are of 32 bits and come round."""
+        return self._known_until is None or 0 < (changes - self._known_until) % _COUNT_RANGE < _COUNT_RANGE // 2
 
 
 def _named_in(datagram: bytes) -> Touched:

@@ -31,8 +31,11 @@ class NoticesDoor(Protocol):
         """Until there may be something to take. One waits at a time."""
         ...
 
-    def take(self) -> Heard:
-        """What was told since the last call, without waiting: the next of it, where there is ``more``."""
+    def take(self, known_until: int | None = None) -> Heard:
+        """What was told since the last call, without waiting: the next of it, where there is ``more``.
+
+        Transactions up to the count ``known_until`` are left out.
+        """
         ...
 
 
@@ -62,7 +65,9 @@ class KernelNotices:
         finally:
             loop.remove_reader(self._socket)
 
-    def take(self) -> Heard:
+    def take(self, known_until: int | None = None) -> Heard:
+        if known_until is not None:
+            self._notices.forget_until(known_until)
         lost = False
         with suppress(BlockingIOError):
             for _ in range(_MOST_DATAGRAMS):

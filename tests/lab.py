@@ -63,6 +63,7 @@ class Way:
     packet: Packet
     encode: Callable[..., bytes] | None = None
     mac: Mac | None = None
+    link: bytes | None = None  # what stands in the frame instead of the packet's ethertype
 
     def octets(self, tag: int) -> bytes:
         return self.encode(tag=tag) if self.encode else encode_packet(self.packet, tag=tag)
@@ -197,7 +198,7 @@ class Lab:
             arrived = self._send_from_host({tag: (way, way.octets(tag)) for tag, way in tagged.items()})
         else:
             taps = self.range.taps
-            shots = [Shot(taps[way.source], way.octets(tag), tag, way.mac) for tag, way in tagged.items()]
+            shots = [Shot(taps[way.source], way.octets(tag), tag, way.mac, way.link) for tag, way in tagged.items()]
             # What the host heard counts before what its own stack answered.
             arrived = deliver(shots, self.range) | dict.fromkeys(self._heard_by_host(), HOST)
         return [arrived.get(tag) for tag in tagged]

@@ -2,7 +2,9 @@
 
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_network
 from uuid import UUID
 
@@ -35,6 +37,7 @@ class Stack:
     workshop: Workshop
     server: Child
     agent: Child
+    start_agent: Callable[[], None]
     operator: Operator
     api: ApiClient
     world: World
@@ -72,8 +75,9 @@ def start_stack(world: World, *server_options: str) -> Stack:
     (folder / "agent").mkdir(mode=0o700)
     secret = {HOST_VARIABLE: credential.host, KEY_VARIABLE: b64encode(credential.private_key).decode()}
     agent = Child(workshop, "agent", arguments)
-    agent.start(namespace=world.router, environment=secret)
-    stack = Stack(workshop, server, agent, operator, api, world)
+    start_agent = partial(agent.start, namespace=world.router, environment=secret)
+    start_agent()
+    stack = Stack(workshop, server, agent, start_agent, operator, api, world)
     managed = [placed for placed in world.placed.values() if placed.node.managed]
     operator.wait_applied(HOST, instances=len(managed), timeout_s=20)
     return stack

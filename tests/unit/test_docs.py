@@ -6,7 +6,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SEMANTICS = ROOT / "docs" / "semantics.md"
-ROW_FILES = ("test_semantics.py", "test_cut.py", "test_atomic.py", "test_self.py")
+ROW_FILES = (
+    "test_semantics.py",
+    "test_frames.py",
+    "test_cut.py",
+    "test_atomic.py",
+    "test_blink.py",
+    "test_self.py",
+)
 _TEST = re.compile(r"`(test_\w+)`")
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 PAGES = ("semantics.md", "dataplane.md", "threats.md", "glossary.md")

@@ -41,10 +41,13 @@ class Tap:
     mac: Mac
     socket: socket.socket
 
-    def send(self, packet: bytes, *, source_mac: Mac | None = None) -> None:
-        """Put an IP packet on the interface, towards the router; ``source_mac`` is for spoofing."""
-        ethertype = ETHERTYPE[packet[0] >> 4]
-        self.socket.send(_octets(GATEWAY_MAC) + _octets(source_mac or self.mac) + ethertype.to_bytes(2, "big") + packet)
+    def send(self, packet: bytes, *, source_mac: Mac | None = None, link: bytes | None = None) -> None:
+        """Put an IP packet on the interface, towards the router; ``source_mac`` is for spoofing.
+
+        ``link``: what stands between the MAC addresses and the packet; its ethertype, if nothing else is said.
+        """
+        kind = ETHERTYPE[packet[0] >> 4].to_bytes(2, "big") if link is None else link
+        self.socket.send(_octets(GATEWAY_MAC) + _octets(source_mac or self.mac) + kind + packet)
 
     def take_packets(self) -> list[bytes]:
         """The IP packets that arrived since the last call, in order; without waiting."""
@@ -62,6 +65,7 @@ class Shot:
     packet: bytes
     tag: int
     source_mac: Mac | None = None
+    link: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def deliver(shots: Iterable[Shot], field: Range) -> dict[int, str]:
     while volley := list(islice(remaining, _VOLLEY)):
         sizes = {shot.tag: len(shot.packet) for shot in volley}
         for shot in volley:
-            shot.tap.send(shot.packet, source_mac=shot.source_mac)
+            shot.tap.send(shot.packet, source_mac=shot.source_mac, link=shot.link)
         for name in {shot.tap.name for shot in volley}:
             _pass_fence(field.taps[name], field.fences[name])
         # An ICMP error ends with the packet it is about, tag and all, but is longer.

@@ -113,6 +113,12 @@ class Child:
             self._process.kill()
             return self._process.wait()
 
+    def kill(self) -> None:
+        """End it as a crash would (SIGKILL)."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def log_end(self) -> str:
         """The last lines of its log."""
         return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LINES:])

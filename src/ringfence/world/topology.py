@@ -102,12 +102,24 @@ class World:
         namespace = make_namespace(node.name)
         placed = Placed(node, namespace, mac)
         _write_all(namespace, _QUIET | _MUTE if self.mute else _QUIET)
-        self.router.run(lambda: _connect(placed, static_neighbours=self.mute))
-        namespace.run(lambda: _configure_node(placed, mute=self.mute))
-        self.router.run(lambda: _wait_up(placed.port))
-        namespace.run(lambda: _wait_up(NODE_INTERFACE))
+        self._wire(placed)
         self.placed[node.name] = placed
         return placed
+
+    def pull(self, name: str) -> None:
+        """The node's port vanishes and its namespace stays; ``push`` gives it a new one."""
+        placed = self.placed[name]
+        self.router.run(lambda: _remove_port(placed.port))
+
+    def push(self, name: str) -> None:
+        """A new port of the old name for a node whose port was pulled, as when a virtual machine starts again."""
+        self._wire(self.placed[name])
+
+    def _wire(self, placed: Placed) -> None:
+        self.router.run(lambda: _connect(placed, static_neighbours=self.mute))
+        placed.namespace.run(lambda: _configure_node(placed, mute=self.mute))
+        self.router.run(lambda: _wait_up(placed.port))
+        placed.namespace.run(lambda: _wait_up(NODE_INTERFACE))
 
     def unplug(self, name: str) -> None:
         """Remove a node with its port, as when a virtual machine is destroyed."""

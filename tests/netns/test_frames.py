@@ -1,0 +1,160 @@
+"""What an instance may try below and around IP: ethertypes, VLAN tags, source routes, fragments, hearing others."""
+
+import select
+import struct
+from dataclasses import replace
+
+import pytest
+
+from policies import group
+from ringfence.policy.packet import UDP
+from ringfence.world.packets import encode_packet, encode_tag, tag_of
+
+pytestmark = pytest.mark.netns
+
+ALLOWED, DENIED = True, False
+families = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+tags = pytest.mark.parametrize("tag_type", [0x8100, 0x88A8], ids=["802.1Q", "802.1ad"])
+ANY = {4: "0.0.0.0/0", 6: "::/0"}
+ETHERTYPE = {4: 0x0800, 6: 0x86DD}
+LOOSE, STRICT = 131, 137  # source routes (RFC 791)
+IPV4_MORE, IPV6_MORE = 0x2000, 1
+_QUIET_S = 0.05
+
+
+def _open(lab):
+    """``web`` may be reached at one port, from everywhere; ``app`` and ``db`` accept nothing."""
+    rules = [f"ingress udp/53 from {network}" for network in ANY.values()]
+    lab.enforce(group("g", *rules), lab.instance("web", "g"), lab.instance("app"), lab.instance("db"))
+
+
+@families
+@pytest.mark.parametrize("ethertype", [0x88B6, 0x8847, 0x8863, 0x88CC, 0x0004, 0x9000])
+def test_a_frame_of_another_ethertype_goes_nowhere(lab, family, ethertype):
+    _open(lab)
+    way = lab.udp("app", "web", 53, family)
+    lab.expect(ALLOWED, way)
+    lab.expect_fate(DENIED, replace(way, link=ethertype.to_bytes(2, "big")))
+
+
+@tags
+@families
+def test_a_vlan_tag_opens_nothing(lab, family, tag_type):
+    _open(lab)
+    allowed = lab.udp("app", "web", 53, family)
+    denied = [lab.udp("app", "web", 54, family), allowed.again(source=lab.address("db", family))]
+    for vlan in (0, 1, 5, 4095):
+        link = struct.pack("!HHH", tag_type, vlan, ETHERTYPE[family])
+        twice = struct.pack("!HH", tag_type, vlan) + link
+        lab.forget_flows()
+        lab.expect_fate(DENIED, *(replace(way, link=tagged) for way in denied for tagged in (link, twice)))
+        # The kernel takes a tag of VLAN 0 off (it is a priority alone), and no frame of a VLAN that nobody made.
+        lab.expect_fate(vlan == 0, replace(allowed, link=link))
+
+
+def _source_routed(way, hop, kind):
+    """The way's packet, addressed to ``hop`` with the rest of its way in an option; no UDP checksum."""
+
+    def encode(*, tag):
+        packet = way.packet
+        trailer = encode_tag(tag)
+        body = struct.pack("!HHHH", packet.source_port, packet.destination_port, 8 + len(trailer), 0) + trailer
+        option = bytes((kind, 7, 4)) + packet.destination.packed + bytes(1)
+        header = struct.pack("!BBHHHBB", 0x47, 0, 28 + len(body), 1, 0, 64, UDP)
+        ends = packet.source.packed + hop.packed
+        return header + _sum(header + bytes(2) + ends + option) + ends + option + body
+
+    return replace(way, encode=encode)
+
+
+def _sum(octets):
+    total = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return (~total & 0xFFFF).to_bytes(2, "big")
+
+
+@pytest.mark.parametrize("kind", [LOOSE, STRICT], ids=["loose", "strict"])
+@pytest.mark.parametrize("routes", [0, 1], ids=["as the kernel is", "with accept_source_route"])
+def test_a_source_route_leads_round_no_rule(lab, kind, routes):
+    _open(lab)
+    for setting in ("all", "default", *(f"{lab.world.placed[name].port}" for name in ("app", "web", "db"))):
+        lab.world.router.write_sysctl(f"ipv4/conf/{setting}/accept_source_route", routes)
+    hop = lab.address("host", 4)
+    allowed = lab.udp("app", "web", 53)
+    shut = lab.udp("app", "web", 54)
+    spoofed = allowed.again(source=lab.address("db", 4))
+    lab.expect(ALLOWED, allowed)
+    lab.forget_flows()
+    lab.expect_fate(DENIED, *(_source_routed(way, hop, kind) for way in (shut, spoofed)))
+    lab.expect_fate(bool(routes), _source_routed(allowed, hop, kind))
+    lab.world.router.write_sysctl("ipv4/conf/all/accept_source_route", 0)
+
+
+def _fragments(packet, tag):
+    """A UDP packet in two fragments, the tag at the end of the second."""
+    whole = encode_packet(packet, tag=tag)
+    if packet.family == 4:
+        body = whole[20:]
+        for offset, piece, more in ((0, body[:8], IPV4_MORE), (8, body[8:], 0)):
+            start = struct.pack("!BBHHHBB", 0x45, 0, 20 + len(piece), tag & 0xFFFF, more | offset >> 3, 64, UDP)
+            ends = packet.source.packed + packet.destination.packed
+            yield start + _sum(start + bytes(2) + ends) + ends + piece
+    else:
+        body = whole[40:]
+        for offset, piece, more in ((0, body[:8], IPV6_MORE), (8, body[8:], 0)):
+            header = struct.pack("!IHBB", 6 << 28, 8 + len(piece), 44, 64)
+            ends = packet.source.packed + packet.destination.packed
+            yield header + ends + struct.pack("!BBHI", UDP, 0, offset | more, tag) + piece
+
+
+@families
+def test_fragments_from_another_address_or_machine_are_dropped(lab, family):
+    _open(lab)
+    own = lab.udp("app", "web", 53, family)
+    cases = [(own, own.packet, None, True)]
+    cases.append((own, own.again(source=lab.address("db", family)).packet, None, False))
+    cases.append((own, lab.udp("app", "web", 53, family).packet, lab.world.placed["db"].mac, False))
+    for number, (way, packet, mac, passes) in enumerate(cases, start=7_000_001):
+        lab.forget_flows()
+        tap = lab.range.taps[way.source]
+        for fragment in _fragments(packet, number):
+            tap.send(fragment, source_mac=mac)
+        heard = _heard(lab)
+        assert ("web" in heard.get(number, set())) == passes, f"{packet}: heard {heard}"
+
+
+def _heard(lab):
+    """Tag -> the taps at which it was heard, until nothing comes any more."""
+    heard = {}
+    taps = lab.range.taps.values()
+    while select.select([tap.socket for tap in taps], [], [], _QUIET_S)[0]:
+        for tap in taps:
+            for packet in tap.take_packets():
+                heard.setdefault(tag_of(packet), set()).add(tap.name)
+    return heard
+
+
+@families
+def test_a_third_instance_hears_no_unicast_frame_of_others(lab, family):
+    _open(lab)
+    talks = [
+        lab.udp("app", "web", 53, family),
+        lab.udp("outside", "web", 53, family),
+        lab.udp("web", "outside", 9, family),
+    ]
+    lab.expect(ALLOWED, *talks)
+    shots = {8_000_001 + number: way for number, way in enumerate([*talks, *(way.back() for way in talks)])}
+    for tag, way in shots.items():
+        lab.range.taps[way.source].send(way.octets(tag))
+    heard = _heard(lab)
+    assert {tag: names for tag, names in heard.items() if tag in shots} == {
+        tag: {way.destination} for tag, way in shots.items()
+    }
+
+
+@pytest.fixture(autouse=True)
+def _quiet(lab):
+    """No test hears what another one left."""
+    lab.range  # noqa: B018  opened by being asked for
+    _heard(lab)

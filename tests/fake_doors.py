@@ -92,6 +92,7 @@ class FakeNftables:
         self.refuse = lambda _: None
         self.cursed: set[str] = set()  # names of objects about which every step is refused
         self.reads = 0
+        self.foreign: list = []
         self.notices = FakeNotices()
 
     def commit(self, steps, *, generation, about) -> None:
@@ -145,6 +146,9 @@ class FakeNftables:
                 del things[name]
         table.generations = {name: found for name, found in table.generations.items() if name in touched.chains}
         return Reading(table.program, table.generation, table.about)
+
+    def read_foreign(self):
+        return tuple(self.foreign)
 
     def flush(self) -> None:
         """What another program's ``nft flush ruleset`` does."""

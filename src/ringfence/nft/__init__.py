@@ -4,6 +4,7 @@ This room opens no socket: ``agent/doors/nftables.py`` carries its octets to the
 """
 
 from ringfence.nft.batch import ABOUT, TABLE, About, Batch, encode_batch, encode_removal
+from ringfence.nft.foreign import ForeignChain, read_foreign
 from ringfence.nft.generation import (
     BLOCK,
     DEFAULT_MASK,
@@ -26,6 +27,7 @@ __all__ = [
     "TABLE",
     "About",
     "Batch",
+    "ForeignChain",
     "Generation",
     "Heard",
     "Hits",
@@ -44,6 +46,7 @@ __all__ = [
     "parse_refusal",
     "read_about",
     "read_counters",
+    "read_foreign",
     "read_table",
     "read_touched",
     "render_line",

@@ -13,11 +13,13 @@ from ringfence.agent.doors.notices import KernelNotices
 from ringfence.nft import (
     About,
     Batch,
+    ForeignChain,
     Generation,
     Reading,
     Touched,
     encode_batch,
     read_about,
+    read_foreign,
     read_table,
     read_touched,
 )
@@ -66,6 +68,10 @@ class NftablesDoor(Protocol):
         """Only what is named in our table, and the note. O(that)."""
         ...
 
+    def read_foreign(self) -> tuple[ForeignChain, ...]:
+        """Other programs' base chains, with whether they may drop. O(their lines)."""
+        ...
+
     def count_changes(self) -> int:
         """The kernel's own number of transactions in this network namespace, anybody's; 32 bits, wraps."""
         ...
@@ -98,6 +104,9 @@ class KernelNftables:
 
     def read_touched(self, touched: Touched) -> Reading:
         return self._netlink.converse(read_touched(touched))
+
+    def read_foreign(self) -> tuple[ForeignChain, ...]:
+        return self._netlink.converse(read_foreign())
 
     def listen(self) -> KernelNotices:
         """What others change from now on, told by the kernel."""

@@ -1,0 +1,144 @@
+"""Other programs' base chains that may drop what ours lets pass: a conversation of dump requests and their answers.
+
+Pure, as ``reading``. An accept in our table ends nothing in theirs, nor one in theirs anything in ours: a packet passes
+when no chain at any hook drops it. For ``doctor`` and ``explain``; nothing is ever changed there.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ringfence.nft.batch import NEW_CHAIN, NEW_RULE, TABLE
+from ringfence.nft.netlink import (
+    F_DUMP,
+    F_REQUEST,
+    SUBSYSTEM_NFTABLES,
+    Attributes,
+    number_of,
+    pack_message,
+    pack_text,
+    parse,
+    parse_list,
+    parse_messages,
+    text_of,
+)
+
+_GET_CHAIN, _GET_RULE = 4, 7
+_HOOK: Final = 4
+_POLICY_DROP: Final = 0
+_VERDICT_DROP: Final = 0
+_VERDICT_JUMP, _VERDICT_GOTO = -3, -4
+_INGRESS_FAMILY: Final = 5
+_FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", _INGRESS_FAMILY: "netdev", 7: "bridge", 10: "ip6"}
+_HOOKS: Final = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting", 5: "ingress"}
+_DEVICE_HOOKS: Final = {0: "ingress", 1: "egress"}
+_NAMELESS: Final = "?"
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignChain:
+    """A base chain outside our table. ``drops``: some line that it leads to may drop or reject a packet."""
+
+    family: str
+    table: str
+    chain: str
+    hook: str
+    priority: int
+    policy_drops: bool
+    drops: bool
+
+    @property
+    def may_drop(self) -> bool:
+        return self.policy_drops or self.drops
+
+    @property
+    def text(self) -> str:
+        """For people, e.g. "table ip filter, chain FORWARD (forward, priority 0): its policy is drop"."""
+        why = "it holds lines that drop" if self.drops else "it drops nothing"
+        why = "its policy is drop" if self.policy_drops else why
+        return f"table {self.family} {self.table}, chain {self.chain} ({self.hook}, priority {self.priority}): {why}"
+
+
+@dataclass(slots=True)
+class _Lines:
+    """What the lines of one chain may do."""
+
+    drops: bool
+    targets: set[str]
+
+
+def read_foreign() -> Generator[bytes, bytes, tuple[ForeignChain, ...]]:
+    """Every base chain that is not in our table, in the order of its hook and priority. O(foreign lines)."""
+    found: list[ForeignChain] = []
+    for family in _FAMILIES:
+        answer = yield _dump(_GET_CHAIN, family)
+        bases = [base for base in _answers(answer, NEW_CHAIN) if _HOOK in base and text_of(base[1]) != TABLE]
+        for table in sorted({text_of(base[1]) for base in bases}):
+            lines = _lines((yield _dump(_GET_RULE, family, pack_text(1, table))))
+            found += [_chain(family, base, lines) for base in bases if text_of(base[1]) == table]
+    return tuple(sorted(found, key=lambda one: (one.hook, one.priority, one.family, one.table, one.chain)))
+
+
+def _chain(family: int, attributes: Attributes, lines: Mapping[str, _Lines]) -> ForeignChain:
+    chain = text_of(attributes[3])
+    place = parse(attributes[_HOOK])
+    hooks = _DEVICE_HOOKS if family == _INGRESS_FAMILY else _HOOKS
+    return ForeignChain(
+        _FAMILIES[family],
+        text_of(attributes[1]),
+        chain,
+        hooks.get(number_of(place[1]), _NAMELESS),
+        int.from_bytes(place[2], "big", signed=True),
+        number_of(attributes.get(5, b"\1")) == _POLICY_DROP,
+        _may_drop(chain, lines),
+    )
+
+
+def _may_drop(chain: str, lines: Mapping[str, _Lines]) -> bool:
+    seen, ahead = set[str](), [chain]
+    while ahead:
+        name = ahead.pop()
+        if name in seen or name not in lines:
+            continue
+        if lines[name].drops:
+            return True
+        seen.add(name)
+        ahead += lines[name].targets
+    return False
+
+
+def _lines(rules: bytes) -> dict[str, _Lines]:
+    found: dict[str, _Lines] = {}
+    for attributes in _answers(rules, NEW_RULE):
+        known = found.setdefault(text_of(attributes[2]), _Lines(drops=False, targets=set()))
+        for name, details in _expressions(attributes.get(4, b"")):
+            _judge(known, name, details)
+    return found
+
+
+def _judge(known: _Lines, name: str, details: Attributes) -> None:
+    if name == "reject" or (name == "target" and text_of(details.get(1, b"")) in ("DROP", "REJECT")):
+        known.drops = True
+    elif name == "lookup" and number_of(details.get(3, b"\1")) == 0:
+        known.drops = True  # a map of verdicts, which may hold any
+    elif name == "immediate" and 2 in (value := parse(details.get(2, b""))):
+        verdict = parse(value[2])
+        code = int.from_bytes(verdict[1], "big", signed=True)
+        known.drops |= code == _VERDICT_DROP
+        if code in (_VERDICT_JUMP, _VERDICT_GOTO):
+            known.targets.add(text_of(verdict.get(2, b"")))
+
+
+def _expressions(blob: bytes) -> Iterator[tuple[str, Attributes]]:
+    for _, element in parse_list(blob):
+        attributes = parse(element)
+        yield text_of(attributes[1]), parse(attributes.get(2, b""))
+
+
+def _dump(type_: int, family: int, payload: bytes = b"") -> bytes:
+    return pack_message(SUBSYSTEM_NFTABLES << 8 | type_, F_REQUEST | F_DUMP, 1, payload, family=family)
+
+
+def _answers(blob: bytes, type_: int) -> list[Attributes]:
+    wanted = SUBSYSTEM_NFTABLES << 8 | type_
+    return [parse(message.payload) for message in parse_messages(blob) if message.type == wanted]

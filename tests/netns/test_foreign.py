@@ -1,0 +1,86 @@
+"""Other programs' base chains, made by nft itself and read by us: which of them may drop what ours lets pass."""
+
+import shutil
+import subprocess
+from contextlib import closing
+
+import pytest
+
+from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.nft import Generation
+from ringfence.policy.compile import compile_program
+from ringfence.policy.delta import diff_programs
+from ringfence.policy.local import LocalPorts
+from ringfence.policy.program import Program
+from ringfence.world.namespaces import make_namespace
+from views import view
+
+pytestmark = pytest.mark.netns
+
+NFT = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
+RULESET = """
+table ip filter {
+    chain FORWARD { type filter hook forward priority filter; policy drop; }
+    chain INPUT { type filter hook input priority -10; ip saddr 10.0.0.0/8 jump deep; }
+    chain deep { tcp dport 22 goto deeper; accept; }
+    chain deeper { drop; }
+    chain OUTPUT { type filter hook output priority filter; jump harmless; accept; }
+    chain harmless { counter; jump harmless_too; }
+    chain harmless_too { return; }
+}
+table inet mapped {
+    chain pre { type filter hook prerouting priority 5; tcp dport vmap { 22 : drop }; }
+    chain post { type filter hook postrouting priority 5; meta mark set 1; }
+}
+table ip6 polite {
+    chain c { type filter hook forward priority 1; reject; }
+}
+"""
+
+
+@pytest.fixture
+def namespace():
+    with closing(make_namespace("foreign")) as made:
+        yield made
+
+
+@pytest.fixture
+def door(namespace):
+    with closing(namespace.run(KernelNftables)) as opened:
+        yield opened
+
+
+def _load(namespace, ruleset):
+    command = (NFT, "-f", "-")
+    namespace.run(lambda: subprocess.run(command, input=ruleset.encode(), check=True))  # noqa: S603  as others would
+
+
+def test_nobody_else_is_nothing_and_our_own_table_is_not_foreign(door):
+    assert door.read_foreign() == ()
+    delta = diff_programs(Program(), compile_program(view(0), LocalPorts(("veth*",))))
+    door.commit(delta.flip, generation=Generation(1), about=None)
+    assert door.read_foreign() == ()
+
+
+def test_of_every_foreign_base_chain_it_is_known_whether_it_may_drop_and_why(namespace, door):
+    _load(namespace, RULESET)
+    found = {f"{one.table} {one.chain}": one for one in door.read_foreign()}
+    assert {name for name, one in found.items() if one.may_drop} == {
+        "filter FORWARD",
+        "filter INPUT",
+        "mapped pre",
+        "polite c",
+    }
+    assert found.keys() - {name for name, one in found.items() if one.may_drop} == {"filter OUTPUT", "mapped post"}
+    assert found["filter FORWARD"].text == ("table ip filter, chain FORWARD (forward, priority 0): its policy is drop")
+    assert found["filter INPUT"].text == (
+        "table ip filter, chain INPUT (input, priority -10): it holds lines that drop"
+    )
+    assert found["polite c"].family == "ip6"
+
+
+def test_reading_them_changes_nothing(namespace, door):
+    _load(namespace, RULESET)
+    before = door.count_changes()
+    door.read_foreign()
+    assert door.count_changes() == before

@@ -49,14 +49,14 @@ class Watch:
         self._notices = notices
         self._clock = clock
         self._heard_changes = 0  # the kernel's count of transactions up to which all notices were heard
-        self._was_behind = False
+        self._counted = 0  # the kernel's count at the last look
         self._whole_check_wanted = False
         self._whole_check_at = 0.0
         self._tampering: Tampering | None = None
         self._told: Tampering | None = None
 
     def begin(self, changes: int) -> None:
-        self._heard_changes = changes
+        self._heard_changes = self._counted = changes
 
     async def wait(self) -> None:
         """Until there may be something to hear."""
@@ -71,13 +71,11 @@ class Watch:
         return heard
 
     def compare(self, changes: int) -> None:
-        """The kernel's count at this moment: when it is ahead of what was heard twice in a row, notices were missed."""
-        is_behind = 0 < (changes - self._heard_changes) % _COUNT_RANGE < _COUNT_RANGE // 2
-        if is_behind and self._was_behind:
+        """The kernel's count at this moment. What was counted at the last look must have been heard of by now."""
+        if 0 < (self._counted - self._heard_changes) % _COUNT_RANGE < _COUNT_RANGE // 2:
             self._whole_check_wanted = True
-            self._heard_changes = changes
-            is_behind = False
-        self._was_behind = is_behind
+            self._heard_changes = self._counted
+        self._counted = changes
 
     def is_check_due(self) -> bool:
         """Whether the whole table should be read now, for something may have been missed."""

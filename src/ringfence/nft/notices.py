@@ -86,6 +86,9 @@ class Notices:
         self._is_ours = False  # it touches our table
         self._authors: set[str] = set()
         self._changes: int | None = None
+        self._last_end: bytes | None = (
+            None  # read when it matters: of others' transactions only the last one's count does
+        )
         self._known_until: int | None = None
 
     def feed(self, datagram: bytes) -> None:
@@ -93,8 +96,11 @@ class Notices:
         if len(datagram) < _FRAME.size:
             raise ValueError(f"a netlink datagram of {len(datagram)} octets")
         if _FRAME.unpack_from(datagram)[1] == SUBSYSTEM_NFTABLES << 8 | _NEW_GENERATION:
-            self._end_transaction(parse(datagram[_FRAME.size :]))
+            self._last_end = datagram
+            if self._is_ours:
+                self._end_transaction()
         elif _OUR_NAME in datagram:
+            self._end_transaction()  # the one before
             named = _named_in(datagram)
             self._is_ours |= bool(named)
             self._current |= named
@@ -105,6 +111,7 @@ class Notices:
 
     def take(self, *, lost: bool = False, more: bool = False) -> Heard:
         """What was told so far, also of a transaction that is not told to its end yet."""
+        self._end_transaction()
         touched, self._done = self._done, NOTHING
         if self._changes is None or self._is_news(self._changes + 1):
             touched, self._current = touched | self._current, NOTHING
@@ -112,7 +119,11 @@ class Notices:
         self._authors.clear()
         return heard
 
-    def _end_transaction(self, attributes: Attributes) -> None:
+    def _end_transaction(self) -> None:
+        if self._last_end is None:
+            return
+        attributes = parse(self._last_end[_FRAME.size :])
+        self._last_end = None
         self._changes = number_of(attributes[1])
         if self._is_ours and self._is_news(self._changes):
             self._done |= self._current

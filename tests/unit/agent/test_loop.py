@@ -520,6 +520,26 @@ async def test_changes_in_others_tables_make_the_agent_read_nothing(world):
 
 
 @scenario
+async def test_a_table_that_cannot_be_looked_at_is_trusted_and_looked_at_again(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        read, commits = world.nftables.read, len(world.nftables.commits)
+        world.nftables.read = lambda: _raise(OperatorError("read the kernel's rules", "it never stands still"))
+        world.nftables.notices.lose()
+        passed = world.clock.monotonic()
+        await world.until(lambda: world.clock.monotonic() > passed + 5)
+        assert len(world.nftables.commits) == commits
+        world.nftables.read = read
+        world.assert_holds(TWO)
+    assert world.server.reports[-1].error is None
+
+
+def _raise(error):
+    raise error
+
+
+@scenario
 async def test_tampering_is_told_for_a_while_and_then_forgotten(world):
     world.server.publish(TWO)
     async with world.agent():

@@ -24,12 +24,12 @@ from ringfence.nft import DEFAULT_MASK, About, Generation
 from ringfence.policy.compile import LocalPorts
 from ringfence.policy.model import Instance
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
-from ringfence.policy.values import HostName, Mac
+from ringfence.policy.values import HostName, Kind, Mac
 from ringfence.policy.verdict import Verdict, judge
 from ringfence.policy.view import HostView, resolve_view
 from ringfence.world.frames import Range, Shot, deliver, open_range
 from ringfence.world.packets import encode_packet, tag_of
-from ringfence.world.topology import Node, World, build_world
+from ringfence.world.topology import GATEWAY_MAC, Node, World, build_world
 
 HOST = "host"
 HOST_ADDRESSES = (ip_address("10.77.255.1"), ip_address("fd77:ffff::1"))
@@ -44,7 +44,12 @@ NODES = (
 DHCP6_SERVERS = ip_address("ff02::1:2")
 MLD_ROUTERS = ip_address("ff02::16")
 GROUPS_OF_ROUTERS = (DHCP6_SERVERS, MLD_ROUTERS)
-PORTS = LocalPorts(("veth*",))
+# The same behind a bridge, with somebody on it who is no instance, and nobody's business.
+BRIDGED_NODES = (
+    *(replace(node, bridged=node.managed) for node in NODES),
+    Node("lan", (ip_address("10.77.0.9"), ip_address("fd77::9")), managed=False, bridged=True),
+)
+PATTERNS = ("veth*",)
 FAMILIES = (4, 6)
 _EVERY_FLOW = (0, 1)  # mark and mask of all flows: nobody sets bit 0
 _IPV6_HDRINCL = 36  # linux/in6.h
@@ -62,8 +67,9 @@ class Way:
     destination: str
     packet: Packet
     encode: Callable[..., bytes] | None = None
-    mac: Mac | None = None
+    mac: Mac | None = None  # of the sender, where it spoofs
     link: bytes | None = None  # what stands in the frame instead of the packet's ethertype
+    to: Mac | None = None  # of the receiver on the link, where it is not who the way names
 
     def octets(self, tag: int) -> bytes:
         return self.encode(tag=tag) if self.encode else encode_packet(self.packet, tag=tag)
@@ -100,6 +106,8 @@ class Lab:
     ) -> None:
         """``mask``: where ``nftables`` keeps the generation. Without ``sweeps`` old flows are not forgotten."""
         self.world = world
+        self.is_bridged = any(placed.node.bridged for placed in world.placed.values())
+        self.ports = LocalPorts(PATTERNS, Kind.BRIDGED if self.is_bridged else Kind.ROUTED)
         self.nftables = world.router.run(nftables)
         self.conntrack = world.router.run(KernelConntrack)
         sweeper = self.conntrack if sweeps else _Forgetful()
@@ -133,7 +141,7 @@ class Lab:
         """Groups and instances, as the agent of host h1 does it."""
         revision = next(self._revisions)
         self.view = resolve_view(snapshot(*things, revision=revision), HostName("h1"))
-        self._enforcer.enforce(self.view, About(revision, "lab"), PORTS)
+        self._enforcer.enforce(self.view, About(revision, "lab"), self.ports)
 
     @property
     def generation(self) -> Generation | None:
@@ -143,7 +151,7 @@ class Lab:
         self.conntrack.delete(*_EVERY_FLOW)
 
     def address(self, name: str, family: int):
-        nodes = {node.name: node.addresses for node in NODES} | {HOST: HOST_ADDRESSES}
+        nodes = {node.name: node.addresses for node in BRIDGED_NODES} | {HOST: HOST_ADDRESSES}
         return next(address for address in nodes[name] if address.version == family)
 
     def way(self, source: str, destination: str, protocol: int, family: int = 4, /, **fields: object) -> Way:
@@ -188,8 +196,21 @@ class Lab:
             way.packet,
             source=ends.get(way.source),
             destination=ends.get(way.destination),
-            from_host=way.source == HOST,
+            from_host=way.source == HOST or (self._is_on_bridge(way.source) and self._is_on_bridge(way.destination)),
         )
+
+    def _is_on_bridge(self, name: str) -> bool:
+        return name in self.world.placed and self.world.placed[name].node.bridged
+
+    def _receiver(self, way: Way) -> Mac:
+        """Whom the frame is for on the link where it is sent."""
+        if way.to is not None:
+            return way.to
+        if way.packet.destination.is_multicast or str(way.packet.destination) == "255.255.255.255":
+            return _multicast_mac(way.packet.destination)
+        if self._is_on_bridge(way.source) and self._is_on_bridge(way.destination):
+            return self.world.placed[way.destination].mac
+        return GATEWAY_MAC
 
     def send(self, *ways: Way) -> list[str | None]:
         """Where each arrived, sent in order. What the host sends and what nodes send must not be mixed in a call."""
@@ -198,7 +219,10 @@ class Lab:
             arrived = self._send_from_host({tag: (way, way.octets(tag)) for tag, way in tagged.items()})
         else:
             taps = self.range.taps
-            shots = [Shot(taps[way.source], way.octets(tag), tag, way.mac, way.link) for tag, way in tagged.items()]
+            shots = [
+                Shot(taps[way.source], way.octets(tag), tag, way.mac, way.link, self._receiver(way))
+                for tag, way in tagged.items()
+            ]
             # What the host heard counts before what its own stack answered.
             arrived = deliver(shots, self.range) | dict.fromkeys(self._heard_by_host(), HOST)
         return [arrived.get(tag) for tag in tagged]
@@ -242,9 +266,19 @@ class _Forgetful:
         pass
 
 
-def open_lab(*, mute: bool = True) -> Lab:
+def _multicast_mac(address) -> Mac:
+    """Where a packet to a group, or to everybody, goes on the link (RFC 1112, RFC 2464)."""
+    if address.version == 6:
+        return Mac("33:33:" + address.packed[-4:].hex(":"))
+    if not address.is_multicast:
+        return Mac("ff:ff:ff:ff:ff:ff")
+    return Mac("01:00:5e:" + bytes((address.packed[1] & 0x7F, *address.packed[2:])).hex(":"))
+
+
+def open_lab(*, mute: bool = True, bridged: bool = False) -> Lab:
     """``mute``: raw packets only. Else the nodes have stacks of their own, for sockets."""
-    return Lab(build_world(NODES, router_addresses=HOST_ADDRESSES, mute=mute))
+    nodes = BRIDGED_NODES if bridged else NODES
+    return Lab(build_world(nodes, router_addresses=HOST_ADDRESSES, mute=mute))
 
 
 def _raw(family: int, protocol: int) -> socket.socket:

@@ -14,7 +14,7 @@ from pyroute2 import IPRoute
 from lab import DHCP6_SERVERS, FAMILIES, HOST, HOST_ADDRESSES, MLD_ROUTERS, Way
 from policies import group
 from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP
-from ringfence.policy.values import PROTOCOL_NUMBER, Mac, Protocol, link_local
+from ringfence.policy.values import PROTOCOL_NUMBER, Kind, Mac, Protocol, link_local
 from ringfence.world.packets import encode_packet
 from segments import TOO_BIG, UNREACHABLE, authenticated_udp, behind_options, error_about, large
 from traffic import open_talk, talk_to_itself
@@ -31,6 +31,15 @@ GATEWAY = ip_address("fe80::1")
 OSPF = 89  # stands for every protocol that no rule can name
 ESP, GRE, IPIP = (PROTOCOL_NUMBER[protocol] for protocol in (Protocol.ESP, Protocol.GRE, Protocol.IPIP))
 families = pytest.mark.parametrize("family", FAMILIES)
+routed_alone = pytest.mark.kind(Kind.ROUTED)  # its like for bridged ports is in test_bridged.py
+
+
+def pytest_generate_tests(metafunc):
+    """Every row holds for routed and for bridged ports, but for what is marked as a matter of one kind alone."""
+    alone = metafunc.definition.get_closest_marker("kind")
+    for name in {"lab", "live"} & set(metafunc.fixturenames):
+        kinds = alone.args if alone else (Kind.ROUTED, Kind.BRIDGED)
+        metafunc.parametrize(name, kinds, ids=lambda kind: kind.value, indirect=True, scope="module")
 
 
 # Row 1: ingress is denied, egress is open until a rule says otherwise; groups add up.
@@ -518,6 +527,7 @@ DISCOVERY = (133, 135, 136)  # router solicitation, neighbour solicitation and a
 LISTENER_REPORTS = (131, 132, 143)
 
 
+@routed_alone
 def test_neighbour_discovery_passes_between_an_instance_and_its_host(lab):
     _shut(lab)
     own = link_local(lab.world.placed["web"].mac)
@@ -529,6 +539,7 @@ def test_neighbour_discovery_passes_between_an_instance_and_its_host(lab):
         lab.expect(ALLOWED, lab.icmpv6(HOST, "web", type_, source=GATEWAY))
 
 
+@routed_alone
 def test_before_it_has_an_address_an_instance_solicits_and_reports_and_no_more(lab):
     _shut(lab)
     unspecified = {"source": NOBODY[6], "destination": ALL_ROUTERS}
@@ -539,6 +550,7 @@ def test_before_it_has_an_address_an_instance_solicits_and_reports_and_no_more(l
     lab.expect(DENIED, lab.udp("web", HOST, 53, source=NOBODY[4], destination=BROADCAST))
 
 
+@routed_alone
 def test_discovery_is_never_forwarded_to_an_instance(lab):
     rules = ("ingress icmpv6 from ::/0", "ingress all from ::/0")
     lab.enforce(group("open", *rules), lab.instance("web", "open"), lab.instance("app", "open"))
@@ -592,6 +604,7 @@ def test_a_spoofed_mac_address_is_dropped(lab, family):
         )
 
 
+@routed_alone
 @families
 def test_without_a_declared_mac_any_mac_passes_and_a_spoofed_address_does_not(lab, family):
     lab.enforce(lab.instance("web", mac=False), lab.instance("app"))
@@ -600,6 +613,7 @@ def test_without_a_declared_mac_any_mac_passes_and_a_spoofed_address_does_not(la
     lab.expect(DENIED, way.again(source=lab.address("app", family)))
 
 
+@routed_alone
 def test_with_a_declared_mac_only_its_own_link_local_address_passes(lab):
     lab.enforce(lab.instance("web"), lab.instance("app"))
     placed = lab.world.placed
@@ -609,6 +623,7 @@ def test_with_a_declared_mac_only_its_own_link_local_address_passes(lab):
     lab.expect(DENIED, lab.icmpv6("web", HOST, 136, source=GATEWAY))
 
 
+@routed_alone
 def test_without_a_declared_mac_any_link_local_address_passes_unless_one_is_declared(lab):
     declared, other = ip_address("fe80::77"), ip_address("fe80::78")
     lab.enforce(lab.instance("web", mac=False))

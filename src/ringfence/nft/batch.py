@@ -28,6 +28,7 @@ from ringfence.nft.netlink import (
     F_CREATE,
     F_EXCL,
     F_REQUEST,
+    NFPROTO_BRIDGE,
     NFPROTO_INET,
     NFPROTO_UNSPEC,
     SUBSYSTEM_NFTABLES,
@@ -57,6 +58,7 @@ from ringfence.policy.delta import (
     FlushChain,
     Step,
 )
+from ringfence.policy.names import TableFamily, bare_name, place_of
 from ringfence.policy.program import Element, ElementType, HookName, NamedSet, Scalar
 
 TABLE: Final = "ringfence"
@@ -88,7 +90,8 @@ TYPE_SIZE: Final = {
     ElementType.NUMBER: 4,
 }
 _TYPE_BITS: Final = 6
-HOOK_NUMBER: Final = {HookName.PREROUTING: 0, HookName.POSTROUTING: 4}
+HOOK_NUMBER: Final = {HookName.PREROUTING: 0, HookName.INPUT: 1, HookName.POSTROUTING: 4}  # alike in both families
+PROTOCOL_FAMILY: Final = {TableFamily.INET: NFPROTO_INET, TableFamily.BRIDGE: NFPROTO_BRIDGE}
 _POLICY_ACCEPT: Final = 1
 _LIST_ELEMENT: Final = 1
 _ELEMENTS_PER_MESSAGE: Final = 500  # far below the 64 KiB that one netlink attribute can hold
@@ -146,24 +149,27 @@ def encode_batch(
     steps: Sequence[Step], *, generation: Generation, about: About | None, mask: int = DEFAULT_MASK
 ) -> Batch:
     """One transaction that carries out ``steps`` in order and notes ``about`` in the table. O(steps)."""
-    requests = [request for step in steps for request in _encode_step(step, generation, mask)]
+    requests = [
+        (table, request)
+        for step in steps
+        for table in (_table_of(step),)
+        for request in _encode_step(step, table, generation, mask)
+    ]
     if about is not None:
-        requests += _note(about)
+        requests += [(TableFamily.INET, request) for request in _note(about)]
     messages = [_frame(BATCH_BEGIN, 0)]
-    for sequence, request in enumerate(requests, start=1):
+    for sequence, (table, request) in enumerate(requests, start=1):
         flags = F_REQUEST | request.flags | (F_ACK if sequence == len(requests) else 0)
         type_ = SUBSYSTEM_NFTABLES << 8 | request.type
-        messages.append(pack_message(type_, flags, sequence, request.payload, family=NFPROTO_INET))
+        family = PROTOCOL_FAMILY[table]
+        messages.append(pack_message(type_, flags, sequence, request.payload, family=family))
     messages.append(_frame(BATCH_END, len(requests) + 1))
-    return Batch(b"".join(messages), tuple(request.does for request in requests))
+    return Batch(b"".join(messages), tuple(request.does for _, request in requests))
 
 
-def encode_removal() -> Batch:
-    """One transaction that removes our table, and so all enforcement: for tests and for uninstalling."""
-    payload = pack_text(1, TABLE)
-    type_ = SUBSYSTEM_NFTABLES << 8 | DELETE_TABLE
-    message = pack_message(type_, F_REQUEST | F_ACK, 1, payload, family=NFPROTO_INET)
-    return Batch(_frame(BATCH_BEGIN, 0) + message + _frame(BATCH_END, 2), (f"delete table {TABLE}",))
+def encode_removal(family: TableFamily = TableFamily.INET) -> Batch:
+    """One transaction that removes our table of that family, and what it enforces: for tests and for uninstalling."""
+    return encode_batch([DeleteTable(family)], generation=Generation(0), about=None)
 
 
 def _frame(type_: int, sequence: int) -> bytes:
@@ -182,17 +188,34 @@ def _note(about: About) -> list[_Request]:
 
 
 def _in_chain(chain: str) -> bytes:
-    return pack_text(1, TABLE) + pack_text(2, chain)
+    return _named(2, chain)
 
 
-def _encode_step(step: Step, generation: Generation, mask: int) -> Iterator[_Request]:
+def _table_of(step: Step) -> TableFamily:
+    """The table that a step changes."""
+    match step:
+        case AddTable(family) | DeleteTable(family):
+            return family
+        case AddLine(name) | AddChain(name) | FlushChain(name) | DeleteChain(name):
+            return place_of(name)[0]
+        case AddSet(name) | DeleteSet(name) | AddElements(name) | DeleteElements(name):
+            return place_of(name)[0]
+        case AddMap(name) | DeleteMap(name) | AddTargets(name) | DeleteTargets(name):
+            return place_of(name)[0]
+        case AddCounter(name) | DeleteCounter(name):
+            return place_of(name)[0]
+        case _:
+            assert_never(step)
+
+
+def _encode_step(step: Step, table: TableFamily, generation: Generation, mask: int) -> Iterator[_Request]:
     match step:
         case AddTable():
-            yield _Request(NEW_TABLE, F_CREATE, pack_text(1, TABLE), f"add table {TABLE}")
+            yield _Request(NEW_TABLE, F_CREATE, pack_text(1, TABLE), f"add table {table.value} {TABLE}")
         case DeleteTable():
-            yield _Request(DELETE_TABLE, 0, pack_text(1, TABLE), f"delete table {TABLE}")
+            yield _Request(DELETE_TABLE, 0, pack_text(1, TABLE), f"delete table {table.value} {TABLE}")
         case AddLine(chain, line):
-            payload = _in_chain(chain) + pack_nested(4, encode_line(line, generation, mask))
+            payload = _in_chain(chain) + pack_nested(4, encode_line(line, generation, mask, table=table))
             yield _Request(NEW_RULE, F_CREATE | F_APPEND, payload, f"add a line to chain {chain}")
         case AddChain() | FlushChain() | DeleteChain():
             yield _chain_request(step)
@@ -205,17 +228,21 @@ def _encode_step(step: Step, generation: Generation, mask: int) -> Iterator[_Req
             encoded = _encode_elements(name, shape, elements)
             yield from _element_requests(DELETE_ELEMENTS, name, encoded, "delete elements from set")
         case AddTargets(name, targets):
-            yield from _element_requests(NEW_ELEMENTS, name, _encode_targets(targets), "add ports to map")
+            yield from _element_requests(NEW_ELEMENTS, name, _encode_targets(targets), "add keys to map")
         case DeleteTargets(name, targets):
-            yield from _element_requests(DELETE_ELEMENTS, name, _encode_targets(targets), "delete ports from map")
+            yield from _element_requests(DELETE_ELEMENTS, name, _encode_targets(targets), "delete keys from map")
         case AddCounter(name):
-            payload = pack_text(1, TABLE) + pack_text(2, name) + pack_number(3, OBJECT_COUNTER) + pack_nested(4)
+            payload = _named(2, name) + pack_number(3, OBJECT_COUNTER) + pack_nested(4)
             yield _Request(NEW_OBJECT, F_CREATE | F_EXCL, payload, f"add counter {name}")
         case DeleteCounter(name):
-            payload = pack_text(1, TABLE) + pack_text(2, name) + pack_number(3, OBJECT_COUNTER)
-            yield _Request(DELETE_OBJECT, 0, payload, f"delete counter {name}")
+            yield _Request(DELETE_OBJECT, 0, _named(2, name) + pack_number(3, OBJECT_COUNTER), f"delete counter {name}")
         case _:
             assert_never(step)
+
+
+def _named(type_: int, name: str) -> bytes:
+    """A thing of ours: the table, and its name there in the attribute that its kind has for that."""
+    return pack_text(1, TABLE) + pack_text(type_, bare_name(name))
 
 
 def _chain_request(step: AddChain | FlushChain | DeleteChain) -> _Request:
@@ -223,9 +250,9 @@ def _chain_request(step: AddChain | FlushChain | DeleteChain) -> _Request:
         case FlushChain(chain):
             return _Request(DELETE_RULE, 0, _in_chain(chain), f"flush chain {chain}")
         case DeleteChain(chain):
-            return _Request(DELETE_CHAIN, 0, pack_text(1, TABLE) + pack_text(3, chain), f"delete chain {chain}")
+            return _Request(DELETE_CHAIN, 0, _named(3, chain), f"delete chain {chain}")
         case AddChain(chain, hook):
-            payload = pack_text(1, TABLE) + pack_text(3, chain)
+            payload = _named(3, chain)
             if hook is not None:
                 place = pack_number(1, HOOK_NUMBER[hook.name]) + pack_number(2, hook.priority)
                 payload += pack_nested(4, place) + pack_number(5, _POLICY_ACCEPT) + pack_text(7, "filter")
@@ -242,12 +269,11 @@ def _set_requests(step: AddSet | AddMap | DeleteSet | DeleteMap) -> Iterator[_Re
             flags = SET_INTERVAL if shape.interval else 0
             payload = _set_header(name, flags, key_type(shape.types), key_size(shape.types))
             yield _Request(NEW_SET, F_CREATE | F_EXCL, payload, f"add set {name}")
-        case AddMap(name):
-            interface = (ElementType.INTERFACE,)
-            payload = _set_header(name, SET_MAP, key_type(interface), key_size(interface))
+        case AddMap(name, type_):
+            payload = _set_header(name, SET_MAP, key_type((type_,)), key_size((type_,)))
             yield _Request(NEW_SET, F_CREATE | F_EXCL, payload + pack_number(6, DATA_VERDICT), f"add map {name}")
         case DeleteSet(name) | DeleteMap(name):
-            yield _Request(DELETE_SET, 0, pack_text(1, TABLE) + pack_text(2, name), f"delete set {name}")
+            yield _Request(DELETE_SET, 0, _named(2, name), f"delete set {name}")
         case _:
             assert_never(step)
 
@@ -258,7 +284,7 @@ def _set_header(name: str, flags: int, type_: int, size: int) -> bytes:
     order = struct.pack(
         "=BBI", _KEY_ORDER, 4, _HOST_ORDER if type_ == TYPE_NUMBER[ElementType.INTERFACE] else _BIG_ENDIAN
     )
-    return pack_text(1, TABLE) + pack_text(2, name) + shape + pack_number(10, 1) + pack(13, order)
+    return _named(2, name) + shape + pack_number(10, 1) + pack(13, order)
 
 
 def key_type(types: tuple[ElementType, ...]) -> int:
@@ -302,12 +328,12 @@ def _scalar_octets(scalar: Scalar, *, joined: bool) -> bytes:
     return octets.ljust((len(octets) + 3) & ~3, b"\0") if joined else octets
 
 
-def _encode_targets(targets: Iterable[tuple[str, str]]) -> Iterator[bytes]:
-    for interface, chain in targets:
-        key = pack_nested(1, pack(1, _scalar_octets(interface, joined=False)))
+def _encode_targets(targets: Iterable[tuple[Scalar, str]]) -> Iterator[bytes]:
+    for scalar, chain in targets:
+        key = pack_nested(1, pack(1, _scalar_octets(scalar, joined=False)))
         # Jump, not goto: to a packet that is under way when the map changes, a chain born with its element may still be
         # empty. It must then come back and be dropped by the next line; goto would end in the base chain's "accept".
-        yield pack_nested(_LIST_ELEMENT, key, pack_nested(2, encode_verdict(VERDICT_JUMP, chain)))
+        yield pack_nested(_LIST_ELEMENT, key, pack_nested(2, encode_verdict(VERDICT_JUMP, bare_name(chain))))
 
 
 def _element(key: bytes, flags: int = 0) -> bytes:

@@ -10,6 +10,7 @@ from typing import Final
 
 from ringfence.nft.expressions import (
     EQUAL,
+    EXTHDR_PRESENT,
     GREATER_EQUAL,
     LESS_EQUAL,
     NOT_EQUAL,
@@ -28,16 +29,19 @@ from ringfence.nft.fields import (
     LINK_TYPE,
     LOADS,
     MARK,
+    PRESENCES,
     TCP_FLAG_MASK,
     TCP_FLAGS,
     TCP_SYN,
     Load,
     Source,
+    loads_of,
     value_of,
 )
 from ringfence.nft.generation import DEFAULT_MASK, Generation, generation_of
 from ringfence.nft.members import FAMILY_OF, WORDS, member_set_of
 from ringfence.nft.netlink import Attributes, number_of, parse, parse_list, text_of
+from ringfence.policy.names import TableFamily, placed_name
 from ringfence.policy.program import (
     Accept,
     Between,
@@ -50,6 +54,8 @@ from ringfence.policy.program import (
     Foreign,
     Fresh,
     Goto,
+    Has,
+    Header,
     InState,
     Jump,
     Line,
@@ -68,7 +74,18 @@ _PORTS: Final = {LOADS[Field.SOURCE_PORT], LOADS[Field.DESTINATION_PORT]}
 _TRANSPORT_OF: Final = {  # what the bytes at the transport header are, by the protocol compared before
     6: {TCP_FLAGS, *_PORTS},
     1: {LOADS[Field.ICMP_TYPE], LOADS[Field.ICMP_CODE]},
-    58: {LOADS[Field.ICMPV6_TYPE], LOADS[Field.ICMPV6_CODE]},
+    58: {
+        LOADS[field]
+        for field in (
+            Field.ICMPV6_TYPE,
+            Field.ICMPV6_CODE,
+            Field.ND_TARGET6,
+            Field.ND_OPTION,
+            Field.ND_OPTION_ETHER,
+            Field.RS_OPTION,
+            Field.RS_OPTION_ETHER,
+        )
+    },
     17: _PORTS,
 }
 
@@ -90,19 +107,25 @@ class _Register:
 class _Reader:
     """Reads the expressions of one rule in order; owns the registers and the parts found so far."""
 
-    def __init__(self, mask: int) -> None:
+    def __init__(self, mask: int, table: TableFamily) -> None:
         self.parts: list[Part | Foreign] = []
         self.generation: Generation | None = None
         self._mask = mask
+        self._table = table
+        self._loads = loads_of(table)
         self._registers: dict[int, _Register] = {}
+        self._headers: dict[int, Header] = {}  # registers that hold whether a packet has a header
         self._from: tuple[Field, int] | None = None  # lower end of a range whose upper end must come next
 
     def read(self, name: str, attributes: Attributes) -> None:
         match name:
             case "meta" | "ct" | "payload" if 1 in attributes:
+                self._headers.pop(number_of(attributes[1]), None)
                 self._registers[number_of(attributes[1])] = self._loaded(name, attributes)
             case "ct":
                 self._store_mark(attributes)
+            case "exthdr":
+                self._headers[number_of(attributes[1])] = _header_of(attributes)
             case "bitwise":
                 register = self._register(attributes[1])
                 if number_of(attributes.get(6, b"")):
@@ -110,13 +133,16 @@ class _Reader:
                 register.mask, register.xor = parse(attributes[4])[1], parse(attributes[5])[1]
             case "cmp":
                 octets = parse(attributes[3])[1]
+                if number_of(attributes[1]) in self._headers:
+                    self._append(_present(self._headers[number_of(attributes[1])], number_of(attributes[2]), octets))
+                    return
                 self._append(self._compared(self._register(attributes[1]), number_of(attributes[2]), octets))
             case "lookup":
                 self._append(self._looked_up(attributes))
             case "objref":
-                self._append(Count(text_of(attributes[2])))
+                self._append(Count(self._named(attributes[2])))
             case "immediate":
-                self._append(_verdict(parse(parse(attributes[2])[2])))
+                self._append(self._verdict(parse(parse(attributes[2])[2])))
             case _:
                 raise _Unknown(name)
 
@@ -146,24 +172,41 @@ class _Reader:
         source = Source(name)
         way = attributes[3][0] if name == "ct" and 3 in attributes else None
         key = number_of(attributes[2])
-        for load in (*LOADS.values(), *_SPECIAL):
+        for load in (*self._loads.values(), *_SPECIAL):
             if (load.source, load.key, load.direction) == (source, key, way):
                 return _Register(load, load.size)
         raise _Unknown(f"{name} key {key}")
 
     def _payload(self, base: int, offset: int, size: int) -> Load:
         protocols = [part.value for part in self.parts if isinstance(part, Equal) and part.field is Field.PROTOCOL]
-        families = [part.value for part in self.parts if isinstance(part, Equal) and part.field is Field.FAMILY]
-        families += [_family_of(part) for part in self.parts]
-        for load in (*LOADS.values(), TCP_FLAGS):
-            if load.source.value != base or load.key != offset or size > load.size:
+        established = [*self.parts, *(needed for part in self.parts for needed in _needs(part))]
+        for load in (*self._loads.values(), TCP_FLAGS):
+            shortened = _is_address(load) and size < load.size
+            if load.source.value != base or load.key != offset or not (size == load.size or shortened):
                 continue
             if load.source is Source.TRANSPORT:
                 if protocols and load in _TRANSPORT_OF.get(int(protocols[-1]), set()):
                     return load
-            elif load.needs is None or load.needs.value in families:
+            elif load.needs is None or load.needs in established:
                 return load
         raise _Unknown(f"payload {base} + {offset}")
+
+    def _verdict(self, attributes: Attributes) -> Part:
+        code = int.from_bytes(attributes[1], "big", signed=True)
+        match code:
+            case c if c == VERDICT_ACCEPT:
+                return Accept()
+            case c if c == VERDICT_DROP:
+                return Drop()
+            case c if c == VERDICT_JUMP:
+                return Jump(self._named(attributes[2]))
+            case c if c == VERDICT_GOTO:
+                return Goto(self._named(attributes[2]))
+            case _:
+                raise _Unknown(f"verdict {code}")
+
+    def _named(self, name: bytes) -> str:
+        return placed_name(self._table, text_of(name))
 
     def _store_mark(self, attributes: Attributes) -> None:
         register = self._register(attributes[4])
@@ -177,15 +220,15 @@ class _Reader:
         load = register.load
         if load in _SPECIAL:
             return self._compared_special(register, operation, octets)
-        field = next(field for field, known in LOADS.items() if known == load)
+        field = self._field_of(load)
         if _is_address(load):
             return _within(field, register, operation, octets)
-        is_text = isinstance(value_of(field, octets), str)
+        is_text = isinstance(value_of(field, octets, self._table), str)
         if load.source is Source.META and len(octets) < load.size and is_text and operation == EQUAL:
             return StartsWith(field, octets.decode("ascii"))
         if register.mask is not None:
             raise _Unknown("a masked comparison")
-        return self._compared_value(field, operation, value_of(field, octets))
+        return self._compared_value(field, operation, value_of(field, octets, self._table))
 
     def _compared_value(self, field: Field, operation: int, value: int | str) -> Part | None:
         if operation == GREATER_EQUAL and isinstance(value, int):
@@ -219,22 +262,27 @@ class _Reader:
         raise _Unknown(load.text)
 
     def _looked_up(self, attributes: Attributes) -> Part:
-        set_ = text_of(attributes[1])
+        set_ = self._named(attributes[1])
         if set_ in FAMILY_OF and 3 not in attributes:
             return self._looked_up_numbered(set_)
         if number_of(attributes.get(5, b"")) or self._register(attributes[2]).mask is not None:
             raise _Unknown("an inverted or masked look-up")
-        first = _field_of(self._register(attributes[2]).load)
+        first = self._field_of(self._register(attributes[2]).load)
         if 3 in attributes:
             return Dispatch(first, set_)
-        return Member(self._joined(first), set_)
+        joined = self._joined(first)
+        self._registers.clear()  # used at once: what lies there now must not be taken for part of a later, shorter key
+        return Member(joined, set_)
+
+    def _field_of(self, load: Load) -> Field:
+        return next(field for field, known in self._loads.items() if known == load)
 
     def _looked_up_numbered(self, set_: str) -> Part:
         words = tuple(self._word(register_at(offset)) for offset in range(WORDS))
         last = self._registers[register_at(WORDS)]
         if last.mask is not None:
             raise _Unknown("a masked look-up")
-        return Member((_field_of(last.load),), member_set_of(words, FAMILY_OF[set_]))
+        return Member((self._field_of(last.load),), member_set_of(words, FAMILY_OF[set_]))
 
     def _word(self, number: int) -> int:
         """The constant in a register."""
@@ -250,12 +298,14 @@ class _Reader:
             *_, following = registers_of((*fields, Field.PROTOCOL))
             if following not in self._registers:
                 return tuple(fields)
-            fields.append(_field_of(self._registers[following].load))
+            fields.append(self._field_of(self._registers[following].load))
 
 
-def decode_line(expressions: bytes, mask: int = DEFAULT_MASK) -> tuple[Line, Generation | None]:
-    """The line that a rule's list of expressions stands for, and the generation in it, if any."""
-    reader = _Reader(mask)
+def decode_line(
+    expressions: bytes, mask: int = DEFAULT_MASK, *, table: TableFamily = TableFamily.INET
+) -> tuple[Line, Generation | None]:
+    """The line that a rule's list of expressions in a table stands for, and the generation in it, if any."""
+    reader = _Reader(mask, table)
     try:
         for name, attributes in _expressions(expressions):
             reader.read(name, attributes)
@@ -271,19 +321,10 @@ def _expressions(blob: bytes) -> Iterator[tuple[str, Attributes]]:
         yield text_of(attributes[1]), parse(attributes.get(2, b""))
 
 
-def _verdict(attributes: Attributes) -> Part:
-    code = int.from_bytes(attributes[1], "big", signed=True)
-    match code:
-        case c if c == VERDICT_ACCEPT:
-            return Accept()
-        case c if c == VERDICT_DROP:
-            return Drop()
-        case c if c == VERDICT_JUMP:
-            return Jump(text_of(attributes[2]))
-        case c if c == VERDICT_GOTO:
-            return Goto(text_of(attributes[2]))
-        case _:
-            raise _Unknown(f"verdict {code}")
+def _present(header: Header, operation: int, octets: bytes) -> Has:
+    if (operation, octets) != (EQUAL, b"\x01"):
+        raise _Unknown("the absence of a header")
+    return Has(header)
 
 
 def _within(field: Field, register: _Register, operation: int, octets: bytes) -> Within:
@@ -306,23 +347,22 @@ def _is_address(load: Load) -> bool:
     return load.size in (4, 16) and load.source in (Source.NETWORK, Source.CT)
 
 
-def _field_of(load: Load) -> Field:
-    return next(field for field, known in LOADS.items() if known == load)
-
-
-def _family_of(part: Part | Foreign) -> int | str:
-    """The family that a part has already established, whose comparison was dropped as implied."""
-    needed = _needs(part)
-    return needed[0].value if needed and isinstance(needed[0], Equal) and needed[0].field is Field.FAMILY else 0
+def _header_of(attributes: Attributes) -> Header:
+    if number_of(attributes[5]) != EXTHDR_PRESENT:
+        raise _Unknown("the content of a header")
+    wanted = number_of(attributes[6]), number_of(attributes[2])
+    return next(header for header, known in PRESENCES.items() if (known.operation, known.number) == wanted)
 
 
 def _needs(part: Part | Foreign) -> list[Equal | Foreign]:
     match part:
         case NotOpening():
             return [IS_TCP]
-        case Equal() | Differs() | Between() | Within():
+        case Equal() | Differs() | Between() | Within() | Dispatch():
             needed = LOADS[part.field].needs
             return [] if needed is None else [needed]
+        case Has(header):
+            return [PRESENCES[header].needs]
         case Member(fields):
             ethernet: list[Equal | Foreign] = [_ETHERNET_ONLY] if Field.ETHER_SOURCE in fields else []
             return [*ethernet, *(n for field in fields if (n := LOADS[field].needs) is not None)]

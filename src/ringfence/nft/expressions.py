@@ -15,16 +15,20 @@ from ringfence.nft.fields import (
     LINK_TYPE,
     LOADS,
     MARK,
+    PRESENCES,
     TCP_FLAG_MASK,
     TCP_FLAGS,
     TCP_SYN,
     Load,
+    Presence,
     Source,
+    loads_of,
     octets_of,
 )
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import WORDS, kernel_set
 from ringfence.nft.netlink import pack, pack_nested, pack_number, pack_text
+from ringfence.policy.names import TableFamily, bare_name
 from ringfence.policy.program import (
     Accept,
     Between,
@@ -37,6 +41,7 @@ from ringfence.policy.program import (
     Foreign,
     Fresh,
     Goto,
+    Has,
     InState,
     Jump,
     Line,
@@ -53,11 +58,14 @@ VERDICT_ACCEPT, VERDICT_DROP, VERDICT_CONTINUE, VERDICT_JUMP, VERDICT_GOTO = 1, 
 REGISTER_VERDICT, REGISTER_1 = 0, 1
 _REGISTER_32: Final = 8
 OBJECT_COUNTER: Final = 1
+EXTHDR_PRESENT: Final = 1
 _LIST_ELEMENT: Final = 1
 
 
-def encode_line(line: Line, generation: Generation, mask: int = DEFAULT_MASK) -> bytes:
-    """The list of expressions of one rule (content of NFTA_RULE_EXPRESSIONS).
+def encode_line(
+    line: Line, generation: Generation, mask: int = DEFAULT_MASK, *, table: TableFamily = TableFamily.INET
+) -> bytes:
+    """The list of expressions of one rule (content of NFTA_RULE_EXPRESSIONS) in a chain of our table of that family.
 
     Raises ``TypeError`` for a ``Foreign`` part: what we cannot express we never write.
     """
@@ -68,10 +76,11 @@ def encode_line(line: Line, generation: Generation, mask: int = DEFAULT_MASK) ->
             raise TypeError(f"a foreign line is never written: {part.text}")
         for needed in _needs(part):
             if needed not in satisfied:
-                expressions += _compare(LOADS[needed.field], octets_of(needed.field, needed.value))
+                expressions += _compare(loads_of(table)[needed.field], octets_of(needed.field, needed.value, table))
                 satisfied.add(needed)
         if isinstance(part, Equal):
             satisfied.add(part)
+        expressions += _ethernet(part, table)
         expressions += _encode_part(part, generation, mask)
     return b"".join(pack_nested(_LIST_ELEMENT, expression) for expression in expressions)
 
@@ -86,15 +95,24 @@ def immediate_verdict(code: int, chain: str | None = None) -> bytes:
     return _expression("immediate", pack_number(1, REGISTER_VERDICT), pack_nested(2, encode_verdict(code, chain)))
 
 
+def _ethernet(part: Part, table: TableFamily) -> list[bytes]:
+    """A joined key with a MAC address is preceded by the check that there is one; on a bridge every frame has one."""
+    if table is TableFamily.BRIDGE or not (isinstance(part, Member) and Field.ETHER_SOURCE in part.fields):
+        return []
+    return _compare(LINK_TYPE, ETHERNET.to_bytes(LINK_TYPE.size, LINK_TYPE.order))
+
+
 def _needs(part: Part) -> list[Equal]:
     """What must be compared before ``part`` makes sense; nft adds the same dependencies by itself."""
     match part:
         case NotOpening():
             return [IS_TCP]
-        case Equal() | Differs() | Between() | Within():
+        case Equal() | Differs() | Between() | Within() | Dispatch():
             fields: tuple[Field, ...] = (part.field,)
         case Member(fields):
             pass
+        case Has(header):
+            return [PRESENCES[header].needs]
         case _:
             fields = ()
     return [needed for field in fields if (needed := LOADS[field].needs) is not None]
@@ -119,7 +137,9 @@ def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:
         case Member(fields, set_):
             kept, words = kernel_set(set_)
             loads = _load_numbered(words, fields) if words else _load_all(fields)
-            return [*loads, _expression("lookup", pack_text(1, kept), pack_number(2, REGISTER_1))]
+            return [*loads, _expression("lookup", pack_text(1, bare_name(kept)), pack_number(2, REGISTER_1))]
+        case Has(header):
+            return _present(PRESENCES[header])
         case InState(states):
             bits = sum(state.value for state in states)
             return _masked(CT_STATE, bits, 0, NOT_EQUAL)
@@ -136,18 +156,18 @@ def _encode_action(
 ) -> list[bytes]:
     match part:
         case Count(counter):
-            return [_expression("objref", pack_number(1, OBJECT_COUNTER), pack_text(2, counter))]
+            return [_expression("objref", pack_number(1, OBJECT_COUNTER), pack_text(2, bare_name(counter)))]
         case Stamp():
             kept = ~mask & 0xFFFFFFFF
             store = _expression("ct", pack_number(2, CT_MARK.key), pack_number(4, REGISTER_1))
             return [_load(CT_MARK), _bitwise(CT_MARK, kept, mark_of(generation, mask)), store]
         case Dispatch(field, map_):
-            dispatch = (pack_text(1, map_), pack_number(2, REGISTER_1), pack_number(3, REGISTER_VERDICT))
+            dispatch = (pack_text(1, bare_name(map_)), pack_number(2, REGISTER_1), pack_number(3, REGISTER_VERDICT))
             return [_load(LOADS[field]), _expression("lookup", *dispatch)]
         case Jump(chain):
-            return [immediate_verdict(VERDICT_JUMP, chain)]
+            return [immediate_verdict(VERDICT_JUMP, bare_name(chain))]
         case Goto(chain):
-            return [immediate_verdict(VERDICT_GOTO, chain)]
+            return [immediate_verdict(VERDICT_GOTO, bare_name(chain))]
         case Accept():
             return [immediate_verdict(VERDICT_ACCEPT)]
         case Drop():
@@ -219,12 +239,16 @@ def _load_numbered(words: tuple[int, ...], fields: tuple[Field, ...]) -> list[by
 
 def _load_all(fields: tuple[Field, ...]) -> list[bytes]:
     """The joined fields in consecutive registers, each padded to four octets."""
-    loads = [
+    return [
         _load(LOADS[field], register=register) for field, register in zip(fields, registers_of(fields), strict=True)
     ]
-    if Field.ETHER_SOURCE in fields:
-        return [*_compare(LINK_TYPE, ETHERNET.to_bytes(LINK_TYPE.size, LINK_TYPE.order)), *loads]
-    return loads
+
+
+def _present(presence: Presence) -> list[bytes]:
+    """One octet: whether the packet has it. The kernel wants type and operation in different widths (nft_exthdr.c)."""
+    what = (pack_number(1, REGISTER_1), pack(2, bytes([presence.number])), pack_number(3, 0), pack_number(4, 1))
+    how = (pack_number(5, EXTHDR_PRESENT), pack_number(6, presence.operation))
+    return [_expression("exthdr", *what, *how), _cmp(b"\x01")]
 
 
 def _load(load: Load, *, register: int = REGISTER_1, size: int | None = None) -> bytes:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from ringfence.policy.program import Equal, Field
+from ringfence.policy.names import TableFamily
+from ringfence.policy.program import Equal, Field, Header
 from ringfence.policy.values import PROTOCOL_NUMBER, Protocol
 
 ORIGINAL, REPLY = 0, 1
@@ -42,6 +43,8 @@ class Load:
 HOST_ORDER: Final = sys.byteorder
 _IPV4: Final = Equal(Field.FAMILY, 4)
 _IPV6: Final = Equal(Field.FAMILY, 6)
+ETHERTYPE_OF_FAMILY: Final = {4: 0x0800, 6: 0x86DD}
+_ARP: Final = Equal(Field.ETHER_TYPE, 0x0806)
 
 LOADS: Final[dict[Field, Load]] = {
     Field.IN_INTERFACE: Load(Source.META, 6, INTERFACE_SIZE, "iifname"),
@@ -52,10 +55,19 @@ LOADS: Final[dict[Field, Load]] = {
     Field.PROTOCOL: Load(Source.META, 16, 1, "meta l4proto"),
     Field.DIRECTION: Load(Source.CT, 1, 1, "ct direction"),
     Field.ETHER_SOURCE: Load(Source.LINK, 6, 6, "ether saddr"),
+    Field.ETHER_DESTINATION: Load(Source.LINK, 0, 6, "ether daddr"),
+    Field.ETHER_TYPE: Load(Source.LINK, 12, 2, "ether type"),
+    Field.ARP_HEADER: Load(Source.NETWORK, 0, 6, "@nh,0,48"),
+    Field.ARP_OPERATION: Load(Source.NETWORK, 6, 2, "arp operation", needs=_ARP),
+    Field.ARP_SENDER_ETHER: Load(Source.NETWORK, 8, 6, "arp saddr ether", needs=_ARP),
+    Field.ARP_SENDER4: Load(Source.NETWORK, 14, 4, "arp saddr ip", needs=_ARP),
+    Field.ARP_TARGET4: Load(Source.NETWORK, 24, 4, "arp daddr ip", needs=_ARP),
     Field.SOURCE4: Load(Source.NETWORK, 12, 4, "ip saddr", needs=_IPV4),
     Field.DESTINATION4: Load(Source.NETWORK, 16, 4, "ip daddr", needs=_IPV4),
     Field.SOURCE6: Load(Source.NETWORK, 8, 16, "ip6 saddr", needs=_IPV6),
     Field.DESTINATION6: Load(Source.NETWORK, 24, 16, "ip6 daddr", needs=_IPV6),
+    Field.LENGTH6: Load(Source.NETWORK, 4, 2, "ip6 length", needs=_IPV6),
+    Field.NEXT_HEADER6: Load(Source.NETWORK, 6, 1, "ip6 nexthdr", needs=_IPV6),
     Field.HOP_LIMIT6: Load(Source.NETWORK, 7, 1, "ip6 hoplimit", needs=_IPV6),
     Field.FLOW_SOURCE4: Load(Source.CT, 19, 4, "ct original ip saddr", ORIGINAL),
     Field.FLOW_SOURCE6: Load(Source.CT, 21, 16, "ct original ip6 saddr", ORIGINAL),
@@ -69,6 +81,35 @@ LOADS: Final[dict[Field, Load]] = {
     Field.ICMP_CODE: Load(Source.TRANSPORT, 1, 1, "icmp code"),
     Field.ICMPV6_TYPE: Load(Source.TRANSPORT, 0, 1, "icmpv6 type"),
     Field.ICMPV6_CODE: Load(Source.TRANSPORT, 1, 1, "icmpv6 code"),
+    Field.ND_TARGET6: Load(Source.TRANSPORT, 8, 16, "@th,64,128"),
+    Field.ND_OPTION: Load(Source.TRANSPORT, 24, 2, "@th,192,16"),
+    Field.ND_OPTION_ETHER: Load(Source.TRANSPORT, 26, 6, "@th,208,48"),
+    Field.RS_OPTION: Load(Source.TRANSPORT, 8, 2, "@th,64,16"),
+    Field.RS_OPTION_ETHER: Load(Source.TRANSPORT, 10, 6, "@th,80,48"),
+}
+# Chains of family bridge have one protocol family of their own, so there the frame's own type tells IPv4 from IPv6.
+_BRIDGE_LOADS: Final = LOADS | {Field.FAMILY: Load(Source.META, 1, 2, "meta protocol")}
+
+
+def loads_of(table: TableFamily) -> dict[Field, Load]:
+    """How fields are loaded in chains of a table's family."""
+    return _BRIDGE_LOADS if table is TableFamily.BRIDGE else LOADS
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A header or option and how the kernel's ``exthdr`` names it (enum nft_exthdr_op)."""
+
+    operation: int
+    number: int
+    text: str
+    needs: Equal
+
+
+PRESENCES: Final = {
+    Header.ROUTING6: Presence(0, 43, "exthdr rt exists", Equal(Field.ETHER_TYPE, ETHERTYPE_OF_FAMILY[6])),
+    Header.LOOSE_ROUTE4: Presence(2, 131, "ip option lsrr exists", Equal(Field.ETHER_TYPE, ETHERTYPE_OF_FAMILY[4])),
+    Header.STRICT_ROUTE4: Presence(2, 137, "ip option ssrr exists", Equal(Field.ETHER_TYPE, ETHERTYPE_OF_FAMILY[4])),
 }
 
 # Loads with no field of their own in the program: parts of Fresh, Stamp, InState and NotOpening, and Ethernet itself.
@@ -83,19 +124,25 @@ ETHERNET: Final = 1
 IS_TCP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.TCP])
 
 
-def octets_of(field: Field, value: int | str) -> bytes:
+def octets_of(field: Field, value: int | str, table: TableFamily = TableFamily.INET) -> bytes:
     """A value as the kernel compares it with the loaded field."""
     if isinstance(value, str):
         return value.encode("ascii").ljust(INTERFACE_SIZE, b"\0")
-    load = LOADS[field]
-    number = NFPROTO_OF_FAMILY[value] if field is Field.FAMILY else value
+    load = loads_of(table)[field]
+    number = _family_numbers(table)[value] if field is Field.FAMILY else value
     return number.to_bytes(load.size, load.order)
 
 
-def value_of(field: Field, octets: bytes) -> int | str:
+def value_of(field: Field, octets: bytes, table: TableFamily = TableFamily.INET) -> int | str:
     """The inverse of ``octets_of``. Raises ``KeyError`` for a family that is neither IPv4 nor IPv6."""
-    load = LOADS[field]
+    load = loads_of(table)[field]
     if load.size == INTERFACE_SIZE and load.source is Source.META:
         return octets.rstrip(b"\0").decode("ascii", "backslashreplace")
     number = int.from_bytes(octets, load.order)
-    return {2: 4, 10: 6}[number] if field is Field.FAMILY else number
+    return (
+        {known: family for family, known in _family_numbers(table).items()}[number] if field is Field.FAMILY else number
+    )
+
+
+def _family_numbers(table: TableFamily) -> dict[int, int]:
+    return ETHERTYPE_OF_FAMILY if table is TableFamily.BRIDGE else NFPROTO_OF_FAMILY

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ringfence.nft.batch import TABLE
-from ringfence.nft.netlink import NFPROTO_INET, SUBSYSTEM_NFTABLES, Attributes, number_of, pack_text, parse, text_of
+from ringfence.nft.batch import PROTOCOL_FAMILY, TABLE
+from ringfence.nft.netlink import SUBSYSTEM_NFTABLES, Attributes, number_of, pack_text, parse, text_of
+from ringfence.policy.names import placed_name
 
 _FRAME: Final = struct.Struct("=IHHIIB3x")  # nlmsghdr, and of nfgenmsg the family
 _NEW_GENERATION: Final = 15
@@ -21,6 +22,7 @@ _CHAIN_TYPES: Final = frozenset({3, 5, 27})
 _RULE_TYPES: Final = frozenset({6, 8, 28})
 _SET_TYPES: Final = frozenset({9, 11, 12, 14, 29, 30})
 _OBJECT_TYPES: Final = frozenset({18, 20, 31})
+_TABLE_OF: Final = {family: table for table, family in PROTOCOL_FAMILY.items()}
 _SHOWN_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/")
 _SHOWN_OBJECTS: Final = 3
 _COUNT_RANGE: Final = 1 << 32
@@ -142,18 +144,19 @@ def _named_in(datagram: bytes) -> Touched:
     counters: set[str] = set()
     table = False
     for type_, family, payload in _messages(datagram):
-        if family != NFPROTO_INET or not payload.startswith(_OUR_NAME):
+        place = _TABLE_OF.get(family)
+        if place is None or not payload.startswith(_OUR_NAME):
             continue
         if type_ in _TABLE_TYPES:
             table = True
         elif type_ in _CHAIN_TYPES:
-            chains.add(text_of(parse(payload)[3]))
+            chains.add(placed_name(place, text_of(parse(payload)[3])))
         elif type_ in _RULE_TYPES:
-            chains.add(text_of(parse(payload)[2]))
+            chains.add(placed_name(place, text_of(parse(payload)[2])))
         elif type_ in _SET_TYPES:
-            sets.add(text_of(parse(payload)[2]))
+            sets.add(placed_name(place, text_of(parse(payload)[2])))
         elif type_ in _OBJECT_TYPES:
-            counters.add(text_of(parse(payload)[2]))
+            counters.add(placed_name(place, text_of(parse(payload)[2])))
     return Touched(table, frozenset(chains), frozenset(sets), frozenset(counters))
 
 

@@ -4,7 +4,7 @@ Sans-I/O: ``read_table`` yields a request and is sent the raw octets of its answ
 socket and a recording. The kernel's generation is asked before and after, and the reading begun anew if it moved.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
@@ -18,7 +18,9 @@ from ringfence.nft.batch import (
     NEW_ELEMENTS,
     NEW_RULE,
     NEW_TABLE,
+    PROTOCOL_FAMILY,
     SET_INTERVAL,
+    SET_MAP,
     TABLE,
     TYPE_SIZE,
     About,
@@ -48,6 +50,7 @@ from ringfence.nft.netlink import (
 )
 from ringfence.nft.notices import Touched
 from ringfence.policy.addresses import Interval
+from ringfence.policy.names import TableFamily, place_of, placed_name
 from ringfence.policy.program import (
     Chain,
     Element,
@@ -83,6 +86,7 @@ _SHAPES: Final = {
         (ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6),
     )
 }
+_KEYS: Final = {key_type((type_,)): type_ for type_ in (ElementType.INTERFACE, ElementType.IPV4, ElementType.IPV6)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +99,9 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """``program`` is None when our table is not there. ``generation`` is None when its lines disagree or lack it.
+    """``program`` is None without any table of ours, ``generation`` when lines disagree about it or lack it.
 
-    ``dormant``: the table is there and no packet reaches it, because somebody switched it off.
+    ``dormant``: a table is there and no packet reaches it, because somebody switched it off.
     """
 
     program: Program | None
@@ -126,14 +130,22 @@ def read_table(mask: int = DEFAULT_MASK) -> Conversation:
 
 
 def read_counters() -> Generator[bytes, bytes, dict[str, Hits]]:
-    """Only the counters and what they have counted."""
-    answer = yield _dump(_GET_OBJECT, pack_text(1, TABLE) + pack_number(3, OBJECT_COUNTER))
-    return dict(_counter(attributes) for attributes in _answers(answer, _NEW_OBJECT) if text_of(attributes[1]) == TABLE)
+    """Only the counters and what they have counted, of both tables."""
+    found: dict[str, Hits] = {}
+    for table in TableFamily:
+        found |= yield from _read_counters(table)
+    return found
+
+
+def _read_counters(table: TableFamily) -> Generator[bytes, bytes, dict[str, Hits]]:
+    answer = yield _dump(_GET_OBJECT, table, pack_text(1, TABLE) + pack_number(3, OBJECT_COUNTER))
+    ours = [attributes for attributes in _answers(answer, _NEW_OBJECT) if text_of(attributes[1]) == TABLE]
+    return {placed_name(table, name): hits for name, hits in map(_counter, ours)}
 
 
 def read_about() -> Generator[bytes, bytes, About | None]:
     """Only the note of what revision the table holds: proof that a transaction was carried out whole."""
-    answer = yield _dump(_GET_RULE, pack_text(1, TABLE) + pack_text(2, ABOUT))
+    answer = yield _dump(_GET_RULE, TableFamily.INET, pack_text(1, TABLE) + pack_text(2, ABOUT))
     return next((about for attributes in _answers(answer, NEW_RULE) if (about := _about(attributes))), None)
 
 
@@ -142,26 +154,26 @@ def read_touched(touched: Touched, mask: int = DEFAULT_MASK) -> Conversation:
 
     What is named and not found is not there; ``generation`` is that of the chains among them.
     """
-    hooks: dict[str, Hook | None] = {}
-    lines: dict[str, list[Line]] = {}
+    chains: dict[str, Chain] = {}
     generations: set[Generation] = set()
-    for name in sorted(touched.chains - {ABOUT}):
-        hooks |= _hooks((yield _get(_GET_CHAIN, pack_text(3, name))))
-        rules = yield _dump(_GET_RULE, pack_text(1, TABLE) + pack_text(2, name))
-        found, stamped, _ = _lines(rules, mask)
-        lines |= found
+    for table, bare in map(place_of, sorted(touched.chains - {ABOUT})):
+        hooks = _hooks((yield _get(_GET_CHAIN, table, pack_text(3, bare))))
+        rules = yield _dump(_GET_RULE, table, pack_text(1, TABLE) + pack_text(2, bare))
+        lines, stamped, _ = _lines(rules, table, mask)
+        chains |= _chains(table, hooks, lines)
         generations |= stamped
-    listings: dict[str, bytes] = {}
-    for name in sorted(touched.sets):
-        listings[name] = yield _get(_GET_SET, pack_text(2, name))
-    sets, maps = yield from _read_sets(listings.values())
+    sets: dict[str, NamedSet] = {}
+    maps: dict[str, VerdictMap] = {}
+    for table, bare in map(place_of, sorted(touched.sets)):
+        listing = yield _get(_GET_SET, table, pack_text(2, bare))
+        yield from _read_sets(table, listing, sets, maps)
     hits: dict[str, Hits] = {}
-    for name in sorted(touched.counters):
-        answer = yield _get(_GET_OBJECT, pack_text(2, name) + pack_number(3, OBJECT_COUNTER))
-        hits |= (_counter(attributes) for attributes in _answers(answer, _NEW_OBJECT))
+    for table, bare in map(place_of, sorted(touched.counters)):
+        answer = yield _get(_GET_OBJECT, table, pack_text(2, bare) + pack_number(3, OBJECT_COUNTER))
+        found = map(_counter, _answers(answer, _NEW_OBJECT))
+        hits |= {placed_name(table, name): counted for name, counted in found}
     about = yield from read_about()
-    program = Program(frozenset(hits), sets, maps, _chains(hooks, lines))
-    return Reading(program, _only(generations), about, MappingProxyType(hits))
+    return Reading(_program(hits, sets, maps, chains), _only(generations), about, MappingProxyType(hits))
 
 
 def _read_generation() -> Generator[bytes, bytes, int]:
@@ -171,53 +183,88 @@ def _read_generation() -> Generator[bytes, bytes, int]:
 
 
 def _read_once(mask: int, kernel_generation: int) -> Conversation:
-    tables = yield _dump(_GET_TABLE)
+    found = _Found()
+    for table in TableFamily:
+        yield from _read_family(table, mask, found)
+    if not found.tables:
+        return Reading(None, kernel_generation=kernel_generation)
+    program = _program(found.hits, found.sets, found.maps, found.chains)
+    hits = MappingProxyType(found.hits)
+    return Reading(program, _only(found.generations), found.about, hits, kernel_generation, found.dormant)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was read so far, of one table after the other."""
+
+    tables: set[TableFamily] = field(default_factory=set)
+    chains: dict[str, Chain] = field(default_factory=dict)
+    sets: dict[str, NamedSet] = field(default_factory=dict)
+    maps: dict[str, VerdictMap] = field(default_factory=dict)
+    hits: dict[str, Hits] = field(default_factory=dict)
+    generations: set[Generation] = field(default_factory=set)
+    about: About | None = None
+    dormant: bool = False
+
+
+def _read_family(table: TableFamily, mask: int, found: _Found) -> Generator[bytes, bytes, None]:
+    tables = yield _dump(_GET_TABLE, table)
     ours = next((attributes for attributes in _answers(tables, NEW_TABLE) if text_of(attributes[1]) == TABLE), None)
     if ours is None:
-        return Reading(None, kernel_generation=kernel_generation)
-    hooks = _hooks((yield _dump(_GET_CHAIN)))
-    lines, generations, about = _lines((yield _dump(_GET_RULE, pack_text(1, TABLE))), mask)
-    sets, maps = yield from _read_sets([(yield _dump(_GET_SET, pack_text(1, TABLE)))])
-    hits = yield from read_counters()
-    program = Program(frozenset(hits), sets, maps, _chains(hooks, lines))
-    dormant = bool(number_of(ours.get(2, b"")) & _DORMANT)
-    return Reading(program, _only(generations), about, MappingProxyType(hits), kernel_generation, dormant)
+        return
+    found.tables.add(table)
+    found.dormant |= bool(number_of(ours.get(2, b"")) & _DORMANT)
+    hooks = _hooks((yield _dump(_GET_CHAIN, table)))
+    lines, generations, about = _lines((yield _dump(_GET_RULE, table, pack_text(1, TABLE))), table, mask)
+    found.chains |= _chains(table, hooks, lines)
+    found.generations |= generations
+    found.about = found.about or about
+    listing = yield _dump(_GET_SET, table, pack_text(1, TABLE))
+    yield from _read_sets(table, listing, found.sets, found.maps)
+    found.hits |= yield from _read_counters(table)
 
 
 def _read_sets(
-    listings: Iterable[bytes],
-) -> Generator[bytes, bytes, tuple[Mapping[str, NamedSet], Mapping[str, VerdictMap]]]:
-    """The sets and maps that the listings describe, with their elements."""
-    sets: dict[str, NamedSet] = {}
-    maps: dict[str, VerdictMap] = {}
-    for attributes in [attributes for listing in listings for attributes in _answers(listing, _NEW_SET)]:
-        name = text_of(attributes[2])
-        elements = yield _dump(_GET_ELEMENTS, pack_text(1, TABLE) + pack_text(2, name))
+    table: TableFamily, listing: bytes, sets: dict[str, NamedSet], maps: dict[str, VerdictMap]
+) -> Generator[bytes, bytes, None]:
+    """Puts the sets and maps that the listing describes, with their elements, into ``sets`` and ``maps``."""
+    for attributes in _answers(listing, _NEW_SET):
+        bare = text_of(attributes[2])
+        elements = yield _dump(_GET_ELEMENTS, table, pack_text(1, TABLE) + pack_text(2, bare))
         if number_of(attributes.get(6, b"")) == DATA_VERDICT:
-            maps[name] = _map(elements)
+            maps[placed_name(table, bare)] = _map(attributes, elements, table)
         else:
-            sets |= _shared(name, _set(attributes, elements))
-    return MappingProxyType(sets), MappingProxyType(maps)
+            sets |= _shared(placed_name(table, bare), _set(attributes, elements))
 
 
-def _chains(hooks: Mapping[str, Hook | None], lines: Mapping[str, list[Line]]) -> Mapping[str, Chain]:
-    return MappingProxyType(
-        {name: Chain(tuple(lines.get(name, ())), hook) for name, hook in hooks.items() if name != ABOUT}
-    )
+def _chains(table: TableFamily, hooks: Mapping[str, Hook | None], lines: Mapping[str, list[Line]]) -> dict[str, Chain]:
+    named = {placed_name(table, bare): Chain(tuple(lines.get(bare, ())), hook) for bare, hook in hooks.items()}
+    named.pop(ABOUT, None)
+    return named
+
+
+def _program(
+    hits: Mapping[str, Hits],
+    sets: Mapping[str, NamedSet],
+    maps: Mapping[str, VerdictMap],
+    chains: Mapping[str, Chain],
+) -> Program:
+    return Program(frozenset(hits), MappingProxyType(sets), MappingProxyType(maps), MappingProxyType(chains))
 
 
 def _only(generations: set[Generation]) -> Generation | None:
     return next(iter(generations)) if len(generations) == 1 else None
 
 
-def _dump(type_: int, payload: bytes = b"") -> bytes:
-    return pack_message(SUBSYSTEM_NFTABLES << 8 | type_, F_REQUEST | F_DUMP, 1, payload, family=NFPROTO_INET)
+def _dump(type_: int, table: TableFamily, payload: bytes = b"") -> bytes:
+    family = PROTOCOL_FAMILY[table]
+    return pack_message(SUBSYSTEM_NFTABLES << 8 | type_, F_REQUEST | F_DUMP, 1, payload, family=family)
 
 
-def _get(type_: int, payload: bytes) -> bytes:
+def _get(type_: int, table: TableFamily, payload: bytes) -> bytes:
     """One object of our table by its name."""
-    whole = pack_text(1, TABLE) + payload
-    return pack_message(SUBSYSTEM_NFTABLES << 8 | type_, F_REQUEST | F_ACK, 1, whole, family=NFPROTO_INET)
+    whole, family = pack_text(1, TABLE) + payload, PROTOCOL_FAMILY[table]
+    return pack_message(SUBSYSTEM_NFTABLES << 8 | type_, F_REQUEST | F_ACK, 1, whole, family=family)
 
 
 def _answers(blob: bytes, type_: int) -> list[Attributes]:
@@ -240,7 +287,7 @@ def _hook(attributes: Attributes) -> Hook | None:
     return Hook(name, priority)
 
 
-def _lines(rules: bytes, mask: int) -> tuple[dict[str, list[Line]], set[Generation], About | None]:
+def _lines(rules: bytes, table: TableFamily, mask: int) -> tuple[dict[str, list[Line]], set[Generation], About | None]:
     lines: dict[str, list[Line]] = {}
     generations: set[Generation] = set()
     about: About | None = None
@@ -248,10 +295,10 @@ def _lines(rules: bytes, mask: int) -> tuple[dict[str, list[Line]], set[Generati
         if text_of(attributes[1]) != TABLE:
             continue
         chain = text_of(attributes[2])
-        if chain == ABOUT:
+        if placed_name(table, chain) == ABOUT:
             about = _about(attributes) or about
             continue
-        line, generation = decode_line(attributes.get(4, b""), mask)
+        line, generation = decode_line(attributes.get(4, b""), mask, table=table)
         lines.setdefault(chain, []).append(line)
         if generation is not None:
             generations.add(generation)
@@ -270,13 +317,16 @@ def _counter(attributes: Attributes) -> tuple[str, Hits]:
     return text_of(attributes[2]), Hits(packets=number_of(counted[2]), octets=number_of(counted[1]))
 
 
-def _map(elements: bytes) -> VerdictMap:
-    targets: dict[str, str] = {}
-    for key, attributes in _elements(elements):
-        verdict = parse(parse(attributes[2])[2])
+def _map(attributes: Attributes, elements: bytes, table: TableFamily) -> VerdictMap:
+    type_ = _KEYS.get(number_of(attributes[4]))
+    if type_ is None or number_of(attributes.get(3, b"")) != SET_MAP:
+        return VerdictMap(type=None)
+    targets: dict[Scalar, str] = {}
+    for key, element in _elements(elements):
+        verdict = parse(parse(element[2])[2])
         jumps = number_of(verdict[1]) == VERDICT_JUMP & 0xFFFFFFFF
-        targets[text_of(key)] = text_of(verdict[2]) if jumps else ""
-    return VerdictMap(MappingProxyType(targets))
+        targets[_scalar(key, type_)] = placed_name(table, text_of(verdict[2])) if jumps else ""
+    return VerdictMap(MappingProxyType(targets), type_)
 
 
 def _set(attributes: Attributes, elements: bytes) -> NamedSet:

@@ -6,10 +6,11 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
 from ringfence.nft.batch import ABOUT, TABLE, About
-from ringfence.nft.fields import LOADS, MARK
+from ringfence.nft.fields import LOADS, MARK, PRESENCES
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import kernel_set
 from ringfence.policy.addresses import Interval
+from ringfence.policy.names import TableFamily, bare_name
 from ringfence.policy.program import (
     Accept,
     Between,
@@ -25,6 +26,7 @@ from ringfence.policy.program import (
     Foreign,
     Fresh,
     Goto,
+    Has,
     InState,
     Jump,
     Line,
@@ -38,6 +40,7 @@ from ringfence.policy.program import (
     StartsWith,
     VerdictMap,
     Within,
+    part_of,
 )
 
 _TYPE_TEXT = {
@@ -52,25 +55,36 @@ _WAY_TEXT = {0: "original", 1: "reply"}
 
 
 def render_text(program: Program, generation: Generation, about: About | None, mask: int = DEFAULT_MASK) -> str:
-    """A file for ``nft -f`` that makes the same table as the program's batch. Stable: equal programs, equal text."""
-    return "\n".join(_table(program, generation, about, mask)) + "\n"
+    """A file for ``nft -f`` that makes the same tables as the program's batch. Stable: equal programs, equal text.
+
+    But for lines that look into the options of neighbour discovery: those nft reads only from version 1.0.8 on, if at
+    all.
+    """
+    lines: list[str] = []
+    for family in TableFamily:
+        part = part_of(program, family)
+        if family is TableFamily.INET or part.chains:
+            lines += _table(part, family, generation, about if family is TableFamily.INET else None, mask)
+    return "\n".join(lines) + "\n"
 
 
-def _table(program: Program, generation: Generation, about: About | None, mask: int) -> Iterator[str]:
-    yield f"table inet {TABLE} {{"
+def _table(
+    program: Program, family: TableFamily, generation: Generation, about: About | None, mask: int
+) -> Iterator[str]:
+    yield f"table {family.value} {TABLE} {{"
     for counter in sorted(program.counters):
-        yield f"\tcounter {counter} {{ }}"
+        yield f"\tcounter {bare_name(counter)} {{ }}"
     for name, set_ in sorted(_kernel_sets(program).items()):
-        yield from _set(name, set_)
-    for name in sorted(program.maps):
-        yield f"\tmap {name} {{ type ifname : verdict; }}"
+        yield from _set(bare_name(name), set_)
+    for name, map_ in sorted(program.maps.items()):
+        yield f"\tmap {bare_name(name)} {{ type {_TYPE_TEXT[map_.type or ElementType.INTERFACE]} : verdict; }}"
     if about is not None:
         yield f'\tchain {ABOUT} {{\n\t\tcontinue comment "{about.text}"\n\t}}'
     for name in _callees_first(program):
         yield from _chain(name, program.chains[name], generation, mask)
     yield "}"
     for name, map_ in sorted(program.maps.items()):
-        yield from _targets(name, map_)
+        yield from _targets(family, bare_name(name), map_)
 
 
 def _callees_first(program: Program) -> list[str]:
@@ -125,14 +139,15 @@ def _scalar(scalar: Scalar, type_: ElementType) -> str:
     return f'"{scalar}"' if type_ is ElementType.INTERFACE else str(scalar)
 
 
-def _targets(name: str, map_: VerdictMap) -> Iterator[str]:
+def _targets(family: TableFamily, name: str, map_: VerdictMap) -> Iterator[str]:
     if map_.targets:
-        elements = ", ".join(f'"{interface}" : jump {chain}' for interface, chain in sorted(map_.targets.items()))
-        yield f"add element inet {TABLE} {name} {{ {elements} }}"
+        keys = ((f'"{key}"' if isinstance(key, str) else str(key), chain) for key, chain in map_.targets.items())
+        elements = ", ".join(f"{key} : jump {bare_name(chain)}" for key, chain in sorted(keys))
+        yield f"add element {family.value} {TABLE} {name} {{ {elements} }}"
 
 
 def _chain(name: str, chain: Chain, generation: Generation, mask: int) -> Iterator[str]:
-    yield f"\tchain {name} {{"
+    yield f"\tchain {bare_name(name)} {{"
     if chain.hook is not None:
         yield f"\t\ttype filter hook {chain.hook.name.value} priority {chain.hook.priority}; policy accept;"
     for line in chain.lines:
@@ -151,7 +166,7 @@ def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:
         case Differs(field, value):
             return f"{LOADS[field].text} != {_value(field, value)}"
         case Between(field, first, last):
-            return f"{LOADS[field].text} {first}-{last}"
+            return f"{LOADS[field].text} {_value(field, first)}-{_value(field, last)}"
         case Within(field, network):
             whole = network.prefixlen == network.max_prefixlen
             return f"{LOADS[field].text} {network.network_address if whole else network}"
@@ -160,7 +175,9 @@ def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:
         case Member(fields, set_):
             kept, words = kernel_set(set_)
             constants = [f"({MARK.text} & 0x0 | {word:#010x})" for word in words]
-            return " . ".join([*constants, *(LOADS[field].text for field in fields)]) + f" @{kept}"
+            return " . ".join([*constants, *(LOADS[field].text for field in fields)]) + f" @{bare_name(kept)}"
+        case Has(header):
+            return PRESENCES[header].text
         case InState(states):
             return "ct state " + ",".join(state.name.lower() for state in sorted(states, key=lambda s: s.value))
         case NotOpening():
@@ -176,15 +193,15 @@ def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:
 def _action(part: Count | Stamp | Dispatch | Jump | Goto | Accept | Drop, generation: Generation, mask: int) -> str:
     match part:
         case Count(counter):
-            return f"counter name {counter}"
+            return f"counter name {bare_name(counter)}"
         case Stamp():
             return f"ct mark set ct mark and {~mask & 0xFFFFFFFF:#010x} or {mark_of(generation, mask):#010x}"
         case Dispatch(field, map_):
-            return f"{LOADS[field].text} vmap @{map_}"
+            return f"{LOADS[field].text} vmap @{bare_name(map_)}"
         case Jump(chain):
-            return f"jump {chain}"
+            return f"jump {bare_name(chain)}"
         case Goto(chain):
-            return f"goto {chain}"
+            return f"goto {bare_name(chain)}"
         case Accept():
             return "accept"
         case Drop():
@@ -199,6 +216,10 @@ def _value(field: Field, value: int | str) -> str:
             return _FAMILY_TEXT[value]
         case Field.DIRECTION, int():
             return _WAY_TEXT[value]
+        case Field.ETHER_SOURCE | Field.ETHER_DESTINATION, int():
+            return value.to_bytes(6, "big").hex(":")
+        case Field.ETHER_TYPE | Field.ARP_HEADER | Field.ND_OPTION | Field.RS_OPTION, int():
+            return hex(value)
         case _, str():
             return f'"{value}"'
         case _:

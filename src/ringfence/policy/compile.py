@@ -7,13 +7,14 @@ and passes at once from then on, until the generation moves and it is judged ane
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
 from ringfence.policy.addresses import FAMILIES, Family
+from ringfence.policy.link import own_addresses
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import Rule
 from ringfence.policy.parts import (
@@ -39,7 +40,8 @@ _V = TypeVar("_V")
 def compile_program(view: HostView, ports: LocalPorts) -> Program:
     """The program that enforces ``view``. O(endpoints + rules + members).
 
-    An interface that two endpoints claim stays closed, as does one under our care that no endpoint has.
+    An interface that two endpoints claim stays closed, as does one under our care that no endpoint has; behind a bridge
+    also those of endpoints without a MAC address, or with an address that another one claims.
     """
     return Compiler().compile(view, ports)
 
@@ -111,11 +113,24 @@ def _programmed(view: HostView, ports: LocalPorts) -> tuple[tuple[Endpoint, ...]
     An uplink of a self host that no endpoint has, or two, is judged as an instance without groups: that closes what
     comes in, and leaves the host its lifelines and its way out.
     """
-    claims = Counter(str(endpoint.interface) for endpoint in view.endpoints)
-    programmed = tuple(endpoint for endpoint in view.endpoints if claims[endpoint.interface] == 1)
-    closed = ports.names | {name for name, count in claims.items() if count > 1}
-    waiting = tuple(uplink for uplink in ports.uplinks if claims[uplink.interface] != 1)
+    programmed = tuple(_programmable(view.endpoints, ports.kind))
+    known = frozenset(programmed)
+    closed = ports.names | {str(endpoint.interface) for endpoint in view.endpoints if endpoint not in known}
+    taken = {endpoint.interface for endpoint in programmed}
+    waiting = tuple(uplink for uplink in ports.uplinks if uplink.interface not in taken)
     return (*programmed, *waiting), closed - {str(uplink.interface) for uplink in ports.uplinks}
+
+
+def _programmable(endpoints: tuple[Endpoint, ...], kind: Kind) -> Iterator[Endpoint]:
+    """Those whose packets can be told from all others': by a port of their own, behind a bridge by MAC and address."""
+    interfaces = Counter(endpoint.interface for endpoint in endpoints)
+    addresses = Counter(address for endpoint in endpoints for address in own_addresses(endpoint))
+    for endpoint in endpoints:
+        is_known = kind is not Kind.BRIDGED or (
+            endpoint.mac is not None and all(addresses[address] == 1 for address in own_addresses(endpoint))
+        )
+        if interfaces[endpoint.interface] == 1 and is_known:
+            yield endpoint
 
 
 def _put_together(

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 from ringfence.policy import names
 from ringfence.policy.link import ALLOW, GENERATION_CHAINS
+from ringfence.policy.names import TableFamily
 from ringfence.policy.program import (
     Chain,
+    Dispatch,
     Element,
+    ElementType,
     Fresh,
     Goto,
     Hook,
@@ -23,19 +26,25 @@ from ringfence.policy.program import (
     Member,
     NamedSet,
     Program,
+    Scalar,
     Stamp,
     VerdictMap,
+    part_of,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class AddTable:
-    pass
+    """Nothing happens when it is there."""
+
+    family: TableFamily = TableFamily.INET
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteTable:
-    """With everything in it. Never part of a delta: for a table of which nothing is to be believed."""
+    """With everything in it. Of a delta only that of the bridge's table; else for one of which nothing is believed."""
+
+    family: TableFamily = TableFamily.INET
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class DeleteElements:
 @dataclass(frozen=True, slots=True)
 class AddMap:
     map: str
+    type: ElementType = ElementType.INTERFACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +98,13 @@ class DeleteMap:
 @dataclass(frozen=True, slots=True)
 class AddTargets:
     map: str
-    targets: tuple[tuple[str, str], ...]  # interface, chain
+    targets: tuple[tuple[Scalar, str], ...]  # key, chain
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteTargets:
     map: str
-    targets: tuple[tuple[str, str], ...]
+    targets: tuple[tuple[Scalar, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +172,14 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     if actual == desired:
         return Delta()
     made = bool(actual.chains)
-    replaced = _replaced_sets(actual, desired)
+    missing = (
+        *(() if ALLOW in actual.chains else (AddTable(),)),
+        *(() if _is_bridged(actual) or not _is_bridged(desired) else (AddTable(TableFamily.BRIDGE),)),
+    )
+    # Only this one ever goes: a host without bridged ports has none. It takes everything in it along.
+    gone = (DeleteTable(TableFamily.BRIDGE),) if _is_bridged(actual) and not _is_bridged(desired) else ()
+    actual = part_of(actual, TableFamily.INET) if gone else actual
+    replaced = _replaced(actual, desired)
     if not replaced:
         actual, desired = _differing(actual, desired)
     narrows = made and _narrows(actual, desired, replaced)
@@ -170,16 +187,22 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     rewritten = _rewritten_chains(actual, desired, replaced, moved=narrows)
     moved = prepared.chains.keys() & GENERATION_CHAINS if narrows else frozenset()
     flip = (
-        *(() if made else (AddTable(),)),
+        *missing,
+        *gone,
         *(FlushChain(name) for name in sorted(moved)),
         *_clear(actual, desired, rewritten, replaced),
         *_make(born),
         *_fill(actual, desired, replaced),
         *_write(desired, {*rewritten, *born.chains, *moved}),
-        *_add_targets(actual, desired),
+        *_add_targets(actual, desired, replaced),
     )
-    prepare = (AddTable(), *_make(prepared), *_write(desired, prepared.chains.keys())) if prepared != Program() else ()
+    prepare = (*missing, *_make(prepared), *_write(desired, prepared.chains.keys())) if prepared != Program() else ()
     return Delta(prepare, flip, narrows)
+
+
+def _is_bridged(program: Program) -> bool:
+    """Whether it has a table of family bridge; told by one thing that is always in it, for names are many."""
+    return names.FRAME_PORTS in program.sets
 
 
 def _newborn(actual: Program, desired: Program, replaced: frozenset[str]) -> Program:
@@ -191,8 +214,12 @@ def _newborn(actual: Program, desired: Program, replaced: frozenset[str]) -> Pro
     }
     return Program(
         desired.counters - actual.counters,
-        {name: desired.sets[name] for name in (desired.sets.keys() - actual.sets.keys()) | replaced},
-        {name: VerdictMap() for name in desired.maps.keys() - actual.maps.keys()},
+        {name: set_ for name, set_ in desired.sets.items() if name not in actual.sets or name in replaced},
+        {
+            name: VerdictMap(type=map_.type)
+            for name, map_ in desired.maps.items()
+            if name not in actual.maps or name in replaced
+        },
         chains,
     )
 
@@ -232,14 +259,11 @@ def _pruned(program: Program, sets: set[str], chains: set[str]) -> Program:
     )
 
 
-def _replaced_sets(actual: Program, desired: Program) -> frozenset[str]:
-    """Sets that exist in another shape than desired: somebody's tampering, or another version's layout."""
-    replaced = {
-        name
-        for name in actual.sets.keys() & desired.sets.keys()
-        if (actual.sets[name].types, actual.sets[name].interval)
-        != (desired.sets[name].types, desired.sets[name].interval)
-    }
+def _replaced(actual: Program, desired: Program) -> frozenset[str]:
+    """Sets and maps that exist in another shape than desired: somebody's tampering, or another version's layout."""
+    sets, maps = actual.sets.keys() & desired.sets.keys(), actual.maps.keys() & desired.maps.keys()
+    replaced = {name for name in sets if _shape(actual.sets[name]) != _shape(desired.sets[name])}
+    replaced |= {name for name in maps if actual.maps[name].type is not desired.maps[name].type}
     shared = {family for family, name in names.MEMBERS.items() if name in replaced}
     if not shared:
         return frozenset(replaced)
@@ -262,9 +286,11 @@ def _holds_generation(chain: Chain) -> bool:
     return any(isinstance(part, Stamp | Fresh) for line in chain.lines for part in line.parts)
 
 
-def _refers_to(chain: Chain, sets: frozenset[str]) -> bool:
-    return bool(sets) and any(
-        isinstance(part, Member) and part.set in sets for line in chain.lines for part in line.parts
+def _refers_to(chain: Chain, replaced: frozenset[str]) -> bool:
+    return bool(replaced) and any(
+        (isinstance(part, Member) and part.set in replaced) or (isinstance(part, Dispatch) and part.map in replaced)
+        for line in chain.lines
+        for part in line.parts
     )
 
 
@@ -275,21 +301,21 @@ def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replace
         if actual.chains[name].lines:
             yield FlushChain(name)
     for name, map_ in sorted(actual.maps.items()):
+        if name in replaced:
+            continue  # goes whole
         wanted = desired.maps.get(name, VerdictMap()).targets
-        stale = tuple(sorted(item for item in map_.targets.items() if wanted.get(item[0]) != item[1]))
+        stale = _sorted_targets(item for item in map_.targets.items() if wanted.get(item[0]) != item[1])
         if stale:
             yield DeleteTargets(name, stale)
+    yield from (DeleteMap(name) for name in sorted(actual.maps) if name not in desired.maps or name in replaced)
     yield from (DeleteChain(name) for name in sorted(gone))
-    yield from (DeleteMap(name) for name in sorted(actual.maps.keys() - desired.maps.keys()))
-    for name in sorted((actual.sets.keys() - desired.sets.keys()) | replaced):
-        yield from _delete_set(name, actual.sets.get(name))
+    for name in sorted(name for name in actual.sets if name not in desired.sets or name in replaced):
+        yield from _delete_set(name, actual.sets[name])
     yield from (DeleteCounter(name) for name in sorted(actual.counters - desired.counters))
 
 
-def _delete_set(name: str, set_: NamedSet | None) -> Iterator[Step]:
+def _delete_set(name: str, set_: NamedSet) -> Iterator[Step]:
     """A member set lies with all others in one of the kernel's, where deleting it means to delete its elements."""
-    if set_ is None:
-        return
     if set_.elements and names.parse_numbered_set(name):
         yield DeleteElements(name, _shape(set_), _sorted(set_.elements))
     yield DeleteSet(name)
@@ -306,7 +332,7 @@ def _make(newborn: Program) -> Iterator[Step]:
     for name, set_ in sorted(newborn.sets.items()):
         if set_.elements:
             yield AddElements(name, _shape(set_), _sorted(set_.elements))
-    yield from (AddMap(name) for name in sorted(newborn.maps))
+    yield from (AddMap(name, map_.type) for name, map_ in sorted(newborn.maps.items()) if map_.type is not None)
     yield from (AddChain(name, chain.hook) for name, chain in sorted(newborn.chains.items()))
 
 
@@ -324,10 +350,10 @@ def _write(desired: Program, chains: Iterable[str]) -> Iterator[Step]:
     yield from (AddLine(name, line) for name in sorted(chains) for line in desired.chains[name].lines)
 
 
-def _add_targets(actual: Program, desired: Program) -> Iterator[Step]:
+def _add_targets(actual: Program, desired: Program, replaced: frozenset[str]) -> Iterator[Step]:
     for name, map_ in sorted(desired.maps.items()):
-        present = actual.maps.get(name, VerdictMap()).targets
-        fresh = tuple(sorted(item for item in map_.targets.items() if present.get(item[0]) != item[1]))
+        present = {} if name in replaced else actual.maps.get(name, VerdictMap()).targets
+        fresh = _sorted_targets(item for item in map_.targets.items() if present.get(item[0]) != item[1])
         if fresh:
             yield AddTargets(name, fresh)
 
@@ -338,6 +364,10 @@ def _shape(set_: NamedSet) -> NamedSet:
 
 def _sorted(elements: frozenset[Element]) -> tuple[Element, ...]:
     return tuple(sorted(elements, key=repr))
+
+
+def _sorted_targets(targets: Iterable[tuple[Scalar, str]]) -> tuple[tuple[Scalar, str], ...]:
+    return tuple(sorted(targets, key=repr))
 
 
 def _narrows(actual: Program, desired: Program, replaced: frozenset[str]) -> bool:

@@ -4,6 +4,7 @@ Everything here is an allow-list over a drop: a port that lacks an element in a 
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
@@ -56,7 +57,7 @@ _ARRIVE_NEW: Final = "arrive_new"
 _HOST_LINK: Final = "host_link"
 
 _ICMP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMP])
-_ICMPV6: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMPV6])
+ICMPV6: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMPV6])
 IS_NEW: Final = InState(frozenset({State.NEW}))
 _UDP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.UDP])
 LINK_LOCAL: Final = IPv6Network("fe80::/10")
@@ -66,8 +67,9 @@ LINK_TYPES: Final = frozenset({*range(130, 138), 143})
 ROGUE_TYPES: Final = frozenset({134, 137})
 ROGUE_ICMP_TYPE: Final = 5  # IPv4's redirect; conntrack takes it for an error about a flow
 # IPv6 in so many words: nothing keeps an instance from sending protocol 58 over IPv4.
-ND: Final = (Equal(Field.FAMILY, 6), _ICMPV6)
-LINK_MATCHES: Final = ((*ND, Between(Field.ICMPV6_TYPE, 130, 137)), (*ND, Equal(Field.ICMPV6_TYPE, 143)))
+ND: Final = (Equal(Field.FAMILY, 6), ICMPV6)
+LINK_TYPE_MATCHES: Final[tuple[Match, ...]] = (Between(Field.ICMPV6_TYPE, 130, 137), Equal(Field.ICMPV6_TYPE, 143))
+LINK_MATCHES: Final[tuple[tuple[Match, ...], ...]] = tuple((*ND, types) for types in LINK_TYPE_MATCHES)
 # From the unspecified address, while an address is still being found: listener reports, solicitations.
 UNSPECIFIED_TYPES: Final = frozenset({131, 132, 133, 135, 143})
 _UNSPECIFIED_MATCHES: Final = (
@@ -101,20 +103,65 @@ BROADCAST: Final = IPv4Network("255.255.255.255/32")
 ALL_DHCP_SERVERS: Final = IPv6Network("ff02::1:2/128")
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """By what an end of a packet is known for an instance: what is looked up, in which sets, and in which maps."""
+
+    leaving: tuple[Field, ...]
+    arriving: tuple[Field, ...]
+    sets: tuple[str, ...]
+    egress: tuple[str, ...]
+    ingress: tuple[str, ...]
+
+
+_BY_PORT: Final = Ends(
+    (Field.IN_INTERFACE,), (Field.OUT_INTERFACE,), (names.PORTS,), (names.EGRESS_MAP,), (names.INGRESS_MAP,)
+)
+# Behind a bridge a packet's interface is the bridge, whichever port it crosses. Whose address it has is certain: the
+# bridge's own table (``frames``) let it enter.
+_BY_ADDRESS: Final = Ends(
+    (Field.SOURCE4, Field.SOURCE6),
+    (Field.DESTINATION4, Field.DESTINATION6),
+    (names.INSTANCES4, names.INSTANCES6),
+    (names.EGRESS4_MAP, names.EGRESS6_MAP),
+    (names.INGRESS4_MAP, names.INGRESS6_MAP),
+)
+
+
 def base_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
     """The chains that every program has; interfaces starting with one of ``prefixes`` are closed until programmed."""
-    yield ALLOW, Chain(tuple(allow_lines()))
-    yield CLOSED, Chain((drop_line(names.CLOSED_COUNTER),))
     yield "origin", Chain(tuple(_origin(prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _OWN, Chain(tuple(_own()))
     yield _UNSPECIFIED, Chain(tuple(_unspecified()))
-    yield LEAVE, Chain(_leave(), Hook(HookName.PREROUTING, FILTER_PRIORITY))
-    yield _LEAVE_PORT, Chain(tuple(_leave_port()))
-    yield _LEAVE_NEW, Chain(tuple(_leave_new()))
-    yield ARRIVE, Chain(tuple(_arrive(prefixes)), Hook(HookName.POSTROUTING, FILTER_PRIORITY))
-    yield _ARRIVE_PORT, Chain(tuple(_arrive_port()))
-    yield _ARRIVE_NEW, Chain(tuple(_arrive_new()))
+    yield from _judging_chains(_BY_PORT, _closing_prefixes(Field.OUT_INTERFACE, prefixes))
+
+
+def bridged_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
+    """The same for instances behind a bridge. A port under our care that is in no bridge is closed."""
+    closing_in = (_closing_ports(Field.IN_INTERFACE), *_closing_prefixes(Field.IN_INTERFACE, prefixes))
+    closing_out = (_closing_ports(Field.OUT_INTERFACE), *_closing_prefixes(Field.OUT_INTERFACE, prefixes))
+    yield "origin", Chain(closing_in, Hook(HookName.PREROUTING, RAW_PRIORITY))
+    yield from _judging_chains(_BY_ADDRESS, closing_out)
+
+
+def _judging_chains(ends: Ends, closing: tuple[Line, ...]) -> Iterator[tuple[str, Chain]]:
+    yield ALLOW, Chain(tuple(allow_lines()))
+    yield CLOSED, Chain((drop_line(names.CLOSED_COUNTER),))
+    yield LEAVE, Chain(tuple(_leave(ends)), Hook(HookName.PREROUTING, FILTER_PRIORITY))
+    yield _LEAVE_PORT, Chain(tuple(_leave_port(ends)))
+    yield _LEAVE_NEW, Chain(tuple(_leave_new(ends)))
+    yield ARRIVE, Chain(tuple(_arrive(ends, closing)), Hook(HookName.POSTROUTING, FILTER_PRIORITY))
+    yield _ARRIVE_PORT, Chain(tuple(_arrive_port(ends)))
+    yield _ARRIVE_NEW, Chain(tuple(_arrive_new(ends)))
     yield _HOST_LINK, Chain(tuple(_host_link()))
+
+
+def _closing_ports(port: Field) -> Line:
+    return Line((Member((port,), names.PORTS), Goto(CLOSED)))
+
+
+def _closing_prefixes(port: Field, prefixes: tuple[str, ...]) -> tuple[Line, ...]:
+    return tuple(Line((StartsWith(port, prefix), Goto(CLOSED))) for prefix in prefixes)
 
 
 def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
@@ -140,6 +187,19 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
         # Made with the table; what is in them are the elements of the groups' member sets.
         names.MEMBERS[4]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV4)),
         names.MEMBERS[6]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6)),
+    }
+
+
+def instance_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
+    """The same for instances behind a bridge: their addresses; what may be sent from where is ``frames``' to say."""
+    ports = singles({*closed, *(str(endpoint.interface) for endpoint in programmed)})
+    addresses = [address for endpoint in programmed for address in own_addresses(endpoint)]
+    own4: frozenset[Element] = frozenset((address,) for address in addresses if isinstance(address, IPv4Address))
+    own6: frozenset[Element] = frozenset((address,) for address in addresses if isinstance(address, IPv6Address))
+    return {
+        names.PORTS: NamedSet((ElementType.INTERFACE,), ports),
+        names.INSTANCES4: NamedSet((ElementType.IPV4,), own4),
+        names.INSTANCES6: NamedSet((ElementType.IPV6,), own6),
     }
 
 
@@ -191,8 +251,7 @@ def _origin(prefixes: tuple[str, ...]) -> Iterator[Line]:
     yield pass_line(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE4), names.OWN_IPV4))
     yield pass_line(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE6), names.OWN_IPV6))
     yield Line((Member((Field.IN_INTERFACE,), names.PORTS), Goto(_OWN)))
-    for prefix in prefixes:
-        yield Line((StartsWith(Field.IN_INTERFACE, prefix), Goto(CLOSED)))
+    yield from _closing_prefixes(Field.IN_INTERFACE, prefixes)
 
 
 def _own() -> Iterator[Line]:
@@ -209,64 +268,66 @@ def _unspecified() -> Iterator[Line]:
     nobody4, nobody6 = Within(Field.SOURCE4, IPv4Network("0.0.0.0/32")), Within(Field.SOURCE6, IPv6Network("::/128"))
     yield pass_line(nobody4, Within(Field.DESTINATION4, BROADCAST), *DHCP4_REQUEST)
     for types in _UNSPECIFIED_MATCHES:
-        yield pass_line(nobody6, _ICMPV6, types)
+        yield pass_line(nobody6, ICMPV6, types)
     yield drop_line(names.SPOOFED_COUNTER)
 
 
-def _leave() -> tuple[Line, ...]:
-    return (
-        pass_line(InState(frozenset({State.ESTABLISHED})), Fresh()),
-        Line((Member((Field.IN_INTERFACE,), names.PORTS), Goto(_LEAVE_PORT))),
-    )
+def _leave(ends: Ends) -> Iterator[Line]:
+    yield pass_line(InState(frozenset({State.ESTABLISHED})), Fresh())
+    yield from _members(ends.leaving, ends.sets, _LEAVE_PORT)
 
 
-def _leave_port() -> Iterator[Line]:
+def _members(fields: tuple[Field, ...], sets: tuple[str, ...], chain: str) -> Iterator[Line]:
+    for field, set_ in zip(fields, sets, strict=True):
+        yield Line((Member((field,), set_), Goto(chain)))
+
+
+def _leave_port(ends: Ends) -> Iterator[Line]:
     yield Line((IS_NEW, Goto(_LEAVE_NEW)))
     yield from _no_dhcp_server()
     redirect = (Equal(Field.FAMILY, 4), _ICMP, Equal(Field.ICMP_TYPE, ROGUE_ICMP_TYPE))
     yield drop_line(names.ROGUE_COUNTER, *redirect)
     yield from related_lines()
-    yield from judge_reply(Field.IN_INTERFACE, names.INGRESS_MAP)
+    yield from _judge_replies(ends.leaving, ends.ingress)
     for rogue in sorted(ROGUE_TYPES):
         yield drop_line(names.ROGUE_COUNTER, *ND, Equal(Field.ICMPV6_TYPE, rogue))
     for types in LINK_MATCHES:
         yield pass_line(*types)
-    yield from judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
+    yield from _judge_originals(ends.leaving, ends.egress)
 
 
-def _leave_new() -> Iterator[Line]:
+def _leave_new(ends: Ends) -> Iterator[Line]:
     yield no_mid_stream()
     yield from _no_dhcp_server()
     yield pass_line(*DHCP4_REQUEST, Within(Field.DESTINATION4, BROADCAST))
     yield pass_line(*DHCP6_REQUEST, Within(Field.DESTINATION6, ALL_DHCP_SERVERS))
-    yield from judge_original(Field.IN_INTERFACE, names.EGRESS_MAP)
+    yield from _judge_originals(ends.leaving, ends.egress)
 
 
-def _arrive(prefixes: tuple[str, ...]) -> Iterator[Line]:
+def _arrive(ends: Ends, closing: tuple[Line, ...]) -> Iterator[Line]:
     yield pass_line(InState(frozenset({State.ESTABLISHED})), Fresh())
-    yield Line((Member((Field.OUT_INTERFACE,), names.PORTS), Goto(_ARRIVE_PORT)))
-    for prefix in prefixes:
-        yield Line((StartsWith(Field.OUT_INTERFACE, prefix), Goto(CLOSED)))
+    yield from _members(ends.arriving, ends.sets, _ARRIVE_PORT)
+    yield from closing
     # Nobody judges the other end: what the sender's groups let go is agreed to.
-    yield Line((Member((Field.IN_INTERFACE,), names.PORTS), Goto(ALLOW)))
+    yield from _members(ends.leaving, ends.sets, ALLOW)
 
 
-def _arrive_port() -> Iterator[Line]:
+def _arrive_port(ends: Ends) -> Iterator[Line]:
     yield Line((IS_NEW, Goto(_ARRIVE_NEW)))
     yield from related_lines()
-    yield from judge_reply(Field.OUT_INTERFACE, names.EGRESS_MAP)
+    yield from _judge_replies(ends.arriving, ends.egress)
     yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
     for types in LINK_MATCHES:
         for own in _NEVER_FORWARDED:
             yield pass_line(*types, *own)
         yield drop_line(names.LINK_COUNTER, *types)
-    yield from judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
+    yield from _judge_originals(ends.arriving, ends.ingress)
 
 
-def _arrive_new() -> Iterator[Line]:
+def _arrive_new(ends: Ends) -> Iterator[Line]:
     yield no_mid_stream()
     yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
-    yield from judge_original(Field.OUT_INTERFACE, names.INGRESS_MAP)
+    yield from _judge_originals(ends.arriving, ends.ingress)
 
 
 def _host_link() -> Iterator[Line]:
@@ -289,17 +350,27 @@ def no_mid_stream() -> Line:
 
 def related_lines() -> Iterator[Line]:
     """Errors about a known flow (path MTU among them) pass whatever the flow's generation."""
-    for protocol in (_ICMP, _ICMPV6):
+    for protocol in (_ICMP, ICMPV6):
         yield pass_line(InState(frozenset({State.RELATED})), protocol)
 
 
 def judge_reply(field: Field, map_: str) -> Iterator[Line]:
     """A reply is judged as the flow it belongs to: by what the receiver of the first packet accepts, and so on."""
-    reply = Equal(Field.DIRECTION, REPLY)
-    yield Line((reply, Dispatch(field, map_)))
-    yield Line((reply, Goto(CLOSED)))
+    return _judge_replies((field,), (map_,))
 
 
 def judge_original(field: Field, map_: str) -> Iterator[Line]:
-    yield Line((Dispatch(field, map_),))
+    return _judge_originals((field,), (map_,))
+
+
+def _judge_replies(fields: tuple[Field, ...], maps: tuple[str, ...]) -> Iterator[Line]:
+    reply = Equal(Field.DIRECTION, REPLY)
+    for field, map_ in zip(fields, maps, strict=True):
+        yield Line((reply, Dispatch(field, map_)))
+    yield Line((reply, Goto(CLOSED)))
+
+
+def _judge_originals(fields: tuple[Field, ...], maps: tuple[str, ...]) -> Iterator[Line]:
+    for field, map_ in zip(fields, maps, strict=True):
+        yield Line((Dispatch(field, map_),))
     yield Line((Goto(CLOSED),))

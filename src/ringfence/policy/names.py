@@ -6,6 +6,7 @@ names can collide and a reader of ``nft list`` can search for one.
 
 import re
 from collections.abc import Iterable
+from enum import Enum
 from hashlib import blake2b
 from typing import Final, NewType
 
@@ -27,13 +28,13 @@ HOST_IPV4: Final = "host_ipv4"
 HOST_IPV6: Final = "host_ipv6"
 EGRESS_MAP: Final = "egress"  # interface -> what its instance may send
 INGRESS_MAP: Final = "ingress"  # interface -> what its instance may receive
-
-PORT_SETS: Final = frozenset(
-    {
-        *(PORTS, OWN_IPV4, OWN_IPV6, OWN_MAC, ANY_MAC, ANY_MAC_IPV4, ANY_MAC_IPV6, ANY_LINK_LOCAL),
-        *(UPLINKS, HOST_IPV4, HOST_IPV6),
-    }
-)
+# The same for instances behind a bridge, where IP sees the bridge and not the port: by address.
+INSTANCES4: Final = "instances_ipv4"
+INSTANCES6: Final = "instances_ipv6"
+EGRESS4_MAP: Final = "egress_ipv4"
+EGRESS6_MAP: Final = "egress_ipv6"
+INGRESS4_MAP: Final = "ingress_ipv4"
+INGRESS6_MAP: Final = "ingress_ipv6"
 
 # Every group's members by family, each with its group's number: the kernel finds a set by walking the list of all
 # sets at every reference, so ten thousand of them took it longer than all the rest.
@@ -48,7 +49,54 @@ STRAY_COUNTER: Final = "stray"
 LINK_COUNTER: Final = "link"
 MARTIAN_COUNTER: Final = "martian"
 
+
+class TableFamily(Enum):
+    """Which of our tables: ``table inet ringfence`` sees packets, ``table bridge ringfence`` the frames of bridges."""
+
+    INET = "inet"
+    BRIDGE = "bridge"
+
+
+BRIDGE: Final = "bridge:"  # how the names of things in the table of family bridge begin; the kernel's name is the rest
+
+FRAME_PORTS: Final = f"{BRIDGE}ports"
+FRAME_PROGRAMMED: Final = f"{BRIDGE}programmed"  # those of the ports that an instance has
+FRAME_OWN_MAC: Final = f"{BRIDGE}own_mac"
+FRAME_OWN_IPV4: Final = f"{BRIDGE}own_ipv4"
+FRAME_OWN_IPV6: Final = f"{BRIDGE}own_ipv6"
+FRAME_CLOSED_COUNTER: Final = f"{BRIDGE}closed"
+FRAME_SPOOFED_COUNTER: Final = f"{BRIDGE}spoofed"
+FRAME_ROGUE_COUNTER: Final = f"{BRIDGE}rogue"
+FRAME_ALIEN_COUNTER: Final = f"{BRIDGE}alien"  # neither IPv4, IPv6 nor ARP, or tagged
+FRAME_FLOODED_COUNTER: Final = f"{BRIDGE}flooded"  # not meant for the port that it came to
+
+PORT_SETS: Final = frozenset(
+    {
+        *(PORTS, OWN_IPV4, OWN_IPV6, OWN_MAC, ANY_MAC, ANY_MAC_IPV4, ANY_MAC_IPV6, ANY_LINK_LOCAL),
+        *(UPLINKS, HOST_IPV4, HOST_IPV6),
+        *(INSTANCES4, INSTANCES6),
+        *(FRAME_PORTS, FRAME_PROGRAMMED, FRAME_OWN_MAC, FRAME_OWN_IPV4, FRAME_OWN_IPV6),
+    }
+)
+
 _SHORT: Final = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
+
+
+def place_of(name: str) -> tuple[TableFamily, str]:
+    """Which table the named thing lies in, and what the kernel calls it there."""
+    if name.startswith(BRIDGE):
+        return TableFamily.BRIDGE, name.removeprefix(BRIDGE)
+    return TableFamily.INET, name
+
+
+def bare_name(name: str) -> str:
+    """What the kernel calls the named thing, in its table."""
+    return place_of(name)[1]
+
+
+def placed_name(family: TableFamily, name: str) -> str:
+    """The inverse of ``place_of``."""
+    return f"{BRIDGE}{name}" if family is TableFamily.BRIDGE else name
 
 
 def profile_of(groups: Iterable[GroupId]) -> ProfileId:

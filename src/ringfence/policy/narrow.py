@@ -10,8 +10,10 @@ from typing import Final
 
 from ringfence.policy import names
 from ringfence.policy.local import LocalPorts
+from ringfence.policy.names import TableFamily
 from ringfence.policy.parts import compile_ports
-from ringfence.policy.program import NamedSet, Program, StartsWith, VerdictMap
+from ringfence.policy.program import NamedSet, Program, StartsWith, VerdictMap, part_of
+from ringfence.policy.values import Kind
 from ringfence.policy.view import Endpoint
 
 _NOTHING: Final = NamedSet(())
@@ -26,6 +28,8 @@ def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: Loca
     patterns = {*ports.patterns, *(f"{prefix}*" for prefix in _closed_prefixes(program))}
     local = replace(ports, patterns=tuple(sorted(patterns)))
     permitted = compile_ports(declared, ports.names, local)
+    if ports.kind is not Kind.BRIDGED:
+        program = part_of(program, TableFamily.INET)
     sets = {name: _narrowed(name, program.sets.get(name, _NOTHING), most) for name, most in permitted.sets.items()}
     maps = {name: _cut(program.maps.get(name, VerdictMap()), most) for name, most in permitted.maps.items()}
     return replace(
@@ -38,14 +42,14 @@ def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: Loca
 
 
 def _narrowed(name: str, present: NamedSet, most: NamedSet) -> NamedSet:
-    if name in (names.PORTS, names.UPLINKS):  # being in it closes, but for the lifelines of a host
+    if name in (names.PORTS, names.UPLINKS, names.FRAME_PORTS):  # being in it closes, but for the lifelines of a host
         return replace(most, elements=present.elements | most.elements)
     return replace(most, elements=present.elements & most.elements)
 
 
 def _cut(present: VerdictMap, most: VerdictMap) -> VerdictMap:
     kept = {name: chain for name, chain in present.targets.items() if name in most.targets}
-    return VerdictMap(MappingProxyType(kept))
+    return VerdictMap(MappingProxyType(kept), most.type)
 
 
 def _closed_prefixes(program: Program) -> frozenset[str]:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, assert_never
 
-from ringfence.policy import link, names, self_host
+from ringfence.policy import frames, link, names, self_host
 from ringfence.policy.addresses import FAMILIES, Family, merge_networks
 from ringfence.policy.lines import PeerSets, rule_lines, untracked_rule_lines
 from ringfence.policy.local import LocalPorts
@@ -25,6 +25,7 @@ from ringfence.policy.program import (
     Jump,
     Line,
     NamedSet,
+    Scalar,
     State,
     VerdictMap,
 )
@@ -127,13 +128,18 @@ def asked_chains(groups: tuple[GroupId, ...]) -> frozenset[str]:
 
 def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts) -> PortPart:
     """Base chains, what may be sent from each interface, and which profile judges it."""
-    if local.kind is Kind.SELF:
-        chains = dict(self_host.base_chains(local))
-        sets = self_host.port_sets(programmed, closed)
-    else:
-        chains = dict(link.base_chains(local.prefixes))
-        sets = link.port_sets(programmed, closed)
-    return PortPart(programmed, closed, local, sets, _port_maps(programmed), chains, _counters(chains))
+    match local.kind:
+        case Kind.ROUTED:
+            chains, sets = dict(link.base_chains(local.prefixes)), link.port_sets(programmed, closed)
+        case Kind.BRIDGED:
+            chains = {**dict(link.bridged_chains(local.prefixes)), **dict(frames.frame_chains(local.prefixes))}
+            sets = {**link.instance_sets(programmed, closed), **frames.frame_sets(programmed, closed)}
+        case Kind.SELF:
+            chains, sets = dict(self_host.base_chains(local)), self_host.port_sets(programmed, closed)
+        case _:
+            assert_never(local.kind)
+    maps = _address_maps(programmed) if local.kind is Kind.BRIDGED else _port_maps(programmed)
+    return PortPart(programmed, closed, local, sets, maps, chains, _counters(chains))
 
 
 def _address_sets(group: GroupId, peer: PeerAddresses, family: Family) -> Iterator[tuple[str, NamedSet]]:
@@ -166,13 +172,37 @@ def _jumps(wanted: list[str], present: AbstractSet[str]) -> list[Line]:
 
 
 def _port_maps(programmed: tuple[Endpoint, ...]) -> dict[str, VerdictMap]:
-    profiles = {groups: names.profile_of(groups) for groups in {endpoint.groups for endpoint in programmed}}
+    """Interface -> profile, for each direction."""
+    by_interface: list[tuple[Scalar, Endpoint]] = [(str(one.interface), one) for one in programmed]
+    return {
+        names.EGRESS_MAP: _profile_map(by_interface, Direction.EGRESS),
+        names.INGRESS_MAP: _profile_map(by_interface, Direction.INGRESS),
+    }
 
-    def targets(direction: Direction) -> VerdictMap:
-        found = {str(one.interface): names.profile_chain(profiles[one.groups], direction) for one in programmed}
-        return VerdictMap(MappingProxyType(found))
 
-    return {names.EGRESS_MAP: targets(Direction.EGRESS), names.INGRESS_MAP: targets(Direction.INGRESS)}
+def _address_maps(programmed: tuple[Endpoint, ...]) -> dict[str, VerdictMap]:
+    """Address -> profile, for each direction and family."""
+    by_address = [(address, one) for one in programmed for address in link.own_addresses(one)]
+    by_family: dict[int, list[tuple[Scalar, Endpoint]]] = {4: [], 6: []}
+    for address, one in by_address:
+        by_family[address.version].append((address, one))
+    return {
+        name: _profile_map(by_family[family], direction, _ADDRESS_TYPE[family])
+        for name, family, direction in (
+            (names.EGRESS4_MAP, 4, Direction.EGRESS),
+            (names.EGRESS6_MAP, 6, Direction.EGRESS),
+            (names.INGRESS4_MAP, 4, Direction.INGRESS),
+            (names.INGRESS6_MAP, 6, Direction.INGRESS),
+        )
+    }
+
+
+def _profile_map(
+    endpoints: list[tuple[Scalar, Endpoint]], direction: Direction, type_: ElementType = ElementType.INTERFACE
+) -> VerdictMap:
+    profiles = {groups: names.profile_of(groups) for groups in {one.groups for _, one in endpoints}}
+    targets = {key: names.profile_chain(profiles[one.groups], direction) for key, one in endpoints}
+    return VerdictMap(MappingProxyType(targets), type_)
 
 
 def _counters(chains: Mapping[str, Chain]) -> frozenset[str]:

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
 from ringfence.policy.addresses import Interval
+from ringfence.policy.names import TableFamily, place_of
 from ringfence.policy.values import Network
 
 
@@ -29,10 +30,19 @@ class Field(Enum):
     PROTOCOL = "protocol"  # IANA number; for IPv6 the one after extension headers, of which AH is none
     DIRECTION = "direction"  # ORIGINAL or REPLY of the flow
     ETHER_SOURCE = "ether-source"
+    ETHER_DESTINATION = "ether-destination"
+    ETHER_TYPE = "ether-type"  # of the frame itself: that of a tag, when it has one
+    ARP_HEADER = "arp-header"  # hardware type, protocol type and both lengths
+    ARP_OPERATION = "arp-operation"
+    ARP_SENDER_ETHER = "arp-sender-ether"
+    ARP_SENDER4 = "arp-sender4"
+    ARP_TARGET4 = "arp-target4"
     SOURCE4 = "source4"
     SOURCE6 = "source6"
     DESTINATION4 = "destination4"
     DESTINATION6 = "destination6"
+    LENGTH6 = "length6"  # octets after the fixed header
+    NEXT_HEADER6 = "next-header6"  # of the fixed header
     HOP_LIMIT6 = "hop-limit6"
     FLOW_SOURCE4 = "flow-source4"
     FLOW_SOURCE6 = "flow-source6"
@@ -46,6 +56,11 @@ class Field(Enum):
     ICMP_CODE = "icmp-code"
     ICMPV6_TYPE = "icmpv6-type"
     ICMPV6_CODE = "icmpv6-code"
+    ND_TARGET6 = "nd-target6"  # of a neighbour solicitation or advertisement
+    ND_OPTION = "nd-option"  # type * 256 + length / 8 of the first option of either
+    ND_OPTION_ETHER = "nd-option-ether"
+    RS_OPTION = "rs-option"  # the same of a router solicitation
+    RS_OPTION_ETHER = "rs-option-ether"
 
 
 ORIGINAL = 0
@@ -107,6 +122,19 @@ class Member:
     set: str
 
 
+class Header(Enum):
+    """A part of a packet that only some have."""
+
+    ROUTING6 = "routing6"  # the routing extension header
+    LOOSE_ROUTE4 = "loose-route4"  # the loose and strict source route options
+    STRICT_ROUTE4 = "strict-route4"
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    header: Header
+
+
 @dataclass(frozen=True, slots=True)
 class InState:
     states: frozenset[State]
@@ -122,7 +150,7 @@ class Fresh:
     """The flow was judged by the present generation of rules."""
 
 
-Match = Equal | Differs | Between | Within | StartsWith | Member | InState | NotOpening | Fresh
+Match = Equal | Differs | Between | Within | StartsWith | Member | Has | InState | NotOpening | Fresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +208,13 @@ class Line:
 
 
 class HookName(Enum):
-    """Where a base chain sits. Prerouting is where a packet leaves an instance, postrouting where it enters one."""
+    """Where a base chain sits. Prerouting is where a packet leaves an instance, postrouting where it enters one.
+
+    Input is used at a bridge only, for the frames of the link itself, which pass it without prerouting.
+    """
 
     PREROUTING = "prerouting"
+    INPUT = "input"
     POSTROUTING = "postrouting"
 
 
@@ -225,19 +257,37 @@ class NamedSet:
 
 @dataclass(frozen=True, slots=True)
 class VerdictMap:
-    """Interface name -> chain to jump to.
+    """Interface name or address -> chain to jump to. ``type`` is None for keys of a kind that we never write.
 
     Not to go to: a chain that should ever end without a verdict leads back to the line after the look-up, which drops.
     """
 
-    targets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    targets: Mapping[Scalar, str] = field(default_factory=lambda: MappingProxyType({}))
+    type: ElementType | None = ElementType.INTERFACE
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Everything in our table but the mark's generation and the note of what revision it is."""
+    """Everything in our tables but the mark's generation and the note of what revision it is.
+
+    ``names.place_of`` tells from a thing's name which table it lies in.
+    """
 
     counters: frozenset[str] = frozenset()
     sets: Mapping[str, NamedSet] = field(default_factory=lambda: MappingProxyType({}))
     maps: Mapping[str, VerdictMap] = field(default_factory=lambda: MappingProxyType({}))
     chains: Mapping[str, Chain] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def part_of(program: Program, family: TableFamily) -> Program:
+    """What of the program lies in the table of that family. O(names)."""
+
+    def here(name: str) -> bool:
+        return place_of(name)[0] is family
+
+    return Program(
+        frozenset(filter(here, program.counters)),
+        {name: set_ for name, set_ in program.sets.items() if here(name)},
+        {name: map_ for name, map_ in program.maps.items() if here(name)},
+        {name: chain for name, chain in program.chains.items() if here(name)},
+    )

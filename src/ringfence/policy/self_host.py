@@ -186,9 +186,9 @@ def _link_lines() -> Iterator[Line]:
     switch's to stop.
     """
     yield pass_line(*_DISCOVERY, Equal(Field.HOP_LIMIT6, 255))
-    for types in _LISTENING:
+    for listening in _LISTENING:
         for source in (LINK_LOCAL, _NOBODY):
-            yield pass_line(*types, Equal(Field.HOP_LIMIT6, 1), Within(Field.SOURCE6, source))
+            yield pass_line(*listening, Equal(Field.HOP_LIMIT6, 1), Within(Field.SOURCE6, source))
     for types in LINK_MATCHES:
         yield drop_line(names.LINK_COUNTER, *types)
 

@@ -96,12 +96,13 @@ def judge(
 ) -> Verdict:
     """The verdict on the first packet of a would-be flow from one endpoint to another; None is an unmanaged end.
 
-    ``from_host``: the host that enforces sends it itself. Where the endpoint *is* its host, ``source`` means that the
-    packet goes out by its uplink, whoever made it, and ``destination`` that it came in by it; ``lifelines`` are what
-    that host lets pass in any case. O(rules of the endpoints' groups + external sources).
+    ``from_host``: it comes over the receiver's own link: the host that enforces sends it, or somebody on the same
+    bridge. Where the endpoint *is* its host, ``source`` means that the packet goes out by its uplink, whoever made it,
+    and ``destination`` that it came in by it; ``lifelines`` are what that host lets pass in any case.
+    O(rules of the endpoints' groups + external sources).
     """
     egress = None if source is None else _judge_egress(view, packet, source, lifelines, from_host=from_host)
-    ingress = None if destination is None else _judge_ingress(view, packet, destination, lifelines, from_host=from_host)
+    ingress = None if destination is None else _judge_ingress(view, packet, destination, lifelines, on_link=from_host)
     return Verdict(egress, ingress)
 
 
@@ -137,12 +138,12 @@ def _judge_egress(
 
 
 def _judge_ingress(
-    view: HostView, packet: Packet, endpoint: Endpoint, lifelines: Lifelines, *, from_host: bool
+    view: HostView, packet: Packet, endpoint: Endpoint, lifelines: Lifelines, *, on_link: bool
 ) -> SideVerdict:
     if endpoint.kind is Kind.SELF:
         certain = _before_groups_entering(view, packet, endpoint, lifelines)
     else:
-        certain = _before_groups_arriving(packet, from_host=from_host)
+        certain = _before_groups_arriving(packet, on_link=on_link)
     return SideVerdict(endpoint, Direction.INGRESS, *(certain or _by_rules(view, packet, endpoint, Direction.INGRESS)))
 
 
@@ -155,8 +156,8 @@ def _before_groups_leaving(packet: Packet, endpoint: Endpoint) -> _Said | None:
     return (True, Default.LINK) if _is_link_type(packet) or _asks_dhcp(packet) else None
 
 
-def _before_groups_arriving(packet: Packet, *, from_host: bool) -> _Said | None:
-    if from_host and (_is_link_type(packet) or _udp_ports(packet) in _DHCP_REPLIES):
+def _before_groups_arriving(packet: Packet, *, on_link: bool) -> _Said | None:
+    if on_link and (_is_link_type(packet) or _udp_ports(packet) in _DHCP_REPLIES):
         return True, Default.LINK
     return (False, Default.FOREIGN_LINK) if _is_link_type(packet) else None
 

@@ -41,13 +41,25 @@ class Tap:
     mac: Mac
     socket: socket.socket
 
-    def send(self, packet: bytes, *, source_mac: Mac | None = None, link: bytes | None = None) -> None:
-        """Put an IP packet on the interface, towards the router; ``source_mac`` is for spoofing.
+    def send(
+        self, packet: bytes, *, source_mac: Mac | None = None, link: bytes | None = None, to: Mac = GATEWAY_MAC
+    ) -> None:
+        """Put an IP packet on the interface, towards the router or ``to``; ``source_mac`` is for spoofing.
 
         ``link``: what stands between the MAC addresses and the packet; its ethertype, if nothing else is said.
         """
         kind = ETHERTYPE[packet[0] >> 4].to_bytes(2, "big") if link is None else link
-        self.socket.send(_octets(GATEWAY_MAC) + _octets(source_mac or self.mac) + kind + packet)
+        self.socket.send(octets_of_mac(to) + octets_of_mac(source_mac or self.mac) + kind + packet)
+
+    def send_frame(
+        self, ethertype: int, content: bytes, *, source_mac: Mac | None = None, to: Mac = GATEWAY_MAC
+    ) -> None:
+        """Put anything on the interface."""
+        self.send(content, source_mac=source_mac, link=ethertype.to_bytes(2, "big"), to=to)
+
+    def take_frames(self) -> list[bytes]:
+        """Everything that arrived since the last call, in order; without waiting."""
+        return _drain(self.socket)
 
     def take_packets(self) -> list[bytes]:
         """The IP packets that arrived since the last call, in order; without waiting."""
@@ -66,6 +78,7 @@ class Shot:
     tag: int
     source_mac: Mac | None = None
     link: bytes | None = None
+    to: Mac = GATEWAY_MAC
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,10 @@ class Range:
 
     taps: dict[str, Tap]
     fences: dict[str, socket.socket]
+
+    def settle(self, name: str) -> None:
+        """Return when the router has taken everything that this tap sent."""
+        _pass_fence(self.taps[name], self.fences[name])
 
     def close(self) -> None:
         for tap in self.taps.values():
@@ -100,9 +117,9 @@ def deliver(shots: Iterable[Shot], field: Range) -> dict[int, str]:
     while volley := list(islice(remaining, _VOLLEY)):
         sizes = {shot.tag: len(shot.packet) for shot in volley}
         for shot in volley:
-            shot.tap.send(shot.packet, source_mac=shot.source_mac, link=shot.link)
+            shot.tap.send(shot.packet, source_mac=shot.source_mac, link=shot.link, to=shot.to)
         for name in {shot.tap.name for shot in volley}:
-            _pass_fence(field.taps[name], field.fences[name])
+            field.settle(name)
         # An ICMP error ends with the packet it is about, tag and all, but is longer.
         arrived |= {tag: name for tag, size, name in _collect(field.taps.values()) if sizes.get(tag) == size}
     return arrived
@@ -126,7 +143,7 @@ def _pass_fence(tap: Tap, fence: socket.socket) -> None:
     """Return when the router has taken all that the tap sent before: an interface keeps its frames in order."""
     _drain(fence)
     mark = encode_tag(time.monotonic_ns())
-    tap.socket.send(_octets(GATEWAY_MAC) + _octets(tap.mac) + _FENCE_TYPE.to_bytes(2, "big") + mark)
+    tap.send_frame(_FENCE_TYPE, mark)
     deadline = time.monotonic() + _FENCE_TIMEOUT_S
     while not any(frame.endswith(mark) for frame in _drain(fence)):
         if time.monotonic() > deadline:
@@ -140,7 +157,9 @@ def _open_tap(placed: Placed) -> Tap:
 
 
 def _open_fence(world: World, placed: Placed) -> socket.socket:
-    return world.router.run(lambda: _packet_socket(placed.port, _FENCE_TYPE))
+    # What a bridge takes from its port reaches nobody who asks for one type of frame only (__netif_receive_skb_core).
+    kind = _ETH_P_ALL if placed.node.bridged else _FENCE_TYPE
+    return world.router.run(lambda: _packet_socket(placed.port, kind))
 
 
 def _packet_socket(interface: str, ethertype: int) -> socket.socket:
@@ -162,5 +181,5 @@ def _drain(receiver: socket.socket) -> list[bytes]:
         return frames
 
 
-def _octets(mac: Mac) -> bytes:
+def octets_of_mac(mac: Mac) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))

@@ -1,8 +1,10 @@
-"""A routed world: one router namespace, where an agent can run, and a namespace behind it for every node.
+"""A world: one router namespace, where an agent can run, and a namespace behind it for every node.
 
 Every node hangs on a veth pair of its own: ``eth0`` at the node, ``veth-NAME`` (a managed port) or ``up-NAME`` (an
 unmanaged one) at the router. The router routes each address to its port and answers as 169.254.1.1 and fe80::1, so that
-addresses are free of subnets. A *mute* node has no addresses configured: nothing there answers, whatever arrives.
+addresses are free of subnets. The ports of *bridged* nodes are plugged into the router's bridge ``br0``, which answers
+in their stead; such nodes reach one another without the router. A *mute* node has no addresses configured: nothing
+there answers, whatever arrives.
 """
 
 import time
@@ -20,9 +22,13 @@ GATEWAY4: Final = "169.254.1.1"
 GATEWAY6: Final = "fe80::1"
 GATEWAY_MAC: Final = Mac("02:00:00:00:00:01")
 NODE_INTERFACE: Final = "eth0"
+BRIDGE: Final = "br0"
+_LINK_NETWORKS: Final = ("10.77.0.0/24", "fd77::/64")  # what bridged nodes find on their own link
 _LOOPBACK_INDEX: Final = 1
 _PERMANENT: Final = 0x80  # NUD_PERMANENT
 _NODAD: Final = 0x02  # IFA_F_NODAD
+_NTF_MASTER: Final = 0x04  # linux/neighbour.h: an entry of the bridge, not of its port
+_STATIC: Final = 0x40  # NUD_NOARP: neither learned nor forgotten, so that nothing for it is flooded
 _ONLINK: Final = 0x04  # RTNH_F_ONLINK
 _UP_S: Final = 5.0
 _POLL_S: Final = 0.0005
@@ -57,6 +63,7 @@ class Node:
     addresses: tuple[Address, ...]
     managed: bool = True
     link: str | None = None
+    bridged: bool = False
 
     @property
     def port(self) -> str:
@@ -116,6 +123,8 @@ class World:
         self._wire(self.placed[name])
 
     def _wire(self, placed: Placed) -> None:
+        if placed.node.bridged:
+            self.router.run(_add_bridge)
         self.router.run(lambda: _connect(placed, static_neighbours=self.mute))
         placed.namespace.run(lambda: _configure_node(placed, mute=self.mute))
         self.router.run(lambda: _wait_up(placed.port))
@@ -173,13 +182,32 @@ def _connect(placed: Placed, *, static_neighbours: bool) -> None:
         peer = {"ifname": NODE_INTERFACE, "net_ns_fd": placed.namespace.fd, "address": placed.mac}
         netlink.link("add", ifname=placed.port, kind="veth", address=GATEWAY_MAC, peer=peer)
         index = netlink.link_lookup(ifname=placed.port)[0]
-        netlink.addr("add", index=index, address=GATEWAY4, prefixlen=32)
-        netlink.link("set", index=index, state="up")
-        netlink.addr("add", index=index, address=GATEWAY6, prefixlen=64, flags=_NODAD)
+        if placed.node.bridged:
+            bridge = netlink.link_lookup(ifname=BRIDGE)[0]
+            netlink.link("set", index=index, master=bridge, state="up")
+            netlink.fdb("add", ifindex=index, lladdr=placed.mac, flags=_NTF_MASTER, state=_STATIC)
+            index = bridge
+        else:
+            _answer_as_gateway(netlink, index)
         for address in placed.node.addresses:
             netlink.route("add", dst=f"{address}/{address.max_prefixlen}", oif=index)
             if static_neighbours:
                 netlink.neigh("add", dst=str(address), lladdr=placed.mac, ifindex=index, state=_PERMANENT)
+
+
+def _add_bridge() -> None:
+    """Called inside the router: a bridge, unless there is one."""
+    with IPRoute() as netlink:
+        if netlink.link_lookup(ifname=BRIDGE):
+            return
+        netlink.link("add", ifname=BRIDGE, kind="bridge", address=GATEWAY_MAC, br_mcast_snooping=0)
+        _answer_as_gateway(netlink, netlink.link_lookup(ifname=BRIDGE)[0])
+
+
+def _answer_as_gateway(netlink: IPRoute, index: int) -> None:
+    netlink.addr("add", index=index, address=GATEWAY4, prefixlen=32)
+    netlink.link("set", index=index, state="up")
+    netlink.addr("add", index=index, address=GATEWAY6, prefixlen=64, flags=_NODAD)
 
 
 def _configure_node(placed: Placed, *, mute: bool) -> None:
@@ -197,6 +225,9 @@ def _configure_node(placed: Placed, *, mute: bool) -> None:
         for family in sorted(families):
             destination = "0.0.0.0/0" if family == 4 else "::/0"  # noqa: PLR2004  the family's number
             netlink.route("add", dst=destination, gateway=gateways[family], oif=index, flags=_ONLINK)
+        if placed.node.bridged:
+            for network in _LINK_NETWORKS:
+                netlink.route("add", dst=network, oif=index)
 
 
 def _wait_up(interface: str) -> None:

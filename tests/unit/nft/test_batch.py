@@ -31,7 +31,7 @@ def test_a_batch_is_framed_and_its_messages_are_numbered_from_one():
 
 
 def test_each_message_is_told_in_words():
-    assert batch(*STEPS).steps == ("add table ringfence", "add counter closed", "add set s", "add chain allow")
+    assert batch(*STEPS).steps == ("add table inet ringfence", "add counter closed", "add set s", "add chain allow")
 
 
 def test_only_the_last_message_asks_for_an_answer():
@@ -73,7 +73,7 @@ def test_nothing_to_do_is_an_empty_batch():
 def test_the_removal_deletes_our_table_alone():
     made = encode_removal()
     (message,) = list(parse_messages(made.data))[1:-1]
-    assert made.steps == ("delete table ringfence",)
+    assert made.steps == ("delete table inet ringfence",)
     assert text_of(parse(message.payload)[1]) == TABLE
 
 

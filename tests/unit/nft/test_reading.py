@@ -4,6 +4,7 @@ import pytest
 
 from ringfence.nft import read_table
 from ringfence.nft.netlink import NFPROTO_INET, pack_message, pack_number, parse_messages
+from ringfence.policy.names import TableFamily
 
 NEW_GENERATION, GET_TABLE, GET_GENERATION = 0x0A0F, 0x0A01, 0x0A10
 
@@ -17,7 +18,7 @@ def asked(request):
 
 
 def read_over(generations):
-    """A reading of a kernel without our table whose generation is asked in turn; how often it was read."""
+    """A reading of a kernel without our tables whose generation is asked in turn; how often a table was looked for."""
     left, tables = iter(generations), 0
     conversation = read_table()
     request = next(conversation)
@@ -32,12 +33,12 @@ def read_over(generations):
 def test_a_quiet_kernel_is_read_once():
     reading, tables = read_over([7, 7])
     assert reading.program is None
-    assert (reading.kernel_generation, tables) == (7, 1)
+    assert (reading.kernel_generation, tables) == (7, len(TableFamily))
 
 
 def test_a_change_in_between_begins_the_reading_anew():
     reading, tables = read_over([7, 8, 8, 9, 9, 9])
-    assert (reading.kernel_generation, tables) == (9, 3)
+    assert (reading.kernel_generation, tables) == (9, 3 * len(TableFamily))
 
 
 def test_a_kernel_that_never_rests_is_given_up():

@@ -29,10 +29,12 @@ from ringfence.policy.delta import (
     Step,
 )
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.names import TableFamily, place_of
 from ringfence.policy.program import (
     Chain,
     Count,
     Dispatch,
+    ElementType,
     Fresh,
     Goto,
     Jump,
@@ -58,23 +60,35 @@ class Table:
     counters: set[str] = field(default_factory=set)
     sets: dict[str, NamedSet] = field(default_factory=dict)
     maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    keys: dict[str, ElementType] = field(default_factory=dict)
     chains: dict[str, Chain] = field(default_factory=dict)
     generations: dict[str, set[Generation]] = field(default_factory=dict)
     about: About | None = None
 
     def copy(self) -> "Table":
         maps = {name: dict(targets) for name, targets in self.maps.items()}
-        return Table(set(self.counters), dict(self.sets), maps, dict(self.chains), dict(self.generations), self.about)
+        keys, chains = dict(self.keys), dict(self.chains)
+        return Table(set(self.counters), dict(self.sets), maps, keys, chains, dict(self.generations), self.about)
 
     @property
     def program(self) -> Program:
-        maps = {name: VerdictMap(MappingProxyType(dict(targets))) for name, targets in self.maps.items()}
+        maps = {
+            name: VerdictMap(MappingProxyType(dict(targets)), self.keys[name]) for name, targets in self.maps.items()
+        }
         return Program(
             frozenset(self.counters),
             MappingProxyType(dict(self.sets)),
             MappingProxyType(maps),
             MappingProxyType(dict(self.chains)),
         )
+
+    def without(self, family: TableFamily) -> "Table":
+        kept = Table(about=self.about)
+        kept.counters = {name for name in self.counters if place_of(name)[0] is not family}
+        for kind in ("sets", "maps", "keys", "chains", "generations"):
+            things = {name: thing for name, thing in getattr(self, kind).items() if place_of(name)[0] is not family}
+            setattr(kept, kind, things)
+        return kept
 
     @property
     def generation(self) -> Generation | None:
@@ -239,7 +253,7 @@ def _apply(table: Table | None, step: Step, generation: Generation) -> Table:
         return table or Table()
     if isinstance(step, DeleteTable):
         _require(table is not None, f"{step}: No such file or directory")
-        return None
+        return None if step.family is TableFamily.INET else table.without(step.family)
     _require(table is not None, f"{step}: no table")
     match step:
         case AddCounter() | DeleteCounter():
@@ -292,7 +306,7 @@ def _apply_set(table: Table, step) -> None:
 def _apply_map(table: Table, step) -> None:
     if isinstance(step, AddMap):
         _require(step.map not in table.maps and step.map not in table.sets, f"{step}: File exists")
-        table.maps[step.map] = {}
+        table.maps[step.map], table.keys[step.map] = {}, step.type
         return
     _require(step.map in table.maps, f"{step}: No such file or directory")
     targets = table.maps[step.map]
@@ -367,6 +381,22 @@ class FakeConntrack:
 
     def count(self, mark: int, mask: int) -> int:
         return sum(1 for known in self.marks if known & mask == mark)
+
+
+class FakeBridging:
+    """br_netfilter as a switch; ``refusal`` says why it cannot be switched on."""
+
+    def __init__(self) -> None:
+        self.on = True
+        self.refusal: str | None = None
+
+    def is_on(self) -> bool:
+        return self.on
+
+    def switch_on(self) -> None:
+        if self.refusal:
+            raise OperatorError("filter what bridges carry", self.refusal)
+        self.on = True
 
 
 class FakeLinks:

@@ -23,9 +23,11 @@ from ringfence.policy.delta import (
     DeleteElements,
     DeleteMap,
     DeleteSet,
+    DeleteTable,
     DeleteTargets,
     FlushChain,
 )
+from ringfence.policy.names import place_of
 from ringfence.policy.program import Chain, Count, Dispatch, Goto, Jump, Member, NamedSet, Program, VerdictMap
 
 
@@ -37,6 +39,7 @@ class Table:
     counters: set = field(default_factory=set)
     sets: dict = field(default_factory=dict)  # name -> (types, interval, set of elements)
     maps: dict = field(default_factory=dict)
+    keys: dict = field(default_factory=dict)  # of a map: the type of what is looked up
     hooks: dict = field(default_factory=dict)
     lines: dict = field(default_factory=dict)
 
@@ -46,6 +49,7 @@ class Table:
         table.counters = set(program.counters)
         table.sets = {name: (s.types, s.interval, set(s.elements)) for name, s in program.sets.items()}
         table.maps = {name: dict(map_.targets) for name, map_ in program.maps.items()}
+        table.keys = {name: map_.type for name, map_ in program.maps.items()}
         table.hooks = {name: chain.hook for name, chain in program.chains.items()}
         table.lines = {name: list(chain.lines) for name, chain in program.chains.items()}
         return table
@@ -55,7 +59,7 @@ class Table:
         return Program(
             frozenset(self.counters),
             MappingProxyType({n: NamedSet(t, frozenset(e), interval=i) for n, (t, i, e) in self.sets.items()}),
-            MappingProxyType({n: VerdictMap(MappingProxyType(dict(t))) for n, t in self.maps.items()}),
+            MappingProxyType({n: VerdictMap(MappingProxyType(dict(t)), self.keys[n]) for n, t in self.maps.items()}),
             MappingProxyType({n: Chain(tuple(self.lines[n]), hook) for n, hook in self.hooks.items()}),
         )
 
@@ -85,6 +89,8 @@ class Table:
         match step:
             case AddTable():
                 self.made = True
+            case DeleteTable(family):
+                self._delete_table(family)
             case AddCounter(name):
                 assert name not in self.counters
                 self.counters.add(name)
@@ -99,6 +105,12 @@ class Table:
                 self._change_chain(step)
             case _:
                 raise TypeError(step)
+
+    def _delete_table(self, family):
+        self.counters = {name for name in self.counters if place_of(name)[0] is not family}
+        for things in (self.sets, self.maps, self.hooks, self.lines):
+            for name in [name for name in things if place_of(name)[0] is family]:
+                del things[name]
 
     def _change_set(self, step):
         match step:
@@ -123,9 +135,9 @@ class Table:
 
     def _change_map(self, step):
         match step:
-            case AddMap(name):
+            case AddMap(name, type_):
                 assert name not in self.maps
-                self.maps[name] = {}
+                self.maps[name], self.keys[name] = {}, type_
             case DeleteMap(name):
                 assert not any(isinstance(p, Dispatch) and p.map == name for p in self._parts())
                 del self.maps[name]

@@ -7,6 +7,7 @@ Follows nft(8) and nothing of ringfence's own verdict: a line is read left to ri
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from ringfence.policy.names import TableFamily, place_of
 from ringfence.policy.packet import TCP, UDP, Packet, Tracking, tracking_of
 from ringfence.policy.program import (
     ORIGINAL,
@@ -22,6 +23,7 @@ from ringfence.policy.program import (
     Foreign,
     Fresh,
     Goto,
+    Has,
     HookName,
     InState,
     Jump,
@@ -121,7 +123,8 @@ def simulate(program: Program, crossing: Crossing, generation: int) -> Outcome:
     hooks = [HookName.PREROUTING] if crossing.is_forwarded else []
     hooks += [HookName.POSTROUTING] if crossing.goes_by else []
     for hook in hooks:
-        chains = [(chain.hook.priority, name) for name, chain in program.chains.items() if chain.hook]
+        hooked = ((name, chain.hook) for name, chain in program.chains.items() if chain.hook)
+        chains = [(where.priority, name) for name, where in hooked if place_of(name)[0] is TableFamily.INET]
         for priority, name in sorted(chains):
             if program.chains[name].hook.name is not hook:
                 continue
@@ -188,6 +191,8 @@ class _Run:
     def matches(self, part):
         flow = self.crossing.flow if self.tracked else None
         match part:
+            case Has():
+                return False  # no packet here has such a header
             case InState(states):
                 return (self.crossing.state if self.tracked else State.INVALID) in states
             case Fresh():

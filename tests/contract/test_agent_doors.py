@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNames, FakeNftables
+from fake_doors import FakeBridging, FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNames, FakeNftables
 from flows import add_flow
+from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles
@@ -379,3 +380,17 @@ def test_names_have_addresses_or_are_refused_by_name(kind):
     assert names.addresses("127.0.0.1") == {ip_address("127.0.0.1")}
     with pytest.raises(OperatorError, match=r"nobody\.invalid"):
         names.addresses("nobody.invalid")
+
+
+@pytest.mark.parametrize("kind", ["fake", REAL])
+def test_br_netfilter_is_seen_switched_off_and_switched_on_again(kind, namespace):
+    if kind == "fake":
+        door = FakeBridging()
+        door.on = False
+    else:
+        door = KernelBridging()
+        namespace.write_sysctl("bridge/bridge-nf-call-ip6tables", 0)
+    inside = namespace.run if namespace else lambda work: work()
+    assert not inside(door.is_on)
+    inside(door.switch_on)
+    assert inside(door.is_on)

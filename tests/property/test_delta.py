@@ -12,7 +12,8 @@ from kernel import Table
 from policies import group, instance
 from policies import snapshot as snapshot_of
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import AddLine, AddSet, diff_programs
+from ringfence.policy.delta import AddLine, AddSet, DeleteTable, diff_programs
+from ringfence.policy.names import TableFamily, place_of
 from ringfence.policy.program import (
     Chain,
     Element,
@@ -27,7 +28,7 @@ from ringfence.policy.program import (
     Stamp,
     VerdictMap,
 )
-from ringfence.policy.values import HostName
+from ringfence.policy.values import HostName, Kind
 from ringfence.policy.view import resolve_view
 
 pytestmark = pytest.mark.full
@@ -63,6 +64,18 @@ def test_applying_the_delta_gives_what_is_desired_and_leaves_nothing_to_do(pair)
     assert table.program == desired
     assert not born, "it would match nothing for a moment"
     assert not diff_programs(table.program, desired)
+
+
+@given(snapshots(), snapshots())
+def test_a_host_goes_from_one_kind_of_ports_to_another_and_back(before, after):
+    routed, bridged = _program(before), _program(after, replace(PORTS, kind=Kind.BRIDGED))
+    assert {place_of(name)[0] for name in bridged.chains} == set(TableFamily)
+    for actual, desired in ((routed, bridged), (bridged, routed), (EMPTY, bridged), (bridged, bridged)):
+        table = Table.holding(actual)
+        _carry_out(table, diff_programs(actual, desired))
+        assert table.program == desired
+        assert not diff_programs(table.program, desired)
+    assert DeleteTable(TableFamily.BRIDGE) in diff_programs(bridged, routed).flip
 
 
 @given(programs)

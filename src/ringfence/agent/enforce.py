@@ -27,10 +27,10 @@ from ringfence.policy.delta import (
 )
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.names import PORTS, is_of_policy
+from ringfence.policy.names import FRAME_PORTS, PORTS, TableFamily, is_of_policy, place_of
 from ringfence.policy.narrow import narrow_program
 from ringfence.policy.program import Chain, Foreign, Fresh, Line, NamedSet, Program, Stamp, VerdictMap
-from ringfence.policy.values import Revision
+from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import Endpoint, HostView
 
 CLOSED: Final = About(0, "")  # the note of a table that no view has reached yet: every port under our care is closed
@@ -54,12 +54,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the kernel holds. ``hooked``: packets reach our table at all; if not, the ports are closed first."""
+    """What the kernel holds. ``hooked``: the tables that packets reach; if one lacks, the ports are closed first."""
 
     program: Program
     generation: Generation
     about: About | None
-    hooked: bool
+    hooked: frozenset[TableFamily]
 
 
 class Enforcer:
@@ -96,7 +96,7 @@ class Enforcer:
         reading = self._nftables.read()
         self.known_until = reading.kernel_generation
         program = reading.program or Program()
-        hooked = any(chain.hook for chain in program.chains.values()) and not reading.dormant
+        hooked = frozenset() if reading.dormant else _hooked_tables(program)
         generation = reading.generation
         if not hooked or generation is None:
             generation = self._generations.begin(self._last_block)
@@ -114,7 +114,7 @@ class Enforcer:
 
     def close_ports(self, ports: LocalPorts) -> bool:
         """If no packet reaches our table: one in which every port under our care is closed, and True."""
-        if self._certain().hooked:
+        if self._certain().hooked >= _tables_for(ports):
             return False
         self._close_anew(ports)
         return True
@@ -251,7 +251,7 @@ class Enforcer:
             raise OperatorError(
                 "read back the change", f"expected {about.text!r}, found {found.text if found else None!r}"
             )
-        self._known = _Known(desired, generation, about, hooked=True)
+        self._known = _Known(desired, generation, about, _tables_of(desired))
         self._last_block = block_number(generation)
         return True
 
@@ -266,12 +266,14 @@ class Enforcer:
         """Whatever is there now: one transaction puts a table in its place in which every managed port is closed."""
         generation = self._generations.begin(self._last_block)
         closed = compile_program(HostView(Revision(0)), ports)
-        steps = (AddTable(), DeleteTable(), *diff_programs(Program(), closed).flip)
+        tables = [family for family in TableFamily if family in _tables_of(closed)]
+        anew = [step for family in tables for step in (AddTable(family), DeleteTable(family))]
+        steps = (*anew, *diff_programs(Program(), closed).flip)
         self._known = None
         before = self._nftables.count_changes()
         self._nftables.commit(steps, generation=generation, about=CLOSED)
         self.known_until = before
-        self._known = _Known(closed, generation, CLOSED, hooked=True)
+        self._known = _Known(closed, generation, CLOSED, _tables_of(closed))
         self._last_block = block_number(generation)
 
     def _rebuild(self, desired: Program, about: About, ports: LocalPorts) -> None:
@@ -304,8 +306,8 @@ def _with_prepared(program: Program, steps: tuple[Step, ...], desired: Program) 
                 counters.add(name)
             case AddSet(name):
                 sets[name] = desired.sets[name]
-            case AddMap(name):
-                maps[name] = VerdictMap()
+            case AddMap(name, type_):
+                maps[name] = VerdictMap(type=type_)
             case AddChain(name):
                 chains[name] = desired.chains[name]
             case _:
@@ -326,6 +328,20 @@ def _overlaid(known: Program, looked: Touched, found: Program) -> Program:
 def _replaced(known: Mapping[str, _T], looked: frozenset[str], found: Mapping[str, _T]) -> Mapping[str, _T]:
     kept = {name: thing for name, thing in known.items() if kernel_set(name)[0] not in looked}
     return MappingProxyType({**kept, **found})
+
+
+def _tables_for(ports: LocalPorts) -> frozenset[TableFamily]:
+    return frozenset(TableFamily) if ports.kind is Kind.BRIDGED else frozenset({TableFamily.INET})
+
+
+def _tables_of(program: Program) -> frozenset[TableFamily]:
+    """The tables of a program of ours, every one of which packets reach."""
+    return frozenset(TableFamily) if FRAME_PORTS in program.sets else frozenset({TableFamily.INET})
+
+
+def _hooked_tables(program: Program) -> frozenset[TableFamily]:
+    """The tables that packets reach in what was found."""
+    return frozenset(place_of(name)[0] for name, chain in program.chains.items() if chain.hook)
 
 
 def _of_no_generation(program: Program) -> Program:

@@ -35,7 +35,6 @@ from ringfence.policy.view import Endpoint, HostView
 from ringfence.wire.hostauth import parse_host_name
 
 VERSION: Final = 1
-_LATER_KINDS: Final = frozenset({Kind.BRIDGED})
 _MAX_NAME: Final = 255
 _NO_ID: Final = InstanceId(UUID(int=0))
 
@@ -207,12 +206,9 @@ def _check_version(shape: _FileShape) -> None:
 
 
 def _kind(text: str) -> Kind:
-    offered = [kind.value for kind in Kind if kind not in _LATER_KINDS]
-    if text not in [kind.value for kind in Kind]:
-        expected = " or ".join(map(repr, offered))
-        raise Invalid(f"expected {expected}, got {text[:_MAX_NAME]!r}", field="kind")
+    offered = [kind.value for kind in Kind]
     if text not in offered:
-        raise Invalid(f"{text!r} is not offered yet", field="kind")
+        raise Invalid(f"expected {', '.join(map(repr, offered))}, got {text[:_MAX_NAME]!r}", field="kind")
     return Kind(text)
 
 
@@ -262,6 +258,10 @@ def _interfaces(shape: _InstanceShape, where: str) -> list[tuple[_InterfaceShape
 def _interface(shape: _InterfaceShape, where: str, kind: Kind) -> Interface:
     if shape.managed and not shape.addresses:
         raise Invalid("expected at least one; an interface without any could send nothing", field=f"{where}addresses")
+    if shape.managed and kind is Kind.BRIDGED and shape.mac is None:
+        raise Invalid(
+            "missing; behind a bridge a port is known by it, so that every one declares it", field=f"{where}mac"
+        )
     return Interface(
         name=parse_interface(shape.name, field=f"{where}interface"),
         addresses=tuple(parse_address(text, field=f"{where}addresses[{n}]") for n, text in enumerate(shape.addresses)),

@@ -18,6 +18,7 @@ from typing import Final, ParamSpec, TypeVar
 from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.channel import Channel, ServerPlace
 from ringfence.agent.client import Server
+from ringfence.agent.doors.bridging import BridgingDoor
 from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.conntrack import ConntrackDoor
 from ringfence.agent.doors.files import FilesDoor
@@ -30,7 +31,7 @@ from ringfence.agent.generations import Generations
 from ringfence.agent.link import Pauses, follow
 from ringfence.agent.ports import Declared
 from ringfence.agent.report import REPORT_S, Reporter, Standing
-from ringfence.agent.start import carry_out, load_view
+from ringfence.agent.start import NotEnforceable, carry_out, load_view
 from ringfence.agent.watch import Watch
 from ringfence.nft import Heard
 from ringfence.policy.errors import OperatorError
@@ -43,6 +44,7 @@ FIND_SERVER_S: Final = 5.0  # a start without a name server must not wait for ev
 RETRY_POLL_S: Final = 0.1
 COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice of one was lost
 _NOTICES_PAUSE_S: Final = 0.02  # others may change their tables a thousand times a second
+BRIDGING_POLL_S: Final = 0.1
 _AFTER_A_FAULT_S: Final = 1.0
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -59,6 +61,7 @@ class Doors:
     files: FilesDoor
     names: NamesDoor
     clock: Clock
+    bridging: BridgingDoor
 
 
 class Agent:
@@ -78,6 +81,7 @@ class Agent:
         self._server = server
         self._cache = cache
         self._clock = doors.clock
+        self._bridging = doors.bridging
         self._watch = Watch(doors.notices, doors.clock)
         self._feed_pauses = Pauses(jitter)
         self._kernel_pauses = Pauses(jitter)
@@ -143,6 +147,7 @@ class Agent:
                 ("keep what is in force", self._keep_when_due),
                 ("watch the inventory", self._watch_inventory),
                 ("watch the kernel", self._watch_kernel),
+                ("watch br_netfilter", self._watch_bridging),
                 ("look whether a notice was missed", self._look_for_missed),
                 ("try again", self._retry_when_due),
             ):
@@ -233,7 +238,7 @@ class Agent:
             began = self._clock.monotonic()
             wanted, declared = self._wanted, self._declared.snapshot
             try:
-                outcome = await self._in_thread(carry_out, self._enforcer, wanted, declared)
+                outcome = await self._in_thread(carry_out, self._enforcer, wanted, declared, self._bridging)
             except Exception as error:  # noqa: BLE001  whatever it was: the old rules are in force, and it is tried again
                 self._fail(error)
                 return
@@ -244,6 +249,14 @@ class Agent:
     async def _in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._kernel_thread, partial(work, *args, **kwargs))
+
+    async def _watch_bridging(self) -> None:
+        """Somebody may switch it off at any time; the bridge's own table still holds, and the rest is put right."""
+        await self._clock.sleep(BRIDGING_POLL_S)
+        bridged = self._declared.ports.kind is Kind.BRIDGED
+        if bridged and self._retry_at is None and not self._bridging.is_on():
+            _log.warning("another program switched br_netfilter off; it is switched on again")
+            self._to_enforce.set()
 
     def _succeed(self, wanted: FeedView | None, outcome: Outcome, took_s: float) -> None:
         self._retry_at = None
@@ -273,6 +286,10 @@ class Agent:
         text = str(error) if isinstance(error, OperatorError) else f"a fault in ringfence itself: {error!r}"
         self._enforcer.distrust()
         self._retry_at = self._clock.monotonic() + self._kernel_pauses.take()
+        if isinstance(error, NotEnforceable):
+            self._reporter.set_applied(None)
+            self._reporter.set_problem("kernel", f"{text}; it is tried again")
+            return
         self._reporter.set_problem("kernel", f"{text}; the rules that were in force stay, and it is tried again")
 
     async def _keep_when_due(self) -> None:

@@ -76,8 +76,8 @@ class Reporter:
         if text is not None:
             _log.warning("%s", text)
 
-    def set_applied(self, applied: Revision) -> None:
-        """The kernel was seen to hold this revision: reported at once, the same one again too."""
+    def set_applied(self, applied: Revision | None) -> None:
+        """The kernel was seen to hold this revision, or none: reported at once, the same one again too."""
         self._standing = self._standing.with_applied(applied)
         self._due.set()
 

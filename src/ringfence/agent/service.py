@@ -17,6 +17,7 @@ from typing import Final
 from ringfence.agent.cache import Cache
 from ringfence.agent.client import open_server, place_of
 from ringfence.agent.credential import HostCredential, load_credential
+from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles, lock_folder
@@ -55,7 +56,8 @@ async def run_agent(
     ):
         nftables.count_changes()  # says at once when nf_tables cannot be had here
         async with open_server(server, credential, clock, insecure=insecure) as connection:
-            doors = Doors(nftables, notices, conntrack, KernelLinks(), SystemFiles(), SystemNames(), clock)
+            kernel = nftables, notices, conntrack, KernelLinks()
+            doors = Doors(*kernel, SystemFiles(), SystemNames(), clock, KernelBridging())
             cache = Cache(doors.files, folder, credential.host)
             started = Agent(doors, connection, cache, inventory, place=place_of(server), jitter=random.random)
             with closing(started) as agent:
@@ -73,7 +75,7 @@ def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> O
     """
     files = SystemFiles()
     with lock_network(), closing(KernelNftables()) as nftables, closing(KernelConntrack()) as conntrack:
-        doors = BootDoors(nftables, conntrack, KernelLinks(), files)
+        doors = BootDoors(nftables, conntrack, KernelLinks(), files, KernelBridging())
         return boot(doors, Cache(files, folder, _host(folder, inventory, environment)), inventory)
 
 

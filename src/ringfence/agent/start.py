@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ringfence.agent.cache import Cache
+from ringfence.agent.doors.bridging import BridgingDoor
 from ringfence.agent.doors.conntrack import ConntrackDoor
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.agent.doors.links import LinksDoor
@@ -20,11 +21,16 @@ from ringfence.agent.inventory import keep_own
 from ringfence.agent.ports import Declared, Snapshot
 from ringfence.nft import About
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.values import Revision
+from ringfence.policy.local import LocalPorts
+from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import FeedView
 
 _log: Final = logging.getLogger("ringfence.agent")
+
+
+class NotEnforceable(OperatorError):
+    """This host cannot filter ports of the kind that its inventory declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class BootDoors:
     conntrack: ConntrackDoor
     links: LinksDoor
     files: FilesDoor
+    bridging: BridgingDoor
 
 
 def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
@@ -49,7 +56,7 @@ def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
     declared.begin(enforcer.held_ports())
     if declared.problem:
         _log.warning("%s", declared.problem)
-    return carry_out(enforcer, load_view(cache, held), declared.snapshot)
+    return carry_out(enforcer, load_view(cache, held), declared.snapshot, doors.bridging)
 
 
 def load_view(cache: Cache, held: About) -> FeedView | None:
@@ -66,8 +73,14 @@ def load_view(cache: Cache, held: About) -> FeedView | None:
     return None if is_older else kept
 
 
-def carry_out(enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot) -> Outcome:
-    """Make the kernel hold what is wanted; without a view open nothing, and close what the inventory closes."""
+def carry_out(enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot, bridging: BridgingDoor) -> Outcome:
+    """Make the kernel hold what is wanted; without a view open nothing, and close what the inventory closes.
+
+    Raises:
+        NotEnforceable: the ports are closed, because nothing would judge what passes them.
+    """
+    if declared.ports.kind is Kind.BRIDGED:
+        _show_bridges(enforcer, declared.ports, bridging)
     if wanted is not None:
         about = About(wanted.view.revision, wanted.epoch)
         return enforcer.enforce(keep_own(wanted.view, declared.inventory), about, declared.ports)
@@ -75,3 +88,15 @@ def carry_out(enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot) -
         return enforcer.enforce(HostView(Revision(0)), CLOSED, declared.ports)
     # Rules of an earlier life are in force: what else they should become only the server knows.
     return enforcer.narrow(declared.endpoints, declared.ports)
+
+
+def _show_bridges(enforcer: Enforcer, ports: LocalPorts, bridging: BridgingDoor) -> None:
+    """Without br_netfilter nothing would judge what crosses a bridge: then all of its ports stay closed."""
+    if bridging.is_on():
+        return
+    try:
+        bridging.switch_on()
+    except OperatorError as error:
+        enforcer.enforce(HostView(Revision(0)), CLOSED, ports)
+        reason = f"{error.reason}; nothing can be enforced at a bridge, and every port under our care is closed"
+        raise NotEnforceable(error.step, reason) from error

@@ -74,8 +74,7 @@ def test_a_host_without_instances_is_an_inventory():
     ("change", "words"),
     [
         (("version = 1", "version = 2"), "version: expected 1, got 2"),
-        (('"routed"', '"bridged"'), "kind: 'bridged' is not offered yet"),
-        (('"routed"', '"magic"'), "kind: expected 'routed' or 'self', got 'magic'"),
+        (('"routed"', '"magic"'), "kind: expected 'routed', 'bridged', 'self', got 'magic'"),
         (("[[instance]]", "[[failsafe]]\n[[instance]]"), "failsafe: only for kind = 'self'"),
         (('host = "h1"\n', ""), "toml: host: missing"),
         (('host = "h1"', 'host = "h 1"'), "host: expected a host name"),
@@ -228,3 +227,10 @@ def test_what_is_wrong_with_a_self_host_is_said_too(change, words):
     with pytest.raises(OperatorError) as refused:
         _parse(SELF.replace(*change))
     assert words in str(refused.value)
+
+
+def test_behind_a_bridge_every_managed_interface_declares_its_mac_address():
+    bridged = FULL.replace('"routed"', '"bridged"')
+    assert _parse(bridged).kind is Kind.BRIDGED
+    with pytest.raises(OperatorError, match="instance 'web': interface 'veth-name': mac: missing; behind a bridge"):
+        _parse(bridged.replace('mac = "02:00:00:00:00:0A"\n', "").replace("veth-web", "veth-name"))

@@ -8,7 +8,16 @@ from time import monotonic
 
 import pytest
 
-from fake_doors import FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNames, FakeNftables, FakeNotices
+from fake_doors import (
+    FakeBridging,
+    FakeClock,
+    FakeConntrack,
+    FakeFiles,
+    FakeLinks,
+    FakeNames,
+    FakeNftables,
+    FakeNotices,
+)
 from fake_server import FakeServer
 from ringfence.agent.cache import Cache
 from ringfence.agent.channel import ServerPlace
@@ -20,7 +29,7 @@ from ringfence.nft import About, Generation, Touched, render_text
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import FlushChain
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.names import group_chain
+from ringfence.policy.names import FRAME_PROGRAMMED, group_chain
 from ringfence.policy.program import Within
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
@@ -59,6 +68,7 @@ class World:
         self.clock = FakeClock()
         self.names = FakeNames()
         self.place = None
+        self.bridging = FakeBridging()
         self.server = FakeServer()
         self.write(text)
 
@@ -73,7 +83,7 @@ class World:
     async def agent(self, *, runs=True):
         self.nftables.notices = FakeNotices()
         kernel = self.nftables, self.nftables.notices, self.conntrack, self.links
-        doors = Doors(*kernel, self.files, self.names, self.clock)
+        doors = Doors(*kernel, self.files, self.names, self.clock, self.bridging)
         agent = Agent(doors, self.server, self.cache, FILE, place=self.place, jitter=lambda: 0.5)
         try:
             await agent.start()
@@ -620,3 +630,48 @@ async def test_only_a_host_that_filters_itself_asks_where_its_server_is(world):
     world.place = ServerPlace("rf.example", 8443)
     async with world.agent(runs=False) as agent:
         assert not agent.standing.problems
+
+
+BRIDGED = b'kind = "bridged"\n' + BOTH.replace(b"[[instance]]\n", b'[[instance]]\nmac = "02:00:00:00:00:0%d"\n')
+BRIDGED = BRIDGED.replace(b"%d", b"1", 1).replace(b"%d", b"2", 1)
+
+
+@scenario
+async def test_br_netfilter_is_switched_on_for_bridged_ports_and_again_when_somebody_switches_it_off(world):
+    world.write(BRIDGED)
+    world.bridging.on = False
+    async with world.agent():
+        world.server.publish(TWO)
+        await world.until_applied(2)
+        assert world.bridging.on
+        world.bridging.on = False
+        await world.until(lambda: world.bridging.on)
+
+
+@scenario
+async def test_where_bridges_cannot_be_filtered_nothing_is_claimed_to_be_enforced_and_every_port_is_closed(world):
+    world.write(BRIDGED)
+    async with world.agent():
+        world.server.publish(TWO)
+        await world.until_applied(2)
+        opened = world.nftables.table.program
+        world.bridging.on, world.bridging.refusal = False, "this kernel has no br_netfilter here"
+        await world.until_said("nothing can be enforced at a bridge, and every port under our care is closed")
+        assert world.server.reports[-1].applied is None
+        assert world.nftables.table.program.sets[FRAME_PROGRAMMED].elements == frozenset()
+        world.bridging.refusal = None
+        await world.until_applied(2)
+        assert world.nftables.table.program == opened
+
+
+@scenario
+async def test_an_inventory_may_go_from_routed_to_bridged_ports_and_back(world):
+    async with world.agent():
+        world.server.publish(TWO)
+        await world.until_applied(2)
+        routed = world.nftables.table.program
+        world.write(BRIDGED)
+        await world.until(lambda: FRAME_PROGRAMMED in world.nftables.table.program.sets)
+        await world.until(lambda: world.nftables.table.program.sets[FRAME_PROGRAMMED].elements)
+        world.write(BOTH)
+        await world.until(lambda: world.nftables.table.program == routed)

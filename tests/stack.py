@@ -85,6 +85,7 @@ def start_stack(world: World, *server_options: str) -> Stack:
 
 def _inventory(world: World) -> str:
     lines = [f'host = "{HOST}"', "version = 1", 'managed = ["veth*"]']
+    lines += ['kind = "bridged"'] if any(placed.node.bridged for placed in world.placed.values()) else []
     for placed in world.placed.values():
         if placed.node.managed:
             addresses = json.dumps([str(address) for address in placed.node.addresses])

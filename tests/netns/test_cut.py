@@ -12,7 +12,7 @@ from policies import group
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import encode_batch, largest_generation
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP
-from ringfence.policy.values import HostName
+from ringfence.policy.values import HostName, Kind
 from ringfence.world.stream import Stream, heard_since, last_heard_s
 from ringfence.world.topology import build_world
 from segments import ACK, SYN, Connection, Echo, Segment
@@ -20,6 +20,7 @@ from traffic import Traffic, sending_process
 from waiting import wait_until
 
 pytestmark = pytest.mark.netns
+both_kinds = pytest.mark.kind(Kind.ROUTED, Kind.BRIDGED)
 
 ALLOWED, DENIED = True, False
 SERVICES = ("tcp/5432", "udp/99-109", "icmp", "icmpv6")
@@ -125,6 +126,7 @@ def _bystanders(lab, names):
     return ways
 
 
+@both_kinds
 @pytest.mark.parametrize("server_first", [True, False], ids=["server-speaks", "client-speaks"])
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_cut_stops_exactly_its_flows_by_the_next_packet(lab, cut, server_first):
@@ -145,6 +147,7 @@ def test_a_cut_stops_exactly_its_flows_by_the_next_packet(lab, cut, server_first
         lab.expect_fate(ALLOWED, way.back(), way)
 
 
+@both_kinds
 def test_after_a_cut_tcp_in_mid_stream_comes_back_neither_way_round(lab):
     """Not even where the server may open flows to the client, nor when conntrack forgot the connection."""
     everything = group("app", "ingress all from 0.0.0.0/0", "ingress all from ::/0")
@@ -168,6 +171,7 @@ def test_after_a_cut_tcp_in_mid_stream_comes_back_neither_way_round(lab):
             lab.expect_fate(DENIED, *odd)
 
 
+@both_kinds
 @pytest.mark.parametrize("family", FAMILIES)
 def test_flows_of_the_host_itself_are_cut_too(lab, family):
     everybody = {4: "0.0.0.0/0", 6: "::/0"}[family]

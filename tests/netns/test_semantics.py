@@ -30,16 +30,9 @@ ALL_ROUTERS = ip_address("ff02::2")
 GATEWAY = ip_address("fe80::1")
 OSPF = 89  # stands for every protocol that no rule can name
 ESP, GRE, IPIP = (PROTOCOL_NUMBER[protocol] for protocol in (Protocol.ESP, Protocol.GRE, Protocol.IPIP))
+KINDS = (Kind.ROUTED, Kind.BRIDGED)  # every row holds for both, but for what is marked as a matter of one alone
 families = pytest.mark.parametrize("family", FAMILIES)
 routed_alone = pytest.mark.kind(Kind.ROUTED)  # its like for bridged ports is in test_bridged.py
-
-
-def pytest_generate_tests(metafunc):
-    """Every row holds for routed and for bridged ports, but for what is marked as a matter of one kind alone."""
-    alone = metafunc.definition.get_closest_marker("kind")
-    for name in {"lab", "live"} & set(metafunc.fixturenames):
-        kinds = alone.args if alone else (Kind.ROUTED, Kind.BRIDGED)
-        metafunc.parametrize(name, kinds, ids=lambda kind: kind.value, indirect=True, scope="module")
 
 
 # Row 1: ingress is denied, egress is open until a rule says otherwise; groups add up.

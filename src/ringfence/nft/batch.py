@@ -344,7 +344,7 @@ def _element(key: bytes, flags: int = 0) -> bytes:
 def _element_requests(type_: int, name: str, encoded: Iterator[bytes], does: str) -> Iterator[_Request]:
     """Messages of a bounded number of elements each, because one attribute holds at most 64 KiB."""
     elements = list(encoded)
-    place = pack_text(1, TABLE) + pack_text(2, kernel_set(name)[0])
+    place = _named(2, kernel_set(name)[0])
     flags = F_CREATE if type_ == NEW_ELEMENTS else 0
     for start in range(0, len(elements), _ELEMENTS_PER_MESSAGE):
         some = pack_nested(3, *elements[start : start + _ELEMENTS_PER_MESSAGE])

@@ -164,6 +164,12 @@ def _closing_prefixes(port: Field, prefixes: tuple[str, ...]) -> tuple[Line, ...
     return tuple(Line((StartsWith(port, prefix), Goto(CLOSED))) for prefix in prefixes)
 
 
+_MEMBER_SETS: Final = {
+    names.MEMBERS[4]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV4)),
+    names.MEMBERS[6]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6)),
+}
+
+
 def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
     """Which interfaces are under our care, and what may be sent from each programmed one.
 
@@ -185,8 +191,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
             (interface,), singles(str(e.interface) for e in programmed if open_link_local(e))
         ),
         # Made with the table; what is in them are the elements of the groups' member sets.
-        names.MEMBERS[4]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV4)),
-        names.MEMBERS[6]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6)),
+        **_MEMBER_SETS,
     }
 
 
@@ -200,6 +205,7 @@ def instance_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> d
         names.PORTS: NamedSet((ElementType.INTERFACE,), ports),
         names.INSTANCES4: NamedSet((ElementType.IPV4,), own4),
         names.INSTANCES6: NamedSet((ElementType.IPV6,), own6),
+        **_MEMBER_SETS,
     }
 
 

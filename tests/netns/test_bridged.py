@@ -1,0 +1,372 @@
+"""What a bridged port lets through of layer 2: whose ARP, whose discovery, which frames, and to whom.
+
+That what frames carry is judged as at a routed port is for test_semantics.py, test_cut.py and test_differential.py,
+which run behind a bridge as well. Here every frame that is dropped has a twin beside it that passes.
+"""
+
+import select
+import socket
+import struct
+import time
+from contextlib import closing
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from pyroute2 import IPRoute
+
+from lab import HOST
+from policies import group
+from ringfence.policy.packet import ICMPV6, UDP, Packet
+from ringfence.policy.values import Kind, Mac, link_local
+from ringfence.world.frames import octets_of_mac
+from ringfence.world.packets import _checksum, _with_checksum, encode_packet
+from ringfence.world.topology import BRIDGE, GATEWAY_MAC
+
+pytestmark = pytest.mark.netns
+KINDS = (Kind.BRIDGED,)
+ALLOWED, DENIED = True, False
+IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
+EVERYBODY = Mac("ff:ff:ff:ff:ff:ff")
+ALL_NODES, ALL_ROUTERS = ip_address("ff02::1"), ip_address("ff02::2")
+REQUEST, REPLY = 1, 2
+SOURCE_ETHER, TARGET_ETHER, NONCE = 1, 2, 14
+FOREIGN_MAC = Mac("02:00:00:00:00:99")
+OPEN = tuple(f"{way} all {peer}" for way, peer in (("ingress", "from 0.0.0.0/0"), ("ingress", "from ::/0")))
+_QUIET_S = 0.003
+_ALL = 0x0003
+
+
+class Link:
+    """The bridge of a lab whose instances web, app and db are open, seen frame by frame."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        lab.enforce(group("open", *OPEN), *(lab.instance(name, "open") for name in ("web", "app", "db")))
+        self._ear = lab.world.router.run(_ear_at_bridge)
+
+    def close(self):
+        self._ear.close()
+
+    def mac(self, name):
+        return self.lab.world.placed[name].mac
+
+    def own(self, name, family):
+        return self.lab.address(name, family)
+
+    def send(self, sender, ethertype, content, *, to, source=None):
+        """Everyone whose interface the frame came to; the host's is its bridge."""
+        taps = self.lab.range.taps
+        for tap in taps.values():
+            tap.take_frames()
+        _take(self._ear)
+        taps[sender].send_frame(ethertype, content, to=to, source_mac=source)
+        self.lab.range.settle(sender)
+        heard = set()
+        sockets = {tap.socket: name for name, tap in taps.items()} | {self._ear: HOST}
+        deadline = time.monotonic() + 1
+        while ready := select.select([*sockets], [], [], _QUIET_S)[0]:
+            assert time.monotonic() < deadline, "the link does not fall silent"
+            for one in ready:
+                heard |= {sockets[one] for frame in _take(one) if content[-16:] in frame}
+        return heard
+
+    def hits(self, counter):
+        return self.lab.nftables.read().hits[counter].packets
+
+
+@pytest.fixture
+def link(lab):
+    lab.forget_flows()
+    with closing(Link(lab)) as opened:
+        yield opened
+
+
+def _ear_at_bridge():
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    opened.bind((BRIDGE, _ALL))
+    opened.setblocking(False)  # noqa: FBT003  the standard library's own signature
+    return opened
+
+
+def _take(opened):
+    frames = []
+    try:
+        while True:
+            frames.append(opened.recv(4096))
+    except BlockingIOError:
+        return frames
+
+
+def arp(operation, sender_mac, sender, target, target_mac="00:00:00:00:00:00", *, header=(1, IPV4, 6, 4)):
+    ends = octets_of_mac(sender_mac) + sender.packed + octets_of_mac(target_mac) + target.packed
+    return struct.pack("!HHBBH", *header, operation) + ends
+
+
+def discovery(type_, source, destination, target=None, *options):
+    """A packet of neighbour discovery; options as (type, six octets)."""
+    packet = Packet(source, destination, ICMPV6, icmp_type=type_)
+    body = (bytes(4) + (target.packed if target else b"")) + b"".join(bytes((t, 1)) + o for t, o in options)
+    icmp = _with_checksum(bytes((type_, 0)), body, packet)
+    header = struct.pack("!IHBB", 6 << 28, len(icmp), ICMPV6, 255)
+    return header + source.packed + destination.packed + icmp
+
+
+def group_mac(address):
+    return Mac("33:33:" + address.packed[-4:].hex(":"))
+
+
+def test_arp_passes_in_its_own_name_and_no_other(link):
+    web, app, db = (link.own(name, 4) for name in ("web", "app", "db"))
+    asked = {"app", "db", "lan", HOST}
+    assert link.send("web", ARP, arp(REQUEST, link.mac("web"), web, app), to=EVERYBODY) == asked
+    assert link.send("web", ARP, arp(REPLY, link.mac("web"), web, app), to=link.mac("app")) == {"app"}
+    for operation in (REQUEST, REPLY):
+        for to in (EVERYBODY, link.mac("app")):
+            for mac, sender in ((link.mac("web"), db), (link.mac("db"), web), (link.mac("db"), db), (FOREIGN_MAC, web)):
+                assert not link.send("web", ARP, arp(operation, mac, sender, app), to=to)
+            honest = arp(operation, link.mac("web"), web, app)
+            assert not link.send("web", ARP, honest, to=to, source=FOREIGN_MAC)
+    assert not link.send("web", ARP, arp(3, link.mac("web"), web, app), to=EVERYBODY)
+    odd = arp(REQUEST, link.mac("web"), web, app, header=(6, IPV4, 6, 4))
+    assert not link.send("web", ARP, odd, to=EVERYBODY)
+
+
+def test_an_instance_probes_for_its_own_address_alone(link):
+    nobody = IPv4Address(0)
+    own = arp(REQUEST, link.mac("web"), nobody, link.own("web", 4))
+    assert link.send("web", ARP, own, to=EVERYBODY) == {"app", "db", "lan", HOST}
+    for operation, target in ((REQUEST, link.own("db", 4)), (REPLY, link.own("web", 4))):
+        assert not link.send("web", ARP, arp(operation, link.mac("web"), nobody, target), to=EVERYBODY)
+
+
+def test_neighbour_advertisements_tell_of_own_addresses_and_the_own_mac_address_alone(link):
+    web, app, db = (link.own(name, 6) for name in ("web", "app", "db"))
+    mine, others = octets_of_mac(link.mac("web")), octets_of_mac(link.mac("db"))
+    local = link_local(link.mac("web"))
+    for source, target in ((web, web), (local, local), (web, local)):
+        for options in ((), ((TARGET_ETHER, mine),)):
+            told = discovery(136, source, app, target, *options)
+            assert link.send("web", IPV6, told, to=link.mac("app")) == {"app"}
+            told = discovery(136, source, ALL_NODES, target, *options)
+            assert link.send("web", IPV6, told, to=group_mac(ALL_NODES)) == {"app", "db", "lan", HOST}
+    lies = [
+        discovery(136, web, app, db),
+        discovery(136, web, app, db, (TARGET_ETHER, mine)),
+        discovery(136, web, app, web, (TARGET_ETHER, others)),
+        discovery(136, web, app, web, (SOURCE_ETHER, others)),
+        discovery(136, web, app, web, (TARGET_ETHER, mine), (TARGET_ETHER, others)),
+        discovery(136, db, app, db, (TARGET_ETHER, others)),
+        discovery(136, IPv6Address(0), app, web),
+    ]
+    for lie in lies:
+        assert not link.send("web", IPV6, lie, to=link.mac("app"))
+    lie = discovery(136, web, app, db, (TARGET_ETHER, others))
+    far = _behind_options(lie, kind=60, size=1400)
+    for hidden in (_behind_options(lie), *_fragments(lie), *_fragments(far, 1280)):
+        assert not link.send("web", IPV6, hidden, to=link.mac("app"))
+        assert not link.send("web", IPV6, hidden, to=GATEWAY_MAC)
+
+
+def test_solicitations_name_their_sender_truly(link):
+    web, app, db = (link.own(name, 6) for name in ("web", "app", "db"))
+    mine, others = octets_of_mac(link.mac("web")), octets_of_mac(link.mac("db"))
+    node, routers = ip_address("ff02::1:ff00:2"), ALL_ROUTERS
+    honest = [
+        discovery(135, web, node, app, (SOURCE_ETHER, mine)),
+        discovery(135, web, node, app),
+        discovery(135, IPv6Address(0), node, web),
+        discovery(135, IPv6Address(0), node, web, (NONCE, b"nonce.")),
+        discovery(133, web, routers, None, (SOURCE_ETHER, mine)),
+        discovery(133, IPv6Address(0), routers, None),
+    ]
+    for packet in honest:
+        to = group_mac(IPv6Address(packet[24:40]))
+        assert link.send("web", IPV6, packet, to=to) == {"app", "db", "lan", HOST}
+    for packet in (
+        discovery(135, web, node, app, (SOURCE_ETHER, others)),
+        discovery(135, db, node, app, (SOURCE_ETHER, others)),
+        discovery(135, IPv6Address(0), node, db),
+        discovery(135, IPv6Address(0), node, db, (NONCE, b"nonce.")),
+        discovery(133, web, routers, None, (SOURCE_ETHER, others)),
+    ):
+        assert not link.send("web", IPV6, packet, to=group_mac(IPv6Address(packet[24:40])))
+        for fragment in _fragments(packet, 16):
+            assert not link.send("web", IPV6, fragment, to=GATEWAY_MAC)
+
+
+def _behind_options(packet, kind=0, size=8):
+    """With an extension header of so many octets, all padding, behind the fixed one."""
+    padding = b"".join(bytes((1, length)) + bytes(length) for length in _paddings(size - 2))
+    options = bytes((packet[6], size // 8 - 1)) + padding
+    length = struct.pack("!H", len(packet) - 40 + len(options))
+    return packet[:4] + length + bytes((kind,)) + packet[7:40] + options + packet[40:]
+
+
+def _paddings(octets):
+    """The content of padding options that together fill so many octets."""
+    while octets:
+        length = min(octets, 200 if octets != 201 else 100)
+        yield length - 2
+        octets -= length
+
+
+def _fragments(packet, size=8):
+    """All but the last carry ``size`` octets."""
+    body, made = packet[40:], []
+    for offset in range(0, len(body), size):
+        part = body[offset : offset + size]
+        more = offset + size < len(body)
+        header = struct.pack("!BBHI", packet[6], 0, offset | more, 0x1234) + part
+        made.append(packet[:4] + struct.pack("!H", len(header)) + bytes((44,)) + packet[7:40] + header)
+    return made
+
+
+def test_a_router_and_a_dhcp_server_may_be_on_the_link_and_no_instance_is_one(link):
+    lan, web = link.own("lan", 6), link.own("web", 6)
+    advertised = discovery(134, link_local(link.mac("lan")), ALL_NODES, lan)
+    assert {"web", "app", "db"} <= link.send("lan", IPV6, advertised, to=group_mac(ALL_NODES))
+    for type_ in (134, 137):
+        for to, destination in ((group_mac(ALL_NODES), ALL_NODES), (link.mac("app"), link.own("app", 6))):
+            for source in (web, link_local(link.mac("web"))):
+                assert not link.send("web", IPV6, discovery(type_, source, destination, web), to=to)
+    everybody = ip_address("255.255.255.255")
+
+    def answer(name, family=4):
+        ends = (67, 68) if family == 4 else (547, 546)
+        destination = everybody if family == 4 else link.own("app", 6)
+        return encode_packet(Packet(link.own(name, family), destination, UDP, *ends), tag=7)
+
+    assert {"web", "app", "db"} <= link.send("lan", IPV4, answer("lan"), to=EVERYBODY)
+    assert link.send("lan", IPV6, answer("lan", 6), to=link.mac("app")) == {"app"}
+    assert not link.send("web", IPV4, answer("web"), to=EVERYBODY)
+    assert not link.send("web", IPV6, answer("web", 6), to=link.mac("app"))
+
+
+def test_nothing_passes_but_arp_ipv4_and_ipv6_without_tags(link):
+    packet = encode_packet(link.lab.udp("web", "app", 53).packet, tag=7)
+    assert link.send("web", IPV4, packet, to=link.mac("app")) == {"app"}
+    tag = struct.pack("!HH", 5, IPV4)
+    odd = [(0x8100, tag + packet), (0x88A8, struct.pack("!HH", 5, 0x8100) + tag + packet), (0x88B5, packet)]
+    odd += [(0x8863, packet), (0x8035, packet), (0x0806 ^ 0x0001, packet), (len(packet), packet)]
+    for ethertype, content in odd:
+        assert not link.send("web", ethertype, content, to=link.mac("app"))
+        assert not link.send("web", ethertype, content, to=EVERYBODY)
+        assert not link.send("lan", ethertype, content, to=link.mac("app"))
+    for reserved in ("01:80:c2:00:00:00", "01:80:c2:00:00:03"):  # STP, 802.1X
+        before = link.hits("bridge:alien")
+        assert not link.send("web", 0x88CC, packet, to=Mac(reserved))
+        assert link.hits("bridge:alien") == before + 2, "the frame, and the fence behind it"
+    # LLDP goes to who listens at the port itself and to nobody else, whatever the rules (br_handle_frame).
+    assert not link.send("web", 0x88CC, packet, to=Mac("01:80:c2:00:00:0e"))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_spoofed_addresses_pass_neither_whole_nor_in_fragments(link, family):
+    way = link.lab.udp("web", "app", 53, family)
+    kind = {4: IPV4, 6: IPV6}[family]
+    honest = encode_packet(way.packet, tag=7)
+    assert link.send("web", kind, honest, to=link.mac("app")) == {"app"}
+    assert not link.send("web", kind, honest, to=link.mac("app"), source=link.mac("db"))
+    assert not link.send("web", kind, honest, to=link.mac("app"), source=FOREIGN_MAC)
+    lie = encode_packet(replace(way.packet, source=link.own("db", family)), tag=7)
+    for packet in (lie, *(_fragments(lie) if family == 6 else _fragments4(lie))):
+        assert not link.send("web", kind, packet, to=link.mac("app"))
+
+
+def _fragments4(packet):
+    body, made = packet[20:], []
+    for offset in range(0, len(body), 8):
+        part = body[offset : offset + 8]
+        more = 0x2000 if offset + 8 < len(body) else 0
+        header = packet[:2] + struct.pack("!HHH", 20 + len(part), 7, offset // 8 | more) + packet[8:10] + bytes(2)
+        header += packet[12:20]
+        made.append(header[:10] + _checksum(header).to_bytes(2, "big") + header[12:] + part)
+    return made
+
+
+def test_a_packet_that_names_its_own_way_is_dropped(link):
+    packet = encode_packet(link.lab.udp("web", "app", 53).packet, tag=7)
+    plain4 = _with_option(packet, bytes((148, 4, 0, 0)))  # the router alert: an option, but no way
+    assert link.send("web", IPV4, plain4, to=link.mac("app")) == {"app"}
+    for option in (131, 137):
+        routed = _with_option(packet, bytes((option, 7, 4)) + link.own("db", 4).packed + b"\0")
+        assert not link.send("web", IPV4, routed, to=link.mac("app"))
+    packet = encode_packet(link.lab.udp("web", "app", 53, 6).packet, tag=7)
+    routing = bytes((UDP, 2, 0, 1)) + bytes(4) + link.own("db", 6).packed
+    length = struct.pack("!H", len(packet) - 40 + len(routing))
+    assert link.send("web", IPV6, _behind_options(packet, kind=60), to=link.mac("app")) == {"app"}
+    routed = packet[:4] + length + bytes((43,)) + packet[7:40] + routing + packet[40:]
+    assert not link.send("web", IPV6, routed, to=link.mac("app"))
+
+
+def _with_option(packet, option):
+    words = 5 + len(option) // 4
+    header = bytes((0x40 | words,)) + packet[1:2] + struct.pack("!H", len(packet) + len(option)) + packet[4:10]
+    header += bytes(2) + packet[12:20] + option
+    return header[:10] + _checksum(header).to_bytes(2, "big") + header[12:] + packet[20:]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_third_instance_sees_no_unicast_frame_of_others_even_when_the_bridge_floods(link, family):
+    kind = {4: IPV4, 6: IPV6}[family]
+    with _forgotten(link, "app"):
+        packet = encode_packet(link.lab.udp("web", "app", 53, family).packet, tag=7)
+        assert link.send("web", kind, packet, to=link.mac("app")) == {"app", "lan"}, "the bridge does not flood"
+        reply = arp(REPLY, link.mac("web"), link.own("web", 4), link.own("app", 4), link.mac("app"))
+        assert link.send("web", ARP, reply, to=link.mac("app")) == {"app", "lan"}
+    # Nor what names it by one of its two addresses only, nor what is for many.
+    packet = encode_packet(link.lab.udp("lan", "db", 53, family).packet, tag=7)
+    assert link.send("lan", kind, packet, to=link.mac("db")) == {"db"}
+    assert not link.send("lan", kind, packet, to=link.mac("app"))
+    for to in (EVERYBODY, Mac("01:00:5e:00:00:fb"), Mac("33:33:00:00:00:fb")):
+        assert link.send("lan", kind, packet, to=to) <= {HOST}
+
+
+class _forgotten:  # noqa: N801  reads as a with-statement
+    """The bridge does not know where a node is."""
+
+    def __init__(self, link, name):
+        self._router, self._placed = link.lab.world.router, link.lab.world.placed[name]
+
+    def __enter__(self):
+        self._router.run(lambda: self._change("del"))
+
+    def __exit__(self, *_):
+        self._router.run(lambda: self._change("add"))
+
+    def _change(self, how):
+        with IPRoute() as netlink:
+            index = netlink.link_lookup(ifname=self._placed.port)[0]
+            state = {"state": 0x40} if how == "add" else {}
+            netlink.fdb(how, ifindex=index, lladdr=self._placed.mac, flags=0x04, **state)
+
+
+def test_a_port_without_an_instance_neither_speaks_nor_hears(link):
+    vacant, web = link.own("vacant", 4), link.own("web", 4)
+    assert not link.send("vacant", ARP, arp(REQUEST, link.mac("vacant"), vacant, web), to=EVERYBODY)
+    told = discovery(136, link.own("vacant", 6), ALL_NODES, link.own("vacant", 6))
+    assert not link.send("vacant", IPV6, told, to=group_mac(ALL_NODES))
+    assert "vacant" not in link.send(
+        "lan", ARP, arp(REQUEST, link.mac("lan"), link.own("lan", 4), vacant), to=EVERYBODY
+    )
+    assert "vacant" not in link.send("lan", ARP, arp(REPLY, link.mac("lan"), web, vacant), to=link.mac("vacant"))
+    packet = encode_packet(link.lab.udp("lan", "vacant", 53).packet, tag=7)
+    assert not link.send("lan", IPV4, packet, to=link.mac("vacant"))
+
+
+def test_who_is_no_instance_may_do_on_the_bridge_what_it_likes_but_for_instances(link):
+    """A frame between the host and an unmanaged port is nobody's business: tags, odd types, spoofed addresses."""
+    packet = encode_packet(replace(link.lab.udp("lan", HOST, 53).packet, source=ip_address("192.0.2.1")), tag=7)
+    assert link.send("lan", IPV4, packet, to=GATEWAY_MAC, source=FOREIGN_MAC) == {HOST}
+    assert link.send("lan", 0x88B5, packet, to=GATEWAY_MAC) == {HOST}
+
+
+def test_two_instances_that_claim_one_address_are_both_closed(lab):
+    twin = replace(
+        lab.instance("app", "open"), interfaces=(replace(lab.instance("web").interfaces[0], name="veth-app"),)
+    )
+    lab.enforce(group("open", *OPEN), lab.instance("web", "open"), twin, lab.instance("db", "open"))
+    lab.forget_flows()
+    lab.expect_fate(DENIED, lab.udp("web", "db", 53), lab.udp("db", "web", 53))
+    lab.expect_fate(ALLOWED, lab.udp("outside", "db", 53))

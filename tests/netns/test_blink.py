@@ -5,6 +5,8 @@ denied packet may pass, and not one may be lost that was allowed before and afte
 """
 
 import random
+import subprocess
+import sys
 import threading
 from contextlib import closing, contextmanager, suppress
 from itertools import count as count_up
@@ -14,8 +16,9 @@ import pytest
 from counts import count
 from flooder import Flood, build_flooder, forgetting
 from lab import HOST_ADDRESSES, NODES, Lab
+from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
-from ringfence.nft import Generation
+from ringfence.nft import Generation, encode_removal
 from ringfence.policy.delta import AddChain, FlushChain
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.names import group_chain
@@ -262,6 +265,47 @@ def test_nothing_blinks_while_the_agent_is_killed_refused_and_interfered_with(la
     assert min(over.sent) > CHANGES
 
 
+def _boot(lab, stack):
+    folder = stack.workshop.folder
+    command = [sys.executable, "-m", "ringfence", "boot", "--data", str(folder / "agent")]
+    command += ["--inventory", str(folder / "inventory.toml")]
+    lab.world.router.run(lambda: subprocess.run(command, check=True, capture_output=True))  # noqa: S603  our own program
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["with the last policy", "without"])
+def test_between_boot_and_the_agents_start_nothing_passes_but_what_the_last_policy_allows(lab, stack, program, kept):
+    Policy(stack, random.Random(1))
+    view = stack.workshop.folder / "agent" / "view.json"
+    stack.agent.stop()
+    if not kept:
+        view.unlink()
+    ports = ("web", "app", "db", "vacant")
+    for name in ports:
+        lab.world.pull(name)
+    with closing(lab.world.router.run(NetlinkSocket)) as reboot:
+        reboot.request(encode_removal().data)
+    _boot(lab, stack)
+    allowed, denied = _ways(lab)
+    with closing(Flood(program, lab.world, [lab.udp("outside", "beyond", 9), *denied, *allowed], allowed=1)) as flood:
+        for name in ports:
+            lab.world.push(name)
+
+        def passed():
+            return flood.counts.arrived[1 : 1 + len(denied)], any(flood.counts.arrived[1 + len(denied) :])
+
+        _let_pass(flood, 20_000)
+        assert passed() == ((0,) * len(denied), kept)
+        stack.start_agent()
+        wait_until(lambda: passed()[1], SETTLED_S)
+        _let_pass(flood, 20_000)
+        assert passed() == ((0,) * len(denied), True)
+
+
+def _let_pass(flood, packets):
+    sent = sum(flood.counts.sent)
+    wait_until(lambda: sum(flood.counts.sent) > sent + packets, SETTLED_S)
+
+
 def test_the_flood_sees_a_moment_in_which_the_rules_are_gone(lab, stack, program):
     """That the test above can fail: one chain is flushed, and the agent mends it as fast as it can."""
     policy = Policy(stack, random.Random(1))
@@ -273,7 +317,6 @@ def test_the_flood_sees_a_moment_in_which_the_rules_are_gone(lab, stack, program
         wait_until(lambda: flood.passed(flood.counts) > 0)
         wait_until(lambda: lab.nftables.read().program.chains["arrive"].lines, SETTLED_S)
         after = flood.passed(flood.counts)
-        sent = sum(flood.counts.sent)
-        wait_until(lambda: sum(flood.counts.sent) > sent + 10_000, SETTLED_S)
+        _let_pass(flood, 10_000)
         assert flood.passed(flood.counts) == after
     assert "changed ringfence's own rules" in stack.agent.log_end()

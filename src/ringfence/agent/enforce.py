@@ -5,10 +5,9 @@ of the kernel (program, generation, note) and believes it only as long as nothin
 rules. It knows no server, no file and no clock.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
 from ringfence.agent.doors.nftables import NftablesDoor, RulesRefused
 from ringfence.agent.generations import Generations, block_number
@@ -22,6 +21,7 @@ from ringfence.policy.delta import (
     AddSet,
     AddTable,
     DeleteTable,
+    Delta,
     Step,
     diff_programs,
 )
@@ -37,8 +37,6 @@ CLOSED: Final = About(0, "")  # the note of a table that no view has reached yet
 _UNKNOWN: Final = Line((Foreign("of another generation"),))
 _MOST_REFUSALS: Final = 8  # transactions that are tried without ever more instances
 MOST_MENDED: Final = 1000  # objects that are looked at one by one, in some tens of milliseconds
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +198,17 @@ class Enforcer:
         fixed = frozenset(name for name in known.program.chains if not is_of_policy(name))
         looked = touched | Touched(chains=fixed)
         found = self._nftables.read_touched(looked)
-        present = _overlaid(known.program, looked, found.program or Program())
+        present, wanted = found.program or Program(), _only(known.program, looked)
         if found.generation != known.generation:
             present = _of_no_generation(present)
-        self._known = replace(known, program=present, about=found.about)
-        return self._converge(known.program, known.about or CLOSED)
+        about = known.about or CLOSED
+        delta = diff_programs(present, wanted)
+        if not delta and found.about == about:
+            return False
+        self._known = None
+        self._known = self._carry_out(delta, replace(known, program=present), wanted, about)
+        self._known = replace(self._known, program=known.program, hooked=known.hooked)
+        return True
 
     def is_whole(self) -> bool:
         """Whether the kernel holds exactly what we know, by reading all of it. O(table)."""
@@ -241,19 +245,24 @@ class Enforcer:
         delta = diff_programs(known.program, desired)
         if not delta and known.about == about:
             return False
+        self._known = self._carry_out(delta, known, desired, about)
+        return True
+
+    def _carry_out(self, delta: Delta, known: _Known, desired: Program, about: About) -> _Known:
+        """What the kernel holds once ``delta``, which leads to ``desired``, is in force and noted."""
         generation = self._generations.follow(known.generation) if delta.narrows else known.generation
         if delta.prepare:
             self._nftables.commit(delta.prepare, generation=known.generation, about=None)
-            self._known = replace(known, program=_with_prepared(known.program, delta.prepare, desired))
+            if self._known is not None:
+                self._known = replace(known, program=_with_prepared(known.program, delta.prepare, desired))
         self._nftables.commit(delta.flip, generation=generation, about=about)
         found = self._nftables.read_about()
         if found != about:
             raise OperatorError(
                 "read back the change", f"expected {about.text!r}, found {found.text if found else None!r}"
             )
-        self._known = _Known(desired, generation, about, _tables_of(desired))
         self._last_block = block_number(generation)
-        return True
+        return _Known(desired, generation, about, _tables_of(desired))
 
     def _close_first(self, ports: LocalPorts) -> bool:
         try:
@@ -315,19 +324,15 @@ def _with_prepared(program: Program, steps: tuple[Step, ...], desired: Program) 
     return Program(frozenset(counters), sets, maps, chains)
 
 
-def _overlaid(known: Program, looked: Touched, found: Program) -> Program:
-    """The known program, but of the objects that were looked at only what was found."""
+def _only(program: Program, looked: Touched) -> Program:
+    """Of the program only the objects that were looked at. O(them), and O(sets) when a set is among them."""
+    sets = program.sets.items() if looked.sets else ()
     return Program(
-        known.counters - looked.counters | found.counters,
-        _replaced(known.sets, looked.sets, found.sets),
-        _replaced(known.maps, looked.sets, found.maps),
-        _replaced(known.chains, looked.chains, found.chains),
+        program.counters & looked.counters,
+        {name: set_ for name, set_ in sets if kernel_set(name)[0] in looked.sets},
+        {name: map_ for name, map_ in program.maps.items() if name in looked.sets},
+        {name: program.chains[name] for name in looked.chains & program.chains.keys()},
     )
-
-
-def _replaced(known: Mapping[str, _T], looked: frozenset[str], found: Mapping[str, _T]) -> Mapping[str, _T]:
-    kept = {name: thing for name, thing in known.items() if kernel_set(name)[0] not in looked}
-    return MappingProxyType({**kept, **found})
 
 
 def _tables_for(ports: LocalPorts) -> frozenset[TableFamily]:

@@ -103,9 +103,10 @@ class Notices:
                 self._end_transaction()
         elif _OUR_NAME in datagram:
             self._end_transaction()  # the one before
-            named = _named_in(datagram)
-            self._is_ours |= bool(named)
-            self._current |= named
+            if self._is_told():
+                named = _named_in(datagram)
+                self._is_ours |= bool(named)
+                self._current |= named
 
     def forget_until(self, changes: int) -> None:
         """What transactions up to this count did is known: they are told of no more."""
@@ -115,7 +116,7 @@ class Notices:
         """What was told so far, also of a transaction that is not told to its end yet."""
         self._end_transaction()
         touched, self._done = self._done, NOTHING
-        if self._changes is None or self._is_news(self._changes + 1):
+        if self._is_told():
             touched, self._current = touched | self._current, NOTHING
         heard = Heard(touched, frozenset(self._authors), self._changes, lost, more)
         self._authors.clear()
@@ -132,6 +133,10 @@ class Notices:
             self._authors.add(_author(attributes))
         self._current = NOTHING
         self._is_ours = False
+
+    def _is_told(self) -> bool:
+        """Whether the transaction that is being told of is news."""
+        return self._changes is None or self._is_news(self._changes + 1)
 
     def _is_news(self, changes: int) -> bool:
         """Counts are of 32 bits and come round."""

@@ -192,7 +192,8 @@ def _connect(placed: Placed, *, static_neighbours: bool) -> None:
         for address in placed.node.addresses:
             netlink.route("add", dst=f"{address}/{address.max_prefixlen}", oif=index)
             if static_neighbours:
-                netlink.neigh("add", dst=str(address), lladdr=placed.mac, ifindex=index, state=_PERMANENT)
+                # Not "add": a packet on its way may have made the kernel look for the neighbour already.
+                netlink.neigh("replace", dst=str(address), lladdr=placed.mac, ifindex=index, state=_PERMANENT)
 
 
 def _add_bridge() -> None:

@@ -73,7 +73,7 @@ class KernelNotices:
             for _ in range(_MOST_DATAGRAMS):
                 try:
                     self._notices.feed(self._socket.recv(_READ_SIZE_BYTES))
-                except ValueError as error:
+                except (ValueError, KeyError) as error:
                     raise OperatorError(
                         "listen to the kernel's changes of rules", f"not understood: {error}"
                     ) from error

@@ -399,6 +399,28 @@ class FakeBridging:
         self.on = True
 
 
+class FakeMachine:
+    """A machine whose settings and modules are these."""
+
+    def __init__(self) -> None:
+        self.settings: dict[str, str] = {}
+        self.modules: set[str] = set()
+        self.bridges: dict[str, str] = {}
+        self.agent_runs = True
+
+    def bridge_of(self, interface: str) -> str | None:
+        return self.bridges.get(interface)
+
+    def setting(self, name: str) -> str | None:
+        return self.settings.get(name)
+
+    def has_module(self, name: str) -> bool:
+        return name in self.modules
+
+    def is_agent_running(self) -> bool:
+        return self.agent_runs
+
+
 class FakeLinks:
     def __init__(self, *names: str) -> None:
         self.present = {"lo", *names}

@@ -15,13 +15,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 from pyroute2 import IPRoute
 
-from lab import HOST
+from lab import BRIDGED_NODES, HOST
 from policies import group
+from ringfence.agent.doors.bridging import SETTINGS, KernelBridging
 from ringfence.policy.packet import ICMPV6, UDP, Packet
 from ringfence.policy.values import Kind, Mac, link_local
 from ringfence.world.frames import octets_of_mac
 from ringfence.world.packets import _checksum, _with_checksum, encode_packet
-from ringfence.world.topology import BRIDGE, GATEWAY_MAC
+from ringfence.world.topology import BRIDGE, GATEWAY_MAC, build_world
+from stack import start_stack
+from waiting import wait_until
 
 pytestmark = pytest.mark.netns
 KINDS = (Kind.BRIDGED,)
@@ -370,3 +373,11 @@ def test_two_instances_that_claim_one_address_are_both_closed(lab):
     lab.forget_flows()
     lab.expect_fate(DENIED, lab.udp("web", "db", 53), lab.udp("db", "web", 53))
     lab.expect_fate(ALLOWED, lab.udp("outside", "db", 53))
+
+
+def test_the_agent_keeps_br_netfilter_on():
+    """The real agent, with the real server: switched off by another program, it is on again at once."""
+    with closing(build_world(BRIDGED_NODES, mute=True)) as world, closing(start_stack(world)):
+        for setting in SETTINGS:
+            world.router.write_sysctl(f"bridge/{setting}", 0)
+            wait_until(lambda: world.router.run(KernelBridging().is_on))

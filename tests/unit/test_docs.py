@@ -13,6 +13,7 @@ ROW_FILES = (
     "test_atomic.py",
     "test_blink.py",
     "test_self.py",
+    "test_bridged.py",
 )
 _TEST = re.compile(r"`(test_\w+)`")
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")

@@ -10,18 +10,20 @@ import random
 import signal
 import threading
 from collections.abc import Coroutine, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
 from ringfence.agent.cache import Cache
 from ringfence.agent.client import open_server, place_of
 from ringfence.agent.credential import HostCredential, load_credential
+from ringfence.agent.doctor import Finding, Instruments, examine
 from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.agent.doors.links import KernelLinks, lock_network
+from ringfence.agent.doors.machine import LinuxMachine
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import Outcome
@@ -87,6 +89,20 @@ def _host(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Host
         _log.warning("%s", error)
         text = SystemFiles().read(inventory)
         return parse_inventory(text or b"", file=str(inventory)).host
+
+
+def examine_host(inventory: Path | None) -> list[Finding]:
+    """What ``doctor`` finds on this host, in the network namespace of the caller."""
+    with ExitStack() as opened:
+
+        def nftables() -> KernelNftables:
+            return opened.enter_context(closing(KernelNftables()))
+
+        def conntrack() -> KernelConntrack:
+            return opened.enter_context(closing(KernelConntrack()))
+
+        system = (KernelLinks(), SystemFiles(), KernelBridging(), LinuxMachine())
+        return examine(Instruments(nftables, conntrack, *system), inventory)
 
 
 async def _until_told(work: Coroutine[object, object, None]) -> None:

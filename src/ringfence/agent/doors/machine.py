@@ -1,0 +1,60 @@
+"""What this machine is and what runs on it: settings of the kernel, whether an agent runs. Reads, changes nothing."""
+
+from pathlib import Path
+from typing import Final, Protocol
+
+from ringfence.agent.doors.links import lock_network
+from ringfence.policy.errors import OperatorError
+
+_SETTINGS: Final = Path("/proc/sys")
+_MODULES: Final = Path("/sys/module")
+_DEVICES: Final = Path("/sys/class/net")
+_SYMBOLS: Final = Path("/proc/kallsyms")
+
+
+class MachineDoor(Protocol):
+    def setting(self, name: str) -> str | None:
+        """The value of a sysctl, its name with slashes; None where there is none or it cannot be read."""
+        ...
+
+    def has_module(self, name: str) -> bool:
+        """Whether a part of the kernel is there, loaded or built in, as far as that can be seen."""
+        ...
+
+    def bridge_of(self, interface: str) -> str | None:
+        """The bridge whose port the interface is; empty when of none, None when that cannot be seen."""
+        ...
+
+    def is_agent_running(self) -> bool:
+        """Whether an agent filters the network namespace of the caller."""
+        ...
+
+
+class LinuxMachine:
+    def setting(self, name: str) -> str | None:
+        try:
+            return (_SETTINGS / name).read_text(encoding="ascii").strip()
+        except OSError:
+            return None
+
+    def has_module(self, name: str) -> bool:
+        if (_MODULES / name).exists():
+            return True
+        try:
+            with _SYMBOLS.open(encoding="ascii") as symbols:
+                return any(f" {name}_" in line for line in symbols)
+        except OSError:
+            return False
+
+    def bridge_of(self, interface: str) -> str | None:
+        device = _DEVICES / interface
+        if not device.exists():  # also where /sys is another network namespace's
+            return None
+        return (device / "brport" / "bridge").resolve().name if (device / "brport").exists() else ""
+
+    def is_agent_running(self) -> bool:
+        try:
+            with lock_network():
+                return False
+        except OperatorError:
+            return True

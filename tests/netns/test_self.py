@@ -135,6 +135,17 @@ def test_flows_that_go_one_way_only_are_cut_at_a_self_host_too(host, family):
 
 
 @families
+def test_a_self_host_is_a_member_of_its_groups_and_a_group_may_be_its_peer(host, family):
+    friends = group("friends", "source 198.51.100.0/24", "source 2001:db8::/64", "egress udp/99 to group friends")
+    host.enforce(friends, group("g", "ingress udp/53 from group friends"), wears=("friends", "g"))
+    assert host.view.peers[friends.id].members == {address for own in OWN.values() for address in own}
+    host.expect(ALLOWED, host.udp("outside", HOST, 53, family), host.udp("outside", HOST, 53, family))
+    host.expect(DENIED, host.udp("beyond", HOST, 53, family))
+    host.expect(ALLOWED, host.udp(HOST, "outside", 99, family))
+    host.expect(DENIED, host.udp(HOST, "beyond", 99, family))
+
+
+@families
 def test_tcp_in_mid_stream_opens_no_flow_of_a_self_host(host, family):
     host.enforce(group("g", f"ingress tcp from {ANY[family]}", f"egress tcp to {ANY[family]}"), wears=("g",))
     for source, destination in (("outside", HOST), (HOST, "outside"), ("outside", "beyond"), ("box", "outside")):

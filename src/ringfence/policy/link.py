@@ -164,7 +164,8 @@ def _closing_prefixes(port: Field, prefixes: tuple[str, ...]) -> tuple[Line, ...
     return tuple(Line((StartsWith(port, prefix), Goto(CLOSED))) for prefix in prefixes)
 
 
-_MEMBER_SETS: Final = {
+# Made with the table, of any kind of host; what is in them are the elements of the groups' member sets.
+MEMBER_SETS: Final = {
     names.MEMBERS[4]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV4)),
     names.MEMBERS[6]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6)),
 }
@@ -190,8 +191,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
         names.ANY_LINK_LOCAL: NamedSet(
             (interface,), singles(str(e.interface) for e in programmed if open_link_local(e))
         ),
-        # Made with the table; what is in them are the elements of the groups' member sets.
-        **_MEMBER_SETS,
+        **MEMBER_SETS,
     }
 
 
@@ -205,7 +205,7 @@ def instance_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> d
         names.PORTS: NamedSet((ElementType.INTERFACE,), ports),
         names.INSTANCES4: NamedSet((ElementType.IPV4,), own4),
         names.INSTANCES6: NamedSet((ElementType.IPV6,), own6),
-        **_MEMBER_SETS,
+        **MEMBER_SETS,
     }
 
 

@@ -24,6 +24,7 @@ from ringfence.policy.link import (
     LEAVE,
     LINK_LOCAL,
     LINK_MATCHES,
+    MEMBER_SETS,
     ND,
     allow_lines,
     drop_line,
@@ -109,6 +110,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
         names.UPLINKS: NamedSet((ElementType.INTERFACE,), singles(uplinks)),
         names.HOST_IPV4: NamedSet((ElementType.IPV4,), frozenset((a,) for a in own if isinstance(a, IPv4Address))),
         names.HOST_IPV6: NamedSet((ElementType.IPV6,), frozenset((a,) for a in own if isinstance(a, IPv6Address))),
+        **MEMBER_SETS,
     }
 
 

@@ -576,6 +576,7 @@ async def test_old_flows_that_cannot_be_swept_are_reported_and_stop_nothing(worl
     world.conntrack.refusal = "Operation not supported"
     world.server.publish(TWO)
     async with world.agent():
+        await world.until_applied(2)
         await world.until_said("Operation not supported")
         await world.until_applied(2)
         world.assert_holds(TWO)

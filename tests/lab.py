@@ -107,7 +107,6 @@ class Lab:
         """``mask``: where ``nftables`` keeps the generation. Without ``sweeps`` old flows are not forgotten."""
         self.world = world
         self.is_bridged = any(placed.node.bridged for placed in world.placed.values())
-        self.ports = LocalPorts(PATTERNS, Kind.BRIDGED if self.is_bridged else Kind.ROUTED)
         self.nftables = world.router.run(nftables)
         self.conntrack = world.router.run(KernelConntrack)
         sweeper = self.conntrack if sweeps else _Forgetful()
@@ -118,6 +117,10 @@ class Lab:
         self._ears = {key: world.router.run(partial(_raw, *key)) for key in _EARS}
         self._joined = world.router.run(_join_groups)
         self._mouths = {family: world.router.run(partial(_mouth, family)) for family in FAMILIES}
+
+    @property
+    def ports(self) -> LocalPorts:
+        return LocalPorts(PATTERNS, Kind.BRIDGED if self.is_bridged else Kind.ROUTED)
 
     @cached_property
     def range(self) -> Range:

@@ -9,7 +9,10 @@ import pytest
 
 from lab import FAMILIES, HOST, Way
 from policies import group
+from ringfence.agent.enforce import Enforcer
+from ringfence.agent.generations import Generations
 from ringfence.nft import About
+from ringfence.policy.compile import compile_program
 from ringfence.policy.packet import AH, TCP, UDP
 from ringfence.policy.verdict import Default
 from ringfence.policy.view import HostView
@@ -354,12 +357,29 @@ def test_the_agents_channel_to_its_server_passes_whatever_the_groups_say(host, f
 
 
 @families
-def test_before_any_view_a_self_host_keeps_its_way_out_and_its_lifelines(host, family):
-    host._enforcer.enforce(HostView(0), About(0, ""), host.ports)
-    host.forget_flows()
-    host.expect_fate(DENIED, host.tcp("outside", HOST, 80, family))
-    host.expect_fate(ALLOWED, host.tcp("outside", HOST, 22, family))
-    host.expect_fate(ALLOWED, host.tcp(HOST, "beyond", 8443, family), host.udp(HOST, "outside", 53, family))
+def test_a_self_host_without_its_view_is_closed_but_for_its_lifelines_and_its_link(host, family):
+    """Before any view, and when its endpoint cannot be compiled."""
+    open_to_all = group("g", f"ingress all from {ANY[family]}")
+    host.enforce(open_to_all, wears=("g",))
+
+    def broken(view, ports):
+        if view.endpoints:
+            raise RuntimeError("made to fail")
+        return compile_program(view, ports)
+
+    failing = Enforcer(host.nftables, Generations(host.conntrack), last_block=None, compile_=broken)
+    for view in (host.view, HostView(0)):
+        outcome = failing.enforce(view, About(10**6, "lab"), host.ports)
+        assert bool(outcome.refused) == bool(view.endpoints)
+        host.forget_flows()
+        others = [host.tcp("outside", HOST, 80, family), host.published(host.udp("outside", HOST, 8080, family))]
+        host.expect_fate(DENIED, *others, host.udp("box", "outside", 53, family))
+        host.expect_fate(DENIED, host.udp(HOST, "outside", 53, family))
+        host.expect_fate(ALLOWED, host.tcp("outside", HOST, 22, family))
+        host.expect_fate(ALLOWED, host.tcp(HOST, "beyond", 8443, family))
+        if family == 6:
+            advertised = host.icmpv6("outside", HOST, 136, source=NEIGHBOUR, destination=ALL_NODES, hop_limit=255)
+            host.expect_fate(ALLOWED, advertised)
 
 
 @families

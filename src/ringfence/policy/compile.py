@@ -110,15 +110,13 @@ _NOTHING = _Known({}, {}, {}, compile_ports((), frozenset(), LocalPorts()), Prog
 def _programmed(view: HostView, ports: LocalPorts) -> tuple[tuple[Endpoint, ...], frozenset[str]]:
     """The endpoints that are judged, and the interfaces that are closed.
 
-    An uplink of a self host that no endpoint has, or two, is judged as an instance without groups: that closes what
-    comes in, and leaves the host its lifelines and its way out.
+    Closed is, too, an uplink of a self host that no endpoint has, or two: all but its lifelines and what stays on its
+    link.
     """
     programmed = tuple(_programmable(view.endpoints, ports.kind))
     known = frozenset(programmed)
     closed = ports.names | {str(endpoint.interface) for endpoint in view.endpoints if endpoint not in known}
-    taken = {endpoint.interface for endpoint in programmed}
-    waiting = tuple(uplink for uplink in ports.uplinks if uplink.interface not in taken)
-    return (*programmed, *waiting), closed - {str(uplink.interface) for uplink in ports.uplinks}
+    return programmed, closed
 
 
 def _programmable(endpoints: tuple[Endpoint, ...], kind: Kind) -> Iterator[Endpoint]:

@@ -33,8 +33,8 @@ class Lifelines:
 class LocalPorts:
     """Interfaces that the inventory puts under our care: names, and prefixes with ``*``; closed until programmed.
 
-    ``uplinks`` are those of a self host, as the inventory alone declares them: until a view programmes one, it is an
-    instance that wears nothing.
+    ``uplinks`` are those of a self host, as the inventory alone declares them: closed until programmed, but for
+    ``lifelines`` and what stays on the link.
     """
 
     patterns: tuple[str, ...] = ()

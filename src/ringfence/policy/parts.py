@@ -135,7 +135,7 @@ def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], loca
             chains = {**dict(link.bridged_chains(local.prefixes)), **dict(frames.frame_chains(local.prefixes))}
             sets = {**link.instance_sets(programmed, closed), **frames.frame_sets(programmed, closed)}
         case Kind.SELF:
-            chains, sets = dict(self_host.base_chains(local)), self_host.port_sets(programmed, closed)
+            chains, sets = dict(self_host.base_chains(local)), self_host.port_sets(programmed, closed, local)
         case _:
             assert_never(local.kind)
     maps = _address_maps(programmed) if local.kind is Kind.BRIDGED else _port_maps(programmed)

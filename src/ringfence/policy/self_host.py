@@ -101,10 +101,14 @@ def base_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
     yield _LIFELINE_OUT, Chain(tuple(_lifeline_out(ports.lifelines)))
 
 
-def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
-    """Which interfaces are uplinks, which others are under our care, and which addresses nobody outside may claim."""
-    uplinks = frozenset(str(endpoint.interface) for endpoint in programmed)
-    own = {address for endpoint in programmed for address in own_addresses(endpoint)}
+def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts) -> dict[str, NamedSet]:
+    """Which interfaces are uplinks, which others are under our care, and which addresses nobody outside may claim.
+
+    Being an uplink is what gives an interface its lifelines, whether an endpoint is programmed on it or not.
+    """
+    ends = (*programmed, *local.uplinks)
+    uplinks = frozenset(str(endpoint.interface) for endpoint in ends)
+    own = {address for endpoint in ends for address in own_addresses(endpoint)}
     return {
         names.PORTS: NamedSet((ElementType.INTERFACE,), singles(closed | uplinks)),
         names.UPLINKS: NamedSet((ElementType.INTERFACE,), singles(uplinks)),

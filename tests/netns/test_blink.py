@@ -13,7 +13,7 @@ from itertools import count as count_up
 
 import pytest
 
-from counts import count
+from counts import FULL, count
 from flooder import Flood, build_flooder, forgetting
 from lab import HOST_ADDRESSES, NODES, Lab
 from ringfence.agent.doors.netlink import NetlinkSocket
@@ -272,7 +272,13 @@ def _boot(lab, stack):
     lab.world.router.run(lambda: subprocess.run(command, check=True, capture_output=True))  # noqa: S603  our own program
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["with the last policy", "without"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param(True, id="with the last policy"),
+        pytest.param(False, id="without", marks=pytest.mark.skipif(not FULL, reason="only with the stated counts")),
+    ],
+)
 def test_between_boot_and_the_agents_start_nothing_passes_but_what_the_last_policy_allows(lab, stack, program, kept):
     Policy(stack, random.Random(1))
     view = stack.workshop.folder / "agent" / "view.json"

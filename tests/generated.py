@@ -12,6 +12,7 @@ from ringfence.policy import names
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule, Snapshot
 from ringfence.policy.packet import ICMP, ICMPV6, Packet
+from ringfence.policy.refusal import Refusal
 from ringfence.policy.values import (
     PROTOCOL_NUMBER,
     Direction,
@@ -35,6 +36,7 @@ UNDECLARED_MAC = "delta"  # the instance whose MAC address nobody declared
 
 _networks = st.sampled_from(nasty.NETWORKS).map(cidr)
 _group_ids = st.sampled_from([*map(group_id, nasty.GROUPS), MISSING])
+_seldom = st.sampled_from((False, False, False, True))
 _peers = st.one_of(_networks, _group_ids.map(GroupPeer))
 
 
@@ -64,16 +66,16 @@ def snapshots(draw, *, revision=1):
             group_id(name), ORGANISATION, name, rules=tuple(lines), sources=() if name == "empty" else tuple(sources)
         )
     worn = st.lists(st.sampled_from([*groups]), max_size=3, unique=True)
-    instances = {instance_id(node.name): dweller(node, draw(worn)) for node in MANAGED}
+    instances = {instance_id(node.name): dweller(node, draw(worn), observe=draw(_seldom)) for node in MANAGED}
     return Snapshot(Revision(revision), {}, groups, instances)
 
 
-def dweller(node, groups):
+def dweller(node, groups, *, observe=False):
     """The instance that lives at a node of ``nasty``."""
     mac = None if node.name == UNDECLARED_MAC else mac_of(node.name)
     interface = Interface(InterfaceName(node.port), node.addresses, mac)
     id_ = instance_id(node.name)
-    return Instance(id_, ORGANISATION, node.name, HostName("h1"), (interface,), tuple(groups))
+    return Instance(id_, ORGANISATION, node.name, HostName("h1"), (interface,), tuple(groups), observe=observe)
 
 
 @st.composite
@@ -82,7 +84,7 @@ def changed(draw, snapshot):
     groups, instances = dict(snapshot.groups), dict(snapshot.instances)
     for _ in range(draw(st.integers(1, 2))):
         name = draw(st.sampled_from(sorted(groups)))
-        kind = draw(st.sampled_from(["rule+", "rule-", "source+", "source-", "worn"]))
+        kind = draw(st.sampled_from(["rule+", "rule-", "source+", "source-", "worn", "observe"]))
         group = groups[name]
         match kind:
             case "rule+":
@@ -96,6 +98,9 @@ def changed(draw, snapshot):
                     groups[name] = replace(group, sources=(*group.sources, source))
             case "source-":
                 groups[name] = replace(group, sources=group.sources[1:])
+            case "observe":
+                id_ = draw(st.sampled_from(sorted(instances)))
+                instances[id_] = replace(instances[id_], observe=not instances[id_].observe)
             case "worn":
                 id_ = draw(st.sampled_from(sorted(instances)))
                 worn = instances[id_].groups
@@ -211,17 +216,41 @@ def _payloads(rule, source, destination):
 def difference(view, program, way):
     """How the program's answer differs from the verdict, in words; None when it does not."""
     verdict, outcome = way.judged(view), simulate(program, way.crossing(), 1)
-    if verdict.allowed == outcome.passed and expected_counters(verdict) == outcome.counters:
+    if verdict.allowed == outcome.passed and expected_counters(view, way) == outcome.counters:
         return None
     return f"verdict {verdict}, program {outcome}, packet {way.packet}, host {way.host}"
 
 
-def expected_counters(verdict):
-    """The counters that a packet with this verdict must have gone by: what explain says, in numbers."""
-    sides = [side for side in (verdict.egress, verdict.ingress) if side is not None]
-    if verdict.egress is not None and not verdict.egress.allowed:
-        sides = [verdict.egress]
-    return [counter for side in sides if (counter := _counter(side))]
+def expected_counters(view, way):
+    """The counters that a packet must go by according to its verdict: what explain says, in numbers."""
+    verdict = way.judged(view)
+    found = []
+    for side in (verdict.egress, verdict.ingress):
+        if side is None:
+            continue
+        found += _counters(side)
+        if not side.passes:
+            break
+        if side.reason is Default.SPOOFED:  # observed: it goes on, and what it may send is asked all the same
+            honest = replace(way.source, addresses=(*way.source.addresses, way.packet.source))
+            found += _counters(replace(way, source=honest).judged(view).egress)
+    return found
+
+
+def _counters(side):
+    found = [counter] if (counter := _counter(side)) else []
+    return found if side.allowed else [*found, *([_would_counter(side)] if side.passes else [])]
+
+
+def _would_counter(side):
+    denied = {Direction.INGRESS: Refusal.DENIED_IN, Direction.EGRESS: Refusal.DENIED_OUT}[side.direction]
+    special = {
+        Default.MID_STREAM: Refusal.STRAY,
+        Default.SPOOFED: Refusal.SPOOFED,
+        Default.ROGUE: Refusal.ROGUE,
+        Default.FOREIGN_LINK: Refusal.LINK,
+    }
+    return names.would_counter(special.get(side.reason, denied).value)
 
 
 def _counter(side):

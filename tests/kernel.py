@@ -4,7 +4,7 @@ The kernel refuses to delete what something refers to and to refer to what is no
 that is an AssertionError that names the step.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -28,7 +28,7 @@ from ringfence.policy.delta import (
     FlushChain,
 )
 from ringfence.policy.names import place_of
-from ringfence.policy.program import Chain, Count, Dispatch, Goto, Jump, Member, NamedSet, Program, VerdictMap
+from ringfence.policy.program import Chain, Count, Dispatch, Goto, Jump, Member, Program, Seldom, VerdictMap
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Table:
 
     made: bool = False
     counters: set = field(default_factory=set)
-    sets: dict = field(default_factory=dict)  # name -> (types, interval, set of elements)
+    sets: dict = field(default_factory=dict)  # name -> (shape, set of elements)
     maps: dict = field(default_factory=dict)
     keys: dict = field(default_factory=dict)  # of a map: the type of what is looked up
     hooks: dict = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Table:
     def holding(cls, program):
         table = cls(made=bool(program.chains or program.sets))
         table.counters = set(program.counters)
-        table.sets = {name: (s.types, s.interval, set(s.elements)) for name, s in program.sets.items()}
+        table.sets = {name: (_shape(s), set(s.elements)) for name, s in program.sets.items()}
         table.maps = {name: dict(map_.targets) for name, map_ in program.maps.items()}
         table.keys = {name: map_.type for name, map_ in program.maps.items()}
         table.hooks = {name: chain.hook for name, chain in program.chains.items()}
@@ -58,7 +58,7 @@ class Table:
     def program(self):
         return Program(
             frozenset(self.counters),
-            MappingProxyType({n: NamedSet(t, frozenset(e), interval=i) for n, (t, i, e) in self.sets.items()}),
+            MappingProxyType({n: replace(shape, elements=frozenset(e)) for n, (shape, e) in self.sets.items()}),
             MappingProxyType({n: VerdictMap(MappingProxyType(dict(t)), self.keys[n]) for n, t in self.maps.items()}),
             MappingProxyType({n: Chain(tuple(self.lines[n]), hook) for n, hook in self.hooks.items()}),
         )
@@ -117,19 +117,23 @@ class Table:
             case AddSet(name, shape):
                 assert name not in self.sets
                 assert not shape.elements
-                self.sets[name] = (shape.types, shape.interval, set())
+                self.sets[name] = (shape, set())
             case DeleteSet(name):
-                assert not any(isinstance(p, Member) and p.set == name for p in self._parts())
+                assert not any(
+                    (isinstance(p, Member) and p.set == name) or (isinstance(p, Seldom) and p.tally == name)
+                    for p in self._parts()
+                )
                 del self.sets[name]
             case AddElements(name, shape, elements):
-                types, interval, present = self.sets[name]
-                assert (types, interval) == (shape.types, shape.interval)
+                known, present = self.sets[name]
+                assert known == shape
+                assert not shape.tally, "only packets make its elements"
                 assert present.isdisjoint(elements)
                 present.update(elements)
-                assert not interval or _disjoint(present), "intervals overlap"
+                assert not shape.interval or _disjoint(present), "intervals overlap"
             case DeleteElements(name, shape, elements):
-                types, interval, present = self.sets[name]
-                assert (types, interval) == (shape.types, shape.interval)
+                known, present = self.sets[name]
+                assert known == shape
                 assert present.issuperset(elements)
                 present.difference_update(elements)
 
@@ -173,6 +177,8 @@ class Table:
                 assert name in self.counters, f"no counter {name}"
             case Member(_, name):
                 assert name in self.sets, f"no set {name}"
+            case Seldom(_, name):
+                assert self.sets[name][0].tally, f"no tally {name}"
             case Dispatch(_, name):
                 assert name in self.maps, f"no map {name}"
             case Jump(name) | Goto(name):
@@ -183,6 +189,10 @@ class Table:
 
     def _lines_with(self, *wanted):
         return any(part in wanted for part in self._parts())
+
+
+def _shape(set_):
+    return replace(set_, elements=frozenset())
 
 
 def _disjoint(elements):

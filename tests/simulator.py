@@ -27,9 +27,11 @@ from ringfence.policy.program import (
     HookName,
     InState,
     Jump,
+    Log,
     Member,
     NotOpening,
     Program,
+    Seldom,
     Stamp,
     StartsWith,
     State,
@@ -172,6 +174,8 @@ class _Run:
                 case Count(counter):
                     assert counter in self.program.counters
                     self.outcome.counters.append(counter)
+                case Seldom() | Log():
+                    pass
                 case Stamp():
                     self.crossing.flow.generation = self.generation
                 case Dispatch(field=key, map=name):

@@ -3,7 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_network
 from uuid import UUID
@@ -41,6 +41,7 @@ class Stack:
     operator: Operator
     api: ApiClient
     world: World
+    observed: set[str] = field(default_factory=set)
 
     def call(self, method: str, path: str, body: dict | None = None) -> dict:
         """A changing call, until its operation is settled."""
@@ -48,6 +49,10 @@ class Stack:
 
     def read(self, path: str) -> dict:
         return self.api._send("GET", path)
+
+    def observe(self, name: str, *, observe: bool) -> None:
+        self.operator.observe(name, observe=observe)
+        (self.observed.add if observe else self.observed.discard)(name)
 
     def close(self) -> None:
         for child in (self.agent, self.server):
@@ -103,10 +108,13 @@ def model_of(stack: Stack) -> Snapshot:
     instances = {}
     for document in stack.read("/instance")["instances"]:
         worn = tuple(GroupId(UUID(entry["id"])) for entry in document.get("security-groups", []))
-        placed = stack.world.placed[document["name"]]
+        name = document["name"]
+        placed = stack.world.placed[name]
         interface = Interface(InterfaceName(placed.port), placed.node.addresses, placed.mac)
         id_ = InstanceId(UUID(document["id"]))
-        instances[id_] = Instance(id_, _NOBODY, document["name"], HostName(HOST), (interface,), worn)
+        instances[id_] = Instance(
+            id_, _NOBODY, name, HostName(HOST), (interface,), worn, observe=name in stack.observed
+        )
     return Snapshot(Revision(0), {}, groups, instances, {})
 
 

@@ -55,11 +55,30 @@ def test_an_instance_without_a_host_can_wear_groups(server):
         "id": INSTANCE,
         "name": "vm",
         "host": None,
+        "mode": "enforce",
         "addresses": ["10.0.0.1", "fd00::1"],
         "groups": ["default"],
     }
     assert shown["bare"]["id"] == other["id"]
     assert server.call("GET", f"/instance/{INSTANCE}").json["mac-address"] == "02:00:00:00:00:01"
+
+
+def test_only_the_operator_may_have_an_instance_observed_and_may_name_it_by_name_or_id(server):
+    server.admin.post("/admin/v1/instances", json={"id": INSTANCE, "name": "vm"})
+
+    def mode():
+        return server.admin.get("/admin/v1/instances").json()["instances"][0]["mode"]
+
+    for name, observe, wanted in (("vm", True, "observe"), (INSTANCE, False, "enforce")):
+        for _ in range(2):  # asked again it is so already
+            answer = server.admin.put(f"/admin/v1/instances/{name}", json={"observe": observe})
+            assert answer.json()["state"] == "success"
+            assert mode() == wanted
+    assert server.admin.put("/admin/v1/instances/vmm", json={"observe": True}).status_code == 404
+    for body in ({}, {"observe": "yes"}, []):
+        assert server.admin.put("/admin/v1/instances/vm", json=body).status_code == 400
+    assert server.call("PUT", f"/instance/{INSTANCE}", b'{"observe": true}').status in (404, 405)
+    assert mode() == "enforce"
 
 
 def test_a_public_group_is_seen_by_everybody_and_changed_by_nobody_else(server):

@@ -260,6 +260,9 @@ LOOKALIKES = {
     "a state turned round": ("arrive", "ct state established", "ct state != established"),
     "a generation turned round": ("arrive", "ct mark 0x", "ct mark != 0x"),
     "a masked port": ("unspecified", "udp sport 68", "udp sport & 0xfffe == 68"),
+    "a log of more": ("refuse_stray", "snaplen 128", "snaplen 1280"),
+    "a log that is not bounded": ("refuse_stray", "limit rate 10/second", "limit rate 1000/second"),
+    "a log that is told to somebody else": ("refuse_stray", "group 5280", "group 1"),
     "a mask with a hole": ("unspecified", "ip saddr 0.0.0.0", "ip saddr & 255.0.255.255 == 0.0.0.0"),
 }
 
@@ -325,7 +328,7 @@ def test_a_set_with_a_flag_that_we_never_use_is_made_anew(namespace, door):
     reading = door.read()
     assert reading.program.sets["any_mac_ipv6"] != program.sets["any_mac_ipv6"]
     apply(door, reading.program, program)
-    assert "timeout" not in nft(namespace, "list", "ruleset")
+    assert "timeout" not in nft(namespace, "list", "set", "inet", "ringfence", "any_mac_ipv6")
     assert door.read().program == program
 
 

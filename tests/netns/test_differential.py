@@ -153,7 +153,7 @@ class _Told:
 
     def __init__(self, stack, read):
         self.read = read
-        self.call, self.api, self.world = stack.call, stack.api, stack.world
+        self.call, self.api, self.world, self.observed = stack.call, stack.api, stack.world, stack.observed
 
 
 def _make_groups(gunner) -> None:
@@ -167,7 +167,8 @@ def _change_something(gunner) -> None:
     plan, call = gunner.plan, gunner.stack.call
     rng = plan.rng
     group = plan.group_ids[rng.choice([name for name in GROUPS if name != "empty"])]
-    kind = rng.choice(("rule", "rule", "rule", "no rule", "source", "no source", "attach", "attach", "detach"))
+    kinds = ("rule", "rule", "rule", "no rule", "source", "no source", "attach", "attach", "detach", "observe")
+    kind = rng.choice(kinds)
     if kind == "rule" and len(plan.rules) < 30:
         known = {rule["id"] for rule in gunner.stack.read(f"/security-group/{group}").get("rules", [])}
         call("POST", f"/security-group/{group}/rules", random_rule(rng, list(plan.group_ids.values())))
@@ -184,6 +185,10 @@ def _change_something(gunner) -> None:
         owner, network = plan.sources.pop(rng.randrange(len(plan.sources)))
         plan.sources = [entry for entry in plan.sources if entry != (owner, network)]
         call("PUT", f"/security-group/{owner}:remove-source", {"cidr": network})
+    elif kind == "observe":
+        name = rng.choice([node.name for node in NODES if node.managed])
+        enforced = name in gunner.stack.observed or len(gunner.stack.observed) > 1
+        gunner.stack.observe(name, observe=not enforced)
     elif kind in ("attach", "detach"):
         instance = rng.choice(list(gunner.stack.api.instances().values()))
         call("PUT", f"/security-group/{group}:{kind}", {"instance": {"id": str(instance)}})

@@ -14,6 +14,7 @@ ROW_FILES = (
     "test_blink.py",
     "test_self.py",
     "test_bridged.py",
+    "test_observe.py",
 )
 _TEST = re.compile(r"`(test_\w+)`")
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")

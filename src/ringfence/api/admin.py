@@ -17,9 +17,9 @@ from ringfence.api.exchange import Asgi, Request, Response, exchange_of
 from ringfence.api.front import front
 from ringfence.control.actor import OPERATOR_NAME, Actor, Role
 from ringfence.control.plane import ControlPlane
-from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim
+from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim, Observe
 from ringfence.policy.errors import Invalid
-from ringfence.policy.explain import explain, parse_service
+from ringfence.policy.explain import explain, find_instance_named, parse_service
 from ringfence.policy.model import Group, Instance, Interface
 from ringfence.policy.values import (
     GroupId,
@@ -52,6 +52,10 @@ class _HostShape(msgspec.Struct, frozen=True, rename="kebab"):
 
 class _SourcesShape(msgspec.Struct, frozen=True, rename="kebab"):
     external_sources: tuple[str, ...] = ()
+
+
+class _ObserveShape(msgspec.Struct, frozen=True):
+    observe: bool
 
 
 class _InstanceShape(msgspec.Struct, frozen=True):
@@ -144,6 +148,19 @@ class _Instances:
 
 
 @dataclass(frozen=True, slots=True)
+class _OneInstance:
+    """/admin/v1/instances/{instance}, by name or id: whether it is observed; the answer tells how far hosts are."""
+
+    plane: ControlPlane
+
+    async def on_put(self, request: Request, response: Response, instance: str) -> None:
+        wanted = convert(parse_document(_body(request)), _ObserveShape)
+        found = find_instance_named(self.plane.snapshot, instance)
+        operation = await self.plane.execute(Observe(found.id, wanted.observe), _operator(self.plane, request))
+        response.data = encode_operation(operation)
+
+
+@dataclass(frozen=True, slots=True)
 class _PublicGroups:
     """/admin/v1/groups: groups of the operator that everybody may name as a peer."""
 
@@ -186,6 +203,7 @@ def build_admin_app(plane: ControlPlane) -> Asgi:
     app.add_route("/admin/v1/hosts", _Hosts(plane))
     app.add_route("/admin/v1/hosts/{host}", _OneHost(plane))
     app.add_route("/admin/v1/instances", _Instances(plane))
+    app.add_route("/admin/v1/instances/{instance}", _OneInstance(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/explain", _Explanation(plane))
     return front(app)
@@ -232,6 +250,7 @@ def _show_instance(instance: Instance, groups: Groups) -> dict[str, object]:
         "id": str(instance.id),
         "name": instance.name,
         "host": instance.host,
+        "mode": "observe" if instance.observe else "enforce",
         "addresses": [str(address) for address in instance.addresses],
         "groups": [_show_name(group, groups) for group in instance.groups],
     }

@@ -1,14 +1,16 @@
 """``ringfence instance``: what wears groups."""
 
+from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from ringfence.cli.options import DataOption
-from ringfence.cli.output import Format, FormatOption, show_rows
+from ringfence.cli.output import Format, FormatOption, complain, show_rows
 
-app = typer.Typer(help="Instances: declare one without a host, list all.", no_args_is_help=True)
-_COLUMNS = ("id", "name", "host", "addresses", "groups")
+app = typer.Typer(help="Instances: declare one without a host, list all, observe or enforce.", no_args_is_help=True)
+_COLUMNS = ("id", "name", "host", "mode", "addresses", "groups")
 
 
 @app.command("add")
@@ -38,3 +40,33 @@ def list_(data: DataOption, output: FormatOption = Format.TABLE) -> None:
     from ringfence.cli.admin_client import Ask, ask
 
     show_rows(ask(data, Ask("GET", "/instances"))["instances"], _COLUMNS, output)
+
+
+NameArgument = Annotated[str, typer.Argument(help="The instance's name or id, as list shows it.")]
+
+
+@app.command("observe")
+def observe(data: DataOption, name: NameArgument) -> None:
+    """Drop nothing of an instance any more: what would be dropped is counted and logged, and passes.
+
+    Example: [bold]ringfence instance observe web-1[/bold], then [bold]ringfence host drops[/bold]
+    """
+    _set_mode(data, name, observe=True)
+
+
+@app.command("enforce")
+def enforce(data: DataOption, name: NameArgument) -> None:
+    """Drop what no rule of an instance allows, live connections included. This is how instances are born.
+
+    A host that is an instance itself is born observed, so that no mistake in its groups makes it unreachable.
+    """
+    _set_mode(data, name, observe=False)
+
+
+def _set_mode(data: Path, name: str, *, observe: bool) -> None:
+    from ringfence.cli.admin_client import Ask, ask
+
+    operation = ask(data, Ask("PUT", f"/instances/{quote(name, safe='')}", {"observe": observe}))
+    mode = "observed: nothing of it is dropped" if observe else "enforced"
+    note = f" ({operation['message']})" if operation.get("message") else ""
+    complain(f"instance {name} is {mode}; operation {operation['state']}{note}")

@@ -13,7 +13,7 @@ from ringfence.control.decide_groups import (
     decide_delete_rule,
     decide_remove_source,
 )
-from ringfence.control.decide_instances import decide_add_instance, decide_attach, decide_detach
+from ringfence.control.decide_instances import decide_add_instance, decide_attach, decide_detach, decide_observe
 from ringfence.policy.commands import (
     AddInstance,
     AddRule,
@@ -24,6 +24,8 @@ from ringfence.policy.commands import (
     DeleteRule,
     Detach,
     GroupCommand,
+    InstanceCommand,
+    Observe,
     RemoveSource,
 )
 from ringfence.policy.facts import Fact
@@ -40,7 +42,7 @@ class Given:
     offer_all: bool = False  # whether rules may have protocol "all"
 
 
-def decide(snapshot: Snapshot, command: GroupCommand | AddInstance, actor: Actor, given: Given) -> tuple[Fact, ...]:
+def decide(snapshot: Snapshot, command: GroupCommand | InstanceCommand, actor: Actor, given: Given) -> tuple[Fact, ...]:
     """The facts that follow from ``command``; none when everything it asks for is so already.
 
     Raises:
@@ -51,6 +53,8 @@ def decide(snapshot: Snapshot, command: GroupCommand | AddInstance, actor: Actor
             return decide_attach(snapshot, command, actor)
         case Detach():
             return decide_detach(snapshot, command, actor)
+        case Observe():
+            return decide_observe(snapshot, command, actor)
         case AddInstance():
             new_id = InstanceId(given.new_id)
             return decide_add_instance(snapshot, command, actor, new_id=new_id, now_s=given.now_s)
@@ -81,23 +85,25 @@ def _decide_on_group(
             assert_never(command)
 
 
-def referred_group(snapshot: Snapshot, command: GroupCommand | AddInstance, actor: Actor, given: Given) -> GroupId:
+def referred_group(snapshot: Snapshot, command: GroupCommand | InstanceCommand, actor: Actor, given: Given) -> GroupId:
     """What the operation of ``command`` refers to: its group, for rules, sources and instances too (Exoscale)."""
     match command:
         case CreateGroup():
             return GroupId(given.new_id)
-        case AddInstance():
+        case AddInstance() | Observe():
             return snapshot.organisations[actor.organisation].default_group
         case _:
             return command.group
 
 
-def subject_of(command: GroupCommand | AddInstance, referred: GroupId) -> str:
+def subject_of(command: GroupCommand | InstanceCommand, referred: GroupId) -> str:
     """What the audit line names: the group, and what of it."""
     match command:
         case CreateGroup() | AddInstance():
             name = command.name if isinstance(command, CreateGroup) else command.instance.name
             return f"{referred} {name}"
+        case Observe():
+            return f"instance {command.instance} {'observed' if command.observe else 'enforced'}"
         case DeleteRule():
             return f"{referred} rule {command.rule}"
         case AddSource() | RemoveSource():

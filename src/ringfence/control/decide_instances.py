@@ -2,9 +2,9 @@
 
 from ringfence.control.actor import Actor
 from ringfence.control.lookup import find_group, find_instance
-from ringfence.policy.commands import AddInstance, Attach, Detach, InstanceClaim
-from ringfence.policy.errors import Conflict
-from ringfence.policy.facts import Fact, GroupTakenOff, GroupWorn, InstanceCreated
+from ringfence.policy.commands import AddInstance, Attach, Detach, InstanceClaim, Observe
+from ringfence.policy.errors import Conflict, Denied
+from ringfence.policy.facts import Fact, GroupTakenOff, GroupWorn, InstanceCreated, InstanceObserved
 from ringfence.policy.model import Instance, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OrganisationId
 
@@ -39,6 +39,14 @@ def decide_add_instance(
             raise Conflict(f"an instance named {claim.name} already exists")
     _require_free_addresses(snapshot, claim)
     return (InstanceCreated(born_instance(snapshot, claim, actor.organisation, id_, host=None, now_s=now_s)),)
+
+
+def decide_observe(snapshot: Snapshot, command: Observe, actor: Actor) -> tuple[Fact, ...]:
+    """The instance is observed, or enforced again; nothing new when it is so already."""
+    if not actor.is_operator:
+        raise Denied("only the operator of the server may have an instance observed")
+    instance = find_instance(snapshot, command.instance, actor.organisation)
+    return () if instance.observe is command.observe else (InstanceObserved(instance.id, command.observe),)
 
 
 def born_instance(

@@ -26,7 +26,7 @@ from ringfence.control.use_cases import (
     save_ends,
 )
 from ringfence.control.views import ViewCache, resolve_views
-from ringfence.policy.commands import AddInstance, ClaimInstances, GroupCommand
+from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
 from ringfence.policy.errors import Busy, NotFound
 from ringfence.policy.model import Host, Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, KeyId, OperationId, OrganisationId, Revision
@@ -89,7 +89,7 @@ class ControlPlane:
         """The organisation that a fresh store is born with."""
         return next(iter(self.snapshot.organisations))
 
-    async def execute(self, command: GroupCommand | AddInstance, actor: Actor) -> Operation:
+    async def execute(self, command: GroupCommand | InstanceCommand, actor: Actor) -> Operation:
         """Decides and commits ``command``, then waits a moment for the hosts: the operation as it stands then.
 
         Raises:

@@ -15,7 +15,7 @@ from ringfence.control.hosts import Presence, decide_add_host, decide_remove_hos
 from ringfence.control.keys import ApiKey, stored_form
 from ringfence.control.operations import open_operation
 from ringfence.control.views import ViewCache
-from ringfence.policy.commands import AddInstance, ClaimInstances, GroupCommand
+from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
 from ringfence.policy.errors import NotFound
 from ringfence.policy.facts import GroupCreated, OrganisationCreated, apply_facts
 from ringfence.policy.model import Group, Host, Operation, OperationState, Organisation, Snapshot
@@ -54,7 +54,7 @@ class UseCases:
         self._presence = presence
 
     def execute(
-        self, command: GroupCommand | AddInstance, asked: Asked, given: Given, operation_id: OperationId
+        self, command: GroupCommand | InstanceCommand, asked: Asked, given: Given, operation_id: OperationId
     ) -> Decide[Outcome[Operation]]:
         """A command of a caller, with the operation that tells its fate."""
 

@@ -19,6 +19,7 @@ from ringfence.policy.facts import (
     HostAdded,
     HostRemoved,
     InstanceCreated,
+    InstanceObserved,
     InstancePlaced,
     OrganisationCreated,
     RuleAdded,
@@ -109,7 +110,7 @@ def affected_hosts(before: Snapshot, after: Snapshot, facts: Iterable[Fact]) -> 
                 hosts.add(name)
             case InstanceCreated(instance):
                 instances.add(instance.id)
-            case InstancePlaced(instance=id_):
+            case InstancePlaced(instance=id_) | InstanceObserved(instance=id_):
                 instances.add(id_)
             case GroupWorn(id_, group) | GroupTakenOff(id_, group):
                 instances.add(id_)

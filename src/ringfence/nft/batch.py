@@ -59,7 +59,7 @@ from ringfence.policy.delta import (
     Step,
 )
 from ringfence.policy.names import TableFamily, bare_name, place_of
-from ringfence.policy.program import Element, ElementType, HookName, NamedSet, Scalar
+from ringfence.policy.program import TALLY_LIFE_S, Element, ElementType, HookName, NamedSet, Scalar
 
 TABLE: Final = "ringfence"
 ABOUT: Final = "about"
@@ -72,6 +72,9 @@ NEW_ELEMENTS, DELETE_ELEMENTS = 12, 14
 NEW_OBJECT, DELETE_OBJECT = 18, 20
 
 SET_INTERVAL, SET_MAP = 0x4, 0x8
+SET_TALLY: Final = 0x30  # made by packets (NFT_SET_EVAL), and forgotten after a while (NFT_SET_TIMEOUT)
+TALLY_SIZE: Final = 65535  # elements
+TALLY_LIFE_MS: Final = TALLY_LIFE_S * 1000
 ELEMENT_INTERVAL_END: Final = 1
 DATA_VERDICT: Final = 0xFFFFFF00
 # nft's own numbers for data types (datatype.h), and octets in a key, joined parts padded to four.
@@ -266,8 +269,10 @@ def _set_requests(step: AddSet | AddMap | DeleteSet | DeleteMap) -> Iterator[_Re
         case AddSet(name) | DeleteSet(name) if kernel_set(name)[1]:
             pass  # its elements lie in a set that is there as long as the table
         case AddSet(name, shape):
-            flags = SET_INTERVAL if shape.interval else 0
+            flags = SET_TALLY if shape.tally else SET_INTERVAL if shape.interval else 0
             payload = _set_header(name, flags, key_type(shape.types), key_size(shape.types))
+            if shape.tally:
+                payload += pack_nested(9, pack_number(1, TALLY_SIZE)) + pack(11, TALLY_LIFE_MS.to_bytes(8, "big"))
             yield _Request(NEW_SET, F_CREATE | F_EXCL, payload, f"add set {name}")
         case AddMap(name, type_):
             payload = _set_header(name, SET_MAP, key_type((type_,)), key_size((type_,)))

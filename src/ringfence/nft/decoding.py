@@ -12,8 +12,12 @@ from ringfence.nft.expressions import (
     EQUAL,
     EXTHDR_PRESENT,
     GREATER_EQUAL,
+    HOLDS_EXPRESSIONS,
     LESS_EQUAL,
+    LOG_GROUP,
+    LOG_SNAPLEN,
     NOT_EQUAL,
+    UPDATE_ELEMENT,
     VERDICT_ACCEPT,
     VERDICT_DROP,
     VERDICT_GOTO,
@@ -43,6 +47,8 @@ from ringfence.nft.members import FAMILY_OF, WORDS, member_set_of
 from ringfence.nft.netlink import Attributes, number_of, parse, parse_list, text_of
 from ringfence.policy.names import TableFamily, placed_name
 from ringfence.policy.program import (
+    LOG_BURST,
+    LOG_RATE,
     Accept,
     Between,
     Count,
@@ -59,9 +65,11 @@ from ringfence.policy.program import (
     InState,
     Jump,
     Line,
+    Log,
     Member,
     NotOpening,
     Part,
+    Seldom,
     Stamp,
     StartsWith,
     State,
@@ -139,10 +147,19 @@ class _Reader:
                 self._append(self._compared(self._register(attributes[1]), number_of(attributes[2]), octets))
             case "lookup":
                 self._append(self._looked_up(attributes))
+            case _:
+                self._append(self._acted(name, attributes))
+
+    def _acted(self, name: str, attributes: Attributes) -> Part:
+        match name:
             case "objref":
-                self._append(Count(self._named(attributes[2])))
+                return Count(self._named(attributes[2]))
+            case "dynset":
+                return self._tallied(attributes)
+            case "log":
+                return _logged(attributes)
             case "immediate":
-                self._append(self._verdict(parse(parse(attributes[2])[2])))
+                return self._verdict(parse(parse(attributes[2])[2]))
             case _:
                 raise _Unknown(name)
 
@@ -291,6 +308,17 @@ class _Reader:
             raise _Unknown("a number that is no constant")
         return int.from_bytes(register.xor, MARK.order)
 
+    def _tallied(self, attributes: Attributes) -> Part:
+        # The kernel tells of an inverted update by a flag, and of the expressions by nothing but themselves.
+        inverted = number_of(attributes.get(9, b"")) & ~HOLDS_EXPRESSIONS
+        inner = list(_expressions(attributes.get(10, b"")))
+        wanted = (UPDATE_ELEMENT, ["counter", "limit"])
+        if inverted or (number_of(attributes[3]), [name for name, _ in inner]) != wanted:
+            raise _Unknown("an update of a set")
+        if tuple(number_of(inner[1][1][key]) for key in (1, 2, 3, 4, 5)) != (LOG_RATE, 1, LOG_BURST, 0, 0):
+            raise _Unknown("a limit")
+        return Seldom(self._field_of(self._register(attributes[4]).load), text_of(attributes[1]))
+
     def _joined(self, first: Field) -> tuple[Field, ...]:
         """The fields in the registers from the first on, as far as they follow one another without a gap."""
         fields = [first]
@@ -325,6 +353,13 @@ def _present(header: Header, operation: int, octets: bytes) -> Has:
     if (operation, octets) != (EQUAL, b"\x01"):
         raise _Unknown("the absence of a header")
     return Has(header)
+
+
+def _logged(attributes: Attributes) -> Log:
+    place = (number_of(attributes.get(1, b"")), number_of(attributes.get(3, b"")))
+    if place != (LOG_GROUP, LOG_SNAPLEN) or attributes.keys() - {1, 2, 3, 4} or number_of(attributes.get(4, b"")):
+        raise _Unknown("a log")
+    return Log(text_of(attributes[2]))
 
 
 def _within(field: Field, register: _Register, operation: int, octets: bytes) -> Within:

@@ -30,7 +30,10 @@ from ringfence.nft.members import WORDS, kernel_set
 from ringfence.nft.netlink import pack, pack_nested, pack_number, pack_text
 from ringfence.policy.names import TableFamily, bare_name
 from ringfence.policy.program import (
+    LOG_BURST,
+    LOG_RATE,
     Accept,
+    Action,
     Between,
     Count,
     Differs,
@@ -45,9 +48,11 @@ from ringfence.policy.program import (
     InState,
     Jump,
     Line,
+    Log,
     Member,
     NotOpening,
     Part,
+    Seldom,
     Stamp,
     StartsWith,
     Within,
@@ -60,6 +65,10 @@ _REGISTER_32: Final = 8
 OBJECT_COUNTER: Final = 1
 EXTHDR_PRESENT: Final = 1
 _LIST_ELEMENT: Final = 1
+LOG_GROUP: Final = 5280  # of nfnetlink_log: ours alone, so that another program's listener is not in the way
+LOG_SNAPLEN: Final = 128  # octets of a packet that are logged: its headers
+UPDATE_ELEMENT: Final = 1
+HOLDS_EXPRESSIONS: Final = 2  # NFT_DYNSET_F_EXPR
 
 
 def encode_line(
@@ -145,18 +154,21 @@ def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:
             return _masked(CT_STATE, bits, 0, NOT_EQUAL)
         case NotOpening():
             return _masked(TCP_FLAGS, TCP_FLAG_MASK, TCP_SYN, NOT_EQUAL)
+        case Seldom(field, tally):
+            return [_load(LOADS[field]), _update(tally)]
         case Fresh():
             return _masked(CT_MARK, mask, mark_of(generation, mask), EQUAL)
         case _:
             return _encode_action(part, generation, mask)
 
 
-def _encode_action(
-    part: Count | Stamp | Dispatch | Jump | Goto | Accept | Drop, generation: Generation, mask: int
-) -> list[bytes]:
+def _encode_action(part: Action, generation: Generation, mask: int) -> list[bytes]:
     match part:
         case Count(counter):
             return [_expression("objref", pack_number(1, OBJECT_COUNTER), pack_text(2, bare_name(counter)))]
+        case Log(prefix):
+            place = pack(1, LOG_GROUP.to_bytes(2, "big")) + pack_text(2, prefix) + pack_number(3, LOG_SNAPLEN)
+            return [_expression("log", place)]
         case Stamp():
             kept = ~mask & 0xFFFFFFFF
             store = _expression("ct", pack_number(2, CT_MARK.key), pack_number(4, REGISTER_1))
@@ -174,6 +186,25 @@ def _encode_action(
             return [immediate_verdict(VERDICT_DROP)]
         case _:
             assert_never(part)
+
+
+def _update(tally: str) -> bytes:
+    """Make or touch the element, count in it, and go on as long as its limit allows."""
+    inner = pack_nested(_LIST_ELEMENT, _counter()) + pack_nested(_LIST_ELEMENT, _limit())
+    place = pack_text(1, tally) + pack_number(3, UPDATE_ELEMENT) + pack_number(4, REGISTER_1)
+    return _expression("dynset", place, pack_number(9, HOLDS_EXPRESSIONS), pack_nested(10, inner))
+
+
+def _counter() -> bytes:
+    return _expression("counter", pack(1, bytes(8)), pack(2, bytes(8)))
+
+
+def _limit() -> bytes:
+    """So many packets a second, and a burst after a silence (enum nft_limit_attributes)."""
+    rate, second = LOG_RATE.to_bytes(8, "big"), (1).to_bytes(8, "big")
+    return _expression(
+        "limit", pack(1, rate), pack(2, second), pack_number(3, LOG_BURST), pack_number(4, 0), pack_number(5, 0)
+    )
 
 
 def _within(part: Within) -> list[bytes]:

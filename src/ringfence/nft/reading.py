@@ -21,7 +21,10 @@ from ringfence.nft.batch import (
     PROTOCOL_FAMILY,
     SET_INTERVAL,
     SET_MAP,
+    SET_TALLY,
     TABLE,
+    TALLY_LIFE_MS,
+    TALLY_SIZE,
     TYPE_SIZE,
     About,
     key_type,
@@ -332,6 +335,8 @@ def _map(attributes: Attributes, elements: bytes, table: TableFamily) -> Verdict
 def _set(attributes: Attributes, elements: bytes) -> NamedSet:
     types = _SHAPES.get(number_of(attributes[4]), ())
     flags = number_of(attributes.get(3, b""))
+    if flags == SET_TALLY:
+        return _tally(attributes, types)
     interval = bool(flags & SET_INTERVAL)
     if flags & ~SET_INTERVAL or not types or (interval and len(types) > 1):
         return NamedSet(())
@@ -352,6 +357,12 @@ def _shared(name: str, set_: NamedSet) -> dict[str, NamedSet]:
     types = set_.types[WORDS:]
     members = {member: NamedSet(types, frozenset(elements)) for member, elements in found.items()}
     return {name: NamedSet(set_.types), **members}
+
+
+def _tally(attributes: Attributes, types: tuple[ElementType, ...]) -> NamedSet:
+    size, life_ms = parse(attributes.get(9, b"")).get(1, b""), attributes.get(11, b"")
+    ours = (number_of(size), number_of(life_ms)) == (TALLY_SIZE, TALLY_LIFE_MS)
+    return NamedSet(types if ours else (), tally=True)
 
 
 def _elements(blob: bytes) -> list[tuple[bytes, Attributes]]:

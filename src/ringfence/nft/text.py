@@ -5,14 +5,19 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
-from ringfence.nft.batch import ABOUT, TABLE, About
+from ringfence.nft.batch import ABOUT, TABLE, TALLY_SIZE, About
+from ringfence.nft.expressions import LOG_GROUP, LOG_SNAPLEN
 from ringfence.nft.fields import LOADS, MARK, PRESENCES
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import kernel_set
 from ringfence.policy.addresses import Interval
 from ringfence.policy.names import TableFamily, bare_name
 from ringfence.policy.program import (
+    LOG_BURST,
+    LOG_RATE,
+    TALLY_LIFE_S,
     Accept,
+    Action,
     Between,
     Chain,
     Count,
@@ -30,12 +35,14 @@ from ringfence.policy.program import (
     InState,
     Jump,
     Line,
+    Log,
     Member,
     NamedSet,
     NotOpening,
     Part,
     Program,
     Scalar,
+    Seldom,
     Stamp,
     StartsWith,
     VerdictMap,
@@ -119,6 +126,8 @@ def _kernel_sets(program: Program) -> dict[str, NamedSet]:
 
 def _set(name: str, set_: NamedSet) -> Iterator[str]:
     flags = " flags interval;" if set_.interval else ""
+    if set_.tally:
+        flags = f" size {TALLY_SIZE}; flags dynamic,timeout; timeout {TALLY_LIFE_S}s;"
     types = " . ".join(_TYPE_TEXT[type_] for type_ in set_.types)
     elements = ", ".join(sorted(_element(element, set_) for element in set_.elements))
     filled = f" elements = {{ {elements} }};" if elements else ""
@@ -190,10 +199,15 @@ def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:
             return _action(part, generation, mask)
 
 
-def _action(part: Count | Stamp | Dispatch | Jump | Goto | Accept | Drop, generation: Generation, mask: int) -> str:
+def _action(part: Action | Seldom, generation: Generation, mask: int) -> str:
     match part:
         case Count(counter):
             return f"counter name {bare_name(counter)}"
+        case Seldom(field, tally):
+            limit = f"limit rate {LOG_RATE}/second burst {LOG_BURST} packets"
+            return f"update @{tally} {{ {LOADS[field].text} counter {limit} }}"
+        case Log(prefix):
+            return f'log prefix "{prefix}" group {LOG_GROUP} snaplen {LOG_SNAPLEN}'
         case Stamp():
             return f"ct mark set ct mark and {~mask & 0xFFFFFFFF:#010x} or {mark_of(generation, mask):#010x}"
         case Dispatch(field, map_):

@@ -109,3 +109,14 @@ class AddInstance:
     """An instance that an operator declares without a host, e.g. to develop against the API alone."""
 
     instance: InstanceClaim
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """That nothing of an instance be dropped but only told, or that it be dropped again: the operator's alone."""
+
+    instance: InstanceId
+    observe: bool
+
+
+InstanceCommand = AddInstance | Observe

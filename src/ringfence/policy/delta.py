@@ -27,6 +27,7 @@ from ringfence.policy.program import (
     NamedSet,
     Program,
     Scalar,
+    Seldom,
     Stamp,
     VerdictMap,
     part_of,
@@ -288,7 +289,9 @@ def _holds_generation(chain: Chain) -> bool:
 
 def _refers_to(chain: Chain, replaced: frozenset[str]) -> bool:
     return bool(replaced) and any(
-        (isinstance(part, Member) and part.set in replaced) or (isinstance(part, Dispatch) and part.map in replaced)
+        (isinstance(part, Member) and part.set in replaced)
+        or (isinstance(part, Dispatch) and part.map in replaced)
+        or (isinstance(part, Seldom) and part.tally in replaced)
         for line in chain.lines
         for part in line.parts
     )
@@ -359,7 +362,7 @@ def _add_targets(actual: Program, desired: Program, replaced: frozenset[str]) ->
 
 
 def _shape(set_: NamedSet) -> NamedSet:
-    return NamedSet(set_.types, interval=set_.interval)
+    return NamedSet(set_.types, interval=set_.interval, tally=set_.tally)
 
 
 def _sorted(elements: frozenset[Element]) -> tuple[Element, ...]:

@@ -126,16 +126,36 @@ def _ends(snapshot: Snapshot, text: str, field: str) -> tuple[Address, ...]:
     if text == INTERNET:
         return tuple(parse_address(address, field=field) for address in _INTERNET_ADDRESSES)
     if found := _instances(snapshot, text):
-        if len(found) > 1:
-            ids = ", ".join(str(instance.id) for instance in found)
-            raise Invalid(f"several instances are named {_shown(text)}: say which by its id ({ids})", field=field)
-        return found[0].addresses
+        return _only(found, text, field).addresses
     if re.fullmatch(r"[0-9a-fA-F:.]*[:.][0-9a-fA-F:.]*", text):
         return (parse_address(text, field=field),)
-    known = sorted({_shown(instance.name) for instance in snapshot.instances.values()} | {INTERNET})
+    raise _not_found(snapshot, text, field, INTERNET)
+
+
+def find_instance_named(snapshot: Snapshot, text: str) -> Instance:
+    """The one instance of that name or id.
+
+    Raises:
+        NotFound: there is none; the text suggests the nearest.
+        Invalid: several have the name.
+    """
+    if not (found := _instances(snapshot, text)):
+        raise _not_found(snapshot, text, "instance")
+    return _only(found, text, "instance")
+
+
+def _only(found: list[Instance], text: str, field: str) -> Instance:
+    if len(found) > 1:
+        ids = ", ".join(str(instance.id) for instance in found)
+        raise Invalid(f"several instances are named {_shown(text)}: say which by its id ({ids})", field=field)
+    return found[0]
+
+
+def _not_found(snapshot: Snapshot, text: str, field: str, *others: str) -> NotFound:
+    known = sorted({_shown(instance.name) for instance in snapshot.instances.values()} | set(others))
     close = get_close_matches(text, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}" if len(known) < 10 else ""  # noqa: PLR2004  a readable line
-    raise NotFound(f"no instance is named {text!a}{hint}", field=field)
+    return NotFound(f"no instance is named {text!a}{hint}", field=field)
 
 
 def _instances(snapshot: Snapshot, text: str) -> list[Instance]:
@@ -172,7 +192,7 @@ def _lifelines(packet: Packet, side: SideVerdict) -> list[str]:
 
 def _side_sentence(snapshot: Snapshot, side: SideVerdict) -> str:
     worn = ", ".join(_group_name(snapshot, group) for group in side.endpoint.groups) or "no group"
-    said = "allows it" if side.allowed else "denies it"
+    said = "allows it" if side.allowed else "would deny it, but is only observed" if side.passes else "denies it"
     head = f"  {side.direction.value} of {_shown(side.endpoint.name)} (wears {worn}) {said}"
     if isinstance(side.reason, Allowance):
         group = _group_name(snapshot, side.reason.group)

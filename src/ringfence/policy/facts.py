@@ -82,6 +82,14 @@ class InstancePlaced:
 
 
 @dataclass(frozen=True, slots=True)
+class InstanceObserved:
+    """Of the instance nothing is dropped from now on, or is again."""
+
+    instance: InstanceId
+    observe: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HostAdded:
     host: Host
 
@@ -105,6 +113,7 @@ Fact = (
     | GroupTakenOff
     | InstanceCreated
     | InstancePlaced
+    | InstanceObserved
     | HostAdded
     | HostRemoved
 )
@@ -126,7 +135,7 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
                 del hosts[name]
                 bound = [instance for instance in instances.values() if instance.bound_to == name]
                 instances.update({instance.id: replace(instance, bound_to=None) for instance in bound})
-            case InstanceCreated() | InstancePlaced() | GroupWorn() | GroupTakenOff():
+            case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
                 _change_instance(instances, fact)
             case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
                 _change_group(groups, fact)
@@ -142,13 +151,16 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
 
 
 def _change_instance(
-    instances: dict[InstanceId, Instance], fact: InstanceCreated | InstancePlaced | GroupWorn | GroupTakenOff
+    instances: dict[InstanceId, Instance],
+    fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff,
 ) -> None:
     match fact:
         case InstanceCreated(instance):
             instances[instance.id] = instance
         case InstancePlaced(instance=id_):
             instances[id_] = _placed(instances[id_], fact)
+        case InstanceObserved(id_, observe):
+            instances[id_] = replace(instances[id_], observe=observe)
         case GroupWorn(id_, group):
             instances[id_] = replace(instances[id_], groups=(*instances[id_].groups, group))
         case GroupTakenOff(id_, group):

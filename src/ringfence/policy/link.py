@@ -40,10 +40,19 @@ from ringfence.policy.program import (
     State,
     Within,
 )
+from ringfence.policy.refusal import (
+    OBSERVED_ADDRESSES,
+    OBSERVED_PORTS,
+    Observed,
+    Refusal,
+    refusal_chains,
+    refuse,
+    tallies,
+)
 from ringfence.policy.values import PROTOCOL_NUMBER, Address, Protocol, link_local
 from ringfence.policy.view import Endpoint
 
-ALLOW: Final = "allow"
+ALLOW: Final = names.ALLOW
 LEAVE: Final = "leave"
 ARRIVE: Final = "arrive"
 GENERATION_CHAINS: Final = frozenset({ALLOW, LEAVE, ARRIVE})  # written anew when the generation moves
@@ -112,19 +121,26 @@ class Ends:
     sets: tuple[str, ...]
     egress: tuple[str, ...]
     ingress: tuple[str, ...]
+    observed: Observed
 
 
 _BY_PORT: Final = Ends(
-    (Field.IN_INTERFACE,), (Field.OUT_INTERFACE,), (names.PORTS,), (names.EGRESS_MAP,), (names.INGRESS_MAP,)
+    leaving=(Field.IN_INTERFACE,),
+    arriving=(Field.OUT_INTERFACE,),
+    sets=(names.PORTS,),
+    egress=(names.EGRESS_MAP,),
+    ingress=(names.INGRESS_MAP,),
+    observed=OBSERVED_PORTS,
 )
 # Behind a bridge a packet's interface is the bridge, whichever port it crosses. Whose address it has is certain: the
 # bridge's own table (``frames``) let it enter.
 _BY_ADDRESS: Final = Ends(
-    (Field.SOURCE4, Field.SOURCE6),
-    (Field.DESTINATION4, Field.DESTINATION6),
-    (names.INSTANCES4, names.INSTANCES6),
-    (names.EGRESS4_MAP, names.EGRESS6_MAP),
-    (names.INGRESS4_MAP, names.INGRESS6_MAP),
+    leaving=(Field.SOURCE4, Field.SOURCE6),
+    arriving=(Field.DESTINATION4, Field.DESTINATION6),
+    sets=(names.INSTANCES4, names.INSTANCES6),
+    egress=(names.EGRESS4_MAP, names.EGRESS6_MAP),
+    ingress=(names.INGRESS4_MAP, names.INGRESS6_MAP),
+    observed=OBSERVED_ADDRESSES,
 )
 
 
@@ -145,8 +161,9 @@ def bridged_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
 
 
 def _judging_chains(ends: Ends, closing: tuple[Line, ...]) -> Iterator[tuple[str, Chain]]:
+    yield from refusal_chains(ends.observed, logs=True)
     yield ALLOW, Chain(tuple(allow_lines()))
-    yield CLOSED, Chain((drop_line(names.CLOSED_COUNTER),))
+    yield CLOSED, Chain((refuse(Refusal.CLOSED, names.CLOSED_COUNTER),))
     yield LEAVE, Chain(tuple(_leave(ends)), Hook(HookName.PREROUTING, FILTER_PRIORITY))
     yield _LEAVE_PORT, Chain(tuple(_leave_port(ends)))
     yield _LEAVE_NEW, Chain(tuple(_leave_new(ends)))
@@ -192,6 +209,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
             (interface,), singles(str(e.interface) for e in programmed if open_link_local(e))
         ),
         **MEMBER_SETS,
+        **observe_sets(programmed),
     }
 
 
@@ -206,6 +224,25 @@ def instance_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> d
         names.INSTANCES4: NamedSet((ElementType.IPV4,), own4),
         names.INSTANCES6: NamedSet((ElementType.IPV6,), own6),
         **MEMBER_SETS,
+        **observe_address_sets(programmed),
+    }
+
+
+def observe_sets(programmed: tuple[Endpoint, ...]) -> dict[str, NamedSet]:
+    """Which interfaces are only observed, and where the kernel counts what it refuses."""
+    observed = singles(str(endpoint.interface) for endpoint in programmed if endpoint.observe)
+    return {names.OBSERVED: NamedSet((ElementType.INTERFACE,), observed), **tallies()}
+
+
+def observe_address_sets(programmed: tuple[Endpoint, ...]) -> dict[str, NamedSet]:
+    """The same behind a bridge: by address."""
+    watched = [address for endpoint in programmed if endpoint.observe for address in own_addresses(endpoint)]
+    observed4: frozenset[Element] = frozenset((address,) for address in watched if isinstance(address, IPv4Address))
+    observed6: frozenset[Element] = frozenset((address,) for address in watched if isinstance(address, IPv6Address))
+    return {
+        names.OBSERVED4: NamedSet((ElementType.IPV4,), observed4),
+        names.OBSERVED6: NamedSet((ElementType.IPV6,), observed6),
+        **tallies(),
     }
 
 
@@ -235,6 +272,7 @@ def singles(interfaces: Iterable[str]) -> frozenset[Element]:
 
 
 def drop_line(counter: str, *matches: Match) -> Line:
+    """For frames, which are dropped whether their instance is observed or not."""
     return Line((*matches, Count(counter), Drop()))
 
 
@@ -266,7 +304,7 @@ def _own() -> Iterator[Line]:
     yield pass_line(Member((Field.IN_INTERFACE,), names.ANY_LINK_LOCAL), Within(Field.SOURCE6, LINK_LOCAL))
     yield Line((Member((Field.IN_INTERFACE, Field.ETHER_SOURCE), names.OWN_MAC), Goto(_UNSPECIFIED)))
     yield Line((Member((Field.IN_INTERFACE,), names.ANY_MAC), Goto(_UNSPECIFIED)))
-    yield drop_line(names.SPOOFED_COUNTER)
+    yield refuse(Refusal.SPOOFED, names.SPOOFED_COUNTER)
 
 
 def _unspecified() -> Iterator[Line]:
@@ -275,7 +313,7 @@ def _unspecified() -> Iterator[Line]:
     yield pass_line(nobody4, Within(Field.DESTINATION4, BROADCAST), *DHCP4_REQUEST)
     for types in _UNSPECIFIED_MATCHES:
         yield pass_line(nobody6, ICMPV6, types)
-    yield drop_line(names.SPOOFED_COUNTER)
+    yield refuse(Refusal.SPOOFED, names.SPOOFED_COUNTER)
 
 
 def _leave(ends: Ends) -> Iterator[Line]:
@@ -292,11 +330,11 @@ def _leave_port(ends: Ends) -> Iterator[Line]:
     yield Line((IS_NEW, Goto(_LEAVE_NEW)))
     yield from _no_dhcp_server()
     redirect = (Equal(Field.FAMILY, 4), _ICMP, Equal(Field.ICMP_TYPE, ROGUE_ICMP_TYPE))
-    yield drop_line(names.ROGUE_COUNTER, *redirect)
+    yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *redirect)
     yield from related_lines()
     yield from _judge_replies(ends.leaving, ends.ingress)
     for rogue in sorted(ROGUE_TYPES):
-        yield drop_line(names.ROGUE_COUNTER, *ND, Equal(Field.ICMPV6_TYPE, rogue))
+        yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *ND, Equal(Field.ICMPV6_TYPE, rogue))
     for types in LINK_MATCHES:
         yield pass_line(*types)
     yield from _judge_originals(ends.leaving, ends.egress)
@@ -326,7 +364,7 @@ def _arrive_port(ends: Ends) -> Iterator[Line]:
     for types in LINK_MATCHES:
         for own in _NEVER_FORWARDED:
             yield pass_line(*types, *own)
-        yield drop_line(names.LINK_COUNTER, *types)
+        yield refuse(Refusal.LINK, names.LINK_COUNTER, *types)
     yield from _judge_originals(ends.arriving, ends.ingress)
 
 
@@ -345,13 +383,13 @@ def _host_link() -> Iterator[Line]:
 
 
 def _no_dhcp_server() -> Iterator[Line]:
-    yield drop_line(names.ROGUE_COUNTER, *DHCP4_REPLY)
-    yield drop_line(names.ROGUE_COUNTER, *DHCP6_REPLY)
+    yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *DHCP4_REPLY)
+    yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *DHCP6_REPLY)
 
 
 def no_mid_stream() -> Line:
     """A flow that was cut must not come back the other way round by its next packet in mid-stream."""
-    return drop_line(names.STRAY_COUNTER, NotOpening())
+    return refuse(Refusal.STRAY, names.STRAY_COUNTER, NotOpening())
 
 
 def related_lines() -> Iterator[Line]:

@@ -107,7 +107,7 @@ class Instance:
     """Something that wears groups. ``host`` is None while no agent's inventory names it.
 
     ``bound_to`` is the first host that claimed it: no other may, so that a host cannot take over another's memberships.
-    ``observe`` is the operator's wish to log instead of drop: kept from the first migration on, read by nothing yet.
+    ``observe`` is the operator's wish that nothing of it be dropped, and that be told what would have been.
     """
 
     id: InstanceId

@@ -35,6 +35,13 @@ EGRESS4_MAP: Final = "egress_ipv4"
 EGRESS6_MAP: Final = "egress_ipv6"
 INGRESS4_MAP: Final = "ingress_ipv4"
 INGRESS6_MAP: Final = "ingress_ipv6"
+OBSERVED: Final = "observed"  # interfaces of instances of which nothing is dropped, only told
+OBSERVED4: Final = "observed_ipv4"  # the same behind a bridge
+OBSERVED6: Final = "observed_ipv6"
+DROPS: Final = "drops"  # tallies by interface, made by packets: what was dropped
+WOULD_DROPS: Final = "would_drops"  # and what would have been, were the instance not observed
+
+ALLOW: Final = "allow"
 
 # Every group's members by family, each with its group's number: the kernel finds a set by walking the list of all
 # sets at every reference, so ten thousand of them took it longer than all the rest.
@@ -144,6 +151,16 @@ def source_set(group: GroupId, family: Family) -> str:
 
 def rule_counter(rule: RuleId) -> str:
     return f"r_{rule.hex}"
+
+
+def refusal_chain(reason: str, *, would: bool) -> str:
+    """Where a refused packet goes, and where it goes on from there if its instance is observed."""
+    return f"would_{reason}" if would else f"refuse_{reason}"
+
+
+def would_counter(reason: str) -> str:
+    """Counts what would have been dropped, were the instance not observed."""
+    return f"would_{reason}"
 
 
 def denied_counter(profile: ProfileId, direction: Direction) -> str:

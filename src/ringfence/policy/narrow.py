@@ -27,7 +27,8 @@ def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: Loca
     """
     patterns = {*ports.patterns, *(f"{prefix}*" for prefix in _closed_prefixes(program))}
     local = replace(ports, patterns=tuple(sorted(patterns)))
-    permitted = compile_ports(declared, ports.names, local)
+    # Whether one is observed the inventory does not say: it stays as it is.
+    permitted = compile_ports(tuple(replace(one, observe=True) for one in declared), ports.names, local)
     if ports.kind is not Kind.BRIDGED:
         program = part_of(program, TableFamily.INET)
     sets = {name: _narrowed(name, program.sets.get(name, _NOTHING), most) for name, most in permitted.sets.items()}

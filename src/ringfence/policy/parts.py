@@ -17,7 +17,6 @@ from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import (
     Chain,
     Count,
-    Drop,
     Element,
     ElementType,
     Goto,
@@ -29,10 +28,12 @@ from ringfence.policy.program import (
     State,
     VerdictMap,
 )
+from ringfence.policy.refusal import Refusal, refuse
 from ringfence.policy.values import Direction, GroupId, Kind
 from ringfence.policy.view import Endpoint, PeerAddresses
 
 _NO_FLOW: Final = InState(frozenset({State.INVALID, State.UNTRACKED}))
+_DENIED: Final = {Direction.INGRESS: Refusal.DENIED_IN, Direction.EGRESS: Refusal.DENIED_OUT}
 _ADDRESS_TYPE: Final = {4: ElementType.IPV4, 6: ElementType.IPV6}
 
 
@@ -155,7 +156,7 @@ def _address_sets(group: GroupId, peer: PeerAddresses, family: Family) -> Iterat
 def _profile_chains(groups: tuple[GroupId, ...], present: AbstractSet[str]) -> Iterator[tuple[str, Chain]]:
     profile = names.profile_of(groups)
     for direction in Direction:
-        deny = Line((Count(names.denied_counter(profile, direction)), Drop()))
+        deny = refuse(_DENIED[direction], names.denied_counter(profile, direction))
         jumps = _jumps([names.group_chain(group, direction) for group in groups], present)
         if direction is Direction.EGRESS and not jumps:
             last = Line((Count(names.open_counter(profile)), Goto(link.ALLOW)))

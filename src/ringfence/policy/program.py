@@ -150,12 +150,34 @@ class Fresh:
     """The flow was judged by the present generation of rules."""
 
 
-Match = Equal | Differs | Between | Within | StartsWith | Member | Has | InState | NotOpening | Fresh
+@dataclass(frozen=True, slots=True)
+class Seldom:
+    """Count the packet in a tally, under the field's value; holds at most ``LOG_RATE`` times a second for each value.
+
+    A packet that finds no room in the tally does not match.
+    """
+
+    field: Field
+    tally: str
+
+
+LOG_RATE = 10  # lines a second that one interface may cause, and
+LOG_BURST = 20  # how many of them at once after a silence
+TALLY_LIFE_S = 3600  # what a tally forgets after so long a silence
+
+Match = Equal | Differs | Between | Within | StartsWith | Member | Has | InState | NotOpening | Fresh | Seldom
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
     counter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Send the packet's beginning to whoever listens to our log group; go on. The text is fixed words."""
+
+    prefix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +213,7 @@ class Drop:
     pass
 
 
-Action = Count | Stamp | Dispatch | Jump | Goto | Accept | Drop
+Action = Count | Log | Stamp | Dispatch | Jump | Goto | Accept | Drop
 Part = Match | Action
 
 
@@ -248,11 +270,15 @@ Element = tuple[Scalar, ...] | Interval
 
 @dataclass(frozen=True, slots=True)
 class NamedSet:
-    """A set of joined values, or with ``interval`` of disjoint address intervals of its one type."""
+    """A set of joined values, or with ``interval`` of disjoint address intervals of its one type.
+
+    A ``tally`` is one whose elements packets make, each with a counter and a limit: a program holds none of them.
+    """
 
     types: tuple[ElementType, ...]
     elements: frozenset[Element] = frozenset()
     interval: bool = False
+    tally: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ from ringfence.policy.link import (
     MEMBER_SETS,
     ND,
     allow_lines,
-    drop_line,
     judge_original,
     judge_reply,
     no_mid_stream,
+    observe_sets,
     own_addresses,
     pass_line,
     related_lines,
@@ -62,6 +62,7 @@ from ringfence.policy.program import (
     State,
     Within,
 )
+from ringfence.policy.refusal import OBSERVED_PORTS, Refusal, refusal_chains, refuse
 from ringfence.policy.values import PROTOCOL_NUMBER, Address, Network, Protocol
 from ringfence.policy.view import Endpoint
 
@@ -87,8 +88,9 @@ _TO: Final = {4: Field.DESTINATION4, 6: Field.DESTINATION6}
 
 def base_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
     """The chains that the program of a self host has; ``prefixes`` close other interfaces, as on any host."""
+    yield from refusal_chains(OBSERVED_PORTS, logs=True)
     yield ALLOW, Chain(tuple(allow_lines()))
-    yield CLOSED, Chain((drop_line(names.CLOSED_COUNTER),))
+    yield CLOSED, Chain((refuse(Refusal.CLOSED, names.CLOSED_COUNTER),))
     yield "origin", Chain(tuple(_origin(ports.prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _MARTIAN, Chain(tuple(_martian()))
     yield LEAVE, Chain(_prerouting(), Hook(HookName.PREROUTING, FILTER_PRIORITY))
@@ -115,6 +117,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: L
         names.HOST_IPV4: NamedSet((ElementType.IPV4,), frozenset((a,) for a in own if isinstance(a, IPv4Address))),
         names.HOST_IPV6: NamedSet((ElementType.IPV6,), frozenset((a,) for a in own if isinstance(a, IPv6Address))),
         **MEMBER_SETS,
+        **observe_sets(ends),
     }
 
 
@@ -132,9 +135,9 @@ def _martian() -> Iterator[Line]:
     """
     for loopback in LOOPBACKS:
         for field in (_FROM[loopback.version], _TO[loopback.version]):
-            yield drop_line(names.MARTIAN_COUNTER, Within(field, loopback))
-    yield drop_line(names.MARTIAN_COUNTER, Member((Field.SOURCE4,), names.HOST_IPV4))
-    yield drop_line(names.MARTIAN_COUNTER, Member((Field.SOURCE6,), names.HOST_IPV6))
+            yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Within(field, loopback))
+    yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Member((Field.SOURCE4,), names.HOST_IPV4))
+    yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Member((Field.SOURCE6,), names.HOST_IPV6))
 
 
 def _prerouting() -> tuple[Line, ...]:
@@ -196,7 +199,7 @@ def _link_lines() -> Iterator[Line]:
         for source in (LINK_LOCAL, _NOBODY):
             yield pass_line(*listening, Equal(Field.HOP_LIMIT6, 1), Within(Field.SOURCE6, source))
     for types in LINK_MATCHES:
-        yield drop_line(names.LINK_COUNTER, *types)
+        yield refuse(Refusal.LINK, names.LINK_COUNTER, *types)
 
 
 def _lifeline_in(lifelines: Lifelines) -> Iterator[Line]:

@@ -56,33 +56,43 @@ class Allowance:
 
 Reason = Allowance | Default
 _Said = tuple[bool, Reason]
+_OF_FRAMES = (Default.SPOOFED, Default.ROGUE, Default.FOREIGN_LINK)
 
 
 @dataclass(frozen=True, slots=True)
 class SideVerdict:
-    """What one endpoint says of a packet that leaves (EGRESS) or enters (INGRESS) it."""
+    """What the rules of one endpoint say of a packet that leaves (EGRESS) or enters (INGRESS) it."""
 
     endpoint: Endpoint
     direction: Direction
     allowed: bool
     reason: Reason
 
+    @property
+    def passes(self) -> bool:
+        """Whether the packet gets by: of an instance that is observed nothing is dropped, only told.
+
+        But for what a bridged port drops as a frame, whose instance is nobody until it is let in.
+        """
+        of_a_frame = self.endpoint.kind is Kind.BRIDGED and self.reason in _OF_FRAMES
+        return self.allowed or (self.endpoint.observe and not of_a_frame)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Allowed when every side that is under our care agrees; a side is None when nobody guards that end."""
+    """Allowed when every side under our care agrees or is observed; a side is None when nobody guards that end."""
 
     egress: SideVerdict | None
     ingress: SideVerdict | None
 
     @property
     def allowed(self) -> bool:
-        return all(side is None or side.allowed for side in (self.egress, self.ingress))
+        return all(side is None or side.passes for side in (self.egress, self.ingress))
 
     @property
     def refusing(self) -> SideVerdict | None:
         """The side that denies; the sender's, when both do, because the packet never gets further."""
-        return next((side for side in (self.egress, self.ingress) if side and not side.allowed), None)
+        return next((side for side in (self.egress, self.ingress) if side and not side.passes), None)
 
 
 def judge(

@@ -23,6 +23,7 @@ class Endpoint:
     mac: Mac | None
     groups: tuple[GroupId, ...]
     kind: Kind = Kind.ROUTED
+    observe: bool = False  # nothing is dropped, and what would have been is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,16 @@ def resolve_members(snapshot: Snapshot, groups: frozenset[GroupId]) -> dict[Grou
 def _endpoints(instance: Instance) -> list[Endpoint]:
     groups = tuple(sorted(instance.groups))
     return [
-        Endpoint(instance.id, instance.name, interface.name, interface.addresses, interface.mac, groups, interface.kind)
+        Endpoint(
+            instance.id,
+            instance.name,
+            interface.name,
+            interface.addresses,
+            interface.mac,
+            groups,
+            interface.kind,
+            instance.observe,
+        )
         for interface in instance.interfaces
         if interface.managed
     ]

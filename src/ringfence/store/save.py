@@ -17,6 +17,7 @@ from ringfence.policy.facts import (
     HostAdded,
     HostRemoved,
     InstanceCreated,
+    InstanceObserved,
     InstancePlaced,
     OrganisationCreated,
     RuleAdded,
@@ -67,7 +68,7 @@ def _save_fact(connection: sqlite3.Connection, fact: Fact, revision: Revision) -
         case HostRemoved(name):
             connection.execute("UPDATE instance SET bound_to = NULL WHERE bound_to = ?", (name,))
             connection.execute("DELETE FROM host WHERE name = ?", (name,))
-        case InstanceCreated() | InstancePlaced() | GroupWorn() | GroupTakenOff():
+        case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
             _save_instance_fact(connection, fact)
         case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
             _save_group_fact(connection, fact)
@@ -99,13 +100,16 @@ def _save_group_fact(
 
 
 def _save_instance_fact(
-    connection: sqlite3.Connection, fact: InstanceCreated | InstancePlaced | GroupWorn | GroupTakenOff
+    connection: sqlite3.Connection,
+    fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff,
 ) -> None:
     match fact:
         case InstanceCreated(instance):
             _save_instance(connection, instance)
         case InstancePlaced():
             _place_instance(connection, fact)
+        case InstanceObserved(id_, observe):
+            connection.execute("UPDATE instance SET observe = ? WHERE id = ?", (int(observe), str(id_)))
         case GroupWorn(id_, group):
             _save_worn(connection, id_, group)
         case GroupTakenOff(id_, group):

@@ -108,6 +108,7 @@ class _EndpointShape(_Shape, frozen=True):
     addresses: tuple[str, ...]
     mac: str | None
     kind: Kind
+    observe: bool
     groups: tuple[UUID, ...]
 
 
@@ -329,7 +330,14 @@ def _raw(shape: _Shape | list[_RuleShape]) -> msgspec.Raw:
 def _endpoint_shape(endpoint: Endpoint) -> _EndpointShape:
     addresses = tuple(map(str, endpoint.addresses))
     return _EndpointShape(
-        endpoint.instance, endpoint.name, endpoint.interface, addresses, endpoint.mac, endpoint.kind, endpoint.groups
+        instance=endpoint.instance,
+        name=endpoint.name,
+        interface=endpoint.interface,
+        addresses=addresses,
+        mac=endpoint.mac,
+        kind=endpoint.kind,
+        observe=endpoint.observe,
+        groups=endpoint.groups,
     )
 
 
@@ -382,7 +390,14 @@ def _endpoint(shape: _EndpointShape, path: str) -> Endpoint:
     )
     groups = tuple(GroupId(group) for group in shape.groups)
     return Endpoint(
-        InstanceId(shape.instance), shape.name, interface.name, interface.addresses, interface.mac, groups, shape.kind
+        InstanceId(shape.instance),
+        shape.name,
+        interface.name,
+        interface.addresses,
+        interface.mac,
+        groups,
+        shape.kind,
+        shape.observe,
     )
 
 

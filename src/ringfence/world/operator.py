@@ -40,6 +40,10 @@ class Operator:
         made = self._ask("POST", "/hosts", {"name": name})
         return HostCredential(HostName(name), b64decode(made["private-key"]))
 
+    def observe(self, instance: str, *, observe: bool) -> None:
+        """Have an instance observed, or enforced again; returns when its host has taken it over."""
+        self._ask("PUT", f"/instances/{instance}", {"observe": observe})
+
     def explain(self, source: str, destination: str, service: str) -> str:
         query = {"source": source, "destination": destination, "service": service}
         return str(self._ask("GET", "/explain", query=query)["text"])
@@ -63,7 +67,7 @@ class Operator:
             time.sleep(_PAUSE_S)
 
     def _ask(
-        self, method: str, path: str, body: dict[str, str] | None = None, *, query: dict[str, str] | None = None
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, query: dict[str, str] | None = None
     ) -> dict[str, Any]:
         try:
             response = self._http.request(method, path, json=body, params=query)

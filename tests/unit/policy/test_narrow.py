@@ -28,6 +28,13 @@ def test_a_port_that_is_declared_no_more_is_closed():
     assert found.sets["ports"] == HELD.sets["ports"]
 
 
+def test_an_instance_that_is_observed_stays_so_and_no_other_becomes_so():
+    rules = {GROUPS[0]: (ingress(80),), GROUPS[1]: ()}
+    held = compile_program(view(1, replace(WEB, observe=True), APP, rules=rules), PORTS)
+    assert narrow_program(held, (WEB, APP), PORTS) == held
+    assert not narrow_program(held, (APP,), PORTS).sets["observed"].elements
+
+
 def test_a_newly_declared_port_or_prefix_is_closed_and_an_old_prefix_stays_closed():
     found = narrow_program(HELD, (WEB, APP, endpoint("db")), LocalPorts(("tap*", "veth-db")))
     both = compile_program(view(0), LocalPorts(("tap*", "veth*")))

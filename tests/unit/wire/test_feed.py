@@ -67,6 +67,7 @@ def test_a_view_looks_like_this_on_the_wire():
                 "addresses": ["10.77.0.119", "fd77::77"],
                 "mac": None,
                 "kind": "routed",
+                "observe": False,
                 "groups": [str(WEB)],
             }
         ],

@@ -1,0 +1,109 @@
+"""What becomes of a packet that is refused: let through if its instance is observed, else logged and dropped.
+
+One small chain for each reason, made from one table. Every line that refuses counts and goes there, so that observing
+and logging cost nothing on the way of a packet that is allowed. A chain ends in ``drop`` and jumps nowhere: whatever is
+missing in a set, the packet is dropped.
+"""
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final
+
+from ringfence.policy import names
+from ringfence.policy.program import (
+    Chain,
+    Count,
+    Differs,
+    Drop,
+    ElementType,
+    Equal,
+    Field,
+    Goto,
+    Line,
+    Log,
+    Match,
+    Member,
+    NamedSet,
+    Seldom,
+)
+
+
+class Refusal(Enum):
+    """Why a packet is refused; the value is part of chains' names and of what is logged."""
+
+    SPOOFED = "spoofed"  # it claims an address that is not the sender's own
+    MARTIAN = "martian"  # from outside it claims the host's own address, or one of loopback
+    ROGUE = "rogue"  # it acts as router or DHCP server
+    STRAY = "stray"  # TCP in mid-stream of no known connection
+    LINK = "link"  # neighbour discovery that was forwarded
+    CLOSED = "closed"  # a port without an instance
+    DENIED_IN = "denied_in"  # no rule allows it in
+    DENIED_OUT = "denied_out"  # no rule allows it out
+
+
+class Fate(Enum):
+    """What became of a refused packet; the value is part of what is logged."""
+
+    DROP = "drop"
+    WOULD_DROP = "would-drop"
+
+
+_TALLY: Final = {Fate.DROP: names.DROPS, Fate.WOULD_DROP: names.WOULD_DROPS}
+_PREFIX: Final = "ringfence"
+# Before routing the packet comes from the instance, after it the packet goes to one. A forwarded packet has both
+# interfaces after routing, and only the one it goes to is being judged then.
+_BEFORE, _AFTER = Equal(Field.OUT_INDEX, 0), Differs(Field.OUT_INDEX, 0)
+_SIDES: Final[tuple[tuple[Match, Field], ...]] = ((_BEFORE, Field.IN_INTERFACE), (_AFTER, Field.OUT_INTERFACE))
+Observed = tuple[tuple[Match, Field, str], ...]  # when to look at which field, and the set that it is in if observed
+OBSERVED_PORTS: Final[Observed] = tuple((side, field, names.OBSERVED) for side, field in _SIDES)
+OBSERVED_ADDRESSES: Final[Observed] = (
+    (_BEFORE, Field.SOURCE4, names.OBSERVED4),
+    (_BEFORE, Field.SOURCE6, names.OBSERVED6),
+    (_AFTER, Field.DESTINATION4, names.OBSERVED4),
+    (_AFTER, Field.DESTINATION6, names.OBSERVED6),
+)
+
+
+def refuse(refusal: Refusal, counter: str, *matches: Match) -> Line:
+    """The line that refuses what ``matches``, counted by ``counter`` whether it is then dropped or not."""
+    return Line((*matches, Count(counter), Goto(_chain(refusal, Fate.DROP))))
+
+
+def refusal_chains(observed: Observed, *, logs: bool) -> Iterator[tuple[str, Chain]]:
+    """For each reason what refuses, and what only says so of ``observed``; with ``logs`` both tell whoever listens."""
+    for refusal in Refusal:
+        would = _chain(refusal, Fate.WOULD_DROP)
+        watched = [Line((side, Member((field,), set_), Goto(would))) for side, field, set_ in observed]
+        drops = _log(refusal, Fate.DROP) if logs else []
+        yield _chain(refusal, Fate.DROP), Chain((*watched, *drops, Line((Drop(),))))
+        counted = Line((Count(names.would_counter(refusal.value)),))
+        told = _log(refusal, Fate.WOULD_DROP) if logs else []
+        # Stamped like an allowed flow, so that it is counted and told of once and not with every packet.
+        yield would, Chain((counted, *told, Line((Goto(names.ALLOW),))))
+
+
+def tallies() -> dict[str, NamedSet]:
+    """Where the kernel counts what it refuses of each interface, and bounds what it logs."""
+    return {name: NamedSet((ElementType.INTERFACE,), tally=True) for name in _TALLY.values()}
+
+
+def log_prefix(refusal: Refusal, fate: Fate) -> str:
+    return f"{_PREFIX} {fate.value} {refusal.value}"
+
+
+def parse_log_prefix(text: str) -> tuple[Refusal, Fate] | None:
+    """The inverse of ``log_prefix``; None for what somebody else logs."""
+    first, _, rest = text.partition(" ")
+    fate, _, refusal = rest.partition(" ")
+    try:
+        return (Refusal(refusal), Fate(fate)) if first == _PREFIX else None
+    except ValueError:
+        return None
+
+
+def _chain(refusal: Refusal, fate: Fate) -> str:
+    return names.refusal_chain(refusal.value, would=fate is Fate.WOULD_DROP)
+
+
+def _log(refusal: Refusal, fate: Fate) -> list[Line]:
+    return [Line((side, Seldom(field, _TALLY[fate]), Log(log_prefix(refusal, fate)))) for side, field in _SIDES]

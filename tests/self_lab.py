@@ -63,12 +63,13 @@ class SelfLab(Lab):
 
     lifelines = LIFELINES
     managed = tuple(OWN)
+    observed = False
     control = "box"
 
     @property
     def ports(self) -> LocalPorts:
         uplinks = tuple(
-            Endpoint(instance_id(HOST), HOST, InterfaceName(name), OWN[name], None, (), Kind.SELF)
+            Endpoint(instance_id(HOST), HOST, InterfaceName(name), OWN[name], None, (), Kind.SELF, self.observed)
             for name in self.managed
         )
         return LocalPorts((*self.managed, "tap*"), Kind.SELF, uplinks, self.lifelines)

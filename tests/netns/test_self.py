@@ -383,6 +383,18 @@ def test_a_self_host_without_its_view_is_closed_but_for_its_lifelines_and_its_li
 
 
 @families
+def test_before_any_view_a_self_host_is_observed(host, family):
+    host.observed = True
+    host._enforcer.enforce(HostView(0), About(0, ""), host.ports)
+    del host.observed
+    host.forget_flows()
+    ways = host.tcp("outside", HOST, 80, family), host.published(host.udp("outside", HOST, 8080, family))
+    host.expect_fate(ALLOWED, *ways, host.tcp("outside", HOST, 80, family, opening=False))
+    host.expect_fate(ALLOWED, host.udp(HOST, "outside", 53, family))
+    host.expect_fate(ALLOWED, host.udp("box", "outside", 54, family))
+
+
+@families
 def test_an_interface_of_the_host_that_is_not_managed_is_not_filtered(host, family):
     host.managed = ("eth0",)
     host.enforce(group("g", SHUT), wears=("g",))

@@ -92,8 +92,9 @@ class Scene:
             raise AssertionError(f"{self.status}\n{(self.folder / 'agent.log').read_text()}") from error
 
     def enforce(self) -> None:
-        """A host is born observed; here it is to be filtered."""
-        self.server.admin.put(f"/admin/v1/instances/{ID}", json={"observe": False})
+        """A host is born observed."""
+        answer = self.server.admin.put(f"/admin/v1/instances/{ID}", json={"observe": False})
+        assert answer.json()["state"] == "success"
 
     def group(self, name: str, *rules: dict) -> str:
         group = self.call("POST", "/security-group", {"name": name})["reference"]["id"]
@@ -152,10 +153,10 @@ def scene(tmp_path):
 def test_the_agent_reaches_its_server_when_no_group_lets_the_host_out(scene):
     process = scene.start()
     scene.until_applied()
-    scene.enforce()
-    assert scene.reaches(9000)
     shut = scene.group("shut", SHUT)
     assert scene.wear(shut)["state"] == "success"
+    assert scene.reaches(9000), "a host is born observed"
+    scene.enforce()
     assert not scene.reaches(9001)
     for number in range(3):
         more = scene.group(f"more{number}", SHUT)

@@ -27,7 +27,7 @@ from ringfence.policy.delta import (
 )
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.names import FRAME_PORTS, PORTS, TableFamily, is_of_policy, place_of
+from ringfence.policy.names import FRAME_PORTS, OBSERVED, PORTS, TableFamily, is_of_policy, place_of
 from ringfence.policy.narrow import narrow_program
 from ringfence.policy.program import Chain, Foreign, Fresh, Line, NamedSet, Program, Stamp, VerdictMap
 from ringfence.policy.values import Kind, Revision
@@ -109,6 +109,11 @@ class Enforcer:
         """The interfaces that the kernel's table has under our care by name, programmed or closed."""
         ports = self._certain().program.sets.get(PORTS, NamedSet(()))
         return frozenset(str(element[0]) for element in ports.elements if isinstance(element, tuple))
+
+    def held_observed(self) -> frozenset[str]:
+        """Those of them of which nothing is dropped."""
+        observed = self._certain().program.sets.get(OBSERVED, NamedSet(()))
+        return frozenset(str(element[0]) for element in observed.elements if isinstance(element, tuple))
 
     def close_ports(self, ports: LocalPorts) -> bool:
         """If no packet reaches our table: one in which every port under our care is closed, and True."""

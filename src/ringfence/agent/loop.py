@@ -120,12 +120,15 @@ class Agent:
         self._watch.begin(await self._in_thread(self._enforcer.count_changes))
         held = await self._in_thread(self._enforcer.held)
         self._oldest = held or CLOSED
-        self._declared.begin(await self._in_thread(self._enforcer.held_ports))
+        held_ports = await self._in_thread(self._enforcer.held_ports)
+        self._declared.begin(held_ports, await self._in_thread(self._enforcer.held_observed))
         self._reporter.set_problem("inventory", self._declared.problem)
         if not self._channel.ends:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._find_server(), FIND_SERVER_S)
         self._wanted = self._saved = load_view(self._cache, self._oldest)
+        if self._wanted is not None:
+            self._declared.note_view(self._wanted.view)
         await self._enforce()
 
     def close(self) -> None:
@@ -180,6 +183,7 @@ class Agent:
             return
         self._reporter.set_problem("feed", None)
         self._wanted = offered
+        self._declared.note_view(offered.view)
         self._to_enforce.set()
 
     def _newest_of(self, epoch: str) -> int | None:

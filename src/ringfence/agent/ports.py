@@ -5,7 +5,7 @@ is wrong with the file. A file that cannot be read changes nothing: the last goo
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from ringfence.agent.inventory import Inventory, declared_endpoints, find_reassi
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import Lifelines, LocalPorts
 from ringfence.policy.values import Address, Kind
-from ringfence.policy.view import Endpoint
+from ringfence.policy.view import Endpoint, HostView
 
 _log: Final = logging.getLogger("ringfence.agent")
 
@@ -51,6 +51,7 @@ class Declared:
         self.remembered = remembered
         self._reassigned: frozenset[str] = frozenset()
         self.channel: frozenset[tuple[Address, int]] = frozenset()  # where the server is, which a self host never cuts
+        self.observed = True  # whether an uplink that no view programmes is only observed, as a host is at birth
         self.problem: str | None = None
 
     @property
@@ -64,7 +65,8 @@ class Declared:
         """Everything under our care, in a stable order."""
         patterns = {*self.inventory.managed, *map(str, self.inventory.ports), *self.remembered}
         inventory = self.inventory
-        uplinks = declared_endpoints(inventory) if inventory.kind is Kind.SELF else ()
+        uplinks = tuple(replace(one, observe=self.observed) for one in declared_endpoints(inventory))
+        uplinks = uplinks if inventory.kind is Kind.SELF else ()
         return LocalPorts(tuple(sorted(patterns)), inventory.kind, uplinks, Lifelines(inventory.failsafe, self.channel))
 
     @property
@@ -73,11 +75,12 @@ class Declared:
         kept = tuple(end for end in declared_endpoints(self.inventory) if end.interface not in self._reassigned)
         return Snapshot(self.inventory, self.ports, kept)
 
-    def begin(self, held: frozenset[str]) -> None:
+    def begin(self, held: frozenset[str], observed: frozenset[str] = frozenset()) -> None:
         """Read the file, or what was kept of it when it was last good; ``OperatorError`` when there is neither.
 
-        ``held``: the ports that the kernel has under our care from an earlier life. What of them, and of the kept
-        inventory, the file names no longer was taken out while nobody looked, and is remembered as if one had.
+        ``held``: the ports that the kernel has under our care from an earlier life, of which ``observed`` are only
+        observed. What of them, and of the kept inventory, the file names no longer was taken out while nobody looked,
+        and is remembered as if one had.
         """
         kept = self._load_kept()
         self.remembered |= held - (_uplinks_of(kept) | frozenset(kept.managed) if kept else frozenset())
@@ -89,6 +92,13 @@ class Declared:
                 raise
             self._take(kept)
             self.problem = f"{error}; the last good one is in force"
+        self.observed = self.inventory.ports.isdisjoint(held - observed)
+
+    def note_view(self, view: HostView) -> None:
+        """What a view said of this host's uplinks holds for them until another one says something of them."""
+        for endpoint in view.endpoints:
+            if endpoint.interface in self.inventory.ports:
+                self.observed = endpoint.observe
 
     def poll(self) -> bool:
         """Whether there is a new good inventory since the last call. To be called at intervals.

@@ -53,10 +53,13 @@ def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
     held = enforcer.held() or CLOSED
     declared = Declared(inventory_file, files=doors.files, links=doors.links, cache=cache, remembered=memory.ports)
     declared.channel = memory.channel
-    declared.begin(enforcer.held_ports())
+    declared.begin(enforcer.held_ports(), enforcer.held_observed())
     if declared.problem:
         _log.warning("%s", declared.problem)
-    return carry_out(enforcer, load_view(cache, held), declared.snapshot, doors.bridging)
+    kept = load_view(cache, held)
+    if kept is not None:
+        declared.note_view(kept.view)
+    return carry_out(enforcer, kept, declared.snapshot, doors.bridging)
 
 
 def load_view(cache: Cache, held: About) -> FeedView | None:

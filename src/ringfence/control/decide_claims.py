@@ -11,7 +11,7 @@ from typing import Final
 
 from ringfence.control.decide_instances import born_instance
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
-from ringfence.policy.facts import Fact, InstanceCreated, InstancePlaced
+from ringfence.policy.facts import Fact, InstanceCreated, InstanceObserved, InstancePlaced
 from ringfence.policy.model import Host, Instance, Snapshot
 from ringfence.policy.values import Address, InstanceId, InterfaceName
 
@@ -159,7 +159,10 @@ def _place(snapshot: Snapshot, claim: InstanceClaim, id_: InstanceId, host: Host
         claim.realm,
     ):
         return ()
-    return (InstancePlaced(id_, claim.name, host.name, claim.interfaces, claim.realm),)
+    placed = InstancePlaced(id_, claim.name, host.name, claim.interfaces, claim.realm)
+    # An instance that was only declared so far becomes a host: that is its birth as one.
+    observed = claim.is_host and known.bound_to is None and not known.observe
+    return (placed, InstanceObserved(id_, observe=True)) if observed else (placed,)
 
 
 def _release(instance: Instance) -> InstancePlaced:

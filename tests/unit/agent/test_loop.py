@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
@@ -22,15 +23,15 @@ from fake_server import FakeServer
 from ringfence.agent.cache import Cache
 from ringfence.agent.channel import ServerPlace
 from ringfence.agent.enforce import CLOSED
-from ringfence.agent.inventory import keep_own, parse_inventory
+from ringfence.agent.inventory import declared_endpoints, keep_own, parse_inventory
 from ringfence.agent.loop import Agent, Doors
 from ringfence.agent.watch import SHOWN_S
 from ringfence.nft import About, Generation, Touched, render_text
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import FlushChain
+from ringfence.policy.delta import AddElements, FlushChain
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.names import FRAME_PROGRAMMED, group_chain
-from ringfence.policy.program import Within
+from ringfence.policy.program import NamedSet, Within
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import FeedView
@@ -676,3 +677,57 @@ async def test_an_inventory_may_go_from_routed_to_bridged_ports_and_back(world):
         await world.until(lambda: world.nftables.table.program.sets[FRAME_PROGRAMMED].elements)
         world.write(BOTH)
         await world.until(lambda: world.nftables.table.program == routed)
+
+
+def _of_uplink(revision, *, observe):
+    declared = declared_endpoints(parse_inventory(ITSELF, file="test"))[0]
+    return view(revision, replace(declared, observe=observe), rules={})
+
+
+def _is_observed(world):
+    return ("eth0",) in world.nftables.table.sets["observed"].elements
+
+
+@scenario
+async def test_an_uplink_is_observed_until_a_view_says_otherwise_and_then_as_it_said_last(world):
+    """A host that nobody filtered yet is not cut off by an agent that finds no server; one that is, is not opened."""
+    world.write(ITSELF)
+    world.server.down = True
+    for _ in range(2):  # the second finds the table of the first in the kernel
+        async with world.agent(runs=False):
+            assert _is_observed(world)
+    world.server.down = False
+    async with world.agent():
+        for revision, observe in ((1, True), (2, False)):
+            world.server.publish(_of_uplink(revision, observe=observe))
+            await world.until_applied(revision)
+            assert _is_observed(world) == observe
+        world.server.publish(view(3))
+        await world.until_applied(3)
+        assert not _is_observed(world)
+    world.files.contents.clear()
+    world.write(ITSELF)
+    world.server.down = True
+    async with world.agent(runs=False):
+        assert not _is_observed(world), "the kernel's rules are of a view, though that is lost"
+
+
+@scenario
+async def test_a_host_whose_kept_view_was_enforced_is_enforced_from_the_first_moment(world):
+    world.write(ITSELF)
+    world.server.publish(_of_uplink(1, observe=False))
+    async with world.agent():
+        await world.until_applied(1)
+    world.nftables = FakeNftables()
+    world.server.down = True
+    async with world.agent(runs=False):
+        assert not _is_observed(world)
+        assert not any(("eth0",) in shape.elements for shape in _sets_of_commits(world, "observed"))
+
+
+def _sets_of_commits(world, name):
+    """What the set held in each transaction that filled it."""
+    steps = (step for steps, *_ in world.nftables.commits for step in steps)
+    return [
+        NamedSet((), frozenset(step.elements)) for step in steps if isinstance(step, AddElements) and step.set == name
+    ]

@@ -8,6 +8,7 @@ import pytest
 
 from desk import H1, H2, NOWHERE, STRANGER, Desk, instance
 from ringfence.policy.commands import Attach, InstanceClaim
+from ringfence.policy.facts import InstanceObserved
 from ringfence.policy.model import Interface
 from ringfence.policy.values import InterfaceName, Kind
 
@@ -189,3 +190,15 @@ def test_a_claim_by_id_renames_the_instance(desk):
 def test_only_an_instance_that_is_its_host_is_born_observed(desk, kind, observed):
     desk.claim(H1, instance("web", "10.0.0.1", kind=kind))
     assert desk.instance("web").observe == observed
+
+
+def test_a_declared_instance_that_becomes_a_host_is_observed_once(desk):
+    """Enforced by its operator it stays so, whatever becomes of the inventory."""
+    declared = desk.add_instance("h1")
+    claim = instance("h1", "10.0.0.1", id_=declared, kind=Kind.SELF)
+    desk.claim(H1, claim)
+    assert desk.instance("h1").observe
+    desk.apply(InstanceObserved(declared, observe=False))
+    desk.claim(H1)
+    desk.claim(H1, claim)
+    assert not desk.instance("h1").observe

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from contract.running import Running, admin_client
+from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.nft import encode_removal
+from ringfence.policy.program import Within
 from ringfence.world.stream import Stream, heard_since
 from ringfence.world.topology import GATEWAY_MAC, Node, Placed, World, build_world
 from waiting import wait_until
@@ -69,6 +72,12 @@ class Scene:
             process = self.world.router.run(lambda: subprocess.Popen(command, env=environment, stderr=log))  # noqa: S603
         self.processes.append(process)
         return process
+
+    def boot(self) -> None:
+        command = [sys.executable, "-m", "ringfence", "boot", "--data", str(self.folder / "agent")]
+        command += ["--inventory", str(self.folder / "inventory.toml")]
+        environment = os.environ | {"RINGFENCE_HOST": "h1", "RINGFENCE_HOST_KEY": self.key}
+        self.world.router.run(lambda: subprocess.run(command, env=environment, check=True))  # noqa: S603  our own
 
     def kill(self, process: subprocess.Popen) -> None:
         process.send_signal(signal.SIGKILL)
@@ -208,3 +217,31 @@ def test_a_session_at_a_failsafe_port_survives_everything(scene, address, loose)
             assert not scene.reaches(9003)
             with closing(Stream(scene.outside, scene.host, address, 22)) as another:
                 wait_until(lambda: min(heard.count for heard in another.heard()) > 10, 5.0)
+
+
+def test_the_table_at_boot_has_the_lifelines_with_a_kept_policy_and_without(scene):
+    process = scene.start()
+    scene.until_applied()
+    scene.enforce()
+    scene.until_applied()
+    memory = scene.folder / "agent" / "memory.json"
+    wait_until(lambda: memory.exists() and b'"observed":false' in memory.read_bytes(), QUICK_S)
+    scene.kill(process)
+    kernel = scene.world.router.run(NetlinkSocket)
+    with closing(kernel):
+        for lost in ((), ("view.json",)):
+            for name in lost:
+                (scene.folder / "agent" / name).unlink()
+            assert not kernel.request(encode_removal().data).refusals
+            scene.boot()
+            with closing(Stream(scene.outside, scene.host, HOST.addresses[0], 22)) as session:
+                wait_until(lambda session=session: min(heard.count for heard in session.heard()) > 10, 5.0)
+            with pytest.raises(TimeoutError):
+                scene.outside.namespace.run(lambda: socket.create_connection((str(HOST.addresses[0]), 23), 0.5))
+            assert OUTSIDE.addresses[0] in _addresses_let_out(scene)
+
+
+def _addresses_let_out(scene):
+    with closing(scene.world.router.run(KernelNftables)) as door:
+        lines = door.read().program.chains["lifeline_out"].lines
+    return {part.network.network_address for line in lines for part in line.parts if isinstance(part, Within)}

@@ -24,12 +24,14 @@ _MAGIC: Final = "ringfence-view-1"
 class Memory:
     """``block``: the last used block of generations. ``ports``: interfaces that were under our care when last seen.
 
-    ``channel``: addresses and ports at which the server was found.
+    ``channel``: addresses and ports at which the server was found. ``observed``: no view yet had this host's uplinks
+    enforced, or the last one no longer did.
     """
 
     block: int | None = None
     ports: frozenset[str] = frozenset()
     channel: frozenset[tuple[Address, int]] = frozenset()
+    observed: bool = True
 
 
 class _MemoryShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +39,7 @@ class _MemoryShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     block: int | None
     ports: list[str]
     channel: list[tuple[str, int]] = []
+    observed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Cache:
 
     def save_memory(self, memory: Memory) -> None:
         channel = sorted((str(address), port) for address, port in memory.channel)
-        shape = _MemoryShape(1, memory.block, sorted(memory.ports), channel)
+        shape = _MemoryShape(1, memory.block, sorted(memory.ports), channel, memory.observed)
         self.files.replace(self._memory_file, msgspec.json.encode(shape))
 
     def load_memory(self) -> Memory:
@@ -85,7 +88,7 @@ class Cache:
             channel = frozenset((ip_address(address), port) for address, port in shape.channel)
         except (msgspec.DecodeError, ValueError):
             return Memory()
-        return Memory(shape.block, frozenset(shape.ports), channel)
+        return Memory(shape.block, frozenset(shape.ports), channel, shape.observed)
 
     @property
     def inventory_name(self) -> str:

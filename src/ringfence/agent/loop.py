@@ -87,7 +87,7 @@ class Agent:
         self._kernel_pauses = Pauses(jitter)
         self._memory = cache.load_memory()
         self._declared = Declared(
-            inventory_file, files=doors.files, links=doors.links, cache=cache, remembered=self._memory.ports
+            inventory_file, files=doors.files, links=doors.links, cache=cache, memory=self._memory
         )
         self._channel = Channel(place, doors.names, doors.clock, remembered=self._memory.channel)
         self._declared.channel = self._channel.ends
@@ -309,7 +309,8 @@ class Agent:
     def _keep(self) -> None:
         """In a thread of its own, because the disk may be slow: what a restart needs, after it is in force."""
         self._declared.keep()
-        memory = Memory(self._enforcer.block, self._declared.remembered, self._channel.ends)
+        declared = self._declared
+        memory = Memory(self._enforcer.block, declared.remembered, self._channel.ends, declared.observed)
         if memory != self._memory:
             self._cache.save_memory(memory)
             self._memory = memory

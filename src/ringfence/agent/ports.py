@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from ringfence.agent.cache import Cache
+from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.doors.files import FilesDoor, Stamp
 from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.inventory import Inventory, declared_endpoints, find_reassigned, parse_inventory
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import Lifelines, LocalPorts
-from ringfence.policy.values import Address, Kind
+from ringfence.policy.values import Kind
 from ringfence.policy.view import Endpoint, HostView
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -35,11 +35,11 @@ class Declared:
 
     Ports that the inventory named and names no longer are remembered: taking an instance out closes its port, it does
     not free it. They are forgotten when their link is gone, or when the inventory declares them unmanaged.
+
+    ``observed`` tells whether an uplink that no view programmes is only observed, as a host is at birth.
     """
 
-    def __init__(
-        self, file: Path, *, files: FilesDoor, links: LinksDoor, cache: Cache, remembered: frozenset[str]
-    ) -> None:
+    def __init__(self, file: Path, *, files: FilesDoor, links: LinksDoor, cache: Cache, memory: Memory) -> None:
         self._file = file
         self._files = files
         self._links = links
@@ -48,10 +48,10 @@ class Declared:
         self._seen: Stamp | None = None
         self._read: Stamp | None = None
         self._text: bytes | None = None
-        self.remembered = remembered
+        self.remembered = memory.ports
         self._reassigned: frozenset[str] = frozenset()
-        self.channel: frozenset[tuple[Address, int]] = frozenset()  # where the server is, which a self host never cuts
-        self.observed = True  # whether an uplink that no view programmes is only observed, as a host is at birth
+        self.channel = memory.channel  # where the server is, which a self host never cuts
+        self.observed = memory.observed
         self.problem: str | None = None
 
     @property
@@ -92,11 +92,11 @@ class Declared:
                 raise
             self._take(kept)
             self.problem = f"{error}; the last good one is in force"
-        self.observed = self.inventory.ports.isdisjoint(held - observed)
+        self.observed = self.observed and self.inventory.ports.isdisjoint(held - observed)
 
     def note_view(self, view: HostView) -> None:
         """What a view said of this host's uplinks holds for them until another one says something of them."""
-        for endpoint in view.endpoints:
+        for endpoint in view.endpoints if self.inventory.kind is Kind.SELF else ():
             if endpoint.interface in self.inventory.ports:
                 self.observed = endpoint.observe
 

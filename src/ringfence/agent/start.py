@@ -51,8 +51,7 @@ def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
     memory = cache.load_memory()
     enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=memory.block)
     held = enforcer.held() or CLOSED
-    declared = Declared(inventory_file, files=doors.files, links=doors.links, cache=cache, remembered=memory.ports)
-    declared.channel = memory.channel
+    declared = Declared(inventory_file, files=doors.files, links=doors.links, cache=cache, memory=memory)
     declared.begin(enforcer.held_ports(), enforcer.held_observed())
     if declared.problem:
         _log.warning("%s", declared.problem)

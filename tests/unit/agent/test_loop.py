@@ -718,10 +718,13 @@ async def test_a_host_whose_kept_view_was_enforced_is_enforced_from_the_first_mo
     world.server.publish(_of_uplink(1, observe=False))
     async with world.agent():
         await world.until_applied(1)
-    world.nftables = FakeNftables()
     world.server.down = True
-    async with world.agent(runs=False):
-        assert not _is_observed(world)
+    for lost in ((), (FOLDER / "view.json",)):
+        world.nftables = FakeNftables()
+        for path in lost:
+            world.files.remove(path)
+        async with world.agent(runs=False):
+            assert not _is_observed(world), f"without {lost}"
         assert not any(("eth0",) in shape.elements for shape in _sets_of_commits(world, "observed"))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fake_doors import FakeFiles, FakeLinks
-from ringfence.agent.cache import Cache
+from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.inventory import declared_endpoints
 from ringfence.agent.ports import Declared
 
@@ -36,7 +36,7 @@ def declared(files, links):
 
 
 def _begun(files, links, held=()):
-    begun = Declared(FILE, files=files, links=links, cache=Cache(files, Path("/data"), "h1"), remembered=frozenset())
+    begun = Declared(FILE, files=files, links=links, cache=Cache(files, Path("/data"), "h1"), memory=Memory())
     begun.begin(frozenset(held))
     return begun
 

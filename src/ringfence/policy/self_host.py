@@ -108,7 +108,8 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: L
 
     Being an uplink is what gives an interface its lifelines, whether an endpoint is programmed on it or not.
     """
-    ends = (*programmed, *local.uplinks)
+    taken = {endpoint.interface for endpoint in programmed}
+    ends = (*programmed, *(uplink for uplink in local.uplinks if uplink.interface not in taken))
     uplinks = frozenset(str(endpoint.interface) for endpoint in ends)
     own = {address for endpoint in ends for address in own_addresses(endpoint)}
     return {

@@ -5,11 +5,14 @@ which run behind a bridge as well. Here every frame that is dropped has a twin b
 """
 
 import select
+import shutil
 import socket
 import struct
+import subprocess
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
@@ -18,6 +21,7 @@ from pyroute2 import IPRoute
 from lab import BRIDGED_NODES, HOST
 from policies import group
 from ringfence.agent.doors.bridging import SETTINGS, KernelBridging
+from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.policy.packet import ICMPV6, UDP, Packet
 from ringfence.policy.values import Kind, Mac, link_local
 from ringfence.world.frames import octets_of_mac
@@ -28,6 +32,7 @@ from waiting import wait_until
 
 pytestmark = pytest.mark.netns
 KINDS = (Kind.BRIDGED,)
+NFT = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
 ALLOWED, DENIED = True, False
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 EVERYBODY = Mac("ff:ff:ff:ff:ff:ff")
@@ -381,3 +386,19 @@ def test_the_agent_keeps_br_netfilter_on():
         for setting in SETTINGS:
             world.router.write_sysctl(f"bridge/{setting}", 0)
             wait_until(lambda: world.router.run(KernelBridging().is_on))
+
+
+@pytest.mark.skipif(NFT is None, reason="no nft program: apt install nftables")
+def test_a_bridged_host_is_made_whole_whichever_table_is_touched():
+    with closing(build_world(BRIDGED_NODES, mute=True)) as world, closing(start_stack(world)):
+        door = world.router.run(KernelNftables)
+        before = door.read().program
+        for change in (
+            ("delete", "table", "bridge", "ringfence"),
+            ("delete", "table", "inet", "ringfence"),
+            ("flush", "chain", "bridge", "ringfence", "leave_arp"),
+            ("add", "chain", "bridge", "ringfence", "somebodys"),
+        ):
+            world.router.run(partial(subprocess.run, (NFT, *change), check=True))
+            wait_until(lambda: door.read().program == before)
+        door.close()

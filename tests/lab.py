@@ -137,7 +137,8 @@ class Lab:
         """The node as an instance that wears the groups; ``more`` are addresses beside its own."""
         placed = self.world.placed[name]
         made = instance(name, *map(str, placed.node.addresses), *more, wears=groups)
-        interface = replace(made.interfaces[0], mac=placed.mac if mac else None)
+        kind = Kind.BRIDGED if self.is_bridged else made.interfaces[0].kind
+        interface = replace(made.interfaces[0], mac=placed.mac if mac else None, kind=kind)
         return replace(made, interfaces=(interface,))
 
     def enforce(self, *things: object) -> None:

@@ -402,3 +402,13 @@ def test_a_bridged_host_is_made_whole_whichever_table_is_touched():
             world.router.run(partial(subprocess.run, (NFT, *change), check=True))
             wait_until(lambda: door.read().program == before)
         door.close()
+
+
+def test_what_an_observed_instance_may_not_send_as_a_frame_is_dropped_all_the_same(lab):
+    shut = group("shut", "egress tcp/1 to 192.0.2.1/32")
+    lab.enforce(shut, replace(lab.instance("web", "shut"), observe=True), lab.instance("app"))
+    way = lab.udp("web", "outside", 53)
+    lab.expect(ALLOWED, way, lab.udp("outside", "web", 53))
+    lab.expect(DENIED, way.again(source=lab.address("app", 4)), lab.udp("outside", "app", 53))
+    lab.forget_flows()
+    lab.expect_fate(DENIED, replace(way, mac=FOREIGN_MAC))

@@ -459,6 +459,14 @@ class FakeFiles:
         self.contents[path] = content
         self._stamps[path] = Stamp((next(self._count), 0, len(content)))
 
+    def append(self, path, content: bytes, *, most_bytes: int) -> None:
+        self._check(path)
+        present = self.contents.get(path, b"")
+        if present and len(present) + len(content) > most_bytes:
+            self.contents[path.with_name(f"{path.name}.1")] = present
+            present = b""
+        self.contents[path] = present + content
+
     def stamp(self, path):
         return self._stamps.get(path)
 
@@ -468,6 +476,30 @@ class FakeFiles:
     def _check(self, path) -> None:
         if path in self.broken:
             raise OperatorError(f"read {path}", "Input/output error")
+
+
+class FakePackets:
+    """What the kernel tells of refused packets: what ``tell`` was given."""
+
+    def __init__(self, **interfaces: int) -> None:
+        self.names = {index: name for name, index in interfaces.items()}
+        self._told: list = []
+        self._came = asyncio.Event()
+
+    def tell(self, *told) -> None:
+        self._told += told
+        self._came.set()
+
+    async def wait(self) -> None:
+        await self._came.wait()
+
+    def take(self):
+        found, self._told = tuple(self._told), []
+        self._came.clear()
+        return found
+
+    def interface(self, index: int) -> str | None:
+        return self.names.get(index)
 
 
 class FakeClock:

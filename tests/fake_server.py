@@ -16,6 +16,7 @@ class FakeServer:
         self.refuse: dict[str, str] = {}
         self.claims = []
         self.reports = []
+        self.flow_reports = []
         self.feeds = 0
         self.failures = 0
         self._newest = None
@@ -51,6 +52,10 @@ class FakeServer:
     async def report(self, report) -> None:
         self._check()
         self.reports.append(report)
+
+    async def flows(self, report) -> None:
+        self._check()
+        self.flow_reports.append(report)
 
     async def feed(self):
         self._check()

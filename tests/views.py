@@ -103,6 +103,7 @@ def endpoints(interfaces=_interfaces, names=_names):
         mac=st.none() | _macs,
         groups=st.lists(st.sampled_from(GROUPS), max_size=3, unique=True).map(lambda worn: tuple(sorted(worn))),
         kind=st.sampled_from(Kind),
+        observe=st.booleans(),
     )
 
 

@@ -317,6 +317,20 @@ def test_a_file_is_read_as_it_was_replaced(kind, tmp_path):
     assert files.stamp(path) != first
 
 
+@pytest.mark.parametrize("kind", ["fake", "system"])
+def test_a_file_that_is_added_to_is_bounded_and_one_older_one_is_kept(kind, tmp_path):
+    files = FakeFiles() if kind == "fake" else SystemFiles()
+    path, older = tmp_path / "folder" / "file", tmp_path / "folder" / "file.1"
+    for line, wanted, kept in ((b"1\n", b"1\n", None), (b"22\n", b"1\n22\n", None), (b"333\n", b"333\n", b"1\n22\n")):
+        files.append(path, line, most_bytes=6)
+        assert (files.read(path), files.read(older)) == (wanted, kept)
+
+
+def test_a_file_that_is_added_to_is_its_owners_only(tmp_path):
+    SystemFiles().append(tmp_path / "file", b"x", most_bytes=9)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
 def test_a_replaced_file_is_its_owners_only_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")

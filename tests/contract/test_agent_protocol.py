@@ -13,7 +13,7 @@ from contract.running import running_server
 from ringfence.api import ApiOptions, ServeOptions
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.model import Interface
-from ringfence.policy.values import HostName, parse_address
+from ringfence.policy.values import Direction, HostName, parse_address
 from ringfence.wire.feed import (
     FeedView,
     Heartbeat,
@@ -23,11 +23,13 @@ from ringfence.wire.feed import (
     encode_claim,
     encode_report,
 )
+from ringfence.wire.flows import FlowRecord, FlowReport, encode_flow_report
 from ringfence.wire.hostauth import sign_request
 from waiting import wait_until
 
 HOST = HostName("h1")
 FEED, INVENTORY, REPORT = "/agent/v1/feed", "/agent/v1/inventory", "/agent/v1/report"
+FLOWS = "/agent/v1/flows"
 
 
 @pytest.fixture
@@ -235,6 +237,55 @@ def test_a_document_that_is_not_of_the_protocol_is_refused(server, private_key, 
 def test_a_report_of_a_revision_that_was_never_made_counts_as_none(server, private_key):
     assert send(server, private_key, "POST", REPORT, encode_report(Report(10**6, None))).status_code == 204
     assert status(server)["h1"]["applied"] is None
+
+
+def test_refused_packets_that_a_host_tells_of_are_shown_with_names_and_by_host(server, private_key):
+    claimed = send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web", "db")))
+    [(_, web), _] = decode_claimed(claimed.content).accepted
+    record = FlowRecord(
+        1_800_000_000.25,
+        "veth1",
+        web,
+        Direction.INGRESS,
+        "drop",
+        "default ingress",
+        6,
+        "10.0.0.2",
+        "10.0.0.1",
+        4000,
+        22,
+    )
+    told = encode_flow_report(FlowReport((record, record), untold=4))
+    assert send(server, private_key, "POST", FLOWS, told).status_code == 204
+    answer = server.admin.get("/admin/v1/drops").json()
+    assert answer["last"] == 2
+    first = answer["drops"][0]
+    assert first == {
+        "time": "2027-01-15T08:00:00.250+00:00",
+        "host": "h1",
+        "interface": "veth1",
+        "instance": "web",
+        "instance-id": str(web),
+        "direction": "ingress",
+        "verdict": "drop",
+        "reason": "default ingress",
+        "protocol": "tcp",
+        "source": "10.0.0.2:4000",
+        "destination": "10.0.0.1:22",
+        "icmp-type": None,
+        "icmp-code": None,
+        "peer": "db",
+        "peer-groups": [],
+        "untold-before": 4,
+    }
+    add_host(server, "h2")
+    shown = {query: server.admin.get(f"/admin/v1/drops?{query}") for query in ("after=1", "host=h2", "after=2&host=h1")}
+    assert [len(one.json()["drops"]) for one in shown.values()] == [1, 0, 0]
+    assert shown["after=2&host=h1"].json()["last"] == 2
+    for query, status in (("host=h9", 404), ("after=x", 400), ("after=-1", 400)):
+        assert server.admin.get(f"/admin/v1/drops?{query}").status_code == status
+    server.admin.delete("/admin/v1/hosts/h1")
+    assert server.admin.get("/admin/v1/drops").json()["drops"] == []
 
 
 def test_open_feeds_do_not_keep_a_server_from_ending(tmp_path):

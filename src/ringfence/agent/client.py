@@ -28,6 +28,7 @@ from ringfence.wire.feed import (
     encode_claim,
     encode_report,
 )
+from ringfence.wire.flows import FlowReport, encode_flow_report
 from ringfence.wire.hostauth import sign_request
 
 SIGNATURE_LIFE_S: Final = 300
@@ -57,6 +58,8 @@ class Server(Protocol):
 
     async def report(self, report: Report) -> None: ...
 
+    async def flows(self, report: FlowReport) -> None: ...
+
     def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
         """The present view, then newer ones and heartbeats, until the connection breaks."""
         ...
@@ -80,6 +83,9 @@ class HttpServer:
 
     async def report(self, report: Report) -> None:
         await self._send("POST", "/agent/v1/report", encode_report(report))
+
+    async def flows(self, report: FlowReport) -> None:
+        await self._send("POST", "/agent/v1/flows", encode_flow_report(report))
 
     async def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
         request = self._signed("GET", "/agent/v1/feed", b"")

@@ -26,7 +26,9 @@ from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.doors.names import NamesDoor
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.doors.notices import NoticesDoor
+from ringfence.agent.doors.packets import PacketsDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
+from ringfence.agent.flows import FlowLog
 from ringfence.agent.generations import Generations
 from ringfence.agent.link import Pauses, follow
 from ringfence.agent.ports import Declared
@@ -35,7 +37,8 @@ from ringfence.agent.start import NotEnforceable, carry_out, load_view
 from ringfence.agent.watch import Watch
 from ringfence.nft import Heard
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.values import Kind
+from ringfence.policy.values import Kind, Revision
+from ringfence.policy.view import HostView
 from ringfence.wire.feed import FeedView
 
 CLAIM_AGAIN_S: Final = 1.0
@@ -62,6 +65,7 @@ class Doors:
     names: NamesDoor
     clock: Clock
     bridging: BridgingDoor
+    packets: PacketsDoor | None = None  # without it no refused packet is told of
 
 
 class Agent:
@@ -91,6 +95,7 @@ class Agent:
         )
         self._channel = Channel(place, doors.names, doors.clock, remembered=self._memory.channel)
         self._declared.channel = self._channel.ends
+        self._flows = FlowLog(doors.packets, doors.files, doors.clock, cache.folder) if doors.packets else None
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
         # One thread for what takes the kernel long, one for what takes the disk long: no door is used by two at a time.
         self._kernel_thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
@@ -155,6 +160,9 @@ class Agent:
                 ("try again", self._retry_when_due),
             ):
                 tasks.create_task(self._forever(what, step), name=what)
+            if self._flows is not None:
+                tasks.create_task(self._forever("log refused packets", partial(self._log_refused, self._flows)))
+                tasks.create_task(self._forever("send the flow log", partial(self._send_flows, self._flows)))
 
     async def _forever(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -318,6 +326,17 @@ class Agent:
         if enforced is not None and enforced is not self._saved:
             self._cache.save_view(enforced)
             self._saved = enforced
+
+    async def _log_refused(self, flows: FlowLog) -> None:
+        await flows.follow(lambda: self._enforced.view if self._enforced else HostView(Revision(0)))
+        self._reporter.set_problem("flow log", flows.problem)
+
+    async def _send_flows(self, flows: FlowLog) -> None:
+        try:
+            await flows.send(self._server)
+        except OperatorError as error:
+            _log.debug("the flow log is not sent", extra={"fields": {"reason": str(error)}})
+            await self._clock.sleep(_AFTER_A_FAULT_S)
 
     async def _watch_kernel(self) -> None:
         """Another program flushed or changed our table: mend it at once. Others' own tables cost next to nothing."""

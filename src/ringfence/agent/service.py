@@ -9,8 +9,8 @@ import logging
 import random
 import signal
 import threading
-from collections.abc import Coroutine, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from ringfence.agent.doors.links import KernelLinks, lock_network
 from ringfence.agent.doors.machine import LinuxMachine
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.agent.doors.packets import KernelPackets
 from ringfence.agent.enforce import Outcome
 from ringfence.agent.inventory import parse_inventory
 from ringfence.agent.loop import Agent, Doors
@@ -55,11 +56,12 @@ async def run_agent(
         closing(KernelNftables()) as nftables,
         closing(nftables.listen()) as notices,
         closing(KernelConntrack()) as conntrack,
+        _open_packets() as packets,
     ):
         nftables.count_changes()  # says at once when nf_tables cannot be had here
         async with open_server(server, credential, clock, insecure=insecure) as connection:
             kernel = nftables, notices, conntrack, KernelLinks()
-            doors = Doors(*kernel, SystemFiles(), SystemNames(), clock, KernelBridging())
+            doors = Doors(*kernel, SystemFiles(), SystemNames(), clock, KernelBridging(), packets)
             cache = Cache(doors.files, folder, credential.host)
             started = Agent(doors, connection, cache, inventory, place=place_of(server), jitter=random.random)
             with closing(started) as agent:
@@ -67,6 +69,19 @@ async def run_agent(
                 _log.info("agent runs", extra={"fields": {"host": credential.host, "server": server}})
                 await _until_told(agent.run())
     _log.info("agent ends; its rules stay in force", extra={"fields": {"host": credential.host}})
+
+
+@contextmanager
+def _open_packets() -> Iterator[KernelPackets | None]:
+    """What the kernel tells of refused packets; None where that cannot be had: enforcing does not depend on it."""
+    try:
+        opened = KernelPackets()
+    except OperatorError as error:
+        _log.warning("no flow log: %s", error)
+        yield None
+        return
+    with closing(opened):
+        yield opened
 
 
 def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Outcome:

@@ -13,6 +13,7 @@ import falcon
 import msgspec
 
 from ringfence.api.app import bare_app
+from ringfence.api.drops import show_drop
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of
 from ringfence.api.front import front
 from ringfence.control.actor import OPERATOR_NAME, Actor, Role
@@ -184,6 +185,20 @@ class _PublicGroups:
 
 
 @dataclass(frozen=True, slots=True)
+class _Drops:
+    """GET /admin/v1/drops?after=N&host=NAME: what hosts told of refused packets, oldest first, and the last number."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        after, host = request.get_param_as_int("after", default=0, min_value=0), request.get_param("host")
+        found = self.plane.flows(after or 0, HostName(host) if host else None)
+        snapshot = self.plane.snapshot
+        last = found[-1].number if found else after
+        _put(response, {"last": last, "drops": [show_drop(kept, snapshot) for kept in found]})
+
+
+@dataclass(frozen=True, slots=True)
 class _Explanation:
     """GET /admin/v1/explain?source=&destination=&service=: the verdict on a first packet, in words."""
 
@@ -205,6 +220,7 @@ def build_admin_app(plane: ControlPlane) -> Asgi:
     app.add_route("/admin/v1/instances", _Instances(plane))
     app.add_route("/admin/v1/instances/{instance}", _OneInstance(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
+    app.add_route("/admin/v1/drops", _Drops(plane))
     app.add_route("/admin/v1/explain", _Explanation(plane))
     return front(app)
 

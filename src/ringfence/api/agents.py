@@ -16,6 +16,7 @@ from ringfence.api.exchange import FalconApp, Request, Response, exchange_of
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import HEARTBEAT, decode_claim, decode_report, encode_claimed, encode_feed_line
+from ringfence.wire.flows import decode_flow_report
 
 HEARTBEAT_S: Final = 15.0  # a third of the time after which a silent host no longer counts as live
 FEED_TYPE: Final = "application/x-ndjson"
@@ -41,6 +42,17 @@ class Reports:
     async def on_post(self, request: Request, response: Response) -> None:
         report = decode_report(exchange_of(request).body)
         await self.plane.report(host_of(request), report.applied, report.error, notice=report.notice)
+        response.status = falcon.HTTP_204
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """POST /agent/v1/flows: packets that the calling host refused, or would have."""
+
+    plane: ControlPlane
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        self.plane.note_flows(host_of(request), decode_flow_report(exchange_of(request).body))
         response.status = falcon.HTTP_204
 
 
@@ -99,4 +111,5 @@ async def feed_lines(
 def add_agent_routes(app: FalconApp, feed: Feed) -> None:
     app.add_route("/agent/v1/inventory", Inventory(feed.plane))
     app.add_route("/agent/v1/report", Reports(feed.plane))
+    app.add_route("/agent/v1/flows", Flows(feed.plane))
     app.add_route("/agent/v1/feed", feed)

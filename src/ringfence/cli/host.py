@@ -6,10 +6,24 @@ from urllib.parse import quote
 import typer
 
 from ringfence.cli.options import DataOption
-from ringfence.cli.output import Format, FormatOption, KeyFormat, KeyFormatOption, complain, show_rows, show_secret
+from ringfence.cli.output import (
+    Format,
+    FormatOption,
+    KeyFormat,
+    KeyFormatOption,
+    complain,
+    show,
+    show_rows,
+    show_secret,
+)
 
 app = typer.Typer(help="Hosts: register one, see what each enforces.", no_args_is_help=True)
 _VARIABLES = {"RINGFENCE_HOST": "name", "RINGFENCE_HOST_KEY": "private-key"}
+_DROP_COLUMNS = (
+    *("time", "host", "interface", "instance", "verdict", "direction", "reason"),
+    *("protocol", "source", "destination", "peer"),
+)
+_FOLLOW_PAUSE_S = 0.5
 _COLUMNS = ("host", "wanted", "applied", "age_s", "error", "notice")
 
 
@@ -55,3 +69,38 @@ def status(data: DataOption, output: FormatOption = Format.TABLE) -> None:
     from ringfence.cli.admin_client import Ask, ask
 
     show_rows(ask(data, Ask("GET", "/hosts"))["hosts"], _COLUMNS, output)
+
+
+@app.command("drops")
+def drops(
+    data: DataOption,
+    host: Annotated[str | None, typer.Argument(help="One host's name; all hosts if you give none.")] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on: show what comes, until you end it.")] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """What hosts dropped, or would drop of observed instances: the newest that they told of since the server began.
+
+    A host tells of ten packets a second for each interface at most; its own file flows.jsonl goes further back.
+    Example: [bold]ringfence host drops h1 --follow -o json[/bold]
+    """
+    import json
+    import time
+
+    from ringfence.cli.admin_client import Ask, ask
+
+    last = 0
+    while True:
+        query = {"after": str(last)} | ({"host": host} if host else {})
+        answer = ask(data, Ask("GET", "/drops", query=query))
+        found, last = answer["drops"], answer["last"]
+        if not follow:
+            show_rows(found, _DROP_COLUMNS, output)
+            return
+        for row in found:
+            show(json.dumps(row) if output is Format.JSON else _drop_line(row))
+        time.sleep(_FOLLOW_PAUSE_S)
+
+
+def _drop_line(row: dict[str, object]) -> str:
+    return "  ".join(str(row[column]) for column in _DROP_COLUMNS if row[column] is not None)

@@ -16,6 +16,7 @@ from ringfence.control.clock import Clock, SystemClock
 from ringfence.control.commits import Commits, Outcome
 from ringfence.control.decide import Given
 from ringfence.control.feed import Feed
+from ringfence.control.flow_book import FlowBook, Kept
 from ringfence.control.hosts import AddedHost, HostStatus, Presence, mint_key
 from ringfence.control.keys import ApiKey, KeyRing, mint_api_key
 from ringfence.control.settings import Settings
@@ -33,6 +34,7 @@ from ringfence.policy.values import HostName, InstanceId, KeyId, OperationId, Or
 from ringfence.policy.view import HostView
 from ringfence.store import Store, StoredOperation
 from ringfence.wire.feed import Claimed
+from ringfence.wire.flows import FlowReport
 
 _TICK_S = 0.5  # how late the end of an operation that times out may be noticed
 
@@ -52,6 +54,7 @@ class ControlPlane:
         self._keys = KeyRing(store.keys)
         self._presence = Presence(settings.live_s)
         self._book = OperationBook()
+        self._flows = FlowBook()
         self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
         self._commits = Commits(store, self._publish)
         for stored in store.operations:
@@ -140,6 +143,14 @@ class ControlPlane:
         self._presence.report(host, applied, error, notice=notice)
         self._book.report(host, applied, error, offered=self._feed.offered(host))
 
+    def note_flows(self, host: HostName, report: FlowReport) -> None:
+        """Packets that ``host`` says it refused."""
+        self._flows.add(self._host(host).name, report, self.snapshot)
+
+    def flows(self, after: int, host: HostName | None = None) -> list[Kept]:
+        """What hosts told of refused packets after that number; ``NotFound`` for a host that there is not."""
+        return self._flows.after(after, None if host is None else self._host(host).name)
+
     def host_status(self) -> list[HostStatus]:
         """Every host: what is wanted of it, what it applied, when it was last heard, what is wrong."""
         now_s = self._clock.monotonic_s()
@@ -188,6 +199,7 @@ class ControlPlane:
             self._keys.remove(outcome.revoked)
         if outcome.removed is not None:
             self._presence.forget(outcome.removed)
+            self._flows.forget(outcome.removed)
 
     def _open(self, stored: StoredOperation) -> None:
         said = {host: self._presence.error(host) for host in stored.awaited}

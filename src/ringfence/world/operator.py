@@ -44,6 +44,10 @@ class Operator:
         """Have an instance observed, or enforced again; returns when its host has taken it over."""
         self._ask("PUT", f"/instances/{instance}", {"observe": observe})
 
+    def drops(self) -> list[dict[str, Any]]:
+        """What hosts told of refused packets."""
+        return list(self._ask("GET", "/drops")["drops"])
+
     def explain(self, source: str, destination: str, service: str) -> str:
         query = {"source": source, "destination": destination, "service": service}
         return str(self._ask("GET", "/explain", query=query)["text"])

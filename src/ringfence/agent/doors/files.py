@@ -24,6 +24,10 @@ class FilesDoor(Protocol):
         """The file has this content, owner-only, even after a power cut, or it is unchanged. Makes its folder."""
         ...
 
+    def append(self, path: Path, content: bytes, *, most_bytes: int) -> None:
+        """Add to the file's end, owner-only; one that is full becomes ``NAME.1`` first, and what that was is gone."""
+        ...
+
     def stamp(self, path: Path) -> Stamp | None:
         """Something that is equal as long as the file is untouched; None when there is no such file."""
         ...
@@ -42,6 +46,17 @@ class SystemFiles:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _replace(path, content)
+        except OSError as error:
+            raise OperatorError(f"write {path}", error.strerror or str(error)) from error
+
+    def append(self, path: Path, content: bytes, *, most_bytes: int) -> None:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.exists() and path.stat().st_size + len(content) > most_bytes:
+                path.replace(path.with_name(f"{path.name}.1"))
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "ab") as opened:
+                opened.write(content)
         except OSError as error:
             raise OperatorError(f"write {path}", error.strerror or str(error)) from error
 

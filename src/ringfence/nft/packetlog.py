@@ -1,0 +1,125 @@
+"""What the kernel logs of packets (nfnetlink_log): the requests that ask for it, and each told packet read.
+
+Pure: octets in, octets or values out. Layout: linux/netfilter/nfnetlink_log.h; headers: RFC 791, 8200, 9293, 768, 792.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from ringfence.nft.expressions import LOG_GROUP, LOG_SNAPLEN
+from ringfence.nft.netlink import (
+    F_ACK,
+    F_REQUEST,
+    NFPROTO_UNSPEC,
+    Attributes,
+    number_of,
+    pack,
+    pack_message,
+    pack_number,
+    parse,
+    parse_messages,
+    text_of,
+)
+from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
+
+_SUBSYSTEM: Final = 4
+_PACKET, _CONFIG = 0, 1
+_BIND: Final = 1
+_COPY_PACKET: Final = 2
+_TIMEOUT_CS: Final = 10  # hundredths of a second that the kernel may keep told packets together
+_PREROUTING: Final = 0
+_PORTS: Final = struct.Struct("!HH")
+_IPV4_SIZE, _IPV6_SIZE = 20, 40
+_EXTENSIONS: Final = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options
+_FRAGMENT: Final = 44
+_LATER_FRAGMENT: Final = 0x1FFF
+_LATER_FRAGMENT6: Final = 0xFFF8
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A logged packet: the rule's prefix, the interface that was judged by its index, and what it is.
+
+    ``packet`` is None when its headers make no sense. ``leaves``: it was told of before routing.
+    """
+
+    prefix: str
+    index: int
+    leaves: bool
+    packet: Packet | None
+
+
+def encode_requests() -> tuple[bytes, ...]:
+    """What a socket asks to be told of our group, in order; the first is refused when another program has the group."""
+    mode = struct.pack(">IBx", LOG_SNAPLEN, _COPY_PACKET)
+    attributes = (pack(1, bytes([_BIND])), pack(2, mode), pack_number(4, _TIMEOUT_CS))
+    return tuple(
+        pack_message(
+            _SUBSYSTEM << 8 | _CONFIG, F_REQUEST | F_ACK, number, one, family=NFPROTO_UNSPEC, resource=LOG_GROUP
+        )
+        for number, one in enumerate(attributes, start=1)
+    )
+
+
+def parse_told(datagram: bytes) -> Iterator[Told]:
+    """Every packet in a received datagram. Raises ``ValueError`` when a length is impossible."""
+    for message in parse_messages(datagram):
+        if message.type == _SUBSYSTEM << 8 | _PACKET:
+            yield _told(parse(message.payload))
+
+
+def _told(attributes: Attributes) -> Told:
+    header = attributes.get(1, bytes(4))
+    leaves = header[2] == _PREROUTING
+    index = number_of(attributes.get(4 if leaves else 5, b""))
+    return Told(text_of(attributes.get(10, b"")), index, leaves, parse_packet(attributes.get(9, b"")))
+
+
+def parse_packet(octets: bytes) -> Packet | None:
+    """The headers of an IP packet as far as they are there; None when they are not those of one."""
+    match octets[0] >> 4 if octets else 0:
+        case 4 if len(octets) >= _IPV4_SIZE:
+            return _parse_ipv4(octets)
+        case 6 if len(octets) >= _IPV6_SIZE:
+            return _parse_ipv6(octets)
+        case _:
+            return None
+
+
+def _parse_ipv4(octets: bytes) -> Packet:
+    whole = not int.from_bytes(octets[6:8], "big") & _LATER_FRAGMENT
+    transport = octets[(octets[0] & 15) * 4 :] if whole else b""
+    ends = IPv4Address(octets[12:16]), IPv4Address(octets[16:20])
+    return _with_transport(Packet(*ends, octets[9], hop_limit=octets[8]), transport)
+
+
+def _parse_ipv6(octets: bytes) -> Packet:
+    following, offset, whole = octets[6], _IPV6_SIZE, True
+    while following in _EXTENSIONS or following == _FRAGMENT:
+        header = octets[offset : offset + 8]
+        if len(header) < 8:
+            whole = False
+            break
+        if following == _FRAGMENT:
+            whole = not int.from_bytes(header[2:4], "big") & _LATER_FRAGMENT6
+            offset += 8
+        else:
+            offset += (header[1] + 1) * 8
+        following = header[0]
+    ends = IPv6Address(octets[8:24]), IPv6Address(octets[24:40])
+    return _with_transport(Packet(*ends, following, hop_limit=octets[7]), octets[offset:] if whole else b"")
+
+
+def _with_transport(packet: Packet, octets: bytes) -> Packet:
+    ends = packet.source, packet.destination, packet.protocol
+    if len(octets) < _PORTS.size:
+        return packet
+    if packet.protocol in (TCP, UDP):
+        source, destination = _PORTS.unpack_from(octets)
+        return Packet(*ends, source, destination, hop_limit=packet.hop_limit)
+    if packet.protocol in (ICMP, ICMPV6):
+        return Packet(*ends, icmp_type=octets[0], icmp_code=octets[1], hop_limit=packet.hop_limit)
+    return packet

@@ -1,0 +1,103 @@
+"""PURE: what a host tells of packets that were refused: one JSON object each, in its own log and for the server.
+
+Input: records, or octets from the other side. Output: the same the other way, or ``Invalid`` naming the place. Sizes
+are bounded: what a host sends is a host's word, and no more of it is taken than this.
+"""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Annotated, Final
+from uuid import UUID
+
+import msgspec
+
+from ringfence.policy.errors import Invalid
+from ringfence.policy.values import Direction, GroupId, InstanceId
+from ringfence.wire.feed import FORMAT
+
+MOST_RECORDS: Final = 200  # in one message
+
+_Octet = Annotated[int, msgspec.Meta(ge=0, le=255)]
+_Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+_Word = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z _-]{0,31}\Z")]
+_Interface = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,15}\Z")]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Address = Annotated[str, msgspec.Meta(max_length=45)]
+
+
+class FlowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """A packet and its fate: ``verdict`` is "drop" or "would-drop", ``reason`` why. Addresses are the packet's own.
+
+    ``at``: seconds since 1970. ``peer_groups``: what the other end is, of the groups that the instance's rules name.
+    """
+
+    at: float
+    interface: _Interface
+    instance: UUID | None
+    direction: Direction
+    verdict: _Word
+    reason: _Word
+    protocol: _Octet
+    source: _Address
+    destination: _Address
+    source_port: _Port | None = None
+    destination_port: _Port | None = None
+    icmp_type: _Octet | None = None
+    icmp_code: _Octet | None = None
+    peer_groups: Annotated[tuple[UUID, ...], msgspec.Meta(max_length=32)] = ()
+
+    @property
+    def instance_id(self) -> InstanceId | None:
+        return None if self.instance is None else InstanceId(self.instance)
+
+    @property
+    def groups(self) -> tuple[GroupId, ...]:
+        return tuple(GroupId(group) for group in self.peer_groups)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowReport:
+    """``untold``: how many records there were besides, which were not sent so as not to queue without end."""
+
+    records: tuple[FlowRecord, ...]
+    untold: int = 0
+
+
+class _ReportShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    records: Annotated[tuple[FlowRecord, ...], msgspec.Meta(max_length=MOST_RECORDS)]
+    untold: _Count
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def encode_record(record: FlowRecord) -> bytes:
+    """One line of the host's own log, newline included."""
+    return _encoder.encode(record) + b"\n"
+
+
+def encode_flow_report(report: FlowReport) -> bytes:
+    """The body of ``POST /agent/v1/flows``."""
+    return _encoder.encode(_ReportShape(FORMAT, report.records, report.untold))
+
+
+def decode_flow_report(body: bytes) -> FlowReport:
+    try:
+        shape = msgspec.json.decode(body, type=_ReportShape)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"not a document of the agent protocol: {error}") from error
+    if shape.format != FORMAT:
+        raise Invalid(f"expected format {FORMAT}, got {shape.format}", field="$.format")
+    for number, record in enumerate(shape.records):
+        _check_address(record.source, f"$.records[{number}].source")
+        _check_address(record.destination, f"$.records[{number}].destination")
+    return FlowReport(shape.records, shape.untold)
+
+
+def _check_address(text: str, field: str) -> None:
+    """Any address, also one that no instance may have: it may be why the packet was refused."""
+    try:
+        ip_address(text)
+    except ValueError as error:
+        raise Invalid("expected one IPv4 or IPv6 address", field=field) from error

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from ringfence.agent.doors.files import Stamp
 from ringfence.agent.doors.nftables import RulesRefused
-from ringfence.nft import About, Generation, Heard, Reading, Touched, kernel_set, render_text
+from ringfence.nft import About, Generation, Heard, Hits, Reading, Touched, kernel_set, render_text
 from ringfence.policy.delta import (
     AddChain,
     AddCounter,
@@ -102,6 +102,7 @@ class FakeNftables:
     def __init__(self) -> None:
         self.table: Table | None = None
         self.changes = 1
+        self.hits = {}
         self.commits: list[tuple[tuple[Step, ...], Generation, About | None]] = []
         self.refuse = lambda _: None
         self.cursed: set[str] = set()  # names of objects about which every step is refused
@@ -140,6 +141,9 @@ class FakeNftables:
 
     def read_about(self) -> About | None:
         return self.table.about if self.table else None
+
+    def read_hits(self):
+        return {name: self.hits.get(name, Hits(0, 0)) for name in (self.table.counters if self.table else ())}
 
     def count_changes(self) -> int:
         return self.changes

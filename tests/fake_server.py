@@ -17,6 +17,7 @@ class FakeServer:
         self.claims = []
         self.reports = []
         self.flow_reports = []
+        self.counts = {}
         self.feeds = 0
         self.failures = 0
         self._newest = None
@@ -52,6 +53,10 @@ class FakeServer:
     async def report(self, report) -> None:
         self._check()
         self.reports.append(report)
+
+    async def counters(self, counts) -> None:
+        self._check()
+        self.counts |= {count.rule: count for count in counts}
 
     async def flows(self, report) -> None:
         self._check()

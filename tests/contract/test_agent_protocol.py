@@ -5,6 +5,7 @@ import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from uuid import UUID
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from ringfence.api import ApiOptions, ServeOptions
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.model import Interface
 from ringfence.policy.values import Direction, HostName, parse_address
+from ringfence.wire.counters import RuleCount, encode_counts
 from ringfence.wire.feed import (
     FeedView,
     Heartbeat,
@@ -29,7 +31,7 @@ from waiting import wait_until
 
 HOST = HostName("h1")
 FEED, INVENTORY, REPORT = "/agent/v1/feed", "/agent/v1/inventory", "/agent/v1/report"
-FLOWS = "/agent/v1/flows"
+FLOWS, COUNTERS = "/agent/v1/flows", "/agent/v1/counters"
 
 
 @pytest.fixture
@@ -237,6 +239,27 @@ def test_a_document_that_is_not_of_the_protocol_is_refused(server, private_key, 
 def test_a_report_of_a_revision_that_was_never_made_counts_as_none(server, private_key):
     assert send(server, private_key, "POST", REPORT, encode_report(Report(10**6, None))).status_code == 204
     assert status(server)["h1"]["applied"] is None
+
+
+def test_what_rules_have_allowed_is_shown_by_group_and_of_no_rule_that_the_host_does_not_enforce(server, private_key):
+    claimed = send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")))
+    assert decode_claimed(claimed.content).accepted
+    groups = {one["name"]: one["id"] for one in server.call("GET", "/security-group").json["security-groups"]}
+    rule = {"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": 22, "end-port": 22}
+    server.call("POST", f"/security-group/{groups['default']}/rules", json.dumps(rule).encode())
+    [before] = server.admin.get("/admin/v1/counters").json()["counters"]
+    assert (before["host"], before["group"], before["judged"], before["last-hit"]) == ("h1", "default", None, None)
+    assert before["description"] == "ingress tcp/22 from 0.0.0.0/0"
+    known, unknown = UUID(before["rule"]), UUID(int=7)
+    counts = encode_counts((RuleCount(known, 5, 1_800_000_000.5, 1_700_000_000.0), RuleCount(unknown, 9, None, 0.0)))
+    assert send(server, private_key, "POST", COUNTERS, counts).status_code == 204
+    [after] = server.admin.get("/admin/v1/counters?host=h1&group=default").json()["counters"]
+    assert (after["judged"], after["last-hit"]) == (5, "2027-01-15T08:00:00+00:00")
+    assert after["since"] == "2023-11-14T22:13:20+00:00"
+    assert server.admin.get("/admin/v1/counters?group=other").json() == {"counters": []}
+    assert server.admin.get("/admin/v1/counters?host=h9").status_code == 404
+    for told in (b"{}", counts.replace(b'"format":2', b'"format":1'), counts.replace(b",5,", b",-5,"), counts[:-1]):
+        assert send(server, private_key, "POST", COUNTERS, told).status_code == 400
 
 
 def test_refused_packets_that_a_host_tells_of_are_shown_with_names_and_by_host(server, private_key):

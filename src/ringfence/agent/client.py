@@ -18,6 +18,7 @@ from ringfence.agent.credential import HostCredential
 from ringfence.agent.doors.clock import Clock
 from ringfence.policy.commands import ClaimInstances
 from ringfence.policy.errors import Invalid, OperatorError
+from ringfence.wire.counters import RuleCount, encode_counts
 from ringfence.wire.feed import (
     Claimed,
     FeedReader,
@@ -60,6 +61,8 @@ class Server(Protocol):
 
     async def flows(self, report: FlowReport) -> None: ...
 
+    async def counters(self, counts: tuple[RuleCount, ...]) -> None: ...
+
     def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
         """The present view, then newer ones and heartbeats, until the connection breaks."""
         ...
@@ -83,6 +86,9 @@ class HttpServer:
 
     async def report(self, report: Report) -> None:
         await self._send("POST", "/agent/v1/report", encode_report(report))
+
+    async def counters(self, counts: tuple[RuleCount, ...]) -> None:
+        await self._send("POST", "/agent/v1/counters", encode_counts(counts))
 
     async def flows(self, report: FlowReport) -> None:
         await self._send("POST", "/agent/v1/flows", encode_flow_report(report))

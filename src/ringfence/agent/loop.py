@@ -18,6 +18,7 @@ from typing import Final, ParamSpec, TypeVar
 from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.channel import Channel, ServerPlace
 from ringfence.agent.client import Server
+from ringfence.agent.counters import READ_S, SAVE_S, RuleCounts
 from ringfence.agent.doors.bridging import BridgingDoor
 from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.conntrack import ConntrackDoor
@@ -95,6 +96,9 @@ class Agent:
         )
         self._channel = Channel(place, doors.names, doors.clock, remembered=self._memory.channel)
         self._declared.channel = self._channel.ends
+        self._nftables = doors.nftables
+        self._counts = RuleCounts(doors.files, cache.folder)
+        self._counts_saved_at = 0.0
         self._flows = FlowLog(doors.packets, doors.files, doors.clock, cache.folder) if doors.packets else None
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
         # One thread for what takes the kernel long, one for what takes the disk long: no door is used by two at a time.
@@ -134,6 +138,7 @@ class Agent:
         self._wanted = self._saved = load_view(self._cache, self._oldest)
         if self._wanted is not None:
             self._declared.note_view(self._wanted.view)
+        self._counts.load()
         await self._enforce()
 
     def close(self) -> None:
@@ -142,6 +147,7 @@ class Agent:
         self._disk_thread.shutdown(wait=True)
         try:
             self._keep()
+            self._counts.save()
         except OperatorError as error:
             _log.warning("%s", error)
 
@@ -160,6 +166,7 @@ class Agent:
                 ("try again", self._retry_when_due),
             ):
                 tasks.create_task(self._forever(what, step), name=what)
+            tasks.create_task(self._forever("count", self._count_when_due), name="count")
             if self._flows is not None:
                 tasks.create_task(self._forever("log refused packets", partial(self._log_refused, self._flows)))
                 tasks.create_task(self._forever("send the flow log", partial(self._send_flows, self._flows)))
@@ -213,6 +220,7 @@ class Agent:
         if await self._find_server():
             await self._enforce()
         await self._claim()
+        self._counts.tell_all()
         self._reporter.wake()
 
     async def _claim(self) -> None:
@@ -326,6 +334,17 @@ class Agent:
         if enforced is not None and enforced is not self._saved:
             self._cache.save_view(enforced)
             self._saved = enforced
+
+    async def _count_when_due(self) -> None:
+        await self._clock.sleep(READ_S)
+        self._counts.update(await self._in_thread(self._nftables.read_hits), self._clock.now())
+        if self._clock.monotonic() >= self._counts_saved_at + SAVE_S:
+            self._counts_saved_at = self._clock.monotonic()
+            await asyncio.get_running_loop().run_in_executor(self._disk_thread, self._counts.save)
+        try:
+            await self._counts.send(self._server)
+        except OperatorError as error:
+            _log.debug("the counters are not sent", extra={"fields": {"reason": str(error)}})
 
     async def _log_refused(self, flows: FlowLog) -> None:
         await flows.follow(lambda: self._enforced.view if self._enforced else HostView(Revision(0)))

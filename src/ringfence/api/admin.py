@@ -13,6 +13,7 @@ import falcon
 import msgspec
 
 from ringfence.api.app import bare_app
+from ringfence.api.counters import show_counts
 from ringfence.api.drops import show_drop
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of
 from ringfence.api.front import front
@@ -185,6 +186,24 @@ class _PublicGroups:
 
 
 @dataclass(frozen=True, slots=True)
+class _Counters:
+    """GET /admin/v1/counters?host=NAME&group=NAME: each rule that hosts enforce, and what it allowed there."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        host, group, snapshot = request.get_param("host"), request.get_param("group"), self.plane.snapshot
+        hosts = [HostName(host)] if host else sorted(snapshot.hosts)
+        shown = [
+            one
+            for name in hosts
+            for one in show_counts(name, self.plane.view(name), self.plane.counts(name), snapshot)
+            if group in (None, one["group"], one["group-id"])
+        ]
+        _put(response, {"counters": shown})
+
+
+@dataclass(frozen=True, slots=True)
 class _Drops:
     """GET /admin/v1/drops?after=N&host=NAME: what hosts told of refused packets, oldest first, and the last number."""
 
@@ -220,6 +239,7 @@ def build_admin_app(plane: ControlPlane) -> Asgi:
     app.add_route("/admin/v1/instances", _Instances(plane))
     app.add_route("/admin/v1/instances/{instance}", _OneInstance(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
+    app.add_route("/admin/v1/counters", _Counters(plane))
     app.add_route("/admin/v1/drops", _Drops(plane))
     app.add_route("/admin/v1/explain", _Explanation(plane))
     return front(app)

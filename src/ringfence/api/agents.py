@@ -15,6 +15,7 @@ from ringfence.api.authentication import host_of
 from ringfence.api.exchange import FalconApp, Request, Response, exchange_of
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.view import HostView
+from ringfence.wire.counters import decode_counts
 from ringfence.wire.feed import HEARTBEAT, decode_claim, decode_report, encode_claimed, encode_feed_line
 from ringfence.wire.flows import decode_flow_report
 
@@ -42,6 +43,17 @@ class Reports:
     async def on_post(self, request: Request, response: Response) -> None:
         report = decode_report(exchange_of(request).body)
         await self.plane.report(host_of(request), report.applied, report.error, notice=report.notice)
+        response.status = falcon.HTTP_204
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """POST /agent/v1/counters: what the calling host's rules have allowed, in totals."""
+
+    plane: ControlPlane
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        self.plane.note_counts(host_of(request), decode_counts(exchange_of(request).body))
         response.status = falcon.HTTP_204
 
 
@@ -111,5 +123,6 @@ async def feed_lines(
 def add_agent_routes(app: FalconApp, feed: Feed) -> None:
     app.add_route("/agent/v1/inventory", Inventory(feed.plane))
     app.add_route("/agent/v1/report", Reports(feed.plane))
+    app.add_route("/agent/v1/counters", Counters(feed.plane))
     app.add_route("/agent/v1/flows", Flows(feed.plane))
     app.add_route("/agent/v1/feed", feed)

@@ -23,6 +23,7 @@ _DROP_COLUMNS = (
     *("time", "host", "interface", "instance", "verdict", "direction", "reason"),
     *("protocol", "source", "destination", "peer"),
 )
+_COUNTER_COLUMNS = ("host", "group", "rule", "description", "judged", "last-hit", "since")
 _FOLLOW_PAUSE_S = 0.5
 _COLUMNS = ("host", "wanted", "applied", "age_s", "error", "notice")
 
@@ -69,6 +70,25 @@ def status(data: DataOption, output: FormatOption = Format.TABLE) -> None:
     from ringfence.cli.admin_client import Ask, ask
 
     show_rows(ask(data, Ask("GET", "/hosts"))["hosts"], _COLUMNS, output)
+
+
+@app.command("counters")
+def counters(
+    data: DataOption,
+    host: Annotated[str | None, typer.Argument(help="One host's name; all hosts if you give none.")] = None,
+    group: Annotated[str | None, typer.Option(help="Only the rules of this group, by name or id.")] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """What each rule has allowed on each host: packets that it judged, and when it last did.
+
+    The first packets of a connection are judged, until it is answered, and one after every change that takes something
+    away: not all of its packets.
+    Example: [bold]ringfence host counters h1 --group web[/bold]
+    """
+    from ringfence.cli.admin_client import Ask, ask
+
+    query = {name: value for name, value in {"host": host, "group": group}.items() if value}
+    show_rows(ask(data, Ask("GET", "/counters", query=query))["counters"], _COUNTER_COLUMNS, output)
 
 
 @app.command("drops")

@@ -14,6 +14,7 @@ from ringfence.control.actor import Actor, Role, host_actor, operator_of, requir
 from ringfence.control.book import OperationBook
 from ringfence.control.clock import Clock, SystemClock
 from ringfence.control.commits import Commits, Outcome
+from ringfence.control.count_book import CountBook
 from ringfence.control.decide import Given
 from ringfence.control.feed import Feed
 from ringfence.control.flow_book import FlowBook, Kept
@@ -30,9 +31,10 @@ from ringfence.control.views import ViewCache, resolve_views
 from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
 from ringfence.policy.errors import Busy, NotFound
 from ringfence.policy.model import Host, Operation, Snapshot
-from ringfence.policy.values import HostName, InstanceId, KeyId, OperationId, OrganisationId, Revision
+from ringfence.policy.values import HostName, InstanceId, KeyId, OperationId, OrganisationId, Revision, RuleId
 from ringfence.policy.view import HostView
 from ringfence.store import Store, StoredOperation
+from ringfence.wire.counters import RuleCount
 from ringfence.wire.feed import Claimed
 from ringfence.wire.flows import FlowReport
 
@@ -55,6 +57,7 @@ class ControlPlane:
         self._presence = Presence(settings.live_s)
         self._book = OperationBook()
         self._flows = FlowBook()
+        self._counts = CountBook()
         self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
         self._commits = Commits(store, self._publish)
         for stored in store.operations:
@@ -143,6 +146,16 @@ class ControlPlane:
         self._presence.report(host, applied, error, notice=notice)
         self._book.report(host, applied, error, offered=self._feed.offered(host))
 
+    def note_counts(self, host: HostName, counts: tuple[RuleCount, ...]) -> None:
+        """What ``host`` says its rules have allowed; counts of rules that it is not to enforce are nobody's."""
+        known = self._host(host).name
+        rules = frozenset(rule.id for group in self.view(known).rules.values() for rule in group)
+        self._counts.add(known, counts, rules)
+
+    def counts(self, host: HostName) -> dict[RuleId, RuleCount]:
+        """The counts of a host that there is, by rule."""
+        return self._counts.of(self._host(host).name)
+
     def note_flows(self, host: HostName, report: FlowReport) -> None:
         """Packets that ``host`` says it refused."""
         self._flows.add(self._host(host).name, report, self.snapshot)
@@ -200,6 +213,7 @@ class ControlPlane:
         if outcome.removed is not None:
             self._presence.forget(outcome.removed)
             self._flows.forget(outcome.removed)
+            self._counts.forget(outcome.removed)
 
     def _open(self, stored: StoredOperation) -> None:
         said = {host: self._presence.error(host) for host in stored.awaited}

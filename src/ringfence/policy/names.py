@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from enum import Enum
 from hashlib import blake2b
 from typing import Final, NewType
+from uuid import UUID
 
 from ringfence.policy.addresses import Family
 from ringfence.policy.values import Direction, GroupId, RuleId
@@ -161,6 +162,16 @@ def refusal_chain(reason: str, *, would: bool) -> str:
 def would_counter(reason: str) -> str:
     """Counts what would have been dropped, were the instance not observed."""
     return f"would_{reason}"
+
+
+def parse_rule_counter(name: str) -> RuleId | None:
+    """The rule that a counter of this name counts for; None for any other counter."""
+    if not name.startswith("r_") or len(name) != 34:  # noqa: PLR2004  "r_" and 32 hexadecimal digits
+        return None
+    try:
+        return RuleId(UUID(hex=name[2:]))
+    except ValueError:
+        return None
 
 
 def denied_counter(profile: ProfileId, direction: Direction) -> str:

@@ -18,6 +18,7 @@ from fake_doors import (
     FakeNames,
     FakeNftables,
     FakeNotices,
+    FakePackets,
 )
 from fake_server import FakeServer
 from ringfence.agent.cache import Cache
@@ -26,12 +27,15 @@ from ringfence.agent.enforce import CLOSED
 from ringfence.agent.inventory import declared_endpoints, keep_own, parse_inventory
 from ringfence.agent.loop import Agent, Doors
 from ringfence.agent.watch import SHOWN_S
-from ringfence.nft import About, Generation, Touched, render_text
+from ringfence.nft import About, Generation, Hits, Touched, render_text
+from ringfence.nft.packetlog import Told
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import AddElements, FlushChain
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.names import FRAME_PROGRAMMED, group_chain
+from ringfence.policy.names import FRAME_PROGRAMMED, group_chain, rule_counter
+from ringfence.policy.packet import Packet
 from ringfence.policy.program import NamedSet, Within
+from ringfence.policy.refusal import Fate, Refusal, log_prefix
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import FeedView
@@ -67,6 +71,7 @@ class World:
         self.links = FakeLinks("veth-web", "veth-app")
         self.files = FakeFiles()
         self.clock = FakeClock()
+        self.packets = None
         self.names = FakeNames()
         self.place = None
         self.bridging = FakeBridging()
@@ -84,7 +89,7 @@ class World:
     async def agent(self, *, runs=True):
         self.nftables.notices = FakeNotices()
         kernel = self.nftables, self.nftables.notices, self.conntrack, self.links
-        doors = Doors(*kernel, self.files, self.names, self.clock, self.bridging)
+        doors = Doors(*kernel, self.files, self.names, self.clock, self.bridging, self.packets)
         agent = Agent(doors, self.server, self.cache, FILE, place=self.place, jitter=lambda: 0.5)
         try:
             await agent.start()
@@ -734,3 +739,29 @@ def _sets_of_commits(world, name):
     return [
         NamedSet((), frozenset(step.elements)) for step in steps if isinstance(step, AddElements) and step.set == name
     ]
+
+
+@scenario
+async def test_what_rules_counted_is_told_and_a_restarted_agent_goes_on_from_it(world):
+    rule = RULES[WEB][0].id
+    async with world.agent():
+        world.server.publish(TWO)
+        await world.until_applied(2)
+        world.nftables.hits = {rule_counter(rule): Hits(3, 300)}
+        await world.until(lambda: rule in world.server.counts and world.server.counts[rule].judged == 3)
+    world.nftables.hits = {rule_counter(rule): Hits(5, 500)}
+    async with world.agent():
+        await world.until(lambda: world.server.counts[rule].judged == 5)
+
+
+@scenario
+async def test_a_refused_packet_is_told_of_by_the_view_in_force(world):
+    world.packets = FakePackets(**{"veth-web": 7})
+    async with world.agent():
+        world.server.publish(TWO)
+        await world.until_applied(2)
+        packet = Packet(ip_address("192.0.2.1"), ENDS["web"].addresses[0], 6, source_port=1, destination_port=22)
+        world.packets.tell(Told(log_prefix(Refusal.DENIED_IN, Fate.DROP), 7, leaves=False, packet=packet))
+        await world.until(lambda: world.server.flow_reports)
+        [record] = world.server.flow_reports[0].records
+        assert (record.instance, record.reason) == (ENDS["web"].instance, "default ingress")

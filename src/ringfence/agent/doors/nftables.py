@@ -15,10 +15,12 @@ from ringfence.nft import (
     Batch,
     ForeignChain,
     Generation,
+    Hits,
     Reading,
     Touched,
     encode_batch,
     read_about,
+    read_counters,
     read_foreign,
     read_table,
     read_touched,
@@ -72,6 +74,10 @@ class NftablesDoor(Protocol):
         """Other programs' base chains, with whether they may drop. O(their lines)."""
         ...
 
+    def read_hits(self) -> dict[str, Hits]:
+        """What each counter in our table has counted. O(counters)."""
+        ...
+
     def count_changes(self) -> int:
         """The kernel's own number of transactions in this network namespace, anybody's; 32 bits, wraps."""
         ...
@@ -111,6 +117,9 @@ class KernelNftables:
     def listen(self) -> KernelNotices:
         """What others change from now on, told by the kernel."""
         return KernelNotices(self._netlink)
+
+    def read_hits(self) -> dict[str, Hits]:
+        return self._netlink.converse(read_counters())
 
     def count_changes(self) -> int:
         type_ = SUBSYSTEM_NFTABLES << 8 | _GET_GENERATION

@@ -1,0 +1,60 @@
+"""PURE: what a host tells of its rules' counters: totals, so that a report that comes twice counts once.
+
+Input: values, or octets from the other side. Output: the other, or ``Invalid``. A report is bounded, whoever sends it.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+from uuid import UUID
+
+import msgspec
+
+from ringfence.policy.errors import Invalid
+from ringfence.policy.values import RuleId
+from ringfence.wire.feed import FORMAT
+
+MOST_COUNTS: Final = 1000  # in one message
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Time = Annotated[float, msgspec.Meta(ge=0, le=2**37)]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCount:
+    """``judged``: packets that the rule allowed when they were judged. Times are seconds since 1970.
+
+    ``last_hit`` is when the agent saw the number grow, so some ten seconds late at most; None: never.
+    """
+
+    rule: RuleId
+    judged: int
+    last_hit: float | None
+    since: float
+
+
+class _CountShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    rule: UUID
+    judged: _Count
+    last_hit: _Time | None
+    since: _Time
+
+
+class _ReportShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    counts: Annotated[tuple[_CountShape, ...], msgspec.Meta(max_length=MOST_COUNTS)]
+
+
+def encode_counts(counts: tuple[RuleCount, ...]) -> bytes:
+    """The body of ``POST /agent/v1/counters``: for each rule its id, judged packets, last hit, and counted since."""
+    shapes = tuple(_CountShape(one.rule, one.judged, one.last_hit, one.since) for one in counts)
+    return msgspec.json.encode(_ReportShape(FORMAT, shapes))
+
+
+def decode_counts(body: bytes) -> tuple[RuleCount, ...]:
+    try:
+        shape = msgspec.json.decode(body, type=_ReportShape)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"not a document of the agent protocol: {error}") from error
+    if shape.format != FORMAT:
+        raise Invalid(f"expected format {FORMAT}, got {shape.format}", field="$.format")
+    return tuple(RuleCount(RuleId(one.rule), one.judged, one.last_hit, one.since) for one in shape.counts)

@@ -4,7 +4,7 @@ Input: the kernel's counters, read every ten seconds. Output: totals, kept in th
 A counter that is smaller than it was is a new one: what it counts is added to what was known.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ import msgspec
 from ringfence.agent.client import Server
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.nft import Hits
-from ringfence.policy.names import parse_rule_counter
+from ringfence.policy.names import parse_rule_counter, rule_counter
 from ringfence.policy.values import RuleId
 from ringfence.wire.counters import MOST_COUNTS, RuleCount
 
@@ -39,14 +39,14 @@ class _KeptShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RuleCounts:
-    """Totals by rule. A rule that the kernel counts no more is forgotten with the next reading."""
+    """Totals by rule, which are kept until the rule itself is gone."""
 
     def __init__(self, files: FilesDoor, folder: Path) -> None:
         self._files = files
         self._file = folder / FILE
-        self._known: dict[RuleId, _Known] = {}
-        self._untold: set[RuleId] = set()
-        self._saved: Mapping[RuleId, _Known] | None = None
+        self._known: dict[str, _Known] = {}  # by the counter's name, so that no id need be read ten thousand times
+        self._untold: set[str] = set()
+        self._saved: Mapping[str, _Known] | None = None
 
     def load(self) -> None:
         """Go on from what was saved; from nothing when that is absent or damaged. Raises ``OperatorError``."""
@@ -56,34 +56,42 @@ class RuleCounts:
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
             return
         self._known = {
-            rule: _Known(RuleCount(rule, judged, last_hit, since), seen)
+            rule_counter(rule): _Known(RuleCount(rule, judged, last_hit, since), seen)
             for rule, (judged, seen, last_hit, since) in known.items()
         }
-        self._untold = set(self._known)
+        self.tell_all()
 
     def save(self) -> None:
         """Keep the totals, if they are others than those kept. Raises ``OperatorError``."""
-        if self._saved == self._known:
+        known = self._known
+        if self._saved == known:
             return
         rules = {
-            str(rule): (one.count.judged, one.seen, one.count.last_hit, one.count.since)
-            for rule, one in self._known.items()
+            str(one.count.rule): (one.count.judged, one.seen, one.count.last_hit, one.count.since)
+            for one in known.values()
         }
         self._files.replace(self._file, msgspec.json.encode(_KeptShape(_FORMAT, rules)))
-        self._saved = dict(self._known)
+        self._saved = known
 
     def update(self, hits: Mapping[str, Hits], now: float) -> None:
         """Take note of what the kernel's counters say at ``now``. O(counters)."""
-        known: dict[RuleId, _Known] = {}
+        changed: dict[str, _Known] = {}
         for name, hit in hits.items():
-            rule = parse_rule_counter(name)
-            if rule is not None:
-                before = self._known.get(rule)
-                known[rule] = after = _added(before or _Known(RuleCount(rule, 0, None, now), 0), hit.packets, now)
-                if after is not before:
-                    self._untold.add(rule)
-        self._known = known
-        self._untold &= known.keys()
+            before = self._known.get(name)
+            if before is not None:
+                if before.seen != hit.packets:
+                    changed[name] = _added(before, hit.packets, now)
+            elif (rule := parse_rule_counter(name)) is not None:
+                changed[name] = _added(_Known(RuleCount(rule, 0, None, now), 0), hit.packets, now)
+        if changed:
+            self._known = self._known | changed
+            self._untold |= changed.keys()
+
+    def keep_only(self, rules: Iterable[RuleId]) -> None:
+        """Forget the rules that are no more: not those whose counters are gone for a moment with their table."""
+        kept = {rule_counter(rule) for rule in rules}
+        self._known = {name: one for name, one in self._known.items() if name in kept}
+        self._untold &= kept
 
     def tell_all(self) -> None:
         """The server knows nothing any more."""
@@ -92,18 +100,16 @@ class RuleCounts:
     async def send(self, server: Server) -> None:
         """What changed since it was told, in bounded reports. Raises ``OperatorError``; what was not told stays so."""
         while self._untold:
-            some = sorted(self._untold)[:MOST_COUNTS]
-            told = tuple(self._known[rule].count for rule in some)
-            await server.counters(told)
-            for one in told:
-                known = self._known.get(one.rule)
-                if known is None or known.count == one:  # else it grew meanwhile, and is told again
-                    self._untold.discard(one.rule)
+            some = {name: self._known[name].count for name in sorted(self._untold)[:MOST_COUNTS]}
+            await server.counters(tuple(some.values()))
+            # What grew meanwhile is told again.
+            unchanged = (name for name, told in some.items() if name in self._known and self._known[name].count == told)
+            self._untold.difference_update(unchanged)
 
 
 def _added(before: _Known, seen: int, now: float) -> _Known:
     grown = seen - before.seen if seen >= before.seen else seen
     if grown == 0:
-        return before if seen == before.seen else replace(before, seen=seen)
+        return replace(before, seen=seen)
     count = replace(before.count, judged=before.count.judged + grown, last_hit=round(now, 3))
     return _Known(count, seen)

@@ -99,6 +99,7 @@ class Agent:
         self._nftables = doors.nftables
         self._counts = RuleCounts(doors.files, cache.folder)
         self._counts_saved_at = 0.0
+        self._counted: FeedView | None = None  # the view whose rules are the only ones that are counted
         self._flows = FlowLog(doors.packets, doors.files, doors.clock, cache.folder) if doors.packets else None
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
         # One thread for what takes the kernel long, one for what takes the disk long: no door is used by two at a time.
@@ -338,6 +339,9 @@ class Agent:
     async def _count_when_due(self) -> None:
         await self._clock.sleep(READ_S)
         self._counts.update(await self._in_thread(self._nftables.read_hits), self._clock.now())
+        if self._enforced is not None and self._enforced is not self._counted:
+            self._counted = self._enforced
+            self._counts.keep_only(rule.id for rules in self._counted.view.rules.values() for rule in rules)
         if self._clock.monotonic() >= self._counts_saved_at + SAVE_S:
             self._counts_saved_at = self._clock.monotonic()
             await asyncio.get_running_loop().run_in_executor(self._disk_thread, self._counts.save)

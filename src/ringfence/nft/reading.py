@@ -30,6 +30,7 @@ from ringfence.nft.batch import (
     key_type,
     parse_about,
 )
+from ringfence.nft.counting import Hits, parse_counters
 from ringfence.nft.decoding import decode_line
 from ringfence.nft.expressions import OBJECT_COUNTER, VERDICT_JUMP
 from ringfence.nft.fields import HOST_ORDER
@@ -93,14 +94,6 @@ _KEYS: Final = {key_type((type_,)): type_ for type_ in (ElementType.INTERFACE, E
 
 
 @dataclass(frozen=True, slots=True)
-class Hits:
-    """What a counter has counted; rule counters count flows as they are judged, not every packet of a flow."""
-
-    packets: int
-    octets: int
-
-
-@dataclass(frozen=True, slots=True)
 class Reading:
     """``program`` is None without any table of ours, ``generation`` when lines disagree about it or lack it.
 
@@ -142,8 +135,7 @@ def read_counters() -> Generator[bytes, bytes, dict[str, Hits]]:
 
 def _read_counters(table: TableFamily) -> Generator[bytes, bytes, dict[str, Hits]]:
     answer = yield _dump(_GET_OBJECT, table, pack_text(1, TABLE) + pack_number(3, OBJECT_COUNTER))
-    ours = [attributes for attributes in _answers(answer, _NEW_OBJECT) if text_of(attributes[1]) == TABLE]
-    return {placed_name(table, name): hits for name, hits in map(_counter, ours)}
+    return {placed_name(table, name): hits for name, hits in parse_counters(answer).items()}
 
 
 def read_about() -> Generator[bytes, bytes, About | None]:
@@ -173,8 +165,7 @@ def read_touched(touched: Touched, mask: int = DEFAULT_MASK) -> Conversation:
     hits: dict[str, Hits] = {}
     for table, bare in map(place_of, sorted(touched.counters)):
         answer = yield _get(_GET_OBJECT, table, pack_text(2, bare) + pack_number(3, OBJECT_COUNTER))
-        found = map(_counter, _answers(answer, _NEW_OBJECT))
-        hits |= {placed_name(table, name): counted for name, counted in found}
+        hits |= {placed_name(table, name): counted for name, counted in parse_counters(answer).items()}
     about = yield from read_about()
     return Reading(_program(hits, sets, maps, chains), _only(generations), about, MappingProxyType(hits))
 
@@ -313,11 +304,6 @@ def _about(attributes: Attributes) -> About | None:
     if len(note) < 2 or note[0] != _COMMENT:
         return None
     return parse_about(text_of(note[2 : 2 + note[1]]))
-
-
-def _counter(attributes: Attributes) -> tuple[str, Hits]:
-    counted = parse(attributes[4])
-    return text_of(attributes[2]), Hits(packets=number_of(counted[2]), octets=number_of(counted[1]))
 
 
 def _map(attributes: Attributes, elements: bytes, table: TableFamily) -> VerdictMap:

@@ -81,8 +81,21 @@ def test_a_damaged_file_is_a_new_beginning(scene):
 
 def test_a_rule_that_is_gone_is_told_of_no_more(scene):
     scene.read(one=1, two=1)
-    scene.read(one=1)
+    scene.counts.keep_only([ONE])
     assert scene.told().keys() == {ONE}
+
+
+def test_a_table_that_is_gone_for_a_while_takes_no_total_with_it(scene):
+    scene.read(one=7)
+    scene.counts.update({}, 110.0)
+    scene.read(120.0, one=0)
+    scene.read(130.0, one=1)
+    assert scene.told() == {ONE: (8, 130.0, 100.0)}
+
+
+def test_a_rule_that_was_never_hit_is_told_of_too(scene):
+    scene.read(one=0)
+    assert scene.told() == {ONE: (0, None, 100.0)}
 
 
 def test_only_what_changed_is_told_until_the_server_knows_nothing_any_more(scene):

@@ -211,3 +211,12 @@ def test_a_host_that_talks_to_itself_is_judged_by_nobody():
     found = explain(_self_host(), "h1", "h1", parse_service("tcp/80"))
     assert found.verdict.allowed
     assert "loopback is free" in found.text
+
+
+def test_an_observed_instance_is_said_to_let_pass_what_its_rules_deny():
+    observed = replace(instance("old", "10.0.0.4", wears=["lone"]), observe=True)
+    told = explain(snapshot(group("lone"), observed), "internet", "old", Service(Protocol.TCP, port=80))
+    assert told.verdict.allowed
+    head, side = told.text.splitlines()
+    assert head.startswith("allowed: ")
+    assert side.startswith("  ingress of old (wears lone) would deny it, but is only observed: no rule of its groups")

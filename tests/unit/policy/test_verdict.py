@@ -323,3 +323,21 @@ def test_what_conntrack_makes_of_a_first_packet(tracking, packet):
 
 def test_a_packet_that_only_looks_like_discovery_over_ipv4_is_untrackable():
     assert tracking_of(replace(other(ICMPV6), icmp_type=135)) is Tracking.NONE
+
+
+def test_of_an_observed_instance_everything_passes_with_the_reason_it_would_have_been_refused_for():
+    whole = box("egress udp to 0.0.0.0/0")
+    (id_, one) = next(item for item in whole.instances.items() if address(A4) in item[1].addresses)
+    watched = replace(whole, instances={**whole.instances, id_: replace(one, observe=True)})
+    refused = {
+        Default.NO_INGRESS_RULE: tcp(80),
+        Default.MID_STREAM: tcp(80, opening=False),
+        Default.NO_EGRESS_RULE: tcp(80, A4, OUT4),
+        Default.UNTRACKABLE: icmp(3),
+    }
+    for reason, packet in refused.items():
+        assert not judged(whole, packet).allowed
+        verdict = judged(watched, packet)
+        assert verdict.allowed
+        assert verdict.refusing is None
+        assert reason in {side.reason for side in (verdict.egress, verdict.ingress) if side}

@@ -18,6 +18,7 @@ from ringfence.policy.values import (
     Icmp,
     InstanceId,
     InterfaceName,
+    Kind,
     OrganisationId,
     Protocol,
     Revision,
@@ -110,7 +111,8 @@ def model_of(stack: Stack) -> Snapshot:
         worn = tuple(GroupId(UUID(entry["id"])) for entry in document.get("security-groups", []))
         name = document["name"]
         placed = stack.world.placed[name]
-        interface = Interface(InterfaceName(placed.port), placed.node.addresses, placed.mac)
+        kind = Kind.BRIDGED if placed.node.bridged else Kind.ROUTED
+        interface = Interface(InterfaceName(placed.port), placed.node.addresses, placed.mac, kind=kind)
         id_ = InstanceId(UUID(document["id"]))
         instances[id_] = Instance(
             id_, _NOBODY, name, HostName(HOST), (interface,), worn, observe=name in stack.observed

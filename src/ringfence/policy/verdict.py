@@ -56,7 +56,6 @@ class Allowance:
 
 Reason = Allowance | Default
 _Said = tuple[bool, Reason]
-_OF_FRAMES = (Default.SPOOFED, Default.ROGUE, Default.FOREIGN_LINK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +66,12 @@ class SideVerdict:
     direction: Direction
     allowed: bool
     reason: Reason
+    as_frame: bool = False  # what a bridged port refuses as a frame, before it is known whose it is
 
     @property
     def passes(self) -> bool:
-        """Whether the packet gets by: of an instance that is observed nothing is dropped, only told.
-
-        But for what a bridged port drops as a frame, whose instance is nobody until it is let in.
-        """
-        of_a_frame = self.endpoint.kind is Kind.BRIDGED and self.reason in _OF_FRAMES
-        return self.allowed or (self.endpoint.observe and not of_a_frame)
+        """Whether the packet gets by: of an instance that is observed nothing is dropped, only told, but for frames."""
+        return self.allowed or (self.endpoint.observe and not self.as_frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +140,7 @@ def _judge_egress(
         certain = _before_groups_leaving(packet, endpoint)
     if certain is None and tracking_of(packet) is Tracking.FLOW and not has_egress_rules(view, endpoint):
         certain = True, Default.EGRESS_OPEN
-    return SideVerdict(endpoint, Direction.EGRESS, *(certain or _by_rules(view, packet, endpoint, Direction.EGRESS)))
+    return _side(packet, endpoint, Direction.EGRESS, certain or _by_rules(view, packet, endpoint, Direction.EGRESS))
 
 
 def _judge_ingress(
@@ -154,7 +150,13 @@ def _judge_ingress(
         certain = _before_groups_entering(view, packet, endpoint, lifelines)
     else:
         certain = _before_groups_arriving(packet, on_link=on_link)
-    return SideVerdict(endpoint, Direction.INGRESS, *(certain or _by_rules(view, packet, endpoint, Direction.INGRESS)))
+    return _side(packet, endpoint, Direction.INGRESS, certain or _by_rules(view, packet, endpoint, Direction.INGRESS))
+
+
+def _side(packet: Packet, endpoint: Endpoint, direction: Direction, said: _Said) -> SideVerdict:
+    allowed, reason = said
+    is_frames = reason is Default.SPOOFED or (reason is Default.ROGUE and _is_link_type(packet))
+    return SideVerdict(endpoint, direction, allowed, reason, as_frame=endpoint.kind is Kind.BRIDGED and is_frames)
 
 
 def _before_groups_leaving(packet: Packet, endpoint: Endpoint) -> _Said | None:

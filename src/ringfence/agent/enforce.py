@@ -24,6 +24,7 @@ from ringfence.policy.delta import (
     Delta,
     Step,
     diff_programs,
+    in_pieces,
 )
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
@@ -256,11 +257,13 @@ class Enforcer:
     def _carry_out(self, delta: Delta, known: _Known, desired: Program, about: About) -> _Known:
         """What the kernel holds once ``delta``, which leads to ``desired``, is in force and noted."""
         generation = self._generations.follow(known.generation) if delta.narrows else known.generation
-        if delta.prepare:
-            self._nftables.commit(delta.prepare, generation=known.generation, about=None)
+        self._prepare(delta.prepare, known)
+        try:
+            self._nftables.commit(delta.flip, generation=generation, about=about)
+        except RulesRefused:
             if self._known is not None:
                 self._known = replace(known, program=_with_prepared(known.program, delta.prepare, desired))
-        self._nftables.commit(delta.flip, generation=generation, about=about)
+            raise
         found = self._nftables.read_about()
         if found != about:
             raise OperatorError(
@@ -268,6 +271,15 @@ class Enforcer:
             )
         self._last_block = block_number(generation)
         return _Known(desired, generation, about, _tables_of(desired))
+
+    def _prepare(self, steps: tuple[Step, ...], known: _Known) -> None:
+        for number, piece in enumerate(in_pieces(steps)):
+            try:
+                self._nftables.commit(piece, generation=known.generation, about=None)
+            except RulesRefused:
+                if number:
+                    self.distrust()  # what came before is in force, and would be taken for whole
+                raise
 
     def _close_first(self, ports: LocalPorts) -> bool:
         try:

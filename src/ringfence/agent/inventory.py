@@ -118,14 +118,42 @@ def keep_own(view: HostView, inventory: Inventory) -> HostView:
     An endpoint keeps only the addresses that are declared here too, and the MAC address that is declared here, so that
     what is taken out of the inventory is closed at once, whatever the server says or whether it can be reached.
     """
-    declared = {
-        interface.name: (claim, interface)
-        for claim in inventory.instances
-        for interface in claim.interfaces
-        if interface.managed
-    }
-    kept = tuple(own for endpoint in view.endpoints if (own := _own_part(endpoint, declared)) is not None)
-    return only_worn(replace(view, endpoints=kept))
+    return OwnPart().keep(view, inventory)
+
+
+class OwnPart:
+    """``keep_own`` of one view after another: in constant time while endpoints and inventory are the same objects."""
+
+    def __init__(self) -> None:
+        self._inventory: Inventory | None = None
+        self._declared: dict[InterfaceName, tuple[InstanceClaim, Interface]] = {}
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._own: dict[int, tuple[Endpoint, Endpoint | None]] = {}  # by identity: a hash takes longer than the part
+        self._kept: tuple[Endpoint, ...] = ()
+
+    def keep(self, view: HostView, inventory: Inventory) -> HostView:
+        if inventory is not self._inventory:
+            self._declare(inventory)
+        if view.endpoints is not self._endpoints:
+            self._keep(view.endpoints)
+        own = replace(view, endpoints=self._kept)
+        # The server sends the groups that its endpoints wear, and no others.
+        return own if len(self._kept) == len(view.endpoints) else only_worn(own)
+
+    def _declare(self, inventory: Inventory) -> None:
+        self._declared = {
+            interface.name: (claim, interface)
+            for claim in inventory.instances
+            for interface in claim.interfaces
+            if interface.managed
+        }
+        self._inventory, self._endpoints, self._own, self._kept = inventory, (), {}, ()
+
+    def _keep(self, endpoints: tuple[Endpoint, ...]) -> None:
+        known = self._own
+        self._own = {id(one): known.get(id(one)) or (one, _own_part(one, self._declared)) for one in endpoints}
+        self._kept = tuple(own for one in endpoints if (own := self._own[id(one)][1]) is not None)
+        self._endpoints = endpoints
 
 
 def only_worn(view: HostView) -> HostView:

@@ -69,4 +69,4 @@ def _stays_closed(endpoint: Endpoint, why: str) -> str:
 
 
 def _objects(program: Program) -> frozenset[str]:
-    return program.counters | program.sets.keys() | program.maps.keys() | program.chains.keys()
+    return frozenset((*program.counters, *program.sets, *program.maps, *program.chains))

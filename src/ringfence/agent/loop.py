@@ -31,6 +31,7 @@ from ringfence.agent.doors.packets import PacketsDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.flows import FlowLog
 from ringfence.agent.generations import Generations
+from ringfence.agent.inventory import OwnPart
 from ringfence.agent.link import Pauses, follow
 from ringfence.agent.ports import Declared
 from ringfence.agent.report import REPORT_S, Reporter, Standing
@@ -101,6 +102,7 @@ class Agent:
         self._counts_saved_at = 0.0
         self._counted: FeedView | None = None  # the view whose rules are the only ones that are counted
         self._flows = FlowLog(doors.packets, doors.files, doors.clock, cache.folder) if doors.packets else None
+        self._own = OwnPart()
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
         # One thread for what takes the kernel long, one for what takes the disk long: no door is used by two at a time.
         self._kernel_thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
@@ -259,7 +261,9 @@ class Agent:
             began = self._clock.monotonic()
             wanted, declared = self._wanted, self._declared.snapshot
             try:
-                outcome = await self._in_thread(carry_out, self._enforcer, wanted, declared, self._bridging)
+                outcome = await self._in_thread(
+                    carry_out, self._enforcer, wanted, declared, self._bridging, own=self._own
+                )
             except Exception as error:  # noqa: BLE001  whatever it was: the old rules are in force, and it is tried again
                 self._fail(error)
                 return

@@ -6,6 +6,7 @@ is wrong with the file. A file that cannot be read changes nothing: the last goo
 
 import logging
 from dataclasses import dataclass, replace
+from operator import is_
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,8 @@ class Declared:
         self._reassigned: frozenset[str] = frozenset()
         self.channel = memory.channel  # where the server is, which a self host never cuts
         self.observed = memory.observed
+        self._snapshot: Snapshot | None = None
+        self._made_of: tuple[object, ...] = ()
         self.problem: str | None = None
 
     @property
@@ -71,9 +74,12 @@ class Declared:
 
     @property
     def snapshot(self) -> Snapshot:
-        """What is declared at this moment."""
-        kept = tuple(end for end in declared_endpoints(self.inventory) if end.interface not in self._reassigned)
-        return Snapshot(self.inventory, self.ports, kept)
+        """What is declared at this moment; the same object as long as nothing changed."""
+        made_of = (self._inventory, self.remembered, self._reassigned, self.channel, self.observed)
+        if self._snapshot is None or not all(map(is_, made_of, self._made_of)):
+            kept = tuple(end for end in declared_endpoints(self.inventory) if end.interface not in self._reassigned)
+            self._snapshot, self._made_of = Snapshot(self.inventory, self.ports, kept), made_of
+        return self._snapshot
 
     def begin(self, held: frozenset[str], observed: frozenset[str] = frozenset()) -> None:
         """Read the file, or what was kept of it when it was last good; ``OperatorError`` when there is neither.

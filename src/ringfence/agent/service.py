@@ -5,6 +5,7 @@ or with an ``OperatorError`` when it cannot even start.
 """
 
 import asyncio
+import gc
 import logging
 import random
 import signal
@@ -34,6 +35,8 @@ from ringfence.agent.start import BootDoors, boot
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import HostName
 
+_ALLOCATIONS: Final = 100_000  # between two looks at what was allocated since the last
+
 _log: Final = logging.getLogger("ringfence.agent")
 
 
@@ -50,6 +53,7 @@ async def run_agent(
             kernel cannot be had.
     """
     clock = SystemClock()
+    spare_collections()
     with (
         lock_folder(folder),
         lock_network(),
@@ -84,6 +88,11 @@ def _open_packets() -> Iterator[KernelPackets | None]:
         yield opened
 
 
+def spare_collections() -> None:
+    """A policy is a hundred thousand objects that stay and form no cycles: walking them again doubles a load."""
+    gc.set_threshold(_ALLOCATIONS, 50, 100)
+
+
 def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Outcome:
     """Close every managed port of the caller's network namespace, or enforce what was kept, without any server.
 
@@ -91,6 +100,7 @@ def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> O
         OperatorError: an agent filters the namespace already, there is no usable inventory, or the kernel refuses.
     """
     files = SystemFiles()
+    spare_collections()
     with lock_network(), closing(KernelNftables()) as nftables, closing(KernelConntrack()) as conntrack:
         doors = BootDoors(nftables, conntrack, KernelLinks(), files, KernelBridging())
         return boot(doors, Cache(files, folder, _host(folder, inventory, environment)), inventory)

@@ -17,7 +17,7 @@ from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.generations import Generations
-from ringfence.agent.inventory import keep_own
+from ringfence.agent.inventory import OwnPart
 from ringfence.agent.ports import Declared, Snapshot
 from ringfence.nft import About
 from ringfence.policy.errors import OperatorError
@@ -58,7 +58,7 @@ def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
     kept = load_view(cache, held)
     if kept is not None:
         declared.note_view(kept.view)
-    return carry_out(enforcer, kept, declared.snapshot, doors.bridging)
+    return carry_out(enforcer, kept, declared.snapshot, doors.bridging, own=OwnPart())
 
 
 def load_view(cache: Cache, held: About) -> FeedView | None:
@@ -75,7 +75,9 @@ def load_view(cache: Cache, held: About) -> FeedView | None:
     return None if is_older else kept
 
 
-def carry_out(enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot, bridging: BridgingDoor) -> Outcome:
+def carry_out(
+    enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot, bridging: BridgingDoor, *, own: OwnPart
+) -> Outcome:
     """Make the kernel hold what is wanted; without a view open nothing, and close what the inventory closes.
 
     Raises:
@@ -85,7 +87,7 @@ def carry_out(enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot, b
         _show_bridges(enforcer, declared.ports, bridging)
     if wanted is not None:
         about = About(wanted.view.revision, wanted.epoch)
-        return enforcer.enforce(keep_own(wanted.view, declared.inventory), about, declared.ports)
+        return enforcer.enforce(own.keep(wanted.view, declared.inventory), about, declared.ports)
     if enforcer.held() in (None, CLOSED):
         return enforcer.enforce(HostView(Revision(0)), CLOSED, declared.ports)
     # Rules of an earlier life are in force: what else they should become only the server knows.

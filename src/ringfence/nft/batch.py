@@ -11,11 +11,10 @@ from typing import Final, assert_never
 
 from ringfence.nft.expressions import (
     OBJECT_COUNTER,
-    VERDICT_CONTINUE,
     VERDICT_JUMP,
+    count_here,
     encode_line,
     encode_verdict,
-    immediate_verdict,
 )
 from ringfence.nft.fields import INTERFACE_SIZE
 from ringfence.nft.generation import DEFAULT_MASK, Generation
@@ -181,7 +180,8 @@ def _frame(type_: int, sequence: int) -> bytes:
 
 def _note(about: About) -> list[_Request]:
     comment = about.text.encode("ascii") + b"\0"
-    expressions = pack_nested(4, pack_nested(_LIST_ELEMENT, immediate_verdict(VERDICT_CONTINUE)))
+    # For a line with a verdict the kernel walks every path through the table before it commits: this one has none.
+    expressions = pack_nested(4, pack_nested(_LIST_ELEMENT, count_here()))
     payload = _in_chain(ABOUT) + expressions + pack(7, bytes([_COMMENT, len(comment)]) + comment)
     return [
         _Request(NEW_CHAIN, F_CREATE, pack_text(1, TABLE) + pack_text(3, ABOUT), "add chain about"),

@@ -5,6 +5,7 @@ is the same. Each expression loads into register 1 (a joined key continues in re
 """
 
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import Final, assert_never
 
 from ringfence.nft.fields import (
@@ -59,7 +60,7 @@ from ringfence.policy.program import (
 )
 
 EQUAL, NOT_EQUAL, LESS_EQUAL, GREATER_EQUAL = 0, 1, 3, 5
-VERDICT_ACCEPT, VERDICT_DROP, VERDICT_CONTINUE, VERDICT_JUMP, VERDICT_GOTO = 1, 0, -1, -3, -4
+VERDICT_ACCEPT, VERDICT_DROP, VERDICT_JUMP, VERDICT_GOTO = 1, 0, -3, -4
 REGISTER_VERDICT, REGISTER_1 = 0, 1
 _REGISTER_32: Final = 8
 OBJECT_COUNTER: Final = 1
@@ -78,19 +79,36 @@ def encode_line(
 
     Raises ``TypeError`` for a ``Foreign`` part: what we cannot express we never write.
     """
-    expressions: list[bytes] = []
+    listed: list[bytes] = []
     satisfied: set[Equal] = set()
     for part in line.parts:
         if isinstance(part, Foreign):
             raise TypeError(f"a foreign line is never written: {part.text}")
         for needed in _needs(part):
             if needed not in satisfied:
-                expressions += _compare(loads_of(table)[needed.field], octets_of(needed.field, needed.value, table))
+                listed.append(_encode_needed(needed, table))
                 satisfied.add(needed)
         if isinstance(part, Equal):
             satisfied.add(part)
-        expressions += _ethernet(part, table)
-        expressions += _encode_part(part, generation, mask)
+        if isinstance(part, Stamp | Fresh | Count | Within):  # another each time
+            listed.append(_listed(_encode_part(part, generation, mask)))
+        else:
+            listed.append(_encode_lasting(part, table))
+    return b"".join(listed)
+
+
+@lru_cache(maxsize=4096)
+def _encode_lasting(part: Part, table: TableFamily) -> bytes:
+    """A part that says the same whatever the generation, and mostly in many lines."""
+    return _listed([*_ethernet(part, table), *_encode_part(part, Generation(0), DEFAULT_MASK)])
+
+
+@lru_cache(maxsize=64)
+def _encode_needed(needed: Equal, table: TableFamily) -> bytes:
+    return _listed(_compare(loads_of(table)[needed.field], octets_of(needed.field, needed.value, table)))
+
+
+def _listed(expressions: list[bytes]) -> bytes:
     return b"".join(pack_nested(_LIST_ELEMENT, expression) for expression in expressions)
 
 
@@ -109,6 +127,11 @@ def _ethernet(part: Part, table: TableFamily) -> list[bytes]:
     if table is TableFamily.BRIDGE or not (isinstance(part, Member) and Field.ETHER_SOURCE in part.fields):
         return []
     return _compare(LINK_TYPE, ETHERNET.to_bytes(LINK_TYPE.size, LINK_TYPE.order))
+
+
+def count_here() -> bytes:
+    """A counter of the line's own; what it counts nobody asks."""
+    return _expression("counter")
 
 
 def _needs(part: Part) -> list[Equal]:
@@ -282,6 +305,7 @@ def _present(presence: Presence) -> list[bytes]:
     return [_expression("exthdr", *what, *how), _cmp(b"\x01")]
 
 
+@cache
 def _load(load: Load, *, register: int = REGISTER_1, size: int | None = None) -> bytes:
     match load.source:
         case Source.META:
@@ -304,4 +328,4 @@ def _expression(name: str, *attributes: bytes) -> bytes:
     return pack_text(1, name) + pack_nested(2, *attributes)
 
 
-__all__ = ["encode_line", "encode_verdict", "immediate_verdict"]
+__all__ = ["count_here", "encode_line", "encode_verdict", "immediate_verdict"]

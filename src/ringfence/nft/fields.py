@@ -27,9 +27,12 @@ class Source(Enum):
     TRANSPORT = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Load:
-    """``key`` is a meta or ct key, or an offset into the header; ``needs`` must hold before the field has a meaning."""
+    """Each is one of a kind, equal to itself alone.
+
+    ``key`` is a meta or ct key, or an offset into the header; ``needs`` must hold before the field has a meaning.
+    """
 
     source: Source
     key: int

@@ -7,6 +7,7 @@ netfilter/nfnetlink.h.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 F_REQUEST: Final = 0x001
@@ -72,10 +73,12 @@ def pack_nested(type_: int, *attributes: bytes) -> bytes:
     return pack(type_ | _NESTED, b"".join(attributes))
 
 
+@lru_cache(maxsize=1024)
 def pack_text(type_: int, text: str) -> bytes:
     return pack(type_, text.encode("ascii") + b"\0")
 
 
+@lru_cache(maxsize=1024)
 def pack_number(type_: int, value: int) -> bytes:
     """A 32-bit number in network order, as every attribute of nf_tables has it."""
     return pack(type_, struct.pack(">I", value & 0xFFFFFFFF))

@@ -86,7 +86,7 @@ def _table(
     for name, map_ in sorted(program.maps.items()):
         yield f"\tmap {bare_name(name)} {{ type {_TYPE_TEXT[map_.type or ElementType.INTERFACE]} : verdict; }}"
     if about is not None:
-        yield f'\tchain {ABOUT} {{\n\t\tcontinue comment "{about.text}"\n\t}}'
+        yield f'\tchain {ABOUT} {{\n\t\tcounter comment "{about.text}"\n\t}}'
     for name in _callees_first(program):
         yield from _chain(name, program.chains[name], generation, mask)
     yield "}"

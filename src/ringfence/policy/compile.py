@@ -7,34 +7,35 @@ and passes at once from then on, until the generation moves and it is judged ane
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
 from ringfence.policy.addresses import FAMILIES, Family
+from ringfence.policy.evolving import Evolving, EvolvingSet, differing
 from ringfence.policy.link import own_addresses
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.model import Rule
 from ringfence.policy.parts import (
     GroupPart,
     PeerPart,
     PortPart,
     ProfilePart,
-    asked_chains,
+    change_ports,
     compile_group,
     compile_peer,
     compile_ports,
     compile_profile,
     named_peers,
 )
-from ringfence.policy.program import Program
-from ringfence.policy.values import GroupId, Kind
-from ringfence.policy.view import Endpoint, HostView, PeerAddresses
+from ringfence.policy.program import Chain, NamedSet, Program
+from ringfence.policy.values import GroupId, Kind, Revision
+from ringfence.policy.view import Endpoint, HostView
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+_Groups = tuple[GroupId, ...]
+_ChainPart = GroupPart | ProfilePart | PortPart
 
 
 def compile_program(view: HostView, ports: LocalPorts) -> Program:
@@ -49,62 +50,179 @@ def compile_program(view: HostView, ports: LocalPorts) -> Program:
 class Compiler:
     """Compiles one view after another. The result depends on the view alone; the cost on what changed since the last.
 
-    What did not change is the very same object in the next program, which is what makes a delta cheap to find.
+    What did not change is the very same object in the next program, and the program's mappings evolve from the last
+    one's, which is what makes a delta cheap to find.
     """
 
     def __init__(self) -> None:
-        self._known = _NOTHING
+        self._known: _Known | None = None
 
     def compile(self, view: HostView, ports: LocalPorts) -> Program:
-        """As ``compile_program``; after the first, O(endpoints + groups) comparisons and the work for what changed."""
-        if ports.kind is not self._known.ports.local.kind:
-            self._known = _NOTHING
-        programmed, closed = _programmed(view, ports)
-        peers = {group: self._peer(group, addresses) for group, addresses in view.peers.items()}
-        groups = {group: self._group(group, rules, peers, ports.kind) for group, rules in view.rules.items()}
-        chains = {name for part in groups.values() for name in part.chains}
-        worn = sorted({endpoint.groups for endpoint in programmed})
-        profiles = {combined: self._profile(combined, chains) for combined in worn}
-        port = self._port(programmed, closed, ports)
+        """As ``compile_program``; after the first, O(what changed), and O(endpoints) when one of those did."""
+        known = self._known
+        if known is None or ports.kind is not known.ports.local.kind:
+            known = _nothing(ports)
         # Kept only whole: a compilation that fails half-way must leave no part that the next one would believe.
-        self._known = _put_together(self._known, peers, groups, profiles, port)
+        changes = _find_changes(known, view, ports)
+        self._known = None
+        self._known = _carry_out(known, changes, view)
         return self._known.program
-
-    def _peer(self, group: GroupId, addresses: PeerAddresses) -> PeerPart:
-        known = self._known.peers.get(group)
-        return known if known and known.addresses == addresses else compile_peer(group, addresses)
-
-    def _group(
-        self, group: GroupId, rules: tuple[Rule, ...], peers: Mapping[GroupId, PeerPart], kind: Kind
-    ) -> GroupPart:
-        known = self._known.groups.get(group)
-        if known and known.rules == rules and all(_sets_of(peers, *key) == sets for key, sets in known.asked.items()):
-            return known
-        asked = {(peer, family): _sets_of(peers, peer, family) for peer in named_peers(rules) for family in FAMILIES}
-        return compile_group(group, rules, asked, kind)
-
-    def _profile(self, groups: tuple[GroupId, ...], chains: AbstractSet[str]) -> ProfilePart:
-        known = self._known.profiles.get(groups)
-        return known if known and known.present == asked_chains(groups) & chains else compile_profile(groups, chains)
-
-    def _port(self, programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts) -> PortPart:
-        known = self._known.ports
-        same = (known.programmed, known.closed, known.local) == (programmed, closed, local)
-        return known if same else compile_ports(programmed, closed, local)
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The parts of one program, and the program."""
+    """One program, the view and the parts that it was made of, and who depends on which of them.
 
-    peers: Mapping[GroupId, PeerPart]
-    groups: Mapping[GroupId, GroupPart]
-    profiles: Mapping[tuple[GroupId, ...], ProfilePart]
+    The dictionaries are patched in place: only the newest of these is ever looked at.
+    """
+
+    view: HostView
     ports: PortPart
-    program: Program
+    sets: Evolving[str, NamedSet]
+    chains: Evolving[str, Chain]
+    counters: EvolvingSet[str]
+    peers: dict[GroupId, PeerPart] = field(default_factory=dict)
+    groups: dict[GroupId, GroupPart] = field(default_factory=dict)
+    profiles: dict[_Groups, ProfilePart] = field(default_factory=dict)
+    naming: dict[GroupId, set[GroupId]] = field(default_factory=dict)  # peer -> groups with a rule that names it
+    wearing: dict[GroupId, set[_Groups]] = field(default_factory=dict)  # group -> the profiles that ask it
+
+    @property
+    def program(self) -> Program:
+        return Program(self.counters, self.sets, MappingProxyType(self.ports.maps), self.chains)
 
 
-_NOTHING = _Known({}, {}, {}, compile_ports((), frozenset(), LocalPorts()), Program())
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """The new parts; None for one that is gone."""
+
+    peers: Mapping[GroupId, PeerPart | None]
+    groups: Mapping[GroupId, GroupPart | None]
+    profiles: Mapping[_Groups, ProfilePart | None]
+    ports: PortPart
+
+
+def _nothing(local: LocalPorts) -> _Known:
+    ports = compile_ports((), frozenset(), LocalPorts(kind=local.kind))
+    counters = EvolvingSet(Evolving(dict.fromkeys(ports.counters)))
+    return _Known(HostView(Revision(0)), ports, Evolving(ports.sets), Evolving(ports.chains), counters)
+
+
+def _find_changes(known: _Known, view: HostView, local: LocalPorts) -> _Changes:
+    peers = {
+        group: compile_peer(group, view.peers[group]) if group in view.peers else None
+        for group in differing(known.view.peers, view.peers)
+    }
+    groups = _changed_groups(known, view, peers, local.kind)
+    ports, worn = known.ports, None
+    if view.endpoints is not known.view.endpoints or local != ports.local:
+        programmed, closed = _programmed(view, local)
+        ports = change_ports(ports, programmed, closed, local)
+        worn = {tuple(sorted(combined)) for combined in {endpoint.groups for endpoint in programmed}}
+    return _Changes(peers, groups, _changed_profiles(known, groups, worn), ports)
+
+
+def _changed_groups(
+    known: _Known, view: HostView, peers: Mapping[GroupId, PeerPart | None], kind: Kind
+) -> dict[GroupId, GroupPart | None]:
+    """The groups whose rules changed, and those that name a peer which has other sets than before."""
+
+    def sets_of(group: GroupId, family: Family) -> tuple[str, ...]:
+        part = peers[group] if group in peers else known.peers.get(group)
+        return part.names[family] if part else ()
+
+    stale = differing(known.view.rules, view.rules)
+    for peer, part in peers.items():
+        before = known.peers.get(peer)
+        if (before and before.names) != (part and part.names):
+            stale |= known.naming.get(peer, set())
+    found: dict[GroupId, GroupPart | None] = dict.fromkeys(stale)
+    for group in stale & view.rules.keys():
+        rules = view.rules[group]
+        asked = {(peer, family): sets_of(peer, family) for peer in named_peers(rules) for family in FAMILIES}
+        found[group] = compile_group(group, rules, asked, kind)
+    return found
+
+
+def _changed_profiles(
+    known: _Known, groups: Mapping[GroupId, GroupPart | None], worn: set[_Groups] | None
+) -> dict[_Groups, ProfilePart | None]:
+    """The profiles that come or go, and those with a group that has other chains than before.
+
+    ``worn``: every profile that is to be; None for the same as before.
+    """
+    found: dict[_Groups, ProfilePart | None] = {}
+    stale: set[_Groups] = set()
+    if worn is not None:
+        found.update(dict.fromkeys(known.profiles.keys() - worn))
+        stale = worn - known.profiles.keys()
+    for group, part in groups.items():
+        before = known.groups.get(group)
+        if (before.chains.keys() if before else set()) != (part.chains.keys() if part else set()):
+            stale |= known.wearing.get(group, set()) - found.keys()
+    for combined in stale:
+        asked = (groups[group] if group in groups else known.groups.get(group) for group in combined)
+        present = frozenset(name for part in asked if part for name in part.chains)
+        found[combined] = compile_profile(combined, present)
+    return found
+
+
+def _carry_out(known: _Known, changes: _Changes, view: HostView) -> _Known:
+    before: list[_ChainPart] = [*_old(known.groups, changes.groups), *_old(known.profiles, changes.profiles)]
+    after: list[_ChainPart] = [*_new(changes.groups), *_new(changes.profiles)]
+    sets = known.sets
+    if changes.ports is not known.ports:
+        before, after = [*before, known.ports], [*after, changes.ports]
+        sets = sets.evolve(changes.ports.sets)
+    sets = sets.evolve(
+        {name: set_ for part in _new(changes.peers) for name, set_ in part.sets.items()},
+        {name for part in _old(known.peers, changes.peers) for name in part.sets},
+    )
+    chains = known.chains.evolve(
+        {name: chain for part in after for name, chain in part.chains.items()},
+        {name for part in before for name in part.chains},
+    )
+    counters = known.counters.evolve(
+        {name for part in after for name in part.counters}, {name for part in before for name in part.counters}
+    )
+    _point_anew(known.naming, known.groups, changes.groups, lambda _, part: set(part.named))
+    _point_anew(known.wearing, known.profiles, changes.profiles, lambda combined, _: set(combined))
+    _patch(known.peers, changes.peers)
+    _patch(known.groups, changes.groups)
+    _patch(known.profiles, changes.profiles)
+    return replace(known, view=view, ports=changes.ports, sets=sets, chains=chains, counters=counters)
+
+
+def _old(parts: Mapping[_K, _V], changed: Iterable[_K]) -> list[_V]:
+    return [parts[key] for key in changed if key in parts]
+
+
+def _new(changed: Mapping[_K, _V | None]) -> list[_V]:
+    return [part for part in changed.values() if part is not None]
+
+
+def _point_anew(
+    index: dict[GroupId, set[_K]],
+    parts: Mapping[_K, _V],
+    changed: Mapping[_K, _V | None],
+    groups_of: Callable[[_K, _V], set[GroupId]],
+) -> None:
+    """Keeps an index from a group to the keys of the parts that depend on it."""
+    for key, part in changed.items():
+        before = groups_of(key, parts[key]) if key in parts else set()
+        after = groups_of(key, part) if part is not None else set()
+        for group in before - after:
+            index[group].discard(key)
+        for group in after - before:
+            index.setdefault(group, set()).add(key)
+
+
+def _patch(parts: dict[_K, _V], changed: Mapping[_K, _V | None]) -> None:
+    for key, part in changed.items():
+        if part is None:
+            parts.pop(key, None)
+        else:
+            parts[key] = part
 
 
 def _programmed(view: HostView, ports: LocalPorts) -> tuple[tuple[Endpoint, ...], frozenset[str]]:
@@ -114,46 +232,19 @@ def _programmed(view: HostView, ports: LocalPorts) -> tuple[tuple[Endpoint, ...]
     link.
     """
     programmed = tuple(_programmable(view.endpoints, ports.kind))
-    known = frozenset(programmed)
-    closed = ports.names | {str(endpoint.interface) for endpoint in view.endpoints if endpoint not in known}
+    known = frozenset(map(id, programmed))
+    closed = ports.names | {str(endpoint.interface) for endpoint in view.endpoints if id(endpoint) not in known}
     return programmed, closed
 
 
 def _programmable(endpoints: tuple[Endpoint, ...], kind: Kind) -> Iterator[Endpoint]:
     """Those whose packets can be told from all others': by a port of their own, behind a bridge by MAC and address."""
     interfaces = Counter(endpoint.interface for endpoint in endpoints)
-    addresses = Counter(address for endpoint in endpoints for address in own_addresses(endpoint))
+    shared = endpoints if kind is Kind.BRIDGED else ()
+    addresses = Counter(address for endpoint in shared for address in own_addresses(endpoint))
     for endpoint in endpoints:
         is_known = kind is not Kind.BRIDGED or (
             endpoint.mac is not None and all(addresses[address] == 1 for address in own_addresses(endpoint))
         )
         if interfaces[endpoint.interface] == 1 and is_known:
             yield endpoint
-
-
-def _put_together(
-    known: _Known,
-    peers: Mapping[GroupId, PeerPart],
-    groups: Mapping[GroupId, GroupPart],
-    profiles: Mapping[tuple[GroupId, ...], ProfilePart],
-    ports: PortPart,
-) -> _Known:
-    chains, counters, sets = known.program.chains, known.program.counters, known.program.sets
-    same_ports = known.ports is ports and bool(chains)
-    if not (same_ports and _same(known.groups, groups) and _same(known.profiles, profiles)):
-        parts: list[GroupPart | ProfilePart | PortPart] = [*groups.values(), *profiles.values(), ports]
-        chains = MappingProxyType({name: chain for part in parts for name, chain in part.chains.items()})
-        counters = frozenset().union(*(part.counters for part in parts))
-    if not (same_ports and _same(known.peers, peers)):
-        named = {name: set_ for part in peers.values() for name, set_ in part.sets.items()}
-        sets = MappingProxyType({**ports.sets, **named})
-    return _Known(peers, groups, profiles, ports, Program(counters, sets, MappingProxyType(ports.maps), chains))
-
-
-def _sets_of(peers: Mapping[GroupId, PeerPart], group: GroupId, family: Family) -> tuple[str, ...]:
-    return peers[group].names[family] if group in peers else ()
-
-
-def _same(old: Mapping[_K, _V], new: Mapping[_K, _V]) -> bool:
-    """Whether both hold the very same parts."""
-    return len(old) == len(new) and all(old.get(key) is part for key, part in new.items())

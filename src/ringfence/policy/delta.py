@@ -7,10 +7,12 @@ a map up as it is now, and finds a new chain still without lines. What is in the
 one is swept.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from ringfence.policy import names
+from ringfence.policy.evolving import differing, differing_members
 from ringfence.policy.link import ALLOW, GENERATION_CHAINS
 from ringfence.policy.names import TableFamily
 from ringfence.policy.program import (
@@ -32,6 +34,8 @@ from ringfence.policy.program import (
     VerdictMap,
     part_of,
 )
+
+_PIECE: Final = 20_000  # steps of some 200 octets each
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +169,20 @@ class Delta:
         return bool(self.prepare or self.flip)
 
 
+def in_pieces(prepare: Sequence[Step]) -> Iterator[Sequence[Step]]:
+    """The first transaction of a delta as several smaller ones, so that no more than one of them lies in memory packed.
+
+    They may be cut anywhere: nothing that is there refers to what they make, and each needs only those before it.
+    """
+    return (prepare[start : start + _PIECE] for start in range(0, len(prepare), _PIECE))
+
+
 def diff_programs(actual: Program, desired: Program) -> Delta:
-    """The steps from ``actual`` (what the kernel holds; ``Program()`` for no table) to ``desired``. O(both).
+    """The steps from ``actual`` (what the kernel holds; ``Program()`` for no table) to ``desired``.
 
     Whatever the path that led to ``actual``, applying the delta yields ``desired``, and a second diff is empty.
+    O(what differs) when one program evolved from the other, else O(both), mostly comparisons of identity.
     """
-    if actual == desired:
-        return Delta()
     made = bool(actual.chains)
     missing = (
         *(() if ALLOW in actual.chains else (AddTable(),)),
@@ -180,9 +191,11 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     # Only this one ever goes: a host without bridged ports has none. It takes everything in it along.
     gone = (DeleteTable(TableFamily.BRIDGE),) if _is_bridged(actual) and not _is_bridged(desired) else ()
     actual = part_of(actual, TableFamily.INET) if gone else actual
-    replaced = _replaced(actual, desired)
-    if not replaced:
-        actual, desired = _differing(actual, desired)
+    old, new = _differing(actual, desired)
+    if old == new == Program() and not gone:
+        return Delta()
+    replaced = _replaced(old, new)
+    actual, desired = (actual, desired) if replaced else _with_generation(old, new, actual, desired)
     narrows = made and _narrows(actual, desired, replaced)
     prepared, born = _share_out(_newborn(actual, desired, replaced), replaced, made=made)
     rewritten = _rewritten_chains(actual, desired, replaced, moved=narrows)
@@ -214,7 +227,7 @@ def _newborn(actual: Program, desired: Program, replaced: frozenset[str]) -> Pro
         if name not in actual.chains or actual.chains[name].hook != chain.hook
     }
     return Program(
-        desired.counters - actual.counters,
+        frozenset(desired.counters - actual.counters),
         {name: set_ for name, set_ in desired.sets.items() if name not in actual.sets or name in replaced},
         {
             name: VerdictMap(type=map_.type)
@@ -240,24 +253,39 @@ def _share_out(newborn: Program, replaced: frozenset[str], *, made: bool) -> tup
 
 
 def _differing(actual: Program, desired: Program) -> tuple[Program, Program]:
-    """Both programs without the sets and chains in which they are alike; what holds the generation always stays."""
-    sets = _alike(actual.sets, desired.sets)
-    chains = _alike(actual.chains, desired.chains) - GENERATION_CHAINS
-    return _pruned(actual, sets, chains), _pruned(desired, sets, chains)
+    """Of both programs only that in which they differ."""
+    counters = differing_members(actual.counters, desired.counters)
+    sets = differing(actual.sets, desired.sets)
+    maps = {
+        name for name in {*actual.maps, *desired.maps} if _targets_differ(actual.maps.get(name), desired.maps.get(name))
+    }
+    chains = differing(actual.chains, desired.chains)
+
+    def part(program: Program) -> Program:
+        return Program(
+            frozenset(name for name in counters if name in program.counters),
+            {name: program.sets[name] for name in sets if name in program.sets},
+            {name: program.maps[name] for name in maps if name in program.maps},
+            {name: program.chains[name] for name in chains if name in program.chains},
+        )
+
+    return part(actual), part(desired)
 
 
-def _alike(actual: Mapping[str, object], desired: Mapping[str, object]) -> set[str]:
-    # Identity first: a compiler hands out the same object again for what did not change.
-    return {name for name, value in desired.items() if (old := actual.get(name)) is value or old == value}
+def _targets_differ(old: VerdictMap | None, new: VerdictMap | None) -> bool:
+    if old is None or new is None:
+        return old is not new
+    return old.type is not new.type or bool(differing(old.targets, new.targets))
 
 
-def _pruned(program: Program, sets: set[str], chains: set[str]) -> Program:
-    return Program(
-        program.counters,
-        {name: set_ for name, set_ in program.sets.items() if name not in sets},
-        program.maps,
-        {name: chain for name, chain in program.chains.items() if name not in chains},
-    )
+def _with_generation(old: Program, new: Program, actual: Program, desired: Program) -> tuple[Program, Program]:
+    """The differing parts, and the chains that hold the generation: those are written anew when it moves."""
+
+    def more(part: Program, whole: Program) -> Program:
+        held = {name: whole.chains[name] for name in GENERATION_CHAINS if name in whole.chains}
+        return replace(part, chains={**part.chains, **held})
+
+    return more(old, actual), more(new, desired)
 
 
 def _replaced(actual: Program, desired: Program) -> frozenset[str]:
@@ -307,7 +335,9 @@ def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replace
         if name in replaced:
             continue  # goes whole
         wanted = desired.maps.get(name, VerdictMap()).targets
-        stale = _sorted_targets(item for item in map_.targets.items() if wanted.get(item[0]) != item[1])
+        stale = _sorted_targets(
+            (key, map_.targets[key]) for key in differing(map_.targets, wanted) if key in map_.targets
+        )
         if stale:
             yield DeleteTargets(name, stale)
     yield from (DeleteMap(name) for name in sorted(actual.maps) if name not in desired.maps or name in replaced)
@@ -356,7 +386,9 @@ def _write(desired: Program, chains: Iterable[str]) -> Iterator[Step]:
 def _add_targets(actual: Program, desired: Program, replaced: frozenset[str]) -> Iterator[Step]:
     for name, map_ in sorted(desired.maps.items()):
         present = {} if name in replaced else actual.maps.get(name, VerdictMap()).targets
-        fresh = _sorted_targets(item for item in map_.targets.items() if present.get(item[0]) != item[1])
+        fresh = _sorted_targets(
+            (key, map_.targets[key]) for key in differing(present, map_.targets) if key in map_.targets
+        )
         if fresh:
             yield AddTargets(name, fresh)
 
@@ -374,10 +406,13 @@ def _sorted_targets(targets: Iterable[tuple[Scalar, str]]) -> tuple[tuple[Scalar
 
 
 def _narrows(actual: Program, desired: Program, replaced: frozenset[str]) -> bool:
-    """Whether a flow that passed before might not any more. In doubt yes: it costs each live flow one judgement."""
+    """Whether a flow that passed before might not any more. In doubt yes: it costs each live flow one judgement.
+
+    The programs hold only what differs, unless something is replaced.
+    """
     return (
         bool(replaced)
-        or actual.maps != desired.maps
+        or bool(actual.maps or desired.maps)
         or any(actual.sets.get(name) != desired.sets.get(name) for name in names.PORT_SETS)
         or any(not set_.elements <= _elements(desired, name) for name, set_ in actual.sets.items())
         or any(not _only_widens(chain, desired.chains.get(name)) for name, chain in actual.chains.items())
@@ -428,4 +463,5 @@ __all__ = [
     "FlushChain",
     "Step",
     "diff_programs",
+    "in_pieces",
 ]

@@ -6,6 +6,7 @@ own fields.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from ringfence.policy import names
@@ -13,7 +14,7 @@ from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.link import ALLOW
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import Between, Count, Equal, Field, Goto, Line, Match, Member, Within
-from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Kind, Protocol
+from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Kind, Ports, Protocol
 
 # The sets that hold a group's addresses of one family; none when it has none, and then no line asks for them.
 PeerSets = Mapping[tuple[GroupId, Family], tuple[str, ...]]
@@ -31,6 +32,7 @@ _PACKET_PEER: Final = {
     (Direction.EGRESS, 6): Field.DESTINATION6,
 }
 _ONLY_FAMILY: Final[dict[Protocol, Family]] = {Protocol.ICMP: 4, Protocol.ICMPV6: 6}
+_ALLOW: Final = Goto(ALLOW)
 _ICMP_FIELDS: Final = {
     Protocol.ICMP: (Field.ICMP_TYPE, Field.ICMP_CODE),
     Protocol.ICMPV6: (Field.ICMPV6_TYPE, Field.ICMPV6_CODE),
@@ -44,7 +46,8 @@ def rule_lines(rule: Rule, peers: PeerSets, kind: Kind = Kind.ROUTED) -> Iterato
     """
     by_wire = kind is Kind.SELF and rule.direction is Direction.INGRESS
     for family in _families(rule):
-        protocol = _flow_protocol(rule, Field.FLOW_ASKED_PORT if by_wire else Field.FLOW_PORT)
+        asked = Field.FLOW_ASKED_PORT if by_wire else Field.FLOW_PORT
+        protocol = _flow_protocol(rule.protocol, rule.ports, rule.icmp, asked)
         for peer in _peer_matches(rule, _FLOW_PEER[rule.direction, family], family, peers):
             yield _allow(rule, (*protocol, peer))
 
@@ -60,7 +63,7 @@ def untracked_rule_lines(rule: Rule, peers: PeerSets) -> Iterator[Line]:
 
 
 def _allow(rule: Rule, matches: tuple[Match, ...]) -> Line:
-    return Line((*matches, Count(names.rule_counter(rule.id)), Goto(ALLOW)))
+    return Line((*matches, Count(names.rule_counter(rule.id)), _ALLOW))
 
 
 def _families(rule: Rule) -> tuple[Family, ...]:
@@ -83,14 +86,15 @@ def _peer_matches(rule: Rule, field: Field, family: Family, peers: PeerSets) -> 
         yield Within(field, rule.peer.network)
 
 
-def _flow_protocol(rule: Rule, port: Field) -> tuple[Match, ...]:
-    if rule.protocol is Protocol.ALL:
+@lru_cache(maxsize=4096)  # the same few services occur in most rules: their lines share these parts
+def _flow_protocol(protocol: Protocol, ports: Ports, icmp: Icmp | None, port: Field) -> tuple[Match, ...]:
+    if protocol is Protocol.ALL:
         return ()
-    number = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[rule.protocol])
-    if rule.protocol.has_ports and rule.ports != ALL_PORTS:
-        return (number, _range(port, rule.ports.first, rule.ports.last))
-    if rule.protocol.has_types and rule.icmp is not None and not rule.icmp.any_type:
-        return (number, _flow_icmp(rule.icmp))
+    number = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[protocol])
+    if protocol.has_ports and ports != ALL_PORTS:
+        return (number, _range(port, ports.first, ports.last))
+    if protocol.has_types and icmp is not None and not icmp.any_type:
+        return (number, _flow_icmp(icmp))
     return (number,)
 
 

@@ -7,6 +7,7 @@ names can collide and a reader of ``nft list`` can search for one.
 import re
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NewType
 from uuid import UUID
@@ -150,6 +151,7 @@ def source_set(group: GroupId, family: Family) -> str:
     return f"x_{group.hex}_{family}"
 
 
+@lru_cache(maxsize=64)  # a rule is compiled at once
 def rule_counter(rule: RuleId) -> str:
     return f"r_{rule.hex}"
 

@@ -35,7 +35,7 @@ def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: Loca
     maps = {name: _cut(program.maps.get(name, VerdictMap()), most) for name, most in permitted.maps.items()}
     return replace(
         program,
-        counters=program.counters | permitted.counters,
+        counters=program.counters | frozenset(permitted.counters),
         sets=MappingProxyType({**program.sets, **sets}),
         maps=MappingProxyType({**program.maps, **maps}),
         chains=MappingProxyType({**program.chains, **permitted.chains}),

@@ -1,16 +1,16 @@
 """The parts of a program: what one peer, one group, one combination of groups, and the ports compile to.
 
-Each part carries what it was made from, so that whoever keeps it can tell whether it still holds.
+Parts are kept by the hundred thousand: they hold no more than the program and the finding of what depends on them need.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from ringfence.policy import frames, link, names, self_host
 from ringfence.policy.addresses import FAMILIES, Family, merge_networks
+from ringfence.policy.evolving import Evolving, differing
 from ringfence.policy.lines import PeerSets, rule_lines, untracked_rule_lines
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import GroupPeer, Rule
@@ -41,28 +41,25 @@ _ADDRESS_TYPE: Final = {4: ElementType.IPV4, 6: ElementType.IPV6}
 class PeerPart:
     """A group as a peer: its sets, and their names by family."""
 
-    addresses: PeerAddresses
     sets: Mapping[str, NamedSet]
     names: Mapping[Family, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPart:
-    """The chains of a group; valid as long as its rules are these and their peers have the sets in ``asked``."""
+    """The chains of a group; valid as long as its rules are the same and the ``named`` peers have the same sets."""
 
-    rules: tuple[Rule, ...]
-    asked: PeerSets
+    named: tuple[GroupId, ...]
     chains: Mapping[str, Chain]
-    counters: frozenset[str]
+    counters: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ProfilePart:
-    """The chains of a combination of groups; valid as long as of the chains it could ask these are ``present``."""
+    """The chains of a combination of groups; valid as long as the groups have the same chains."""
 
-    present: frozenset[str]
     chains: Mapping[str, Chain]
-    counters: frozenset[str]
+    counters: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ class PortPart:
     sets: Mapping[str, NamedSet]
     maps: Mapping[str, VerdictMap]
     chains: Mapping[str, Chain]
-    counters: frozenset[str]
+    counters: tuple[str, ...]
 
 
 def compile_peer(group: GroupId, addresses: PeerAddresses) -> PeerPart:
@@ -90,7 +87,7 @@ def compile_peer(group: GroupId, addresses: PeerAddresses) -> PeerPart:
         mine = dict(_address_sets(group, addresses, family))
         sets.update(mine)
         found[family] = tuple(mine)
-    return PeerPart(addresses, sets, found)
+    return PeerPart(sets, found)
 
 
 def compile_group(group: GroupId, rules: tuple[Rule, ...], asked: PeerSets, kind: Kind) -> GroupPart:
@@ -107,7 +104,7 @@ def compile_group(group: GroupId, rules: tuple[Rule, ...], asked: PeerSets, kind
         untracked = tuple(line for rule in mine for line in untracked_rule_lines(rule, asked))
         if untracked:
             chains[names.untracked_group_chain(group, direction)] = Chain(untracked)
-    return GroupPart(rules, asked, chains, frozenset(names.rule_counter(rule.id) for rule in rules))
+    return GroupPart(tuple(named_peers(rules)), chains, tuple(names.rule_counter(rule.id) for rule in rules))
 
 
 def named_peers(rules: Iterable[Rule]) -> list[GroupId]:
@@ -118,13 +115,7 @@ def named_peers(rules: Iterable[Rule]) -> list[GroupId]:
 def compile_profile(groups: tuple[GroupId, ...], present: AbstractSet[str]) -> ProfilePart:
     """What asks each of ``groups`` in turn; ``present`` names the chains of those that have something to say."""
     chains = dict(_profile_chains(groups, present))
-    return ProfilePart(asked_chains(groups) & present, chains, _counters(chains))
-
-
-def asked_chains(groups: tuple[GroupId, ...]) -> frozenset[str]:
-    """Every chain that the groups could have."""
-    kinds = (names.group_chain, names.untracked_group_chain)
-    return frozenset(kind(group, direction) for kind in kinds for group in groups for direction in Direction)
+    return ProfilePart(chains, _counters(chains))
 
 
 def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts) -> PortPart:
@@ -141,6 +132,37 @@ def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], loca
             assert_never(local.kind)
     maps = _address_maps(programmed) if local.kind is Kind.BRIDGED else _port_maps(programmed)
     return PortPart(programmed, closed, local, sets, maps, chains, _counters(chains))
+
+
+def change_ports(
+    known: PortPart, programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts
+) -> PortPart:
+    """As ``compile_ports``, from what is ``known`` and the endpoints that differ. O(endpoints), mostly comparisons."""
+    # Behind a bridge, and at a self host, what one endpoint has does not follow from it alone.
+    if (closed, local) != (known.closed, known.local) or local.kind is not Kind.ROUTED:
+        return compile_ports(programmed, closed, local)
+    before = {endpoint.interface: endpoint for endpoint in known.programmed}
+    after = {endpoint.interface: endpoint for endpoint in programmed}
+    changed = differing(before, after)
+    gone = tuple(before[interface] for interface in changed if interface in before)
+    come = tuple(after[interface] for interface in changed if interface in after)
+    less, more = link.port_sets(gone, frozenset()), link.port_sets(come, closed)
+    sets = {name: _changed_set(set_, less[name], more[name]) for name, set_ in known.sets.items()}
+    come_maps = _port_maps(come)
+    maps = {
+        name: VerdictMap(_evolving(map_.targets).evolve(come_maps[name].targets, map(str, changed)), map_.type)
+        for name, map_ in known.maps.items()
+    }
+    return replace(known, programmed=programmed, sets=sets, maps=maps)
+
+
+def _changed_set(set_: NamedSet, less: NamedSet, more: NamedSet) -> NamedSet:
+    elements = set_.elements - less.elements | more.elements
+    return set_ if elements == set_.elements else replace(set_, elements=elements)
+
+
+def _evolving(targets: Mapping[Scalar, str]) -> Evolving[Scalar, str]:
+    return targets if isinstance(targets, Evolving) else Evolving(targets)
 
 
 def _address_sets(group: GroupId, peer: PeerAddresses, family: Family) -> Iterator[tuple[str, NamedSet]]:
@@ -203,9 +225,9 @@ def _profile_map(
 ) -> VerdictMap:
     profiles = {groups: names.profile_of(groups) for groups in {one.groups for _, one in endpoints}}
     targets = {key: names.profile_chain(profiles[one.groups], direction) for key, one in endpoints}
-    return VerdictMap(MappingProxyType(targets), type_)
+    return VerdictMap(Evolving(targets), type_)
 
 
-def _counters(chains: Mapping[str, Chain]) -> frozenset[str]:
+def _counters(chains: Mapping[str, Chain]) -> tuple[str, ...]:
     parts = (part for chain in chains.values() for line in chain.lines for part in line.parts)
-    return frozenset(part.counter for part in parts if isinstance(part, Count))
+    return tuple({part.counter for part in parts if isinstance(part, Count)})

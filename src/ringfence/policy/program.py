@@ -5,6 +5,7 @@ back. A line is read left to right: every match must hold for the next part to b
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -299,7 +300,7 @@ class Program:
     ``names.place_of`` tells from a thing's name which table it lies in.
     """
 
-    counters: frozenset[str] = frozenset()
+    counters: AbstractSet[str] = frozenset()
     sets: Mapping[str, NamedSet] = field(default_factory=lambda: MappingProxyType({}))
     maps: Mapping[str, VerdictMap] = field(default_factory=lambda: MappingProxyType({}))
     chains: Mapping[str, Chain] = field(default_factory=lambda: MappingProxyType({}))

@@ -10,6 +10,7 @@ from typing import Final, assert_never
 
 from ringfence.policy import frames, link, names, self_host
 from ringfence.policy.addresses import FAMILIES, Family, merge_networks
+from ringfence.policy.branches import branch_out
 from ringfence.policy.evolving import Evolving, differing
 from ringfence.policy.lines import PeerSets, rule_lines, untracked_rule_lines
 from ringfence.policy.local import LocalPorts
@@ -100,10 +101,10 @@ def compile_group(group: GroupId, rules: tuple[Rule, ...], asked: PeerSets, kind
         mine = [rule for rule in rules if rule.direction is direction]
         if mine:
             lines = tuple(line for rule in mine for line in rule_lines(rule, asked, kind))
-            chains[names.group_chain(group, direction)] = Chain(lines)
+            chains |= branch_out(names.group_chain(group, direction), lines)
         untracked = tuple(line for rule in mine for line in untracked_rule_lines(rule, asked))
         if untracked:
-            chains[names.untracked_group_chain(group, direction)] = Chain(untracked)
+            chains |= branch_out(names.untracked_group_chain(group, direction), untracked)
     return GroupPart(tuple(named_peers(rules)), chains, tuple(names.rule_counter(rule.id) for rule in rules))
 
 

@@ -33,6 +33,7 @@ def _listen(address: str) -> subprocess.Popen[str]:
     server = subprocess.Popen(  # noqa: S603
         ("iperf3", "-s", "-1", "-B", address, "-p", str(ALLOWED_PORT), "--forceflush"),  # noqa: S607
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # that it was terminated
         text=True,
     )
     while "listening" not in (line := server.stdout.readline()):

@@ -17,7 +17,6 @@ from ringfence.policy.program import (
     Between,
     Chain,
     Count,
-    Differs,
     Dispatch,
     Drop,
     Element,
@@ -60,9 +59,13 @@ CLOSED: Final = "closed"
 _OWN: Final = "own"
 _UNSPECIFIED: Final = "unspecified"
 _LEAVE_PORT: Final = "leave_port"
-_LEAVE_NEW: Final = "leave_new"
+_LEAVE_STRAY: Final = "leave_stray"
+_LEAVE_DHCP: Final = "leave_dhcp"
+_LEAVE_PORT_DHCP: Final = "leave_port_dhcp"
 _ARRIVE_PORT: Final = "arrive_port"
-_ARRIVE_NEW: Final = "arrive_new"
+_ARRIVE_STRAY: Final = "arrive_stray"
+_ARRIVE_HOST: Final = "arrive_host"
+_DHCP_FLOW: Final = "dhcp_flow"
 _HOST_LINK: Final = "host_link"
 
 _ICMP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMP])
@@ -104,6 +107,7 @@ def _udp(source_port: int, destination_port: int) -> tuple[Match, ...]:
     )
 
 
+_DHCP_PORTS: Final = (67, 547)  # the lowest and the highest of them: others in between are rare
 DHCP4_REQUEST: Final = _udp(68, 67)
 DHCP4_REPLY: Final = _udp(67, 68)
 DHCP6_REQUEST: Final = _udp(546, 547)
@@ -162,14 +166,17 @@ def bridged_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
 
 def _judging_chains(ends: Ends, closing: tuple[Line, ...]) -> Iterator[tuple[str, Chain]]:
     yield from refusal_chains(ends.observed, logs=True)
-    yield ALLOW, Chain(tuple(allow_lines()))
+    yield from allow_chains()
     yield CLOSED, Chain((refuse(Refusal.CLOSED, names.CLOSED_COUNTER),))
     yield LEAVE, Chain(tuple(_leave(ends)), Hook(HookName.PREROUTING, FILTER_PRIORITY))
+    yield _LEAVE_STRAY, Chain(tuple(_stray(ends.leaving, ends.sets)))
+    yield _LEAVE_DHCP, Chain(tuple(_members(ends.leaving, ends.sets, _LEAVE_PORT_DHCP)))
+    yield _LEAVE_PORT_DHCP, Chain(tuple(_leave_port_dhcp()))
     yield _LEAVE_PORT, Chain(tuple(_leave_port(ends)))
-    yield _LEAVE_NEW, Chain(tuple(_leave_new(ends)))
     yield ARRIVE, Chain(tuple(_arrive(ends, closing)), Hook(HookName.POSTROUTING, FILTER_PRIORITY))
+    yield _ARRIVE_STRAY, Chain(tuple(_stray(ends.arriving, ends.sets)))
+    yield _ARRIVE_HOST, Chain(tuple(_members(ends.arriving, ends.sets, _HOST_LINK)))
     yield _ARRIVE_PORT, Chain(tuple(_arrive_port(ends)))
-    yield _ARRIVE_NEW, Chain(tuple(_arrive_new(ends)))
     yield _HOST_LINK, Chain(tuple(_host_link()))
 
 
@@ -280,15 +287,25 @@ def pass_line(*matches: Match) -> Line:
     return Line((*matches, Accept()))
 
 
-def allow_lines() -> Iterator[Line]:
-    # A flow to a DHCP server is never stamped, so that its replies are always looked at and never leave an instance.
-    for server_port in (67, 547):
-        yield pass_line(_UDP, Equal(Field.FLOW_PORT, server_port))
+def allow_chains() -> Iterator[tuple[str, Chain]]:
+    """Where every rule's line leads, in the program of any kind of host."""
+    yield ALLOW, Chain(tuple(_allow()))
+    yield _DHCP_FLOW, Chain(tuple(_dhcp_flow()))
+
+
+def _allow() -> Iterator[Line]:
     # Stamped only after routing, when both sides have agreed; never by an error *about* a flow (RELATED), which
     # carries the mark of the flow it is about and would revive a revoked one.
-    judged = InState(frozenset({State.NEW, State.ESTABLISHED}))
-    yield Line((Differs(Field.OUT_INDEX, 0), judged, Stamp()))
+    yield pass_line(Equal(Field.OUT_INDEX, 0))
+    yield Line((_UDP, Between(Field.FLOW_PORT, *_DHCP_PORTS), Jump(_DHCP_FLOW)))
+    yield Line((InState(frozenset({State.NEW, State.ESTABLISHED})), Stamp(), Accept()))
     yield pass_line()
+
+
+def _dhcp_flow() -> Iterator[Line]:
+    """A flow to a DHCP server is never stamped, so that its replies are always looked at: no instance may send them."""
+    for server_port in (67, 547):
+        yield pass_line(_UDP, Equal(Field.FLOW_PORT, server_port))
 
 
 def _origin(prefixes: tuple[str, ...]) -> Iterator[Line]:
@@ -317,7 +334,11 @@ def _unspecified() -> Iterator[Line]:
 
 
 def _leave(ends: Ends) -> Iterator[Line]:
+    """What is rare is asked by one line each that costs next to nothing; the sender's map is asked but once."""
     yield pass_line(InState(frozenset({State.ESTABLISHED})), Fresh())
+    yield Line((NotOpening(), IS_NEW, Jump(_LEAVE_STRAY)))
+    yield Line((_UDP, Between(Field.SOURCE_PORT, *_DHCP_PORTS), Jump(_LEAVE_DHCP)))
+    yield from _judge_new(ends.leaving, ends.egress)
     yield from _members(ends.leaving, ends.sets, _LEAVE_PORT)
 
 
@@ -326,9 +347,21 @@ def _members(fields: tuple[Field, ...], sets: tuple[str, ...], chain: str) -> It
         yield Line((Member((field,), set_), Goto(chain)))
 
 
+def _stray(fields: tuple[Field, ...], sets: tuple[str, ...]) -> Iterator[Line]:
+    """A flow that was cut must not come back the other way round by its next packet in mid-stream."""
+    for field, set_ in zip(fields, sets, strict=True):
+        yield refuse(Refusal.STRAY, names.STRAY_COUNTER, Member((field,), set_))
+
+
+def _leave_port_dhcp() -> Iterator[Line]:
+    yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *DHCP4_REPLY)
+    yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *DHCP6_REPLY)
+    yield pass_line(IS_NEW, *DHCP4_REQUEST, Within(Field.DESTINATION4, BROADCAST))
+    yield pass_line(IS_NEW, *DHCP6_REQUEST, Within(Field.DESTINATION6, ALL_DHCP_SERVERS))
+
+
 def _leave_port(ends: Ends) -> Iterator[Line]:
-    yield Line((IS_NEW, Goto(_LEAVE_NEW)))
-    yield from _no_dhcp_server()
+    """Replies, errors, packets of no flow, and whatever comes from a port that is not programmed."""
     redirect = (Equal(Field.FAMILY, 4), _ICMP, Equal(Field.ICMP_TYPE, ROGUE_ICMP_TYPE))
     yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *redirect)
     yield from related_lines()
@@ -340,16 +373,11 @@ def _leave_port(ends: Ends) -> Iterator[Line]:
     yield from _judge_originals(ends.leaving, ends.egress)
 
 
-def _leave_new(ends: Ends) -> Iterator[Line]:
-    yield no_mid_stream()
-    yield from _no_dhcp_server()
-    yield pass_line(*DHCP4_REQUEST, Within(Field.DESTINATION4, BROADCAST))
-    yield pass_line(*DHCP6_REQUEST, Within(Field.DESTINATION6, ALL_DHCP_SERVERS))
-    yield from _judge_originals(ends.leaving, ends.egress)
-
-
 def _arrive(ends: Ends, closing: tuple[Line, ...]) -> Iterator[Line]:
     yield pass_line(InState(frozenset({State.ESTABLISHED})), Fresh())
+    yield Line((NotOpening(), IS_NEW, Jump(_ARRIVE_STRAY)))
+    yield Line((Equal(Field.IN_INDEX, 0), Jump(_ARRIVE_HOST)))
+    yield from _judge_new(ends.arriving, ends.ingress)
     yield from _members(ends.arriving, ends.sets, _ARRIVE_PORT)
     yield from closing
     # Nobody judges the other end: what the sender's groups let go is agreed to.
@@ -357,20 +385,13 @@ def _arrive(ends: Ends, closing: tuple[Line, ...]) -> Iterator[Line]:
 
 
 def _arrive_port(ends: Ends) -> Iterator[Line]:
-    yield Line((IS_NEW, Goto(_ARRIVE_NEW)))
+    """Replies, errors, packets of no flow, and whatever goes to a port that is not programmed."""
     yield from related_lines()
     yield from _judge_replies(ends.arriving, ends.egress)
-    yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
     for types in LINK_MATCHES:
         for own in _NEVER_FORWARDED:
             yield pass_line(*types, *own)
         yield refuse(Refusal.LINK, names.LINK_COUNTER, *types)
-    yield from _judge_originals(ends.arriving, ends.ingress)
-
-
-def _arrive_new(ends: Ends) -> Iterator[Line]:
-    yield no_mid_stream()
-    yield Line((Equal(Field.IN_INDEX, 0), Jump(_HOST_LINK)))
     yield from _judge_originals(ends.arriving, ends.ingress)
 
 
@@ -380,11 +401,6 @@ def _host_link() -> Iterator[Line]:
         yield pass_line(*types)
     yield pass_line(*DHCP4_REPLY)
     yield pass_line(*DHCP6_REPLY)
-
-
-def _no_dhcp_server() -> Iterator[Line]:
-    yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *DHCP4_REPLY)
-    yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *DHCP6_REPLY)
 
 
 def no_mid_stream() -> Line:
@@ -412,6 +428,11 @@ def _judge_replies(fields: tuple[Field, ...], maps: tuple[str, ...]) -> Iterator
     for field, map_ in zip(fields, maps, strict=True):
         yield Line((reply, Dispatch(field, map_)))
     yield Line((reply, Goto(CLOSED)))
+
+
+def _judge_new(fields: tuple[Field, ...], maps: tuple[str, ...]) -> Iterator[Line]:
+    for field, map_ in zip(fields, maps, strict=True):
+        yield Line((IS_NEW, Dispatch(field, map_)))
 
 
 def _judge_originals(fields: tuple[Field, ...], maps: tuple[str, ...]) -> Iterator[Line]:

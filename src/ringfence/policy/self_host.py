@@ -12,7 +12,6 @@ from typing import Final
 from ringfence.policy import names
 from ringfence.policy.link import (
     ALL_DHCP_SERVERS,
-    ALLOW,
     ARRIVE,
     BROADCAST,
     CLOSED,
@@ -26,7 +25,7 @@ from ringfence.policy.link import (
     LINK_MATCHES,
     MEMBER_SETS,
     ND,
-    allow_lines,
+    allow_chains,
     judge_original,
     judge_reply,
     no_mid_stream,
@@ -89,7 +88,7 @@ _TO: Final = {4: Field.DESTINATION4, 6: Field.DESTINATION6}
 def base_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
     """The chains that the program of a self host has; ``prefixes`` close other interfaces, as on any host."""
     yield from refusal_chains(OBSERVED_PORTS, logs=True)
-    yield ALLOW, Chain(tuple(allow_lines()))
+    yield from allow_chains()
     yield CLOSED, Chain((refuse(Refusal.CLOSED, names.CLOSED_COUNTER),))
     yield "origin", Chain(tuple(_origin(ports.prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _MARTIAN, Chain(tuple(_martian()))

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -69,6 +69,7 @@ class Way:
     conntrack: KernelConntrack
     source: Node = SENDER
     denies: bool = True
+    live: set[tuple[str, str]] = field(default_factory=set)  # flows that are established; shared by all ways of a world
 
     def close(self) -> None:
         self.conntrack.close()
@@ -78,13 +79,14 @@ class Way:
         """CPU time per packet (median over bursts). The packets are counted where they should arrive, or not."""
         port = DENIED_PORT if fate == "denied" else ALLOWED_PORT
         first, flows = (_LIVE_PORT, 1) if fate == "established" else (_FIRST_NEW_PORT, FRAMES)
-        if fate == "established":
+        if fate == "established" and (self.source.name, protocol) not in self.live:
             self._establish(protocol)
         kind = "udp" if protocol == "udp" else "ack" if fate == "established" else "syn"
         before = _received(self.world.placed[RECEIVER.name])
         sent, cost = self._send(self.source, RECEIVER, _Stream(kind, first, flows, port, FRAMES))
         arrived = _received(self.world.placed[RECEIVER.name]) - before
-        self.conntrack.delete(*_EVERY_FLOW)
+        if fate == "new":
+            self._forget_flows()
         expected = 0 if fate == "denied" and self.denies else sent
         if not expected <= arrived <= expected + _OTHERS:
             raise RuntimeError(f"{arrived} of {sent} packets arrived, of {protocol} packets that are {fate}")
@@ -96,8 +98,12 @@ class Way:
         descriptors = (source.namespace.fd, receiver.namespace.fd)
         command = (self.tools.connects, *descriptors, RECEIVER.addresses[0], ALLOWED_PORT, ms)
         found = _run(command, descriptors)
-        self.conntrack.delete(*_EVERY_FLOW)
+        self._forget_flows()
         return found[1]
+
+    def _forget_flows(self) -> None:
+        self.conntrack.delete(*_EVERY_FLOW)
+        self.live.clear()
 
     def _establish(self, protocol: str) -> None:
         """The first packets of a flow, both ways."""
@@ -106,6 +112,7 @@ class Way:
         kinds = ("udp", "udp", "udp") if protocol == "udp" else ("syn", "synack", "ack")
         for kind, (source, destination, port, to_port) in zip(kinds, (there, back, there), strict=True):
             self._send(source, destination, _Stream(kind, port, 1, to_port, 1))
+        self.live.add((self.source.name, protocol))
 
     def _send(self, source: Node, destination: Node, stream: _Stream) -> tuple[int, float]:
         ends = (source.addresses[0], destination.addresses[0])

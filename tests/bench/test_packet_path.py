@@ -24,7 +24,7 @@ from bench.workload import Workload
 from counts import count
 from ringfence.world.namespaces import leave_host_network
 
-ROUNDS = count(reduced=7, stated=31)
+ROUNDS = count(reduced=11, stated=41)
 SIZES = (10, 1_000, 10_000, 100_000)[: count(reduced=3, stated=4)]
 CONNECTS_AT, CONNECTS_MS = 10_000, 150
 LARGE = count(reduced=10_000, stated=100_000)

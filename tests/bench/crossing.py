@@ -85,7 +85,7 @@ class Way:
         before = _received(self.world.placed[RECEIVER.name])
         sent, cost = self._send(self.source, RECEIVER, _Stream(kind, first, flows, port, FRAMES))
         arrived = _received(self.world.placed[RECEIVER.name]) - before
-        if fate == "new":
+        if fate != "established":
             self._forget_flows()
         expected = 0 if fate == "denied" and self.denies else sent
         if not expected <= arrived <= expected + _OTHERS:

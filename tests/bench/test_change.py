@@ -14,8 +14,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from sized import PORTS, address, group_id, rule, sized_view
 
+from bench.sized import PORTS, address, group_id, rule, sized_view
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.generations import Generations

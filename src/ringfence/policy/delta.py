@@ -35,7 +35,7 @@ from ringfence.policy.program import (
     part_of,
 )
 
-_PIECE: Final = 20_000  # steps of some 200 octets each
+_PIECE: Final = 10_000  # steps of some 200 octets each
 
 
 @dataclass(frozen=True, slots=True)

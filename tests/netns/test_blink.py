@@ -29,10 +29,10 @@ from waiting import wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.full]
 
-CHANGES = count(reduced=40, stated=1500)
-KILLS = count(reduced=2, stated=60)
-RESTARTS = count(reduced=1, stated=20)
-REFUSALS = count(reduced=1, stated=40)
+CHANGES = count(reduced=40, stated=400)
+KILLS = count(reduced=2, stated=15)
+RESTARTS = count(reduced=1, stated=5)
+REFUSALS = count(reduced=1, stated=10)
 NEARBY = ("udp/3999", "udp/4001-4100", "tcp", "icmp/8/0")  # what is opened around what stays shut
 PEERS = {
     "web": (("group", "giver"), ("network", "198.51.100.10/32"), ("network", "198.51.0.0/16")),

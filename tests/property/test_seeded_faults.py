@@ -207,6 +207,14 @@ FAULTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _nothing_remembered():
+    """What the compiler remembers of lines was made without the fault, and must not outlive it."""
+    lines._flow_protocol.cache_clear()
+    yield
+    lines._flow_protocol.cache_clear()
+
+
 @pytest.mark.full
 def test_without_a_fault_there_is_no_difference():
     assert _first_difference() is None

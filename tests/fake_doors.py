@@ -110,6 +110,9 @@ class FakeNftables:
         self.foreign: list = []
         self.notices = FakeNotices()
 
+    def drain(self) -> None:
+        """No packet is under way here."""
+
     def commit(self, steps, *, generation, about) -> None:
         steps = tuple(steps)
         if not steps and about is None:

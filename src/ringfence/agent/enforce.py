@@ -24,6 +24,7 @@ from ringfence.policy.delta import (
     Delta,
     Step,
     diff_programs,
+    hold_stamps,
     in_pieces,
 )
 from ringfence.policy.errors import OperatorError
@@ -258,8 +259,9 @@ class Enforcer:
         """What the kernel holds once ``delta``, which leads to ``desired``, is in force and noted."""
         generation = self._generations.follow(known.generation) if delta.narrows else known.generation
         self._prepare(delta.prepare, known)
+        flip, stamping = hold_stamps(delta.flip) if delta.narrows else (delta.flip, ())
         try:
-            self._nftables.commit(delta.flip, generation=generation, about=about)
+            self._nftables.commit(flip, generation=generation, about=about)
         except RulesRefused:
             if self._known is not None:
                 self._known = replace(known, program=_with_prepared(known.program, delta.prepare, desired))
@@ -269,6 +271,9 @@ class Enforcer:
             raise OperatorError(
                 "read back the change", f"expected {about.text!r}, found {found.text if found else None!r}"
             )
+        if stamping:
+            self._nftables.drain()
+            self._nftables.commit(stamping, generation=generation, about=None)
         self._last_block = block_number(generation)
         return _Known(desired, generation, about, _tables_of(desired))
 

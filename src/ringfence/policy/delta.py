@@ -219,6 +219,22 @@ def _is_bridged(program: Program) -> bool:
     return names.FRAME_PORTS in program.sets
 
 
+def hold_stamps(flip: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """A flip without the lines that stamp flows, and the transaction that brings them once no packet is under way.
+
+    A packet that passed the sender's side by the old rules, and meets the receiver's side in the new ones, is judged by
+    that side alone. It must not stamp its flow as judged by the new generation: the sender's side would never be asked.
+    """
+    held = {step.chain for step in flip if isinstance(step, AddLine) and _stamps(step.line)}
+    lines = [step for step in flip if isinstance(step, AddLine) and step.chain in held]
+    after: tuple[Step, ...] = (*(FlushChain(chain) for chain in sorted(held)), *lines)
+    return tuple(step for step in flip if not (isinstance(step, AddLine) and _stamps(step.line))), after
+
+
+def _stamps(line: Line) -> bool:
+    return any(isinstance(part, Stamp) for part in line.parts)
+
+
 def _newborn(actual: Program, desired: Program, replaced: frozenset[str]) -> Program:
     """What is to be made, because it is not there or not in the desired shape."""
     chains = {
@@ -463,5 +479,6 @@ __all__ = [
     "FlushChain",
     "Step",
     "diff_programs",
+    "hold_stamps",
     "in_pieces",
 ]

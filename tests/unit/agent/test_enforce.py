@@ -26,8 +26,10 @@ from ringfence.policy.delta import (
     FlushChain,
 )
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.link import ALLOW
 from ringfence.policy.program import (
     Accept,
+    Chain,
     Count,
     Dispatch,
     ElementType,
@@ -38,6 +40,7 @@ from ringfence.policy.program import (
     Line,
     Member,
     NamedSet,
+    Stamp,
 )
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
@@ -132,9 +135,25 @@ def test_sets_that_lines_will_use_are_filled_one_transaction_before(world):
     world.enforce(ONE)
     before = len(world.nftables.commits)
     world.enforce(TWO)
-    prepare, flip = world.nftables.commits[before:]
-    assert prepare[2] is None
+    prepare, flip, stamping = world.nftables.commits[before:]
+    assert (prepare[2], stamping[2]) == (None, None)
     assert flip[2] == About(2, "e1")
+
+
+def test_when_the_generation_moves_no_flow_is_stamped_until_no_packet_of_the_old_rules_is_under_way(world):
+    world.enforce(ONE)
+    before = len(world.nftables.commits)
+    drained_at = []
+    world.nftables.drain = lambda: drained_at.append(len(world.nftables.commits) - before)
+    world.enforce(view(2, *ONE.endpoints, rules={}))
+    *_, flip, stamping = [steps for steps, _, _ in world.nftables.commits[before:]]
+    assert not any(_stamps(step) for step in flip)
+    assert any(_stamps(step) for step in stamping)
+    assert drained_at == [len(world.nftables.commits) - before - 1]
+
+
+def _stamps(step):
+    return isinstance(step, AddLine) and Stamp() in step.line.parts
 
 
 def test_a_widening_change_keeps_the_generation_and_a_narrowing_one_moves_it(world):
@@ -252,10 +271,17 @@ def test_whichever_commit_fails_the_kernel_holds_a_whole_view_and_gets_there_at_
     world.nftables.refuse = lambda _: "refused" if next(numbers) >= failing else None
     with suppress(OperatorError):
         world.enforce(TWO)
-    assert _in_use(world.program) in [*map(_in_use, old), _in_use(compile_program(TWO, PORTS))]
+    new = compile_program(TWO, PORTS)
+    assert _in_use(world.program) in [_in_use(each) for each in (*old, new, _without_stamps(new))]
     world.nftables.refuse = lambda _: None
     world.enforce(TWO)
     assert world.program == compile_program(TWO, PORTS)
+
+
+def _without_stamps(program):
+    """What is in force until no packet of the old rules is under way."""
+    lines = tuple(line for line in program.chains[ALLOW].lines if Stamp() not in line.parts)
+    return replace(program, chains={**program.chains, ALLOW: Chain(lines)})
 
 
 def _in_use(program):

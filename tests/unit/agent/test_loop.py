@@ -1,7 +1,7 @@
 """The whole agent against a kernel, a server, files and a clock in memory: what the kernel holds after each event."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -40,6 +40,7 @@ from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import FeedView
 from views import GROUPS, endpoint, ingress, view
+from waiting import wait_until
 
 FOLDER = Path("/data")
 FILE = Path("/etc/inventory.toml")
@@ -121,7 +122,10 @@ class World:
         about = About(wanted.revision, epoch) if epoch else CLOSED
         program = compile_program(keep_own(wanted, declared), ports)
         generation = self.nftables.read().generation or Generation(0)
-        assert self.nftables.text() == render_text(program, generation, about)
+        wanted_text = render_text(program, generation, about)
+        with suppress(AssertionError):
+            wait_until(lambda: self.nftables.text() == wanted_text)  # stamps come a moment after the note
+        assert self.nftables.text() == wanted_text
 
 
 def scenario(body):

@@ -8,6 +8,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
+from ringfence.agent.doors.grace import wait_grace
 from ringfence.agent.doors.netlink import NetlinkSocket, explain_refusal
 from ringfence.agent.doors.notices import KernelNotices
 from ringfence.nft import (
@@ -58,6 +59,10 @@ class NftablesDoor(Protocol):
         """All steps and the note in one transaction, lines stamped and compared with ``generation``."""
         ...
 
+    def drain(self) -> None:
+        """Return when no packet is under way any more through the rules that the last ``commit`` replaced."""
+        ...
+
     def read(self) -> Reading:
         """Everything in our table. O(table)."""
         ...
@@ -101,6 +106,9 @@ class KernelNftables:
             raise _refused(batch, answers.refusals)
         if batch.last_sequence not in answers.acknowledged:
             raise OperatorError("change the kernel's rules", "the kernel did not say whether it took the transaction")
+
+    def drain(self) -> None:
+        wait_grace()
 
     def read(self) -> Reading:
         return self._netlink.converse(read_table())

@@ -21,7 +21,7 @@ from ringfence.policy.values import Direction
 from ringfence.policy.view import resolve_view
 from simulator import again, answered, simulate
 
-COUNT = count(reduced=25, stated=60)
+COUNT = count(reduced=6, stated=60)
 _EVERY_EDGE = 4000
 _EVERY_FLOW = 1000
 

@@ -4,6 +4,7 @@ Input: packed netlink messages. Output: the answers, or an ``OperatorError`` wit
 understands no payload: ``nft`` does that for nftables, ``conntrack`` for its own few messages.
 """
 
+import asyncio
 import errno
 import os
 import socket
@@ -160,6 +161,22 @@ class NetlinkSocket:
         if received & socket.MSG_TRUNC:
             raise OperatorError("read the kernel's answer", f"one message is larger than {_READ_SIZE_BYTES} bytes")
         return answer
+
+
+async def wait_readable(channel: socket.socket) -> None:
+    """Return when there is something to read; for a socket that does not block."""
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(channel, _settle, came)
+    try:
+        await came
+    finally:
+        loop.remove_reader(channel)
+
+
+def _settle(came: asyncio.Future[None]) -> None:
+    if not came.done():
+        came.set_result(None)
 
 
 def open_netlink(receive_bytes: int) -> socket.socket:

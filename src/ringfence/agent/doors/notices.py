@@ -4,7 +4,6 @@ Output: ``Heard``. Our own transactions are left out by the kernel, by a filter 
 their count; so they wake nobody and fill no buffer.
 """
 
-import asyncio
 import errno
 import socket
 import struct
@@ -12,7 +11,7 @@ from contextlib import suppress
 from ctypes import addressof, create_string_buffer
 from typing import Final, Protocol
 
-from ringfence.agent.doors.netlink import NetlinkSocket, explain_refusal, open_netlink
+from ringfence.agent.doors.netlink import NetlinkSocket, explain_refusal, open_netlink, wait_readable
 from ringfence.nft import Heard, Notices
 from ringfence.policy.errors import OperatorError
 
@@ -57,13 +56,7 @@ class KernelNotices:
         self._socket.close()
 
     async def wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        came: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._socket, _settle, came)
-        try:
-            await came
-        finally:
-            loop.remove_reader(self._socket)
+        await wait_readable(self._socket)
 
     def take(self, known_until: int | None = None) -> Heard:
         if known_until is not None:
@@ -86,11 +79,6 @@ class KernelNotices:
                     lost = True
             return self._notices.take(lost=lost, more=True)
         return self._notices.take(lost=lost)
-
-
-def _settle(came: asyncio.Future[None]) -> None:
-    if not came.done():
-        came.set_result(None)
 
 
 def _without(port: int) -> list[tuple[int, int, int, int]]:

@@ -3,13 +3,12 @@
 Output: ``Told`` packets, and how many times the kernel had to forget some because nobody took them in time.
 """
 
-import asyncio
 import errno
 import socket
 from contextlib import suppress
 from typing import Final, Protocol
 
-from ringfence.agent.doors.netlink import explain_refusal, open_netlink
+from ringfence.agent.doors.netlink import explain_refusal, open_netlink, wait_readable
 from ringfence.nft.expressions import LOG_GROUP
 from ringfence.nft.netlink import NLMSG_ERROR, parse_messages, parse_refusal
 from ringfence.nft.packetlog import Told, encode_requests, parse_told
@@ -52,13 +51,7 @@ class KernelPackets:
         self._socket.close()
 
     async def wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        came: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._socket, _settle, came)
-        try:
-            await came
-        finally:
-            loop.remove_reader(self._socket)
+        await wait_readable(self._socket)
 
     def take(self) -> tuple[Told, ...]:
         found: list[Told] = []
@@ -93,8 +86,3 @@ class KernelPackets:
                 taken = refusal.errno in (errno.EPERM, errno.EBUSY)  # the kernel says EPERM (nfulnl_recv_config)
                 hint = f", or another program listens to log group {LOG_GROUP}" if taken else ""
                 raise OperatorError(_STEP, f"{explain_refusal(refusal.errno, refusal.text)}{hint}")
-
-
-def _settle(came: asyncio.Future[None]) -> None:
-    if not came.done():
-        came.set_result(None)

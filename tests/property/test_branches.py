@@ -87,7 +87,7 @@ def test_a_group_of_very_many_rules_judges_as_the_verdict_says(seed):
     rules = dict.fromkeys(
         f"{rng.choice(('ingress', 'egress'))} {rng.choice(('tcp', 'udp'))}/{rng.randrange(20, 60)} from {network}"
         for network in networks
-        for _ in range(count(reduced=4, stated=15))
+        for _ in range(count(reduced=8, stated=15))
     )
     dwellers = [instance(node.name, *map(str, node.addresses), wears=["web"]) for node in NODES if node.managed]
     assert len(rules) > 2 * MOST_LINES

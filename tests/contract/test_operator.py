@@ -54,6 +54,7 @@ def test_an_instance_without_a_host_can_wear_groups(server):
     assert shown["vm"] == {
         "id": INSTANCE,
         "name": "vm",
+        "organisation": "default",
         "host": None,
         "mode": "enforce",
         "addresses": ["10.0.0.1", "fd00::1"],

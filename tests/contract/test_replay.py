@@ -42,6 +42,6 @@ def test_every_recorded_signature_verifies_unless_the_client_signed_wrongly_on_p
         header, request, expires = recorded_signature(exchange)
         if exchange.status == 403:
             with pytest.raises(BadSignature):
-                verify_request(header, request, now=expires, secret_of={KEY: SECRET}.get)
+                verify_request(header, request, now=expires, secrets_of={KEY: (SECRET,)}.__getitem__)
         else:
-            assert verify_request(header, request, now=expires, secret_of={KEY: SECRET}.get) == KEY
+            assert verify_request(header, request, now=expires, secrets_of={KEY: (SECRET,)}.__getitem__) == KEY

@@ -45,7 +45,7 @@ def names(plane: ControlPlane) -> set[str]:
 
 async def main(folder: Path) -> dict[str, bool]:
     plane = await ControlPlane.open(folder / "store")
-    actor = Actor(plane.organisation, "EXOtest", Role.OWNER)
+    actor = Actor(plane.owners.first.id, "EXOtest", Role.OWNER)
     await plane.execute(CreateGroup("before"), actor)
     fill(folder / "ballast")
     acknowledged, became_busy = await write_until_busy(plane, actor, "full")

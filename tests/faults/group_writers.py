@@ -14,7 +14,7 @@ RULE = RuleDraft(Direction.INGRESS, Protocol.TCP, parse_cidr("10.0.0.1/8", field
 
 
 async def write(plane: ControlPlane, label: str) -> None:
-    actor = Actor(plane.organisation, label, Role.OWNER)
+    actor = Actor(plane.owners.first.id, label, Role.OWNER)
     for number in range(int(sys.argv[4])):
         name = f"{label}.{number}"
         created = await plane.execute(CreateGroup(name), actor)

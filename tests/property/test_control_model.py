@@ -74,7 +74,7 @@ class ControlMachine(RuleBasedStateMachine):
 
     def open(self):
         self.plane = self.wait(ControlPlane.open(self.folder, Settings(settle_wait_s=0.0)))
-        self.actor = Actor(self.plane.organisation, "EXOtest", Role.OWNER)
+        self.actor = Actor(self.plane.owners.first.id, "EXOtest", Role.OWNER)
 
     def wait(self, asked):
         return self.loop.run_until_complete(asked)
@@ -87,7 +87,7 @@ class ControlMachine(RuleBasedStateMachine):
 
     @property
     def nothing(self):
-        return type(self.plane.organisation)(int=0)
+        return type(self.plane.owners.first.id)(int=0)
 
     def ask(self, command, refusal=None):
         """Executes; a refusal must be the one that the model expects, and change nothing."""

@@ -52,7 +52,7 @@ def test_nearly_a_request_is_a_request_or_the_callers_fault(document):
 )
 def test_no_header_signs_anything_by_chance(header, target):
     with pytest.raises(Denied, match=r"^the request is not signed, or not with a valid signature$"):
-        verify_request(header, SignedRequest("GET", target, b""), now=1.7e9, secret_of={"EXO": "s"}.get)
+        verify_request(header, SignedRequest("GET", target, b""), now=1.7e9, secrets_of={"EXO": ("s",)}.__getitem__)
 
 
 @given(
@@ -63,11 +63,11 @@ def test_no_header_signs_anything_by_chance(header, target):
 def test_what_is_signed_verifies_and_any_change_of_a_bit_does_not(method, target, body):
     request = SignedRequest(method, target, body)
     header = sign_request("EXO", "s3cr3t", request, 1_700_000_600)
-    secrets = {"EXO": "s3cr3t"}.get
-    assert verify_request(header, request, now=1.7e9, secret_of=secrets) == "EXO"
+    secrets = {"EXO": ("s3cr3t",)}.__getitem__
+    assert verify_request(header, request, now=1.7e9, secrets_of=secrets) == "EXO"
     for changed in (SignedRequest(method, target, body + b"\0"), SignedRequest(method + "X", target, body)):
         with pytest.raises(Denied):
-            verify_request(header, changed, now=1.7e9, secret_of=secrets)
+            verify_request(header, changed, now=1.7e9, secrets_of=secrets)
 
 
 def ports():

@@ -1,11 +1,11 @@
-"""The operator's app: keys, hosts, instances and public groups. Served only on the 0600 socket in the data folder.
+"""The operator's app: organisations, keys, hosts, instances, public groups, on the 0600 socket in the data folder only.
 
 Input: JSON without signatures: whoever may open the socket is the operator. Output: JSON. The command line calls
 the same app in its own process when no server runs, so that there is one way for each thing.
 """
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -15,36 +15,31 @@ import msgspec
 from ringfence.api.app import bare_app
 from ringfence.api.counters import show_counts
 from ringfence.api.drops import show_drop
-from ringfence.api.exchange import Asgi, Request, Response, exchange_of
+from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_json
 from ringfence.api.front import front
-from ringfence.control.actor import OPERATOR_NAME, Actor, Role
+from ringfence.api.owners import add_owner_routes
+from ringfence.control.actor import Actor, operator_of
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim, Observe
-from ringfence.policy.errors import Invalid
+from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.explain import explain, find_instance_named, parse_service
-from ringfence.policy.model import Group, Instance, Interface
+from ringfence.policy.model import Group, Instance, Interface, Snapshot
 from ringfence.policy.values import (
     GroupId,
     HostName,
     InstanceId,
-    KeyId,
     Visibility,
     parse_address,
     parse_cidr,
     parse_interface,
     parse_mac,
 )
-from ringfence.wire.decode import convert, decode_group, parse_choice
+from ringfence.wire.decode import convert, decode_group
 from ringfence.wire.document import parse_document
 from ringfence.wire.encode import Groups, encode_operation
 from ringfence.wire.hostauth import parse_host_name
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-
-
-class _KeyShape(msgspec.Struct, frozen=True):
-    name: _Name | None = None
-    role: str = Role.OWNER.value
 
 
 class _HostShape(msgspec.Struct, frozen=True, rename="kebab"):
@@ -69,36 +64,6 @@ class _InstanceShape(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class _Keys:
-    """/admin/v1/keys. A secret is shown once, in the answer that creates it."""
-
-    plane: ControlPlane
-
-    async def on_post(self, request: Request, response: Response) -> None:
-        shape = convert(parse_document(_body(request)), _KeyShape)
-        key = await self.plane.create_key(shape.name, parse_choice(shape.role, Role, field="$.role"))
-        _put(response, {"id": key.id, "secret": key.secret, "name": key.name, "role": key.role.value})
-
-    async def on_get(self, _: Request, response: Response) -> None:
-        shown = [
-            {"id": key.id, "name": key.name, "role": key.role.value, "created-at": key.created_at}
-            for key in self.plane.list_keys()
-        ]
-        _put(response, {"keys": shown})
-
-
-@dataclass(frozen=True, slots=True)
-class _OneKey:
-    """/admin/v1/keys/{key}: revoked before the answer is given."""
-
-    plane: ControlPlane
-
-    async def on_delete(self, _: Request, response: Response, key: str) -> None:
-        await self.plane.revoke_key(KeyId(key))
-        response.status = falcon.HTTP_204
-
-
-@dataclass(frozen=True, slots=True)
 class _Hosts:
     """/admin/v1/hosts. A minted private key is shown once."""
 
@@ -107,18 +72,19 @@ class _Hosts:
     async def on_post(self, request: Request, response: Response) -> None:
         shape = convert(parse_document(_body(request)), _HostShape)
         public_key = None if shape.public_key is None else _decode_key(shape.public_key)
-        added = await self.plane.add_host(parse_host_name(shape.name, field="$.name"), public_key)
+        name = parse_host_name(shape.name, field="$.name")
+        added = await self.plane.add_host(name, public_key, request.get_param("organisation"))
         answer: dict[str, str] = {"name": added.host.name}
         if added.private_key is not None:
             answer["private-key"] = b64encode(added.private_key).decode()
-        _put(response, answer)
+        put_json(response, answer)
 
     async def on_get(self, _: Request, response: Response) -> None:
         shown = [
             {name: getattr(status, name) for name in ("host", "wanted", "applied", "age_s", "error", "notice")}
             for status in self.plane.host_status()
         ]
-        _put(response, {"hosts": shown})
+        put_json(response, {"hosts": shown})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +107,12 @@ class _Instances:
     async def on_post(self, request: Request, response: Response) -> None:
         claim = _claim(convert(parse_document(_body(request)), _InstanceShape))
         await self.plane.execute(AddInstance(claim), _operator(self.plane, request))
-        _put(response, {"id": str(claim.id), "name": claim.name})
+        put_json(response, {"id": str(claim.id), "name": claim.name})
 
     async def on_get(self, _: Request, response: Response) -> None:
         snapshot = self.plane.snapshot
-        shown = [_show_instance(instance, snapshot.groups) for instance in snapshot.instances.values()]
-        _put(response, {"instances": shown})
+        shown = [_show_instance(instance, snapshot) for instance in snapshot.instances.values()]
+        put_json(response, {"instances": shown})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +123,9 @@ class _OneInstance:
 
     async def on_put(self, request: Request, response: Response, instance: str) -> None:
         wanted = convert(parse_document(_body(request)), _ObserveShape)
-        found = find_instance_named(self.plane.snapshot, instance)
-        operation = await self.plane.execute(Observe(found.id, wanted.observe), _operator(self.plane, request))
+        found = _find_instance(self.plane, request, instance)
+        operator = operator_of(found.organisation, exchange_of(request).request_id)
+        operation = await self.plane.execute(Observe(found.id, wanted.observe), operator)
         response.data = encode_operation(operation)
 
 
@@ -173,7 +140,7 @@ class _PublicGroups:
         wanted = decode_group(_body(request))
         sources = convert(parse_document(_body(request)), _SourcesShape).external_sources
         networks = [parse_cidr(text, field=f"$.external-sources[{n}]") for n, text in enumerate(sources)]
-        operator = _operator(self.plane, request)
+        operator = operator_of(self.plane.owners.first.id, exchange_of(request).request_id)
         command = CreateGroup(wanted.name, wanted.description, Visibility.PUBLIC)
         operation = await self.plane.execute(command, operator)
         for network in networks:
@@ -182,7 +149,7 @@ class _PublicGroups:
 
     async def on_get(self, _: Request, response: Response) -> None:
         groups = self.plane.snapshot.groups.values()
-        _put(response, {"groups": [_show_group(g) for g in groups if g.visibility is Visibility.PUBLIC]})
+        put_json(response, {"groups": [_show_group(g) for g in groups if g.visibility is Visibility.PUBLIC]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +167,7 @@ class _Counters:
             for one in show_counts(name, self.plane.view(name), self.plane.counts(name), snapshot)
             if group in (None, one["group"], one["group-id"])
         ]
-        _put(response, {"counters": shown})
+        put_json(response, {"counters": shown})
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +181,7 @@ class _Drops:
         found = self.plane.flows(after or 0, HostName(host) if host else None)
         snapshot = self.plane.snapshot
         last = found[-1].number if found else after
-        _put(response, {"last": last, "drops": [show_drop(kept, snapshot) for kept in found]})
+        put_json(response, {"last": last, "drops": [show_drop(kept, snapshot) for kept in found]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,15 +192,22 @@ class _Explanation:
 
     async def on_get(self, request: Request, response: Response) -> None:
         source, destination, service = (_argument(request, name) for name in ("source", "destination", "service"))
+        source, destination = (self._end(request, text) for text in (source, destination))
         found = explain(self.plane.snapshot, source, destination, parse_service(service))
-        _put(response, {"allowed": found.verdict.allowed, "text": found.text})
+        put_json(response, {"allowed": found.verdict.allowed, "text": found.text})
+
+    def _end(self, request: Request, text: str) -> str:
+        """An end as it was given, or the id of the instance that the named organisation calls so."""
+        try:
+            return str(_find_instance(self.plane, request, text).id) if request.get_param("organisation") else text
+        except NotFound:
+            return text
 
 
 def build_admin_app(plane: ControlPlane) -> Asgi:
     """The app behind the control socket; it authenticates nobody."""
     app = bare_app()
-    app.add_route("/admin/v1/keys", _Keys(plane))
-    app.add_route("/admin/v1/keys/{key}", _OneKey(plane))
+    add_owner_routes(app, plane)
     app.add_route("/admin/v1/hosts", _Hosts(plane))
     app.add_route("/admin/v1/hosts/{host}", _OneHost(plane))
     app.add_route("/admin/v1/instances", _Instances(plane))
@@ -246,7 +220,19 @@ def build_admin_app(plane: ControlPlane) -> Asgi:
 
 
 def _operator(plane: ControlPlane, request: Request) -> Actor:
-    return Actor(plane.organisation, OPERATOR_NAME, Role.OPERATOR, None, exchange_of(request).request_id)
+    """The operator, acting for the organisation that the query names, by default the first."""
+    organisation = plane.owners.named(request.get_param("organisation"))
+    return operator_of(organisation.id, exchange_of(request).request_id)
+
+
+def _find_instance(plane: ControlPlane, request: Request, text: str) -> Instance:
+    """The one instance of that name or id, among those of the organisation that the query names, if it names one."""
+    snapshot, name = plane.snapshot, request.get_param("organisation")
+    if name:
+        id_ = plane.owners.named(name).id
+        own = {key: one for key, one in snapshot.instances.items() if one.organisation == id_}
+        snapshot = replace(snapshot, instances=own)
+    return find_instance_named(snapshot, text)
 
 
 def _argument(request: Request, name: str) -> str:
@@ -258,10 +244,6 @@ def _argument(request: Request, name: str) -> str:
 
 def _body(request: Request) -> bytes:
     return exchange_of(request).body
-
-
-def _put(response: Response, shown: object) -> None:
-    response.data = msgspec.json.encode(shown)
 
 
 def _decode_key(text: str) -> bytes:
@@ -281,14 +263,15 @@ def _claim(shape: _InstanceShape) -> InstanceClaim:
     return InstanceClaim(shape.name, InstanceId(shape.id or uuid4()), (interface,))
 
 
-def _show_instance(instance: Instance, groups: Groups) -> dict[str, object]:
+def _show_instance(instance: Instance, snapshot: Snapshot) -> dict[str, object]:
     return {
         "id": str(instance.id),
         "name": instance.name,
+        "organisation": snapshot.organisations[instance.organisation].name,
         "host": instance.host,
         "mode": "observe" if instance.observe else "enforce",
         "addresses": [str(address) for address in instance.addresses],
-        "groups": [_show_name(group, groups) for group in instance.groups],
+        "groups": [_show_name(group, snapshot.groups) for group in instance.groups],
     }
 
 

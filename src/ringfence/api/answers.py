@@ -19,9 +19,11 @@ from ringfence.policy.errors import (
     NotFound,
     NotOffered,
     OperatorError,
+    QuotaReached,
     RingfenceError,
     StateError,
     TooLarge,
+    TooMany,
 )
 from ringfence.wire.answers import encode_problem
 
@@ -33,7 +35,9 @@ STATUS: Final[Mapping[type[RingfenceError], HTTPStatus]] = {
     NotFound: HTTPStatus.NOT_FOUND,
     NotOffered: HTTPStatus.NOT_FOUND,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    TooMany: HTTPStatus.TOO_MANY_REQUESTS,
     Conflict: HTTPStatus.CONFLICT,
+    QuotaReached: HTTPStatus.CONFLICT,
     Busy: HTTPStatus.SERVICE_UNAVAILABLE,
     OperatorError: HTTPStatus.INTERNAL_SERVER_ERROR,
     CallerError: HTTPStatus.BAD_REQUEST,
@@ -46,6 +50,7 @@ STATUS: Final[Mapping[type[RingfenceError], HTTPStatus]] = {
 class Answer:
     status: HTTPStatus
     body: bytes
+    retry_after_s: int | None = None  # after which the same request may be sent again
 
 
 def answer_error(error: RingfenceError) -> Answer:
@@ -54,7 +59,8 @@ def answer_error(error: RingfenceError) -> Answer:
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return answer_unexpected()
     field = error.field if isinstance(error, CallerError) else None
-    return Answer(status, encode_problem(status, str(error), field))
+    retry_after_s = error.retry_after_s if isinstance(error, TooMany) else None
+    return Answer(status, encode_problem(status, str(error), field), retry_after_s)
 
 
 def answer_unexpected() -> Answer:

@@ -115,3 +115,5 @@ def _put(response: Response, answer: Answer) -> None:
     response.status = answer.status.value
     response.content_type = MEDIA_TYPE
     response.data = answer.body
+    if answer.retry_after_s is not None:
+        response.set_header("Retry-After", str(answer.retry_after_s))

@@ -67,18 +67,19 @@ class Authentication:
             request.get_header("Authorization"),
             exchange.signed,
             now=self.now(),
-            secret_of=self._secret,
+            secrets_of=self._secrets,
             window=self.window,
         )
         exchange.caller = key_id
-        key = self.plane.key(key_id)
+        key = self.plane.owners.key(key_id)
         if key is None:  # revoked since its secret was looked up
             raise BadSignature("unknown key")
-        return Actor(key.organisation, key_id, key.role, exchange.address, exchange.request_id)
+        address, request_id = exchange.address, exchange.request_id
+        return Actor(key.organisation, key_id, key.role, address, request_id, key.scope, key.name)
 
-    def _secret(self, key_id: KeyId) -> str | None:
-        key = self.plane.key(key_id)
-        return None if key is None else key.secret
+    def _secrets(self, key_id: KeyId) -> tuple[str, ...]:
+        key = self.plane.owners.key(key_id)
+        return () if key is None else key.secrets(self.now())
 
     def _host(self, request: Request, exchange: Exchange) -> HostName:
         host = hostauth.verify_request(

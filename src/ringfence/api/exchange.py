@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import falcon.asgi
+import msgspec
 
 from ringfence.wire.signature import SignedRequest
 
@@ -64,6 +65,11 @@ def open_exchange(scope: Scope, receive: Receive, request_id: str) -> Exchange:
     )
     scope[_PLACE] = exchange
     return exchange
+
+
+def put_json(response: Response, shown: object) -> None:
+    """Answers with ``shown`` as JSON."""
+    response.data = msgspec.json.encode(shown)
 
 
 def exchange_of(request: Request) -> Exchange:

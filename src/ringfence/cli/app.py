@@ -8,7 +8,22 @@ from collections.abc import Sequence
 
 import typer
 
-from ringfence.cli import agent, boot, demo, doctor, env, explain, group, guard, host, instance, key, server, version
+from ringfence.cli import (
+    agent,
+    boot,
+    demo,
+    doctor,
+    env,
+    explain,
+    group,
+    guard,
+    host,
+    instance,
+    key,
+    organisation,
+    server,
+    version,
+)
 from ringfence.cli.output import complain
 from ringfence.policy.errors import Invalid, RingfenceError
 from ringfence.world.namespaces import NamespacesForbidden
@@ -37,6 +52,7 @@ app.command("server")(server.server)
 app.command("agent")(agent.agent)
 app.command("boot")(boot.boot)
 app.command("doctor")(doctor.doctor)
+app.add_typer(organisation.app, name="organisation")
 app.add_typer(key.app, name="key")
 app.add_typer(host.app, name="host")
 app.add_typer(instance.app, name="instance")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.options import DataOption
+from ringfence.cli.options import DataOption, query_of
 from ringfence.cli.output import Format, FormatOption, show
 
 _END = "An instance's name or id, an address, or internet."
@@ -15,6 +15,9 @@ def explain(
     source: Annotated[str, typer.Argument(help=_END)],
     destination: Annotated[str, typer.Argument(help=_END)],
     service: Annotated[str, typer.Argument(help="tcp/5432, udp/53, icmp, icmpv6/128/0, esp, ah, gre, ipip.")],
+    organisation: Annotated[
+        str | None, typer.Option(help="Whose instances are meant, when several have instances of the name.")
+    ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Say whether a first packet from SOURCE to DESTINATION passes, by which rule, and what is missing if not.
@@ -26,6 +29,6 @@ def explain(
 
     from ringfence.cli.admin_client import Ask, ask
 
-    query = {"source": source, "destination": destination, "service": service}
+    query = {"source": source, "destination": destination, "service": service} | query_of(organisation)
     answer = ask(data, Ask("GET", "/explain", query=query))
     show(json.dumps(answer, indent=2) if output is Format.JSON else str(answer["text"]))

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import typer
 
-from ringfence.cli.options import DataOption
+from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.output import (
     Format,
     FormatOption,
@@ -35,6 +35,7 @@ def add(
     public_key: Annotated[
         str | None, typer.Option(help="The host's own Ed25519 public key in base64; one is minted if you give none.")
     ] = None,
+    organisation: OrganisationOption = None,
     output: KeyFormatOption = KeyFormat.TABLE,
 ) -> None:
     """Register a host. A minted private key is shown this once: put it where the agent finds it.
@@ -44,7 +45,7 @@ def add(
     from ringfence.cli.admin_client import Ask, ask
 
     body = {"name": name} if public_key is None else {"name": name, "public-key": public_key}
-    answer = ask(data, Ask("POST", "/hosts", body))
+    answer = ask(data, Ask("POST", "/hosts", body, query_of(organisation)))
     minted = {variable: field for variable, field in _VARIABLES.items() if field in answer}
     show_secret(answer, minted, output)
 

@@ -23,3 +23,12 @@ DataOption = Annotated[
         help="The server's folder: database, keys, control socket. Works while the server runs and while it does not.",
     ),
 ]
+
+OrganisationOption = Annotated[
+    str | None, typer.Option("--organisation", help="Whose it is, by name; the first organisation if you give none.")
+]
+
+
+def query_of(organisation: str | None) -> dict[str, str]:
+    """The part of a request to the operator's app that names an organisation."""
+    return {} if organisation is None else {"organisation": organisation}

@@ -5,13 +5,16 @@ from enum import Enum
 from typing import Final
 
 from ringfence.policy.errors import Denied
-from ringfence.policy.values import HostName, OrganisationId
+from ringfence.policy.values import GroupId, HostName, OrganisationId
 
 OPERATOR_NAME: Final = "operator"  # whoever may open the control socket; no key id and no host is named so
 
 
 class Role(Enum):
-    """What an API key may do."""
+    """What an API key may do: an owner everything that the API offers, an operator all but reading the history.
+
+    A reader may only look, and not at the history either.
+    """
 
     OWNER = "owner"
     OPERATOR = "operator"
@@ -20,13 +23,18 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """``name`` is a key id, ``host:NAME`` or ``operator``; address and request id go to the audit line."""
+    """``name`` is a key id, ``host:NAME`` or ``operator``; address and request id go to the audit line.
+
+    ``scope`` has the only groups that it may change, None for all; ``label`` is the name that its key was given.
+    """
 
     organisation: OrganisationId
     name: str
     role: Role
     address: str | None = None
     request_id: str | None = None
+    scope: frozenset[GroupId] | None = None
+    label: str | None = None
 
     @property
     def is_operator(self) -> bool:
@@ -34,9 +42,9 @@ class Actor:
         return self.name == OPERATOR_NAME
 
 
-def operator_of(organisation: OrganisationId) -> Actor:
+def operator_of(organisation: OrganisationId, request_id: str | None = None) -> Actor:
     """The operator, acting for an organisation."""
-    return Actor(organisation, OPERATOR_NAME, Role.OPERATOR)
+    return Actor(organisation, OPERATOR_NAME, Role.OPERATOR, request_id=request_id)
 
 
 def host_actor(organisation: OrganisationId, host: HostName) -> Actor:
@@ -48,3 +56,9 @@ def require_writer(actor: Actor) -> None:
     """``Denied`` for an actor that may only read."""
     if actor.role is Role.READER:
         raise Denied(f"key {actor.name} may only read: use a key with role owner or operator")
+
+
+def require_owner(actor: Actor) -> None:
+    """``Denied`` for an actor that may not read who did what."""
+    if actor.role is not Role.OWNER:
+        raise Denied(f"key {actor.name} may not read the history: use a key with role owner")

@@ -32,7 +32,7 @@ class Outcome(Generic[T_co]):
     value: T_co
     change: Change | None = None
     opened: StoredOperation | None = None
-    revoked: KeyId | None = None
+    revoked: tuple[KeyId, ...] = ()
     removed: HostName | None = None
 
 

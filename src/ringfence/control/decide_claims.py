@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ringfence.control.decide_instances import born_instance
+from ringfence.control.room import require_room_for_instance
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
+from ringfence.policy.errors import QuotaReached
 from ringfence.policy.facts import Fact, InstanceCreated, InstanceObserved, InstancePlaced
 from ringfence.policy.model import Host, Instance, Snapshot
 from ringfence.policy.values import Address, InstanceId, InterfaceName
@@ -41,7 +43,7 @@ def decide_claim(
     facts: list[Fact] = []
     for claim, new_id in sorted(zip(command.instances, new_ids, strict=True), key=ledger.precedence):
         id_ = ledger.identify(claim) or new_id
-        reason = ledger.refusal(claim, id_)
+        reason = ledger.refusal(claim, id_) or _refused_birth(snapshot, id_, host, facts)
         if reason:
             refused.append((claim.name, reason))
             continue
@@ -145,6 +147,18 @@ class _Ledger:
             if addresses.count(address) > 1:
                 return f"address {address} is given twice"
         return None
+
+
+def _refused_birth(snapshot: Snapshot, id_: InstanceId, host: Host, facts: Sequence[Fact]) -> str | None:
+    """Why an instance that is not known yet may not be born, after those of ``facts``; None when it may."""
+    if id_ in snapshot.instances:
+        return None
+    try:
+        born = sum(isinstance(fact, InstanceCreated) for fact in facts)
+        require_room_for_instance(snapshot, host.organisation, born)
+    except QuotaReached as error:
+        return str(error)
+    return None
 
 
 def _place(snapshot: Snapshot, claim: InstanceClaim, id_: InstanceId, host: Host, now_s: int) -> tuple[Fact, ...]:

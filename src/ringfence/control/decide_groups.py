@@ -7,7 +7,8 @@ already), or an error. Nothing here is done; the store does it.
 from uuid import UUID
 
 from ringfence.control.actor import Actor
-from ringfence.control.lookup import find_group, find_peer, name_some
+from ringfence.control.lookup import find_group_to_change, find_peer, name_some
+from ringfence.control.room import require_room_for_group, require_room_in_group
 from ringfence.policy.commands import (
     AddRule,
     AddSource,
@@ -29,6 +30,7 @@ from ringfence.policy.facts import (
     SourceRemoved,
 )
 from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.quota import Quota
 from ringfence.policy.values import Cidr, GroupId, OrganisationId, Protocol, RuleId, Visibility
 
 
@@ -39,10 +41,13 @@ def decide_create_group(snapshot: Snapshot, command: CreateGroup, actor: Actor, 
     """
     if command.visibility is Visibility.PUBLIC and not actor.is_operator:
         raise Denied("public security groups are made by the operator of the server")
+    if actor.scope is not None:
+        raise Denied(f"key {actor.name} is limited to groups that there are: use one without a scope")
     for group in snapshot.groups.values():
         is_alike = group.name == command.name and group.visibility is command.visibility
         if is_alike and (group.organisation == actor.organisation or group.visibility is Visibility.PUBLIC):
             raise Conflict(f"a security group named {command.name} already exists")
+    require_room_for_group(snapshot, actor.organisation)
     created = Group(GroupId(new_id), actor.organisation, command.name, command.description, command.visibility)
     return (GroupCreated(created),)
 
@@ -52,7 +57,7 @@ def decide_delete_group(snapshot: Snapshot, command: DeleteGroup, actor: Actor) 
 
     Exoscale: "Cannot delete group when it's in use by virtual machines".
     """
-    group = find_group(snapshot, command.group, actor)
+    group = find_group_to_change(snapshot, command.group, actor)
     if any(organisation.default_group == group.id for organisation in snapshot.organisations.values()):
         raise Conflict(f"security group {group.name} cannot be deleted: new instances without a group wear it")
     dependents = _dependents(snapshot, group)
@@ -68,17 +73,18 @@ def decide_add_rule(
 
     Terraform gives two equal rules the same id, and the service's ancestor adds no second one (CloudStack).
     """
-    group = find_group(snapshot, command.group, actor)
+    group = find_group_to_change(snapshot, command.group, actor)
     if command.rule.protocol is Protocol.ALL and not offer_all:
         raise Invalid("protocol all is not offered here: add a rule per protocol", field="$.protocol")
     rule = _complete_rule(snapshot, command.rule, actor.organisation, RuleId(new_id))
     if any(rule.same_as(present) for present in group.rules):
         return ()
+    require_room_in_group(snapshot, group, Quota.RULES, len(group.rules))
     return (RuleAdded(group.id, rule),)
 
 
 def decide_delete_rule(snapshot: Snapshot, command: DeleteRule, actor: Actor) -> tuple[Fact, ...]:
-    group = find_group(snapshot, command.group, actor)
+    group = find_group_to_change(snapshot, command.group, actor)
     if all(rule.id != command.rule for rule in group.rules):
         raise NotFound(f"security group {group.name} has no rule {command.rule}")
     return (RuleDeleted(group.id, command.rule),)
@@ -86,15 +92,16 @@ def decide_delete_rule(snapshot: Snapshot, command: DeleteRule, actor: Actor) ->
 
 def decide_add_source(snapshot: Snapshot, command: AddSource, actor: Actor) -> tuple[Fact, ...]:
     """A new external source; none when the group has that network, however it was spelled."""
-    group = find_group(snapshot, command.group, actor)
+    group = find_group_to_change(snapshot, command.group, actor)
     if _find_source(group, command.source):
         return ()
+    require_room_in_group(snapshot, group, Quota.SOURCES, len(group.sources))
     return (SourceAdded(group.id, command.source),)
 
 
 def decide_remove_source(snapshot: Snapshot, command: RemoveSource, actor: Actor) -> tuple[Fact, ...]:
     """The end of an external source, by any spelling of its network."""
-    group = find_group(snapshot, command.group, actor)
+    group = find_group_to_change(snapshot, command.group, actor)
     present = _find_source(group, command.source)
     if present is None:
         raise NotFound(f"security group {group.name} has no external source {command.source.network}")

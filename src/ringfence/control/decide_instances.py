@@ -1,7 +1,8 @@
 """Decisions on instances that callers and operators make: what one wears, and those without a host. Pure."""
 
 from ringfence.control.actor import Actor
-from ringfence.control.lookup import find_group, find_instance
+from ringfence.control.lookup import find_group_to_change, find_instance
+from ringfence.control.room import require_room_for_instance, require_room_to_wear
 from ringfence.policy.commands import AddInstance, Attach, Detach, InstanceClaim, Observe
 from ringfence.policy.errors import Conflict, Denied
 from ringfence.policy.facts import Fact, GroupTakenOff, GroupWorn, InstanceCreated, InstanceObserved
@@ -11,14 +12,17 @@ from ringfence.policy.values import HostName, InstanceId, OrganisationId
 
 def decide_attach(snapshot: Snapshot, command: Attach, actor: Actor) -> tuple[Fact, ...]:
     """The instance wears the group; nothing new when it does already."""
-    group = find_group(snapshot, command.group, actor)
+    group = find_group_to_change(snapshot, command.group, actor)
     instance = find_instance(snapshot, command.instance, actor.organisation)
-    return () if group.id in instance.groups else (GroupWorn(instance.id, group.id),)
+    if group.id in instance.groups:
+        return ()
+    require_room_to_wear(snapshot, instance, group)
+    return (GroupWorn(instance.id, group.id),)
 
 
 def decide_detach(snapshot: Snapshot, command: Detach, actor: Actor) -> tuple[Fact, ...]:
     """The instance wears the group no longer. After the last one it wears none: ingress closed, egress open."""
-    group = find_group(snapshot, command.group, actor)
+    group = find_group_to_change(snapshot, command.group, actor)
     instance = find_instance(snapshot, command.instance, actor.organisation)
     return (GroupTakenOff(instance.id, group.id),) if group.id in instance.groups else ()
 
@@ -38,6 +42,7 @@ def decide_add_instance(
         if other.bound_to is None and other.name == claim.name and other.organisation == actor.organisation:
             raise Conflict(f"an instance named {claim.name} already exists")
     _require_free_addresses(snapshot, claim)
+    require_room_for_instance(snapshot, actor.organisation)
     return (InstanceCreated(born_instance(snapshot, claim, actor.organisation, id_, host=None, now_s=now_s)),)
 
 

@@ -4,20 +4,18 @@ What a host has applied is kept in memory only: the truth is in that host's kern
 of a restart of the server. A stored figure would be stale just when it matters, and cost a write per host and change.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ringfence.control.room import require_room_for_host
 from ringfence.policy.errors import Conflict, Invalid, NotFound
 from ringfence.policy.facts import Fact, HostAdded, HostRemoved, InstancePlaced
 from ringfence.policy.model import Host, Snapshot
-from ringfence.policy.values import HostName, Revision
+from ringfence.policy.values import HostName, Revision, parse_label
 
 KEY_SIZE_BYTES: Final = 32
-
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +93,12 @@ def mint_key() -> tuple[bytes, bytes]:
 
 def decide_add_host(snapshot: Snapshot, host: Host) -> tuple[Fact, ...]:
     """A new host; its name must be free and fit into a header and a file name."""
-    if not _NAME.fullmatch(host.name):
-        raise Invalid(f"expected 1 to 63 letters, digits, '.', '_' or '-', got {ascii(host.name)[:80]}", field="$.name")
+    parse_label(host.name, field="$.name")
     if len(host.public_key) != KEY_SIZE_BYTES:
         raise Invalid(f"expected a raw Ed25519 key of {KEY_SIZE_BYTES} bytes", field="$.public-key")
     if host.name in snapshot.hosts:
         raise Conflict(f"a host named {host.name} already exists")
+    require_room_for_host(snapshot, host.organisation)
     return (HostAdded(host),)
 
 

@@ -1,20 +1,26 @@
-"""API keys: made, kept in memory for the signature check, revoked.
+"""API keys: made, kept in memory for the signature check, rotated, revoked.
 
 A secret is 256 bits of the system's randomness. It cannot be hashed, because HMAC needs it; the store seals it.
 """
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ringfence.control.actor import Role
-from ringfence.policy.values import KeyId, OrganisationId
+from ringfence.control.lookup import name_some
+from ringfence.policy.errors import Invalid
+from ringfence.policy.model import Snapshot
+from ringfence.policy.values import GroupId, KeyId, OrganisationId, Visibility
 from ringfence.store import StoredKey
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """``created_at`` is in seconds since the epoch."""
+    """``scope`` has the only groups that it may change, None for all. Times are in seconds since the epoch.
+
+    ``previous`` is the secret before the last rotation, which signs until ``previous_until``.
+    """
 
     id: KeyId
     secret: str
@@ -22,6 +28,15 @@ class ApiKey:
     role: Role
     name: str | None
     created_at: int
+    scope: frozenset[GroupId] | None = None
+    previous: str | None = None
+    previous_until: int | None = None
+
+    def secrets(self, now_s: float) -> tuple[str, ...]:
+        """What it may sign with at that time, the newest first."""
+        if self.previous is not None and self.previous_until is not None and now_s < self.previous_until:
+            return (self.secret, self.previous)
+        return (self.secret,)
 
     def __repr__(self) -> str:
         return f"ApiKey(id={self.id!r}, role={self.role.value!r})"  # a secret never reaches a log
@@ -39,26 +54,91 @@ class KeyRing:
     def get(self, id_: KeyId) -> ApiKey | None:
         return self._keys.get(id_)
 
-    def list(self) -> list[ApiKey]:
-        return list(self._keys.values())
+    def of(self, organisation: OrganisationId | None = None) -> list[ApiKey]:
+        """Those of one organisation, or all."""
+        return [key for key in self._keys.values() if organisation in (None, key.organisation)]
 
-    def add(self, key: ApiKey) -> None:
+    def put(self, key: ApiKey) -> None:
+        """A new key, or what a rotation made of a known one."""
         self._keys[key.id] = key
 
     def remove(self, id_: KeyId) -> None:
         self._keys.pop(id_, None)
 
 
-def mint_api_key(organisation: OrganisationId, name: str | None, role: Role, *, now_s: int) -> ApiKey:
+@dataclass(frozen=True, slots=True)
+class KeyWish:
+    """What an operator wants a key to be; ``groups`` are names of the only groups that it may change, none for all."""
+
+    name: str | None = None
+    role: Role = Role.OWNER
+    groups: tuple[str, ...] = ()
+
+
+def mint_api_key(
+    organisation: OrganisationId, wish: KeyWish, scope: frozenset[GroupId] | None, *, now_s: int
+) -> ApiKey:
     """A fresh key, in the form of Exoscale's: clients take any, people recognise these."""
     id_ = KeyId(f"EXO{secrets.token_hex(13)}")
-    return ApiKey(id_, secrets.token_urlsafe(32), organisation, role, name, now_s)
+    return ApiKey(id_, _mint_secret(), organisation, wish.role, wish.name, now_s, scope)
+
+
+def rotate_api_key(key: ApiKey, *, overlap_s: int, now_s: int) -> ApiKey:
+    """``key`` with a fresh secret; the one before signs for ``overlap_s`` more, the one before that no longer."""
+    if not overlap_s:
+        return replace(key, secret=_mint_secret(), previous=None, previous_until=None)
+    return replace(key, secret=_mint_secret(), previous=key.secret, previous_until=now_s + overlap_s)
+
+
+def resolve_scope(snapshot: Snapshot, organisation: OrganisationId, wish: KeyWish) -> frozenset[GroupId] | None:
+    """The groups that the wished key is limited to.
+
+    Raises:
+        Invalid: a name is no group's, or the role is not operator: an owner is not limited, a reader changes nothing.
+    """
+    if not wish.groups:
+        return None
+    if wish.role is not Role.OPERATOR:
+        raise Invalid(f"a key limited to groups has the role operator, not {wish.role.value}", field="$.role")
+    known = {
+        group.name: group.id
+        for group in snapshot.groups.values()
+        if group.organisation == organisation and group.visibility is Visibility.PRIVATE
+    }
+    missing = set(wish.groups) - known.keys()
+    if missing:
+        raise Invalid(f"the organisation has no security group named {name_some(missing)}", field="$.groups")
+    return frozenset(known[name] for name in wish.groups)
 
 
 def stored_form(key: ApiKey) -> StoredKey:
     """``key`` as the store keeps it."""
-    return StoredKey(key.id, key.organisation, key.name, key.role.value, key.secret, key.created_at)
+    return StoredKey(
+        id=key.id,
+        organisation=key.organisation,
+        name=key.name,
+        role=key.role.value,
+        secret=key.secret,
+        created_at=key.created_at,
+        scope=key.scope,
+        previous=key.previous,
+        previous_until=key.previous_until,
+    )
+
+
+def _mint_secret() -> str:
+    return secrets.token_urlsafe(32)
 
 
 def _key_of(stored: StoredKey) -> ApiKey:
-    return ApiKey(stored.id, stored.secret, stored.organisation, Role(stored.role), stored.name, stored.created_at)
+    return ApiKey(
+        id=stored.id,
+        secret=stored.secret,
+        organisation=stored.organisation,
+        role=Role(stored.role),
+        name=stored.name,
+        created_at=stored.created_at,
+        scope=stored.scope,
+        previous=stored.previous,
+        previous_until=stored.previous_until,
+    )

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
-from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.errors import Denied, Invalid, NotFound
+from ringfence.policy.model import Group, Instance, Organisation, Snapshot
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
 
 _NAMED_AT_MOST = 10
@@ -21,6 +21,23 @@ def find_group(snapshot: Snapshot, id_: GroupId, actor: Actor, *, field: str | N
     if group is None or not is_known or (group.visibility is Visibility.PUBLIC and not actor.is_operator):
         raise NotFound(f"there is no security group {id_}", field=field)
     return group
+
+
+def find_group_to_change(snapshot: Snapshot, id_: GroupId, actor: Actor) -> Group:
+    """As ``find_group``; ``Denied`` for one that the actor knows and may not change."""
+    group = find_group(snapshot, id_, actor)
+    if actor.scope is not None and id_ not in actor.scope:
+        raise Denied(f"key {actor.name} may change {_scope_text(snapshot, actor.scope)} only, not {group.name}")
+    return group
+
+
+def find_organisation(snapshot: Snapshot, name: str) -> Organisation:
+    """The organisation of that name."""
+    for organisation in snapshot.organisations.values():
+        if organisation.name == name:
+            return organisation
+    known = name_some(organisation.name for organisation in snapshot.organisations.values())
+    raise NotFound(f"there is no organisation named {ascii(name)[1:-1][:80]}; there are {known}")
 
 
 def find_instance(snapshot: Snapshot, id_: InstanceId, organisation: OrganisationId) -> Instance:
@@ -48,6 +65,11 @@ def name_some(names: Iterable[str]) -> str:
     ordered = sorted(names)
     more = len(ordered) - _NAMED_AT_MOST
     return ", ".join(ordered[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _scope_text(snapshot: Snapshot, scope: Iterable[GroupId]) -> str:
+    names = [snapshot.groups[id_].name for id_ in scope if id_ in snapshot.groups]
+    return f"group {name_some(names)}" if names else "groups that are gone"
 
 
 def _find_public(snapshot: Snapshot, name: str | None) -> Group:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from ringfence.control.actor import Actor, Role, host_actor, operator_of, require_writer
+from ringfence.control.actor import Actor, host_actor, operator_of, require_writer
 from ringfence.control.book import OperationBook
 from ringfence.control.clock import Clock, SystemClock
 from ringfence.control.commits import Commits, Outcome
@@ -19,7 +19,8 @@ from ringfence.control.decide import Given
 from ringfence.control.feed import Feed
 from ringfence.control.flow_book import FlowBook, Kept
 from ringfence.control.hosts import AddedHost, HostStatus, Presence, mint_key
-from ringfence.control.keys import ApiKey, KeyRing, mint_api_key
+from ringfence.control.keys import KeyRing
+from ringfence.control.owners import Owners
 from ringfence.control.settings import Settings
 from ringfence.control.use_cases import (
     Asked,
@@ -31,7 +32,7 @@ from ringfence.control.views import ViewCache, resolve_views
 from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
 from ringfence.policy.errors import Busy, NotFound
 from ringfence.policy.model import Host, Operation, Snapshot
-from ringfence.policy.values import HostName, InstanceId, KeyId, OperationId, OrganisationId, Revision, RuleId
+from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision, RuleId
 from ringfence.policy.view import HostView
 from ringfence.store import Store, StoredOperation
 from ringfence.wire.counters import RuleCount
@@ -53,13 +54,14 @@ class ControlPlane:
         self._store = store
         self._clock = clock
         self._feed = Feed(views)
-        self._keys = KeyRing(store.keys)
         self._presence = Presence(settings.live_s)
         self._book = OperationBook()
         self._flows = FlowBook()
         self._counts = CountBook()
         self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
         self._commits = Commits(store, self._publish)
+        keys = KeyRing(store.keys)
+        self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
         for stored in store.operations:
             self._open(stored)
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
@@ -89,11 +91,6 @@ class ControlPlane:
     def snapshot(self) -> Snapshot:
         """The newest committed snapshot."""
         return self._store.snapshot
-
-    @property
-    def organisation(self) -> OrganisationId:
-        """The organisation that a fresh store is born with."""
-        return next(iter(self.snapshot.organisations))
 
     async def execute(self, command: GroupCommand | InstanceCommand, actor: Actor) -> Operation:
         """Decides and commits ``command``, then waits a moment for the hosts: the operation as it stands then.
@@ -169,38 +166,19 @@ class ControlPlane:
         now_s = self._clock.monotonic_s()
         return [self._presence.status(host, self.view(host).revision, now_s) for host in self.snapshot.hosts]
 
-    async def add_host(self, name: HostName, public_key: bytes | None) -> AddedHost:
+    async def add_host(self, name: HostName, public_key: bytes | None, organisation: str | None = None) -> AddedHost:
         """A new host with the given Ed25519 key, or with one made here, whose private part is answered once."""
         private_key = None
         if public_key is None:
             private_key, public_key = mint_key()
-        host = Host(name, self.organisation, public_key, self._now_s())
-        await self._commits.run(self._use_cases.add_host(host, self._asked(operator_of(self.organisation))))
+        host = Host(name, self.owners.named(organisation).id, public_key, self._now_s())
+        await self._commits.run(self._use_cases.add_host(host, self._asked(operator_of(host.organisation))))
         return AddedHost(host, private_key)
 
     async def remove_host(self, name: HostName) -> None:
         """Ends a host; when this returns its requests are refused, and its open feeds end."""
-        await self._commits.run(self._use_cases.remove_host(name, self._asked(operator_of(self.organisation))))
-
-    async def create_key(self, name: str | None, role: Role = Role.OWNER) -> ApiKey:
-        """A new API key of the organisation; it is valid when this returns."""
-        key = mint_api_key(self.organisation, name, role, now_s=self._now_s())
-        await self._commits.run(self._use_cases.create_key(key, self._asked(operator_of(self.organisation))))
-        self._keys.add(key)
-        return key
-
-    def list_keys(self) -> list[ApiKey]:
-        return self._keys.list()
-
-    async def revoke_key(self, id_: KeyId) -> None:
-        """Ends a key; no request signed with it is accepted from the moment this returns."""
-        if self._keys.get(id_) is None:
-            raise NotFound(f"there is no API key {id_}")
-        await self._commits.run(self._use_cases.revoke_key(id_, self._asked(operator_of(self.organisation))))
-
-    def key(self, id_: KeyId) -> ApiKey | None:
-        """A valid key, from memory."""
-        return self._keys.get(id_)
+        actor = operator_of(self._host(name).organisation)
+        await self._commits.run(self._use_cases.remove_host(name, self._asked(actor)))
 
     def _publish(self, outcome: Outcome[object]) -> None:
         """In the order of commits: first the operation, so that no host's answer comes before it is known."""
@@ -208,8 +186,8 @@ class ControlPlane:
             self._open(outcome.opened)
         if outcome.change is not None:
             self._feed.publish(outcome.change.views, outcome.change.touched)
-        if outcome.revoked is not None:
-            self._keys.remove(outcome.revoked)
+        for revoked in outcome.revoked:
+            self.owners.keys.remove(revoked)
         if outcome.removed is not None:
             self._presence.forget(outcome.removed)
             self._flows.forget(outcome.removed)

@@ -3,7 +3,7 @@
 Input: what is asked, by whom, when. Output: functions of a snapshot. They run in the writer's thread.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,11 +14,12 @@ from ringfence.control.decide_claims import decide_claim
 from ringfence.control.hosts import Presence, decide_add_host, decide_remove_host
 from ringfence.control.keys import ApiKey, stored_form
 from ringfence.control.operations import open_operation
+from ringfence.control.organisations import decide_found
 from ringfence.control.views import ViewCache
 from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
 from ringfence.policy.errors import NotFound
-from ringfence.policy.facts import GroupCreated, OrganisationCreated, apply_facts
-from ringfence.policy.model import Group, Host, Operation, OperationState, Organisation, Snapshot
+from ringfence.policy.facts import Fact, apply_facts
+from ringfence.policy.model import Host, Operation, OperationState, Snapshot
 from ringfence.policy.values import GroupId, HostName, InstanceId, KeyId, OperationId, OrganisationId
 from ringfence.store import (
     AuditLine,
@@ -26,6 +27,7 @@ from ringfence.store import (
     Decision,
     KeyCreated,
     KeyRevoked,
+    KeyRotated,
     OperationSettled,
     StoredOperation,
     next_revision,
@@ -136,14 +138,44 @@ class UseCases:
 
     def create_key(self, key: ApiKey, asked: Asked) -> Decide[Outcome[None]]:
         """A key; its secret goes to the store and nowhere else."""
-        record = KeyCreated(stored_form(key))
         audit = asked.audit("CreateKey", f"{key.id} role {key.role.value}")
-        return lambda _: Decision(Outcome(None), records=(record,), audit=audit)
+
+        def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
+            if key.organisation not in snapshot.organisations:
+                raise NotFound("the organisation was removed")
+            return Decision(Outcome(None), records=(KeyCreated(stored_form(key)),), audit=audit)
+
+        return decision
+
+    def rotate_key(self, key: ApiKey, asked: Asked) -> Decide[Outcome[None]]:
+        """A key with its new secret."""
+        until = f", the old secret until {key.previous_until}" if key.previous_until else ""
+        audit = asked.audit("RotateKey", f"{key.id}{until}")
+        return lambda _: Decision(Outcome(None), records=(KeyRotated(stored_form(key)),), audit=audit)
 
     def revoke_key(self, id_: KeyId, asked: Asked) -> Decide[Outcome[None]]:
         """The end of a key."""
         audit = asked.audit("RevokeKey", id_)
-        return lambda _: Decision(Outcome(None, revoked=id_), records=(KeyRevoked(id_),), audit=audit)
+        return lambda _: Decision(Outcome(None, revoked=(id_,)), records=(KeyRevoked(id_),), audit=audit)
+
+    def change_organisation(
+        self,
+        asked: Asked,
+        action: str,
+        subject: str,
+        decide_facts: Callable[[Snapshot], tuple[Fact, ...]],
+        *,
+        revoked: tuple[KeyId, ...] = (),
+    ) -> Decide[Outcome[None]]:
+        """What an operator changes of an organisation; no host has to enforce anything by it."""
+
+        def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
+            facts = decide_facts(snapshot)
+            after, change = follow(self._cache, snapshot, facts)
+            audit = asked.audit(action, subject)
+            return Decision(Outcome(None, change, revoked=revoked), facts=facts, after=after, audit=audit)
+
+        return decision
 
 
 def save_ends(ended: Iterable[Operation]) -> Decide[Outcome[None]]:
@@ -152,18 +184,15 @@ def save_ends(ended: Iterable[Operation]) -> Decide[Outcome[None]]:
     return lambda _: Decision(Outcome(None), records=records)
 
 
-def found_organisation(organisation_id: UUID, group_id: UUID, now_s: int) -> Decide[None]:
+def found_organisation(organisation_id: UUID, group_id: UUID, now_s: int, name: str = "default") -> Decide[None]:
     """What a fresh store begins with: one organisation and its group ``default``, without rules."""
-    id_, default = OrganisationId(organisation_id), GroupId(group_id)
-    facts = (
-        OrganisationCreated(Organisation(id_, "default", default)),
-        GroupCreated(Group(default, id_, "default", "Default Security Group")),
-    )
+    id_ = OrganisationId(organisation_id)
     asked = Asked(operator_of(id_), now_s, 0.0)
 
     def decision(snapshot: Snapshot) -> Decision[None]:
+        facts = decide_found(snapshot, name, id_, GroupId(group_id))
         after = apply_facts(snapshot, facts, revision=next_revision(snapshot))
-        return Decision(None, facts=facts, after=after, audit=asked.audit("CreateStore", "organisation default"))
+        return Decision(None, facts=facts, after=after, audit=asked.audit("CreateOrganisation", name))
 
     return decision
 

@@ -21,7 +21,9 @@ from ringfence.policy.facts import (
     InstanceCreated,
     InstanceObserved,
     InstancePlaced,
+    LimitSet,
     OrganisationCreated,
+    OrganisationRemoved,
     RuleAdded,
     RuleDeleted,
     SourceAdded,
@@ -102,7 +104,7 @@ def affected_hosts(before: Snapshot, after: Snapshot, facts: Iterable[Fact]) -> 
     hosts: set[HostName] = set()
     for fact in facts:
         match fact:
-            case OrganisationCreated():
+            case OrganisationCreated() | OrganisationRemoved() | LimitSet():
                 pass
             case HostAdded(host):
                 hosts.add(host.name)

@@ -40,6 +40,14 @@ class TooLarge(CallerError):
     """The request's body is larger than the limit."""
 
 
+class TooMany(CallerError):
+    """The caller asks more often than it may; after ``retry_after_s`` it may again."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class StateError(RingfenceError):
     """The request is well formed but the present state refuses it; another state may accept it."""
 
@@ -50,6 +58,10 @@ class Conflict(StateError):
 
 class Busy(StateError):
     """Nothing was applied and the same request may succeed later."""
+
+
+class QuotaReached(StateError):
+    """The organisation has as much of something as it may have; the text names the limit and its value."""
 
 
 class OperatorError(RingfenceError):

@@ -9,12 +9,29 @@ from types import MappingProxyType
 from typing import assert_never
 
 from ringfence.policy.model import Group, Host, Instance, Interface, Organisation, Rule, Snapshot
-from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, Revision, RuleId
+from ringfence.policy.quota import Quota
+from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision, RuleId
 
 
 @dataclass(frozen=True, slots=True)
 class OrganisationCreated:
     organisation: Organisation
+
+
+@dataclass(frozen=True, slots=True)
+class OrganisationRemoved:
+    """The organisation is gone, and with it its default group: nothing else of it was left."""
+
+    organisation: OrganisationId
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSet:
+    """An operator set a limit of an organisation; None gives the default back."""
+
+    organisation: OrganisationId
+    quota: Quota
+    limit: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +120,8 @@ class HostRemoved:
 
 Fact = (
     OrganisationCreated
+    | OrganisationRemoved
+    | LimitSet
     | GroupCreated
     | GroupDeleted
     | RuleAdded
@@ -129,6 +148,10 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
         match fact:
             case OrganisationCreated(organisation):
                 organisations[organisation.id] = organisation
+            case OrganisationRemoved(id_):
+                del groups[organisations.pop(id_).default_group]
+            case LimitSet(organisation=id_):
+                organisations[id_] = _limited(organisations[id_], fact)
             case HostAdded(host):
                 hosts[host.name] = host
             case HostRemoved(name):
@@ -148,6 +171,12 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
         instances=MappingProxyType(instances),
         hosts=MappingProxyType(hosts),
     )
+
+
+def _limited(organisation: Organisation, fact: LimitSet) -> Organisation:
+    others = {quota: limit for quota, limit in organisation.limits.items() if quota is not fact.quota}
+    limits = others if fact.limit is None else {**others, fact.quota: fact.limit}
+    return replace(organisation, limits=MappingProxyType(limits))
 
 
 def _change_instance(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+from ringfence.policy.quota import DEFAULT_LIMITS, Quota
 from ringfence.policy.values import (
     ALL_PORTS,
     Address,
@@ -139,11 +140,19 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
-    """The owner of groups, instances, keys and hosts; ``default_group`` is worn by an instance born without groups."""
+    """The owner of groups, instances, keys and hosts; ``default_group`` is worn by an instance born without groups.
+
+    ``limits`` are those that an operator set in place of the defaults.
+    """
 
     id: OrganisationId
     name: str
     default_group: GroupId
+    limits: Mapping[Quota, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    def limit(self, quota: Quota) -> int:
+        """How much of it the organisation may have; -1 for any."""
+        return self.limits.get(quota, DEFAULT_LIMITS[quota])
 
 
 class OperationState(Enum):

@@ -33,6 +33,9 @@ _SHOWN_LENGTH: Final = 64
 V4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 _CIDR = re.compile(r"[0-9A-Fa-f:.]+/(?:0|[1-9][0-9]{0,2})")
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 # Narrower than the kernel (which forbids only "/", ":" and blanks): what nft text can carry quoted and unescaped.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
@@ -192,6 +195,21 @@ def parse_interface_pattern(text: str, *, field: str) -> str:
     if not _PATTERN.fullmatch(text):
         raise Invalid(f"expected an interface name or a prefix with '*' such as tap*, got {_shown(text)}", field=field)
     return text
+
+
+def parse_label(text: str, *, field: str) -> str:
+    """A name that fits into a header, a path and a file name: 1 to 63 letters, digits, ``.``, ``_`` and ``-``."""
+    if not _LABEL.fullmatch(text):
+        raise Invalid(f"expected 1 to 63 letters, digits, '.', '_' or '-', got {_shown(text)}", field=field)
+    return text
+
+
+def parse_duration(text: str, *, field: str) -> int:
+    """Seconds, of ``90s``, ``30m``, ``24h`` or ``400d``."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise Invalid(f"expected a time such as 90s, 30m, 24h or 400d, got {_shown(text)}", field=field)
+    return int(match[1]) * _UNIT_S[match[2]]
 
 
 def link_local(mac: Mac) -> IPv6Address:

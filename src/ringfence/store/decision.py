@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from ringfence.policy.facts import Fact
 from ringfence.policy.model import Operation, Snapshot
-from ringfence.policy.values import HostName, KeyId, OrganisationId, Revision
+from ringfence.policy.values import GroupId, HostName, KeyId, OrganisationId, Revision
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -31,7 +31,11 @@ class AuditLine:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """An API key with its secret in clear; on disk the secret is sealed."""
+    """An API key with its secrets in clear; on disk they are sealed.
+
+    ``scope`` has the only groups that it may change, None for all. ``previous`` is the secret before the last rotation,
+    which signs until ``previous_until`` (seconds since the epoch).
+    """
 
     id: KeyId
     organisation: OrganisationId
@@ -39,6 +43,9 @@ class StoredKey:
     role: str
     secret: str
     created_at: int
+    scope: frozenset[GroupId] | None = None
+    previous: str | None = None
+    previous_until: int | None = None
 
     def __repr__(self) -> str:
         return f"StoredKey(id={self.id!r}, role={self.role!r})"  # a secret never reaches a log
@@ -46,6 +53,13 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyCreated:
+    key: StoredKey
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRotated:
+    """``key`` as it is after its rotation."""
+
     key: StoredKey
 
 
@@ -61,7 +75,7 @@ class OperationSettled:
     operation: Operation
 
 
-Record = KeyCreated | KeyRevoked | OperationSettled  # kept, but no part of the policy: makes no revision
+Record = KeyCreated | KeyRotated | KeyRevoked | OperationSettled  # kept, but no part of the policy: makes no revision
 
 
 @dataclass(frozen=True, slots=True)

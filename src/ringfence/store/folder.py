@@ -72,23 +72,33 @@ def prepare_database(folder: Path) -> Path:
 def load_seal_key(folder: Path, *, may_create: bool) -> bytes:
     """The key that seals the secrets of the store; made with mode 0400 when ``may_create`` and absent.
 
+    systemd's credential of its name (``LoadCredentialEncrypted=secret.key:...``) goes before the folder's file, so that
+    the key need not lie beside what it seals (systemd.exec(5)).
+
     Raises:
         OperatorError: when it is missing from a store that has secrets, readable by others, or not 32 bytes.
     """
-    path = folder / _SEAL_KEY
-    with _explained(folder):
+    path = _credential() or folder / _SEAL_KEY
+    with _explained(path.parent):
         if not path.exists():
             if not may_create:
                 raise OperatorError(
                     f"reading {path}", "it is missing, and without it the API keys are lost: restore it from a backup"
                 )
             _create_seal_key(path)
-        if path.stat().st_mode & _OTHERS:
+        if path.parent == folder and path.stat().st_mode & _OTHERS:
             raise OperatorError(f"reading {path}", f"others may read it: revoke all keys, or chmod 400 {path}")
         key = path.read_bytes()
     if len(key) != KEY_SIZE_BYTES:
         raise OperatorError(f"reading {path}", f"expected {KEY_SIZE_BYTES} bytes, found {len(key)}: restore it")
     return key
+
+
+def _credential() -> Path | None:
+    """The key as systemd hands it to its unit; who may read it there is systemd's affair (an access list)."""
+    given = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(given) / _SEAL_KEY if given else None
+    return path if path is not None and path.exists() else None
 
 
 def _create_seal_key(path: Path) -> None:

@@ -7,7 +7,7 @@ surfaces as an error: half a policy is never served.
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Final
@@ -26,6 +26,7 @@ from ringfence.policy.model import (
     Rule,
     Snapshot,
 )
+from ringfence.policy.quota import Quota
 from ringfence.policy.values import (
     Cidr,
     Direction,
@@ -46,8 +47,7 @@ from ringfence.policy.values import (
     parse_cidr,
 )
 from ringfence.store.decision import StoredKey
-from ringfence.store.save import label_of
-from ringfence.store.seal import unseal
+from ringfence.store.seal import label_of, label_of_previous, unseal
 
 MAX_OPERATIONS: Final = 10_000  # how many of the newest operations can still be asked for, settled or not
 
@@ -117,10 +117,15 @@ def has_keys(connection: sqlite3.Connection) -> bool:
 
 
 def _load_organisations(connection: sqlite3.Connection) -> Mapping[OrganisationId, Organisation]:
+    limits: dict[str, dict[Quota, int]] = defaultdict(dict)
+    for id_, quota, amount in connection.execute("SELECT organisation, quota, amount FROM organisation_limit"):
+        limits[id_][Quota(quota)] = amount
     found = {}
-    for id_, name, default in connection.execute("SELECT id, name, default_group FROM organisation ORDER BY position"):
-        organisation = OrganisationId(UUID(id_))
-        found[organisation] = Organisation(organisation, name, GroupId(UUID(default)))
+    for id_, name, default in connection.execute(
+        "SELECT id, name, default_group FROM organisation WHERE removed_at IS NULL ORDER BY position"
+    ):
+        organisation, own = OrganisationId(UUID(id_)), MappingProxyType(limits[id_])
+        found[organisation] = Organisation(organisation, name, GroupId(UUID(default)), own)
     return MappingProxyType(found)
 
 
@@ -128,7 +133,8 @@ def _load_groups(connection: sqlite3.Connection) -> Mapping[GroupId, Group]:
     rules, sources = _load_rules(connection), _load_sources(connection)
     found = {}
     for id_, organisation, name, description, visibility in connection.execute(
-        "SELECT id, organisation, name, description, visibility FROM security_group ORDER BY position"
+        "SELECT g.id, g.organisation, g.name, g.description, g.visibility FROM security_group AS g"
+        " JOIN organisation AS o ON o.id = g.organisation WHERE o.removed_at IS NULL ORDER BY g.position"
     ):
         group = GroupId(UUID(id_))
         found[group] = Group(
@@ -232,14 +238,34 @@ def _load_hosts(connection: sqlite3.Connection) -> Mapping[HostName, Host]:
 
 
 def _load_keys(connection: sqlite3.Connection, seal_key: bytes) -> tuple[StoredKey, ...]:
-    found = []
-    for id_, organisation, name, role, sealed, created_at in connection.execute(
-        "SELECT id, organisation, name, role, sealed_secret, created_at FROM api_key ORDER BY position"
-    ):
-        key = StoredKey(KeyId(id_), OrganisationId(UUID(organisation)), name, role, "", created_at)
-        secret = unseal(seal_key, sealed, label=label_of(key))
-        found.append(StoredKey(key.id, key.organisation, name, role, secret, created_at))
-    return tuple(found)
+    scopes: dict[str, set[GroupId]] = defaultdict(set)
+    for id_, group in connection.execute("SELECT api_key, security_group FROM api_key_scope"):
+        scopes[id_].add(GroupId(UUID(group)))
+    rows = connection.execute(
+        "SELECT id, organisation, name, role, created_at, sealed_secret, sealed_previous, previous_until"
+        " FROM api_key ORDER BY position"
+    )
+    return tuple(_stored_key(row, scopes.get(row[0]), seal_key) for row in rows)
+
+
+def _stored_key(
+    row: tuple[str, str, str | None, str, int, bytes, bytes | None, int | None],
+    scope: set[GroupId] | None,
+    seal_key: bytes,
+) -> StoredKey:
+    id_, organisation, name, role, created_at, sealed, sealed_previous, until = row
+    key = StoredKey(
+        id=KeyId(id_),
+        organisation=OrganisationId(UUID(organisation)),
+        name=name,
+        role=role,
+        secret="",
+        created_at=created_at,
+        scope=None if scope is None else frozenset(scope),
+        previous_until=until,
+    )
+    previous = None if sealed_previous is None else unseal(seal_key, sealed_previous, label=label_of_previous(key))
+    return replace(key, secret=unseal(seal_key, sealed, label=label_of(key)), previous=previous)
 
 
 def _load_operations(connection: sqlite3.Connection) -> tuple[StoredOperation, ...]:

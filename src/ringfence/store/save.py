@@ -19,16 +19,27 @@ from ringfence.policy.facts import (
     InstanceCreated,
     InstanceObserved,
     InstancePlaced,
+    LimitSet,
     OrganisationCreated,
+    OrganisationRemoved,
     RuleAdded,
     RuleDeleted,
     SourceAdded,
     SourceRemoved,
 )
 from ringfence.policy.model import Group, Host, Instance, Interface, Operation, Rule, Snapshot
-from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, Revision
-from ringfence.store.decision import AuditLine, Decision, KeyCreated, KeyRevoked, OperationSettled, Record, StoredKey
-from ringfence.store.seal import seal
+from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision
+from ringfence.store.decision import (
+    AuditLine,
+    Decision,
+    KeyCreated,
+    KeyRevoked,
+    KeyRotated,
+    OperationSettled,
+    Record,
+    StoredKey,
+)
+from ringfence.store.seal import label_of, label_of_previous, seal
 
 T = TypeVar("T")
 
@@ -37,7 +48,7 @@ def save_decision(connection: sqlite3.Connection, decision: Decision[T], before:
     """Everything that a decision makes true; the revision row, when there is one, before what refers to it."""
     after = decision.after or before
     for fact in decision.facts:
-        _save_fact(connection, fact, after.revision)
+        _save_fact(connection, fact, after.revision, decision.audit)
     if decision.facts and decision.audit:
         _save_revision(connection, decision.audit, after.revision)
     _save_wanted(connection, decision.touched, after.revision)
@@ -50,19 +61,10 @@ def save_decision(connection: sqlite3.Connection, decision: Decision[T], before:
         _save_audit(connection, decision.audit, (before.revision, after.revision), changed=changed)
 
 
-def label_of(key: StoredKey) -> str:
-    """What a sealed secret is bound to: the row's own identity and rights."""
-    return f"{key.organisation}/{key.id}/{key.role}"
-
-
-def _save_fact(connection: sqlite3.Connection, fact: Fact, revision: Revision) -> None:
+def _save_fact(connection: sqlite3.Connection, fact: Fact, revision: Revision, audit: AuditLine | None) -> None:
     match fact:
-        case OrganisationCreated(organisation):
-            _insert(
-                connection,
-                "organisation (id, name, default_group)",
-                (str(organisation.id), organisation.name, str(organisation.default_group)),
-            )
+        case OrganisationCreated() | OrganisationRemoved() | LimitSet():
+            _save_organisation_fact(connection, fact, audit)
         case HostAdded(host):
             _save_host(connection, host, revision)
         case HostRemoved(name):
@@ -74,6 +76,36 @@ def _save_fact(connection: sqlite3.Connection, fact: Fact, revision: Revision) -
             _save_group_fact(connection, fact)
         case _:
             assert_never(fact)
+
+
+def _save_organisation_fact(
+    connection: sqlite3.Connection,
+    fact: OrganisationCreated | OrganisationRemoved | LimitSet,
+    audit: AuditLine | None,
+) -> None:
+    match fact:
+        case OrganisationCreated(organisation):
+            _insert(
+                connection,
+                "organisation (id, name, default_group)",
+                (str(organisation.id), organisation.name, str(organisation.default_group)),
+            )
+        case OrganisationRemoved(id_):
+            _remove_organisation(connection, id_, audit.at if audit else 0)
+        case LimitSet(id_, quota, limit):
+            where = (str(id_), quota.value)
+            connection.execute("DELETE FROM organisation_limit WHERE organisation = ? AND quota = ?", where)
+            if limit is not None:
+                _insert(connection, "organisation_limit (organisation, quota, amount)", (*where, limit))
+        case _:
+            assert_never(fact)
+
+
+def _remove_organisation(connection: sqlite3.Connection, id_: OrganisationId, at: int) -> None:
+    """What no loaded row may refer to goes; the organisation's own row, and its default group's, stay for history."""
+    for table in ("api_key", "organisation_limit", "rule", "external_source"):
+        connection.execute(f"DELETE FROM {table} WHERE organisation = ?", (str(id_),))  # noqa: S608  our own words
+    connection.execute("UPDATE organisation SET removed_at = ? WHERE id = ?", (at, str(id_)))
 
 
 def _save_group_fact(
@@ -261,18 +293,9 @@ def _save_operation(connection: sqlite3.Connection, operation: Operation, awaite
 def _save_record(connection: sqlite3.Connection, record: Record, seal_key: bytes) -> None:
     match record:
         case KeyCreated(key):
-            _insert(
-                connection,
-                "api_key (id, organisation, name, role, sealed_secret, created_at)",
-                (
-                    key.id,
-                    str(key.organisation),
-                    key.name,
-                    key.role,
-                    seal(seal_key, key.secret, label=label_of(key)),
-                    key.created_at,
-                ),
-            )
+            _save_key(connection, key, seal_key)
+        case KeyRotated(key):
+            _save_secrets(connection, key, seal_key)
         case KeyRevoked(id_):
             connection.execute("DELETE FROM api_key WHERE id = ?", (id_,))
         case OperationSettled(operation):
@@ -283,6 +306,28 @@ def _save_record(connection: sqlite3.Connection, record: Record, seal_key: bytes
             )
         case _:
             assert_never(record)
+
+
+def _save_key(connection: sqlite3.Connection, key: StoredKey, seal_key: bytes) -> None:
+    _insert(
+        connection,
+        "api_key (id, organisation, name, role, sealed_secret, created_at)",
+        (key.id, str(key.organisation), key.name, key.role, b"", key.created_at),
+    )
+    _save_secrets(connection, key, seal_key)
+    for group in sorted(key.scope or ()):
+        connection.execute(
+            "INSERT INTO api_key_scope (api_key, security_group, organisation) VALUES (?, ?, ?)",
+            (key.id, str(group), str(key.organisation)),
+        )
+
+
+def _save_secrets(connection: sqlite3.Connection, key: StoredKey, seal_key: bytes) -> None:
+    previous = None if key.previous is None else seal(seal_key, key.previous, label=label_of_previous(key))
+    connection.execute(
+        "UPDATE api_key SET sealed_secret = ?, sealed_previous = ?, previous_until = ? WHERE id = ?",
+        (seal(seal_key, key.secret, label=label_of(key)), previous, key.previous_until, key.id),
+    )
 
 
 def _save_audit(

@@ -10,8 +10,20 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ringfence.policy.errors import OperatorError
+from ringfence.store.decision import StoredKey
 
 _NONCE_SIZE_BYTES: Final = 12
+
+
+def label_of(key: StoredKey) -> str:
+    """What a sealed secret is bound to: the row's own identity and rights."""
+    rights = "/".join((key.role, *sorted(map(str, key.scope or ()))))
+    return f"{key.organisation}/{key.id}/{rights}"
+
+
+def label_of_previous(key: StoredKey) -> str:
+    """What the secret before a rotation is bound to: besides, the moment at which it ends."""
+    return f"{label_of(key)}/until/{key.previous_until}"
 
 
 def seal(key: bytes, secret: str, *, label: str) -> bytes:
@@ -32,5 +44,6 @@ def unseal(key: bytes, sealed: bytes, *, label: str) -> str:
     except (InvalidTag, ValueError) as error:
         raise OperatorError(
             f"reading the secret of {label}",
-            "it was not sealed with this folder's secret.key, or was changed since: restore both from one backup",
+            "it was not sealed with the secret.key at hand (the folder's, or systemd's credential), or was changed "
+            "since: restore folder and key from one backup",
         ) from error

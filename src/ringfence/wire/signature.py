@@ -75,10 +75,10 @@ def verify_request(
     request: SignedRequest,
     *,
     now: float,
-    secret_of: Callable[[KeyId], str | None],
+    secrets_of: Callable[[KeyId], tuple[str, ...]],
     window: Window = Window(),
 ) -> KeyId:
-    """The key that signed the request; ``secret_of`` gives a known key's secret.
+    """The key that signed the request; ``secrets_of`` gives what a known key may sign with, of an unknown one nothing.
 
     Replays are not noticed: clients send the same signature again when they retry.
 
@@ -86,11 +86,12 @@ def verify_request(
         BadSignature: for a missing or malformed header, an unknown key, a wrong signature or a time out of the window.
     """
     authorization = _parse_authorization(header)
-    secret = secret_of(authorization.key)
+    secrets = secrets_of(authorization.key)
     text = _signed_text(request, authorization.signed_names, authorization.expires)
-    expected = _signature(_NOBODY if secret is None else secret.encode(), text)
-    if not hmac.compare_digest(expected, authorization.signature.encode()) or secret is None:
-        raise BadSignature("unknown key" if secret is None else f"wrong signature for key {authorization.key}")
+    expected = [_signature(secret.encode(), text) for secret in secrets] or [_signature(_NOBODY, text)]
+    found = [hmac.compare_digest(one, authorization.signature.encode()) for one in expected]
+    if not any(found) or not secrets:
+        raise BadSignature(f"wrong signature for key {authorization.key}" if secrets else "unknown key")
     _check_time(int(authorization.expires), now, window)
     return authorization.key
 

@@ -10,6 +10,7 @@ from ringfence.api.connection import HEAD_TIME_S, MAX_HEAD_BYTES
 from ringfence.api.front import BodyLimits
 from ringfence.api.server import KEEP_ALIVE_S
 from ringfence.control.settings import Settings
+from ringfence.policy.quota import DEFAULT_LIMITS, Quota
 from ringfence.wire.decode import MAX_TEXT
 from ringfence.wire.document import MAX_DEPTH
 from ringfence.wire.signature import HORIZON_S, LEEWAY_S
@@ -35,6 +36,11 @@ SAID = [
 @pytest.mark.parametrize("text", SAID)
 def test_a_figure_on_the_page_is_the_one_in_the_code(text):
     assert text in PAGE
+
+
+@pytest.mark.parametrize("quota", Quota)
+def test_every_quota_has_a_line_with_its_default(quota):
+    assert f"\n| `{quota.value}` | {DEFAULT_LIMITS[quota]} | " in PAGE
 
 
 @pytest.mark.parametrize("status", sorted({*STATUS.values(), 405, 408, 431}))

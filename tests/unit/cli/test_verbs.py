@@ -44,9 +44,24 @@ def test_a_key_is_listed_without_its_secret_until_it_is_revoked(ringfence):
     (listed,) = _json(ringfence, "key", "list")
     assert (listed["id"], listed["name"], listed["role"]) == (made["id"], "laptop", "owner")
     assert made["secret"] not in json.dumps(listed)
-    assert re.search(r" owner +\d{4}-\d\d-\d\d \d\d:\d\d UTC$", ringfence("key", "list")[1], re.MULTILINE)
+    assert re.search(r" owner +- +\d{4}-\d\d-\d\d \d\d:\d\d UTC +-$", ringfence("key", "list")[1], re.MULTILINE)
     assert ringfence("key", "revoke", made["id"])[0] == 0
     assert _json(ringfence, "key", "list") == []
+
+
+def test_an_organisation_is_made_limited_given_a_limited_key_and_removed(ringfence):
+    assert ringfence("organisation", "create", "acme")[0] == 0
+    shown = _json(ringfence, "organisation", "quota", "acme", "host=2", "instance=unlimited", "iam-key=default")
+    assert {one["name"]: one["limit"] for one in shown}.items() >= {"host": 2, "instance": -1, "iam-key": 1000}.items()
+    assert ringfence("organisation", "quota", "acme", "host=-2")[0] == 2
+    made = _json(ringfence, "key", "create", "--organisation", "acme", "--group", "default")
+    (listed,) = _json(ringfence, "key", "list", "--organisation", "acme")
+    assert (listed["organisation"], listed["role"], listed["groups"]) == ("acme", "operator", ["default"])
+    rotated = _json(ringfence, "key", "rotate", made["id"], "--overlap", "1h")
+    assert rotated["secret"] != made["secret"]
+    assert ringfence("key", "rotate", made["id"], "--overlap", "soon")[0] == 2
+    assert ringfence("organisation", "remove", "acme")[0] == 0
+    assert [one["name"] for one in _json(ringfence, "organisation", "list")] == ["default"]
 
 
 def test_revoking_an_unknown_key_fails_and_names_it(ringfence):
@@ -103,8 +118,8 @@ def test_a_table_shows_what_there_is_and_an_empty_one_says_so(ringfence):
     assert ringfence("instance", "list") == (0, "", "ringfence: nothing there yet\n")
     ringfence("instance", "add", "web", "--address", "192.0.2.1")
     head, row = ringfence("instance", "list")[1].splitlines()
-    assert head.split() == ["id", "name", "host", "mode", "addresses", "groups"]
-    assert row.split()[1:] == ["web", "-", "enforce", "192.0.2.1", "default"]
+    assert head.split() == ["id", "name", "organisation", "host", "mode", "addresses", "groups"]
+    assert row.split()[1:] == ["web", "default", "-", "enforce", "192.0.2.1", "default"]
 
 
 def test_env_keeps_its_key_and_makes_another_when_that_was_revoked(ringfence, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from desk import H1, H2, instance, tcp
 from ringfence.control.actor import Actor, Role
+from ringfence.control.keys import KeyWish
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
 from ringfence.policy.commands import (
@@ -46,7 +47,7 @@ async def opened(folder, settings=QUICK, clock=None):
 
 
 def owner(plane, role=Role.OWNER):
-    return Actor(plane.organisation, "EXOowner", role, "192.0.2.7", "request-1")
+    return Actor(plane.owners.first.id, "EXOowner", role, "192.0.2.7", "request-1")
 
 
 async def with_host(plane, host=H1, number=1):
@@ -77,8 +78,8 @@ def played(test):
 async def test_a_fresh_store_has_one_organisation_with_the_group_default(tmp_path):
     async with opened(tmp_path) as plane:
         (default,) = plane.snapshot.groups.values()
-        assert (default.name, default.organisation) == ("default", plane.organisation)
-        assert plane.snapshot.organisations[plane.organisation].default_group == default.id
+        assert (default.name, default.organisation) == ("default", plane.owners.first.id)
+        assert plane.snapshot.organisations[plane.owners.first.id].default_group == default.id
         assert plane.epoch
 
 
@@ -235,7 +236,7 @@ async def test_of_two_touched_hosts_only_the_live_one_is_waited_for(tmp_path):
         await with_host(plane, H2, 2)
         clock.moment_s += 45.0
         await with_host(plane)
-        default = plane.snapshot.organisations[plane.organisation].default_group
+        default = plane.snapshot.organisations[plane.owners.first.id].default_group
         pending = await plane.execute(AddRule(default, tcp("10.0.0.0/8")), owner(plane))
         assert (pending.state, pending.hosts) == (OperationState.PENDING, {H1, H2})
         await plane.report(H1, pending.revision, None)
@@ -370,23 +371,23 @@ async def test_a_revision_that_this_store_has_not_made_counts_as_none(tmp_path):
 @played
 async def test_a_key_is_valid_when_create_returns_and_gone_when_revoke_returns(tmp_path):
     async with opened(tmp_path) as plane:
-        key = await plane.create_key("laptop", Role.READER)
-        assert plane.key(key.id) == key
+        key = await plane.owners.create_key(KeyWish("laptop", Role.READER))
+        assert plane.owners.key(key.id) == key
         assert len(key.secret) >= 43
     async with opened(tmp_path) as plane:
-        assert plane.list_keys() == [key]
-        await plane.revoke_key(key.id)
-        assert plane.key(key.id) is None
+        assert plane.owners.keys.of() == [key]
+        await plane.owners.revoke_key(key.id)
+        assert plane.owners.key(key.id) is None
         with pytest.raises(NotFound):
-            await plane.revoke_key(key.id)
+            await plane.owners.revoke_key(key.id)
     async with opened(tmp_path) as plane:
-        assert plane.list_keys() == []
+        assert plane.owners.keys.of() == []
 
 
 @played
 async def test_no_secret_is_in_a_repr_or_on_disk(tmp_path):
     async with opened(tmp_path) as plane:
-        key = await plane.create_key("laptop")
+        key = await plane.owners.create_key(KeyWish("laptop"))
         added = await plane.add_host(H1, None)
         assert key.secret not in repr(key)
         assert repr(added.private_key) not in repr(added)
@@ -487,4 +488,6 @@ async def test_a_closed_plane_applies_nothing_and_says_so(tmp_path):
     async with opened(tmp_path) as plane:
         pass
     with pytest.raises(Busy, match="the server is stopping; nothing was applied"):
-        await plane.execute(DeleteGroup(plane.snapshot.organisations[plane.organisation].default_group), owner(plane))
+        await plane.execute(
+            DeleteGroup(plane.snapshot.organisations[plane.owners.first.id].default_group), owner(plane)
+        )

@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import threading
 from concurrent.futures import wait
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -30,6 +31,7 @@ from ringfence.store import (
     FolderHeld,
     KeyCreated,
     KeyRevoked,
+    KeyRotated,
     OperationSettled,
     Store,
     StoredKey,
@@ -77,6 +79,13 @@ def rows(folder, query):
         return connection.execute(query).fetchall()
     finally:
         connection.close()
+
+
+def change(folder, statement):
+    connection = sqlite3.connect(folder / DATABASE)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
 
 
 def everything():
@@ -226,6 +235,50 @@ def test_keys_are_kept_sealed_and_gone_when_revoked(tmp_path):
     store = founded(tmp_path)
     assert store.keys == ()
     store.close()
+
+
+def test_the_seal_key_may_come_from_systemd_and_goes_before_the_folders(tmp_path, monkeypatch):
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "secret.key").write_bytes(bytes(range(32)))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    folder = tmp_path / "data"
+    store = founded(folder)
+    store.submit(lambda _: Decision(None, records=(KeyCreated(KEY),), audit=AUDIT)).result()
+    store.close()
+    assert not (folder / "secret.key").exists()
+    store = Store.open(folder)
+    assert store.keys == (KEY,)
+    store.close()
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    with pytest.raises(OperatorError, match="missing"):
+        Store.open(folder)
+
+
+def test_a_rotated_key_keeps_its_old_secret_sealed_and_bound_to_its_end(tmp_path):
+    store = founded(tmp_path)
+    rotated = replace(KEY, secret="n3w" * 9, previous=KEY.secret, previous_until=5000, scope=frozenset({uuid4()}))
+    for record in (KeyCreated(replace(KEY, scope=rotated.scope)), KeyRotated(rotated)):
+        store.submit(lambda _, record=record: Decision(None, records=(record,), audit=AUDIT)).result()
+    store.close()
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert KEY.secret.encode() not in content
+    assert rotated.secret.encode() not in content
+    store = Store.open(tmp_path)
+    assert store.keys == (rotated,)
+    store.close()
+    change(tmp_path, "UPDATE api_key SET previous_until = previous_until + 1")
+    with pytest.raises(OperatorError, match="reading the secret"):
+        Store.open(tmp_path)
+
+
+def test_a_key_whose_scope_was_widened_on_disk_is_refused(tmp_path):
+    store = founded(tmp_path)
+    scoped = replace(KEY, scope=frozenset({uuid4()}))
+    store.submit(lambda _: Decision(None, records=(KeyCreated(scoped),), audit=AUDIT)).result()
+    store.close()
+    change(tmp_path, "DELETE FROM api_key_scope")
+    with pytest.raises(OperatorError, match="reading the secret"):
+        Store.open(tmp_path)
 
 
 def test_a_refused_decision_raises_to_its_own_caller_only(store):

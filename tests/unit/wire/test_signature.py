@@ -9,7 +9,7 @@ from ringfence.wire import signature
 from ringfence.wire.signature import BadSignature, SignedRequest, Window, sign_request, verify_request
 
 NOW = 1700000000
-SECRETS = {"EXOtest": "s3cr3t"}
+SECRETS = {"EXOtest": ("s3cr3t",), "EXOrotated": ("new", "old")}
 WRONG = "wrong"
 GET = SignedRequest("GET", b"/v2/security-group", b"")
 
@@ -19,7 +19,7 @@ def header(request=GET, *, key="EXOtest", secret="s3cr3t", expires=NOW + 600):  
 
 
 def verify(value, request=GET, *, now=NOW, window=Window()):  # noqa: B008  frozen
-    return verify_request(value, request, now=now, secret_of=SECRETS.get, window=window)
+    return verify_request(value, request, now=now, secrets_of=lambda key: SECRETS.get(key, ()), window=window)
 
 
 EXAMPLES = [
@@ -172,3 +172,13 @@ def test_nobody_can_sign_as_an_unknown_key_with_the_dummy_secret():
     value = signature._signature(signature._NOBODY, text).decode()
     with pytest.raises(BadSignature):
         verify(f"EXO2-HMAC-SHA256 credential=EXOnobody,expires={NOW + 600},signature={value}")
+
+
+@pytest.mark.parametrize(("secret", "accepted"), [("new", True), ("old", True), ("older", False)])
+def test_a_rotated_key_signs_with_either_of_its_secrets(secret, accepted):
+    value = header(key="EXOrotated", secret=secret)
+    if accepted:
+        assert verify(value) == "EXOrotated"
+    else:
+        with pytest.raises(BadSignature):
+            verify(value)

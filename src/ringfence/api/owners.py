@@ -1,0 +1,158 @@
+"""The operator's routes for organisations, their quotas and their keys.
+
+Input: JSON on the control socket. Output: JSON. A secret is shown once, in the answer that makes it.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import falcon
+import msgspec
+
+from ringfence.api.exchange import FalconApp, Request, Response, exchange_of, put_json
+from ringfence.control.actor import Role
+from ringfence.control.keys import ApiKey, KeyWish
+from ringfence.control.plane import ControlPlane
+from ringfence.policy.errors import Invalid
+from ringfence.policy.model import Organisation
+from ringfence.policy.quota import Quota
+from ringfence.policy.values import KeyId
+from ringfence.wire.decode import convert, parse_choice
+from ringfence.wire.document import JsonValue, parse_document
+
+MAX_OVERLAP_S = 30 * 24 * 3600  # an old secret that signs for longer was not rotated
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class _OrganisationShape(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _KeyShape(msgspec.Struct, frozen=True):
+    name: _Name | None = None
+    role: str = Role.OWNER.value
+    groups: tuple[str, ...] = ()
+
+
+class _RotationShape(msgspec.Struct, frozen=True, rename="kebab"):
+    overlap_s: Annotated[int, msgspec.Meta(ge=0, le=MAX_OVERLAP_S)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Organisations:
+    """/admin/v1/organisations."""
+
+    plane: ControlPlane
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        shape = convert(parse_document(exchange_of(request).body), _OrganisationShape)
+        put_json(response, _show_organisation(await self.plane.owners.create(shape.name)))
+
+    async def on_get(self, _: Request, response: Response) -> None:
+        organisations = self.plane.snapshot.organisations.values()
+        put_json(response, {"organisations": [_show_organisation(one) for one in organisations]})
+
+
+@dataclass(frozen=True, slots=True)
+class _OneOrganisation:
+    """/admin/v1/organisations/{name}: ended, with its keys, before the answer is given."""
+
+    plane: ControlPlane
+
+    async def on_delete(self, _: Request, response: Response, name: str) -> None:
+        await self.plane.owners.remove(name)
+        response.status = falcon.HTTP_204
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """/admin/v1/organisations/{name}/quota: what is used of each limit; PUT sets limits by name, null the default."""
+
+    plane: ControlPlane
+
+    async def on_get(self, _: Request, response: Response, name: str) -> None:
+        usage = self.plane.owners.usage(self.plane.owners.named(name).id)
+        put_json(
+            response, {"quotas": [{"name": one.quota.value, "used": one.used, "limit": one.limit} for one in usage]}
+        )
+
+    async def on_put(self, request: Request, response: Response, name: str) -> None:
+        document = parse_document(exchange_of(request).body)
+        if not isinstance(document, dict):
+            raise Invalid("expected an object of limits by name", field="$")
+        limits = {parse_choice(quota, Quota, field="$"): _limit(value, quota) for quota, value in document.items()}
+        await self.plane.owners.limit(name, limits)
+        await self.on_get(request, response, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """/admin/v1/keys?organisation=NAME: without it a key is made in the first, and all are listed."""
+
+    plane: ControlPlane
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        shape = convert(parse_document(exchange_of(request).body), _KeyShape)
+        wish = KeyWish(shape.name, parse_choice(shape.role, Role, field="$.role"), shape.groups)
+        put_json(response, _show_made(await self.plane.owners.create_key(wish, request.get_param("organisation"))))
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        owners, name = self.plane.owners, request.get_param("organisation")
+        found = owners.keys.of(owners.named(name).id if name else None)
+        put_json(response, {"keys": [_show_key(key, self.plane) for key in found]})
+
+
+@dataclass(frozen=True, slots=True)
+class _OneKey:
+    """/admin/v1/keys/{key}: revoked before the answer is given; POST rotates it."""
+
+    plane: ControlPlane
+
+    async def on_delete(self, _: Request, response: Response, key: str) -> None:
+        await self.plane.owners.revoke_key(KeyId(key))
+        response.status = falcon.HTTP_204
+
+    async def on_post(self, request: Request, response: Response, key: str) -> None:
+        shape = convert(parse_document(exchange_of(request).body), _RotationShape)
+        put_json(response, _show_made(await self.plane.owners.rotate_key(KeyId(key), shape.overlap_s)))
+
+
+def add_owner_routes(app: FalconApp, plane: ControlPlane) -> None:
+    app.add_route("/admin/v1/organisations", _Organisations(plane))
+    app.add_route("/admin/v1/organisations/{name}", _OneOrganisation(plane))
+    app.add_route("/admin/v1/organisations/{name}/quota", _Limits(plane))
+    app.add_route("/admin/v1/keys", _Keys(plane))
+    app.add_route("/admin/v1/keys/{key}", _OneKey(plane))
+
+
+def _limit(value: JsonValue, name: str) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise Invalid("expected a whole number, -1 for no limit, or null for the default", field=f"$.{name}")
+
+
+def _show_organisation(organisation: Organisation) -> dict[str, object]:
+    return {"id": str(organisation.id), "name": organisation.name}
+
+
+def _show_made(key: ApiKey) -> dict[str, object]:
+    shown: dict[str, object] = {"id": key.id, "secret": key.secret, "name": key.name, "role": key.role.value}
+    return shown if key.previous_until is None else {**shown, "old-secret-until-at": key.previous_until}
+
+
+def _show_key(key: ApiKey, plane: ControlPlane) -> dict[str, object]:
+    snapshot = plane.snapshot
+    groups = (
+        None
+        if key.scope is None
+        else sorted(snapshot.groups[id_].name if id_ in snapshot.groups else str(id_) for id_ in key.scope)
+    )
+    return {
+        "id": key.id,
+        "name": key.name,
+        "organisation": snapshot.organisations[key.organisation].name,
+        "role": key.role.value,
+        "groups": groups,
+        "created-at": key.created_at,
+        "old-secret-until-at": key.previous_until,
+    }

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from postgres import missing, running_postgres
 from ringfence.policy.errors import OperatorError
 from ringfence.world.namespaces import enter_user_namespace, leave_host_network, probe_namespaces
 from ringfence.world.topology import raise_loopback
@@ -20,6 +21,15 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("netns"):
                 item.add_marker(pytest.mark.skip(reason=refusal))
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A real PostgreSQL for this run of the tests."""
+    if why := missing():
+        pytest.skip(why)
+    with running_postgres() as server:
+        yield server
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -4,7 +4,6 @@ One query per table, joined in memory; never one per row. Whatever cannot be rea
 surfaces as an error: half a policy is never served.
 """
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -46,6 +45,7 @@ from ringfence.policy.values import (
     Visibility,
     parse_cidr,
 )
+from ringfence.store.database import Database
 from ringfence.store.decision import StoredKey
 from ringfence.store.seal import label_of, label_of_previous, unseal
 
@@ -55,7 +55,7 @@ MAX_OPERATIONS: Final = 10_000  # how many of the newest operations can still be
 _OPERATIONS: Final = """
     WITH kept AS (
         SELECT id FROM operation WHERE state = 'pending'
-        UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?)
+        UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?) AS newest
     )
     SELECT operation.id, organisation, security_group, revision, state, reason, message, created_at
     FROM operation JOIN kept USING (id) ORDER BY position
@@ -63,7 +63,7 @@ _OPERATIONS: Final = """
 _OPERATION_HOSTS: Final = """
     WITH kept AS (
         SELECT id FROM operation WHERE state = 'pending'
-        UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?)
+        UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?) AS newest
     )
     SELECT operation, host, awaited FROM operation_host JOIN kept ON operation = kept.id
 """
@@ -87,41 +87,39 @@ class Loaded:
     operations: tuple[StoredOperation, ...]
 
 
-def load(connection: sqlite3.Connection, seal_key: bytes) -> Loaded:
+def load(database: Database, seal_key: bytes) -> Loaded:
     """The whole store. O(rows)."""
     return Loaded(
-        snapshot=load_snapshot(connection),
-        wanted={
-            HostName(name): Revision(wanted) for name, wanted in connection.execute("SELECT name, wanted FROM host")
-        },
-        keys=_load_keys(connection, seal_key),
-        operations=_load_operations(connection),
+        snapshot=load_snapshot(database),
+        wanted={HostName(name): Revision(wanted) for name, wanted in database.query("SELECT name, wanted FROM host")},
+        keys=_load_keys(database, seal_key),
+        operations=_load_operations(database),
     )
 
 
-def load_snapshot(connection: sqlite3.Connection) -> Snapshot:
+def load_snapshot(database: Database) -> Snapshot:
     """The policy at its newest revision."""
-    (revision,) = connection.execute("SELECT coalesce(max(number), 0) FROM revision").fetchone()
+    ((revision,),) = database.query("SELECT coalesce(max(number), 0) FROM revision")
     return Snapshot(
         revision=Revision(revision),
-        organisations=_load_organisations(connection),
-        groups=_load_groups(connection),
-        instances=_load_instances(connection),
-        hosts=_load_hosts(connection),
+        organisations=_load_organisations(database),
+        groups=_load_groups(database),
+        instances=_load_instances(database),
+        hosts=_load_hosts(database),
     )
 
 
-def has_keys(connection: sqlite3.Connection) -> bool:
+def has_keys(database: Database) -> bool:
     """Whether the store holds secrets, so that its seal key must be there."""
-    return connection.execute("SELECT 1 FROM api_key LIMIT 1").fetchone() is not None
+    return bool(list(database.query("SELECT 1 FROM api_key LIMIT 1")))
 
 
-def _load_organisations(connection: sqlite3.Connection) -> Mapping[OrganisationId, Organisation]:
+def _load_organisations(database: Database) -> Mapping[OrganisationId, Organisation]:
     limits: dict[str, dict[Quota, int]] = defaultdict(dict)
-    for id_, quota, amount in connection.execute("SELECT organisation, quota, amount FROM organisation_limit"):
+    for id_, quota, amount in database.query("SELECT organisation, quota, amount FROM organisation_limit"):
         limits[id_][Quota(quota)] = amount
     found = {}
-    for id_, name, default in connection.execute(
+    for id_, name, default in database.query(
         "SELECT id, name, default_group FROM organisation WHERE removed_at IS NULL ORDER BY position"
     ):
         organisation, own = OrganisationId(UUID(id_)), MappingProxyType(limits[id_])
@@ -129,10 +127,10 @@ def _load_organisations(connection: sqlite3.Connection) -> Mapping[OrganisationI
     return MappingProxyType(found)
 
 
-def _load_groups(connection: sqlite3.Connection) -> Mapping[GroupId, Group]:
-    rules, sources = _load_rules(connection), _load_sources(connection)
+def _load_groups(database: Database) -> Mapping[GroupId, Group]:
+    rules, sources = _load_rules(database), _load_sources(database)
     found = {}
-    for id_, organisation, name, description, visibility in connection.execute(
+    for id_, organisation, name, description, visibility in database.query(
         "SELECT g.id, g.organisation, g.name, g.description, g.visibility FROM security_group AS g"
         " JOIN organisation AS o ON o.id = g.organisation WHERE o.removed_at IS NULL ORDER BY g.position"
     ):
@@ -149,9 +147,9 @@ def _load_groups(connection: sqlite3.Connection) -> Mapping[GroupId, Group]:
     return MappingProxyType(found)
 
 
-def _load_rules(connection: sqlite3.Connection) -> dict[str, list[Rule]]:
+def _load_rules(database: Database) -> dict[str, list[Rule]]:
     found: dict[str, list[Rule]] = defaultdict(list)
-    for row in connection.execute(
+    for row in database.query(
         "SELECT security_group, id, direction, protocol, network, peer_group, start_port, end_port,"
         " icmp, icmp_type, icmp_code, description FROM rule ORDER BY position"
     ):
@@ -171,17 +169,17 @@ def _load_rules(connection: sqlite3.Connection) -> dict[str, list[Rule]]:
     return found
 
 
-def _load_sources(connection: sqlite3.Connection) -> dict[str, list[Cidr]]:
+def _load_sources(database: Database) -> dict[str, list[Cidr]]:
     found: dict[str, list[Cidr]] = defaultdict(list)
-    for group, written in connection.execute("SELECT security_group, written FROM external_source ORDER BY position"):
+    for group, written in database.query("SELECT security_group, written FROM external_source ORDER BY position"):
         found[group].append(parse_cidr(written, field="external_source.written"))
     return found
 
 
-def _load_instances(connection: sqlite3.Connection) -> Mapping[InstanceId, Instance]:
-    interfaces, worn = _load_interfaces(connection), _load_worn(connection)
+def _load_instances(database: Database) -> Mapping[InstanceId, Instance]:
+    interfaces, worn = _load_interfaces(database), _load_worn(database)
     found = {}
-    for id_, organisation, name, host, bound_to, realm, observe, created_at in connection.execute(
+    for id_, organisation, name, host, bound_to, realm, observe, created_at in database.query(
         "SELECT id, organisation, name, host, bound_to, realm, observe, created_at FROM instance ORDER BY position"
     ):
         instance = InstanceId(UUID(id_))
@@ -200,12 +198,12 @@ def _load_instances(connection: sqlite3.Connection) -> Mapping[InstanceId, Insta
     return MappingProxyType(found)
 
 
-def _load_interfaces(connection: sqlite3.Connection) -> dict[str, list[Interface]]:
+def _load_interfaces(database: Database) -> dict[str, list[Interface]]:
     addresses: dict[int, list[str]] = defaultdict(list)
-    for interface, address in connection.execute("SELECT interface, address FROM interface_address ORDER BY position"):
+    for interface, address in database.query("SELECT interface, address FROM interface_address ORDER BY position"):
         addresses[interface].append(address)
     found: dict[str, list[Interface]] = defaultdict(list)
-    for position, instance, name, mac, managed, kind in connection.execute(
+    for position, instance, name, mac, managed, kind in database.query(
         "SELECT position, instance, name, mac, managed, kind FROM interface ORDER BY position"
     ):
         found[instance].append(
@@ -220,15 +218,15 @@ def _load_interfaces(connection: sqlite3.Connection) -> dict[str, list[Interface
     return found
 
 
-def _load_worn(connection: sqlite3.Connection) -> dict[str, list[GroupId]]:
+def _load_worn(database: Database) -> dict[str, list[GroupId]]:
     found: dict[str, list[GroupId]] = defaultdict(list)
-    for instance, group in connection.execute("SELECT instance, security_group FROM worn_group ORDER BY position"):
+    for instance, group in database.query("SELECT instance, security_group FROM worn_group ORDER BY position"):
         found[instance].append(GroupId(UUID(group)))
     return found
 
 
-def _load_hosts(connection: sqlite3.Connection) -> Mapping[HostName, Host]:
-    rows = connection.execute("SELECT name, organisation, public_key, created_at FROM host ORDER BY position")
+def _load_hosts(database: Database) -> Mapping[HostName, Host]:
+    rows = database.query("SELECT name, organisation, public_key, created_at FROM host ORDER BY position")
     return MappingProxyType(
         {
             HostName(name): Host(HostName(name), OrganisationId(UUID(organisation)), public_key, created_at)
@@ -237,11 +235,11 @@ def _load_hosts(connection: sqlite3.Connection) -> Mapping[HostName, Host]:
     )
 
 
-def _load_keys(connection: sqlite3.Connection, seal_key: bytes) -> tuple[StoredKey, ...]:
+def _load_keys(database: Database, seal_key: bytes) -> tuple[StoredKey, ...]:
     scopes: dict[str, set[GroupId]] = defaultdict(set)
-    for id_, group in connection.execute("SELECT api_key, security_group FROM api_key_scope"):
+    for id_, group in database.query("SELECT api_key, security_group FROM api_key_scope"):
         scopes[id_].add(GroupId(UUID(group)))
-    rows = connection.execute(
+    rows = database.query(
         "SELECT id, organisation, name, role, created_at, sealed_secret, sealed_previous, previous_until"
         " FROM api_key ORDER BY position"
     )
@@ -268,12 +266,12 @@ def _stored_key(
     return replace(key, secret=unseal(seal_key, sealed, label=label_of(key)), previous=previous)
 
 
-def _load_operations(connection: sqlite3.Connection) -> tuple[StoredOperation, ...]:
+def _load_operations(database: Database) -> tuple[StoredOperation, ...]:
     """All that are pending and the newest of the others, oldest first."""
     hosts: dict[str, dict[HostName, bool]] = defaultdict(dict)
-    for id_, host, awaited in connection.execute(_OPERATION_HOSTS, (MAX_OPERATIONS,)):
+    for id_, host, awaited in database.query(_OPERATION_HOSTS, (MAX_OPERATIONS,)):
         hosts[id_][HostName(host)] = bool(awaited)
-    rows = connection.execute(_OPERATIONS, (MAX_OPERATIONS,))
+    rows = database.query(_OPERATIONS, (MAX_OPERATIONS,))
     return tuple(_stored_operation(row, hosts[row[0]]) for row in rows)
 
 

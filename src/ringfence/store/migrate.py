@@ -1,6 +1,6 @@
 """The database brought to the newest format: one numbered SQL file a step, each in one transaction with its number.
 
-Input: an open connection. Output: the epoch of the store. A format newer than this program is refused untouched.
+Input: an open database. Output: the epoch of the store. A format newer than this program is refused untouched.
 """
 
 import re
@@ -11,9 +11,13 @@ from importlib.resources import files
 from typing import Final
 
 from ringfence.policy.errors import OperatorError
-from ringfence.store.driver import rollback
+from ringfence.store.database import Database
 
 _NUMBERED: Final = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+_NEW_META: Final = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"
+_SET_META: Final = (
+    "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
 
 
 def load_migrations() -> dict[int, str]:
@@ -26,13 +30,13 @@ def load_migrations() -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def migrate(connection: sqlite3.Connection, migrations: dict[int, str]) -> None:
+def migrate(database: Database, migrations: dict[int, str]) -> None:
     """Brings the database to the newest of ``migrations``.
 
     Raises:
         OperatorError: when the database is of a newer format, or no store of ringfence.
     """
-    present, newest = _format_of(connection), max(migrations)
+    present, newest = _format_of(database), max(migrations)
     if present > newest:
         raise OperatorError(
             "opening the store",
@@ -41,34 +45,33 @@ def migrate(connection: sqlite3.Connection, migrations: dict[int, str]) -> None:
         )
     for number, script in migrations.items():
         if number > present:
-            _run_step(connection, number, script)
+            _run_step(database, number, script)
 
 
-def load_epoch(connection: sqlite3.Connection) -> str:
+def load_epoch(database: Database) -> str:
     """The random name of this store's life, in which its revisions count."""
-    return str(connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0])
+    ((epoch,),) = database.query("SELECT value FROM meta WHERE name = 'epoch'")
+    return str(epoch)
 
 
-def _format_of(connection: sqlite3.Connection) -> int:
-    tables = {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+def _format_of(database: Database) -> int:
+    tables = database.tables()
     if not tables:
         return 0
     if "meta" not in tables:
-        raise OperatorError("opening the store", "the database is none of ringfence's: name another folder")
-    found = connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
-    return int(found[0]) if found else 0
+        raise OperatorError("opening the store", "the database is none of ringfence's: name another one")
+    return max((int(value) for (value,) in database.query("SELECT value FROM meta WHERE name = 'format'")), default=0)
 
 
-def _run_step(connection: sqlite3.Connection, number: int, script: str) -> None:
-    connection.execute("BEGIN IMMEDIATE")
+def _run_step(database: Database, number: int, script: str) -> None:
+    database.begin()
     try:
-        for statement in _statements(script):
-            connection.execute(statement)
-        connection.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(16),))
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (str(number),))
-        connection.execute("COMMIT")
-    except sqlite3.Error:
-        rollback(connection)
+        if _format_of(database) < number:  # else another server has just done it
+            database.define(_statements(script))
+            database.write([(_NEW_META, [("epoch", secrets.token_hex(16))]), (_SET_META, [("format", str(number))])])
+        database.commit()
+    except BaseException:
+        database.rollback()
         raise
 
 

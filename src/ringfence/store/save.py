@@ -1,12 +1,11 @@
 """Facts and records of a decision -> rows. The only place that writes SQL for them.
 
-Input: a connection inside a transaction. It decides nothing; what the constraints of the database refuse is a defect of
-the decision and surfaces as ``sqlite3.IntegrityError``.
+Output: statements with their values, to be run later. It decides nothing; what the constraints of the database refuse
+is a defect of the decision.
 """
 
-import sqlite3
 from collections.abc import Iterable
-from typing import TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 from ringfence.policy.facts import (
     Fact,
@@ -29,6 +28,7 @@ from ringfence.policy.facts import (
 )
 from ringfence.policy.model import Group, Host, Instance, Interface, Operation, Rule, Snapshot
 from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision
+from ringfence.store.database import Values
 from ringfence.store.decision import (
     AuditLine,
     Decision,
@@ -39,134 +39,139 @@ from ringfence.store.decision import (
     Record,
     StoredKey,
 )
+from ringfence.store.rows import Part, Rows
 from ringfence.store.seal import label_of, label_of_previous, seal
 
 T = TypeVar("T")
 
+# The address of the interface that was saved last.
+_INSERT_ADDRESS: Final = """
+    INSERT INTO interface_address (organisation, interface, address) VALUES (
+        (SELECT organisation FROM instance WHERE id = ?),
+        (SELECT max(position) FROM interface WHERE instance = ?), ?)
+"""
 
-def save_decision(connection: sqlite3.Connection, decision: Decision[T], before: Snapshot, *, seal_key: bytes) -> None:
-    """Everything that a decision makes true; the revision row, when there is one, before what refers to it."""
+
+def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_key: bytes) -> None:
+    """Everything that a decision makes true."""
     after = decision.after or before
     for fact in decision.facts:
-        _save_fact(connection, fact, after.revision, decision.audit)
+        _save_fact(rows, fact, after.revision, decision.audit)
     if decision.facts and decision.audit:
-        _save_revision(connection, decision.audit, after.revision)
-    _save_wanted(connection, decision.touched, after.revision)
+        _save_revision(rows, decision.audit, after.revision)
+    _save_wanted(rows, decision.touched, after.revision)
     if decision.operation:
-        _save_operation(connection, decision.operation, decision.awaited)
+        _save_operation(rows, decision.operation, decision.awaited)
     for record in decision.records:
-        _save_record(connection, record, seal_key)
+        _save_record(rows, record, seal_key)
     if decision.audit:
         changed = bool(decision.facts or decision.records)
-        _save_audit(connection, decision.audit, (before.revision, after.revision), changed=changed)
+        _save_audit(rows, decision.audit, (before.revision, after.revision), changed=changed)
 
 
-def _save_fact(connection: sqlite3.Connection, fact: Fact, revision: Revision, audit: AuditLine | None) -> None:
+def _save_fact(rows: Rows, fact: Fact, revision: Revision, audit: AuditLine | None) -> None:
     match fact:
         case OrganisationCreated() | OrganisationRemoved() | LimitSet():
-            _save_organisation_fact(connection, fact, audit)
+            _save_organisation_fact(rows, fact, audit)
         case HostAdded(host):
-            _save_host(connection, host, revision)
+            _save_host(rows, host, revision)
         case HostRemoved(name):
-            connection.execute("UPDATE instance SET bound_to = NULL WHERE bound_to = ?", (name,))
-            connection.execute("DELETE FROM host WHERE name = ?", (name,))
+            rows.add("UPDATE instance SET bound_to = NULL WHERE bound_to = ?", (name,))
+            rows.add("DELETE FROM host WHERE name = ?", (name,))
         case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
-            _save_instance_fact(connection, fact)
+            _save_instance_fact(rows, fact)
         case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
-            _save_group_fact(connection, fact)
+            _save_group_fact(rows, fact)
         case _:
             assert_never(fact)
 
 
 def _save_organisation_fact(
-    connection: sqlite3.Connection,
+    rows: Rows,
     fact: OrganisationCreated | OrganisationRemoved | LimitSet,
     audit: AuditLine | None,
 ) -> None:
     match fact:
         case OrganisationCreated(organisation):
             _insert(
-                connection,
+                rows,
                 "organisation (id, name, default_group)",
                 (str(organisation.id), organisation.name, str(organisation.default_group)),
             )
         case OrganisationRemoved(id_):
-            _remove_organisation(connection, id_, audit.at if audit else 0)
+            _remove_organisation(rows, id_, audit.at if audit else 0)
         case LimitSet(id_, quota, limit):
             where = (str(id_), quota.value)
-            connection.execute("DELETE FROM organisation_limit WHERE organisation = ? AND quota = ?", where)
+            rows.add("DELETE FROM organisation_limit WHERE organisation = ? AND quota = ?", where)
             if limit is not None:
-                _insert(connection, "organisation_limit (organisation, quota, amount)", (*where, limit))
+                _insert(rows, "organisation_limit (organisation, quota, amount)", (*where, limit))
         case _:
             assert_never(fact)
 
 
-def _remove_organisation(connection: sqlite3.Connection, id_: OrganisationId, at: int) -> None:
+def _remove_organisation(rows: Rows, id_: OrganisationId, at: int) -> None:
     """What no loaded row may refer to goes; the organisation's own row, and its default group's, stay for history."""
-    for table in ("api_key", "organisation_limit", "rule", "external_source"):
-        connection.execute(f"DELETE FROM {table} WHERE organisation = ?", (str(id_),))  # noqa: S608  our own words
-    connection.execute("UPDATE organisation SET removed_at = ? WHERE id = ?", (at, str(id_)))
+    rows.add("DELETE FROM api_key WHERE organisation = ?", (str(id_),), Part.RECORD)  # one may have come just before
+    for table in ("organisation_limit", "rule", "external_source"):
+        rows.add(f"DELETE FROM {table} WHERE organisation = ?", (str(id_),))  # noqa: S608  our own words
+    rows.add("UPDATE organisation SET removed_at = ? WHERE id = ?", (at, str(id_)))
 
 
 def _save_group_fact(
-    connection: sqlite3.Connection,
+    rows: Rows,
     fact: GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | SourceAdded | SourceRemoved,
 ) -> None:
     match fact:
         case GroupCreated(group):
-            _save_group(connection, group)
+            _save_group(rows, group)
         case GroupDeleted(id_):
-            connection.execute("DELETE FROM security_group WHERE id = ?", (str(id_),))
+            rows.add("DELETE FROM security_group WHERE id = ?", (str(id_),))
         case RuleAdded(id_, rule):
-            _save_rule(connection, id_, rule)
+            _save_rule(rows, id_, rule)
         case RuleDeleted(rule=rule_id):
-            connection.execute("DELETE FROM rule WHERE id = ?", (str(rule_id),))
+            rows.add("DELETE FROM rule WHERE id = ?", (str(rule_id),))
         case SourceAdded(id_, source):
-            _save_source(connection, id_, source)
+            _save_source(rows, id_, source)
         case SourceRemoved(id_, source):
-            connection.execute(
-                "DELETE FROM external_source WHERE security_group = ? AND written = ?", (str(id_), source.text)
-            )
+            rows.add("DELETE FROM external_source WHERE security_group = ? AND written = ?", (str(id_), source.text))
         case _:
             assert_never(fact)
 
 
 def _save_instance_fact(
-    connection: sqlite3.Connection,
+    rows: Rows,
     fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff,
 ) -> None:
     match fact:
         case InstanceCreated(instance):
-            _save_instance(connection, instance)
+            _save_instance(rows, instance)
         case InstancePlaced():
-            _place_instance(connection, fact)
+            _place_instance(rows, fact)
         case InstanceObserved(id_, observe):
-            connection.execute("UPDATE instance SET observe = ? WHERE id = ?", (int(observe), str(id_)))
+            rows.add("UPDATE instance SET observe = ? WHERE id = ?", (int(observe), str(id_)))
         case GroupWorn(id_, group):
-            _save_worn(connection, id_, group)
+            _save_worn(rows, id_, group)
         case GroupTakenOff(id_, group):
-            connection.execute(
-                "DELETE FROM worn_group WHERE instance = ? AND security_group = ?", (str(id_), str(group))
-            )
+            rows.add("DELETE FROM worn_group WHERE instance = ? AND security_group = ?", (str(id_), str(group)))
         case _:
             assert_never(fact)
 
 
-def _save_group(connection: sqlite3.Connection, group: Group) -> None:
+def _save_group(rows: Rows, group: Group) -> None:
     _insert(
-        connection,
+        rows,
         "security_group (id, organisation, name, description, visibility)",
         (str(group.id), str(group.organisation), group.name, group.description, group.visibility.value),
     )
     for rule in group.rules:
-        _save_rule(connection, group.id, rule)
+        _save_rule(rows, group.id, rule)
     for source in group.sources:
-        _save_source(connection, group.id, source)
+        _save_source(rows, group.id, source)
 
 
-def _save_rule(connection: sqlite3.Connection, group: GroupId, rule: Rule) -> None:
+def _save_rule(rows: Rows, group: GroupId, rule: Rule) -> None:
     _insert(
-        connection,
+        rows,
         "rule (organisation, id, security_group, direction, protocol, network, peer_group,"
         " start_port, end_port, icmp, icmp_type, icmp_code, description)",
         (
@@ -187,26 +192,26 @@ def _save_rule(connection: sqlite3.Connection, group: GroupId, rule: Rule) -> No
     )
 
 
-def _save_source(connection: sqlite3.Connection, group: GroupId, source: Cidr) -> None:
+def _save_source(rows: Rows, group: GroupId, source: Cidr) -> None:
     _insert(
-        connection,
+        rows,
         "external_source (organisation, security_group, written, network)",
         (str(group), source.text, str(source.network)),
         owner=("security_group", group),
     )
 
 
-def _save_host(connection: sqlite3.Connection, host: Host, revision: Revision) -> None:
+def _save_host(rows: Rows, host: Host, revision: Revision) -> None:
     _insert(
-        connection,
+        rows,
         "host (name, organisation, public_key, wanted, created_at)",
         (host.name, str(host.organisation), host.public_key, revision, host.created_at),
     )
 
 
-def _save_instance(connection: sqlite3.Connection, instance: Instance) -> None:
+def _save_instance(rows: Rows, instance: Instance) -> None:
     _insert(
-        connection,
+        rows,
         "instance (id, organisation, name, host, bound_to, realm, observe, created_at)",
         (
             str(instance.id),
@@ -219,58 +224,55 @@ def _save_instance(connection: sqlite3.Connection, instance: Instance) -> None:
             instance.created_at,
         ),
     )
-    _save_interfaces(connection, instance.id, instance.interfaces)
+    _save_interfaces(rows, instance.id, instance.interfaces)
     for group in instance.groups:
-        _save_worn(connection, instance.id, group)
+        _save_worn(rows, instance.id, group)
 
 
-def _place_instance(connection: sqlite3.Connection, fact: InstancePlaced) -> None:
-    connection.execute(
+def _place_instance(rows: Rows, fact: InstancePlaced) -> None:
+    rows.add(
         "UPDATE instance SET name = ?, host = ?, realm = ?, bound_to = coalesce(bound_to, ?) WHERE id = ?",
         (fact.name, fact.host, fact.realm, fact.host, str(fact.instance)),
     )
-    connection.execute("DELETE FROM interface WHERE instance = ?", (str(fact.instance),))
-    _save_interfaces(connection, fact.instance, fact.interfaces)
+    rows.add("DELETE FROM interface WHERE instance = ?", (str(fact.instance),))
+    _save_interfaces(rows, fact.instance, fact.interfaces)
 
 
-def _save_interfaces(connection: sqlite3.Connection, instance: InstanceId, interfaces: Iterable[Interface]) -> None:
+def _save_interfaces(rows: Rows, instance: InstanceId, interfaces: Iterable[Interface]) -> None:
     for interface in interfaces:
-        position = _insert(
-            connection,
+        _insert(
+            rows,
             "interface (organisation, instance, name, mac, managed, kind)",
             (str(instance), interface.name, interface.mac, int(interface.managed), interface.kind.value),
             owner=("instance", instance),
         )
         for address in interface.addresses:
-            _insert(
-                connection,
-                "interface_address (organisation, interface, address)",
-                (position, str(address)),
-                owner=("instance", instance),
-            )
+            rows.add(_INSERT_ADDRESS, (str(instance), str(instance), str(address)))
 
 
-def _save_worn(connection: sqlite3.Connection, instance: InstanceId, group: GroupId) -> None:
+def _save_worn(rows: Rows, instance: InstanceId, group: GroupId) -> None:
     _insert(
-        connection,
+        rows,
         "worn_group (organisation, instance, security_group)",
         (str(instance), str(group)),
         owner=("instance", instance),
     )
 
 
-def _save_revision(connection: sqlite3.Connection, audit: AuditLine, revision: Revision) -> None:
-    _insert(connection, "revision (number, organisation, at)", (revision, str(audit.organisation), audit.at))
+def _save_revision(rows: Rows, audit: AuditLine, revision: Revision) -> None:
+    values = (revision, str(audit.organisation), audit.at)
+    _insert(rows, "revision (number, organisation, at)", values, part=Part.REVISION)
 
 
-def _save_wanted(connection: sqlite3.Connection, touched: frozenset[HostName], revision: Revision) -> None:
+def _save_wanted(rows: Rows, touched: frozenset[HostName], revision: Revision) -> None:
     for host in sorted(touched):
-        connection.execute("UPDATE host SET wanted = ? WHERE name = ?", (revision, host))
+        sql = "UPDATE host SET wanted = ? WHERE name = ? AND wanted < ?"  # one of that name may have come since
+        rows.add(sql, (revision, host, revision), Part.WANTED)
 
 
-def _save_operation(connection: sqlite3.Connection, operation: Operation, awaited: frozenset[HostName]) -> None:
+def _save_operation(rows: Rows, operation: Operation, awaited: frozenset[HostName]) -> None:
     _insert(
-        connection,
+        rows,
         "operation (id, organisation, security_group, revision, state, reason, message, created_at)",
         (
             str(operation.id),
@@ -282,59 +284,63 @@ def _save_operation(connection: sqlite3.Connection, operation: Operation, awaite
             operation.message,
             operation.created_at,
         ),
+        part=Part.OPERATION,
     )
     for host in sorted(operation.hosts):
-        connection.execute(
+        rows.add(
             "INSERT INTO operation_host (operation, host, organisation, awaited) VALUES (?, ?, ?, ?)",
             (str(operation.id), host, str(operation.organisation), int(host in awaited)),
+            Part.AWAITED,
         )
 
 
-def _save_record(connection: sqlite3.Connection, record: Record, seal_key: bytes) -> None:
+def _save_record(rows: Rows, record: Record, seal_key: bytes) -> None:
     match record:
         case KeyCreated(key):
-            _save_key(connection, key, seal_key)
+            _save_key(rows, key, seal_key)
         case KeyRotated(key):
-            _save_secrets(connection, key, seal_key)
+            _save_secrets(rows, key, seal_key)
         case KeyRevoked(id_):
-            connection.execute("DELETE FROM api_key WHERE id = ?", (id_,))
+            rows.add("DELETE FROM api_key WHERE id = ?", (id_,), Part.RECORD)
         case OperationSettled(operation):
             reason = operation.reason.value if operation.reason else None
-            connection.execute(
+            rows.add(
                 "UPDATE operation SET state = ?, reason = ?, message = ? WHERE id = ?",
                 (operation.state.value, reason, operation.message, str(operation.id)),
+                Part.RECORD,
             )
         case _:
             assert_never(record)
 
 
-def _save_key(connection: sqlite3.Connection, key: StoredKey, seal_key: bytes) -> None:
+def _save_key(rows: Rows, key: StoredKey, seal_key: bytes) -> None:
     _insert(
-        connection,
+        rows,
         "api_key (id, organisation, name, role, sealed_secret, created_at)",
         (key.id, str(key.organisation), key.name, key.role, b"", key.created_at),
+        part=Part.RECORD,
     )
-    _save_secrets(connection, key, seal_key)
+    _save_secrets(rows, key, seal_key)
     for group in sorted(key.scope or ()):
-        connection.execute(
+        rows.add(
             "INSERT INTO api_key_scope (api_key, security_group, organisation) VALUES (?, ?, ?)",
             (key.id, str(group), str(key.organisation)),
+            Part.RECORD,
         )
 
 
-def _save_secrets(connection: sqlite3.Connection, key: StoredKey, seal_key: bytes) -> None:
+def _save_secrets(rows: Rows, key: StoredKey, seal_key: bytes) -> None:
     previous = None if key.previous is None else seal(seal_key, key.previous, label=label_of_previous(key))
-    connection.execute(
+    rows.add(
         "UPDATE api_key SET sealed_secret = ?, sealed_previous = ?, previous_until = ? WHERE id = ?",
         (seal(seal_key, key.secret, label=label_of(key)), previous, key.previous_until, key.id),
+        Part.RECORD,
     )
 
 
-def _save_audit(
-    connection: sqlite3.Connection, audit: AuditLine, revisions: tuple[Revision, Revision], *, changed: bool
-) -> None:
+def _save_audit(rows: Rows, audit: AuditLine, revisions: tuple[Revision, Revision], *, changed: bool) -> None:
     _insert(
-        connection,
+        rows,
         "audit (organisation, at, actor, address, request_id, action, subject,"
         " revision_before, revision_after, result)",
         (
@@ -348,28 +354,26 @@ def _save_audit(
             *revisions,
             "applied" if changed else "unchanged",
         ),
+        part=Part.AUDIT,
     )
 
 
 def _insert(
-    connection: sqlite3.Connection,
+    rows: Rows,
     target: str,
-    values: tuple[object, ...],
+    values: Values,
     *,
     owner: tuple[str, GroupId | InstanceId] | None = None,
-) -> int:
-    """Inserts into ``target`` ("table (columns)") and answers the row's position.
+    part: Part = Part.POLICY,
+) -> None:
+    """Inserts into ``target`` ("table (columns)").
 
     With an ``owner`` (table, id), the first column is the organisation that the owner's row carries.
     """
     marks = ", ".join("?" * len(values))
     if owner is None:
-        cursor = connection.execute(f"INSERT INTO {target} VALUES ({marks})", values)  # noqa: S608  our own words
+        rows.add(f"INSERT INTO {target} VALUES ({marks})", values, part)  # noqa: S608  our own words
     else:
         table, id_ = owner
         first = f"(SELECT organisation FROM {table} WHERE id = ?)"  # noqa: S608  our own words
-        cursor = connection.execute(
-            f"INSERT INTO {target} VALUES ({first}, {marks})",  # noqa: S608  our own words
-            (str(id_), *values),
-        )
-    return cursor.lastrowid or 0
+        rows.add(f"INSERT INTO {target} VALUES ({first}, {marks})", (str(id_), *values), part)  # noqa: S608  our own words

@@ -4,7 +4,6 @@ Opening either gives a valid state or refuses with an ``OperatorError`` that say
 policy.
 """
 
-import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from typing import TypeVar
 from ringfence.policy.errors import Invalid, OperatorError
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName, Revision
+from ringfence.store.database import Database, DatabaseFault, OpenDatabase
 from ringfence.store.decision import Committed, Decide, StoredKey
-from ringfence.store.driver import Connect, connect
-from ringfence.store.folder import Lock, hold_folder, load_seal_key, prepare_database
+from ringfence.store.folder import Lock, hold_folder, load_seal_key
 from ringfence.store.load import Loaded, StoredOperation, has_keys, load
 from ringfence.store.migrate import load_epoch, load_migrations, migrate
+from ringfence.store.sqlite import open_sqlite
 from ringfence.store.writer import Writer
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    connection: sqlite3.Connection
+    database: Database
     seal_key: bytes
     epoch: str
     loaded: Loaded
@@ -38,12 +38,14 @@ class Store:
     def __init__(self, lock: Lock, opened: _Opened) -> None:
         self._lock = lock
         self._loaded = opened.loaded
-        self._writer = Writer(opened.connection, opened.loaded.snapshot, seal_key=opened.seal_key)
+        self._writer = Writer(opened.database, opened.loaded.snapshot, seal_key=opened.seal_key)
         self.epoch = opened.epoch  # the random name of this store's life, in which its revisions count
 
     @classmethod
-    def open(cls, folder: Path, connect_with: Connect = connect) -> "Store":
-        """The store in ``folder``, made when there is none. O(rows): checked whole and read whole.
+    def open(cls, folder: Path, open_database: OpenDatabase = open_sqlite) -> "Store":
+        """The store of ``folder``, made when there is none. O(rows): checked whole and read whole.
+
+        ``open_database`` says where the rows are; lock and seal key are in the folder in any case.
 
         Raises:
             FolderHeld: when another process has it open.
@@ -51,7 +53,7 @@ class Store:
         """
         lock = hold_folder(folder)
         try:
-            return cls(lock, _open_database(folder, connect_with))
+            return cls(lock, _open(folder, open_database))
         except BaseException:
             lock.release()
             raise
@@ -86,35 +88,25 @@ class Store:
         self._lock.release()
 
 
-def _open_database(folder: Path, connect_with: Connect) -> _Opened:
-    path = prepare_database(folder)
+def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
     try:
-        connection = connect_with(path)
-    except sqlite3.Error as error:
-        raise _damaged(path, error) from error
+        database = open_database(folder)
+    except DatabaseFault as error:
+        raise _damaged(str(folder), error) from error
     try:
-        _check(connection, path)
-        migrate(connection, load_migrations())
-        seal_key = load_seal_key(folder, may_create=not has_keys(connection))
-        return _Opened(connection, seal_key, load_epoch(connection), load(connection, seal_key))
-    except (sqlite3.Error, ValueError, TypeError, Invalid) as error:
-        connection.close()
-        raise _damaged(path, error) from error
+        database.check()
+        migrate(database, load_migrations())
+        seal_key = load_seal_key(folder, may_create=not has_keys(database))
+        return _Opened(database, seal_key, load_epoch(database), load(database, seal_key))
+    except (DatabaseFault, ValueError, TypeError, Invalid) as error:
+        database.close()
+        raise _damaged(database.name, error) from error
     except BaseException:
-        connection.close()
+        database.close()
         raise
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Pages, indexes and references; SQLite itself checks none of them on its own (sqlite.org/pragma.html)."""
-    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if verdict != "ok":
-        raise _damaged(path, verdict)
-    if broken := connection.execute("PRAGMA foreign_key_check").fetchone():
-        raise _damaged(path, f"a row of {broken[0]} refers to a row of {broken[2]} that is not there")
-
-
-def _damaged(path: Path, reason: object) -> OperatorError:
+def _damaged(name: str, reason: object) -> OperatorError:
     return OperatorError(
-        f"opening {path}", f"{reason}; the hosts keep enforcing what they have: restore the folder from a backup"
+        f"opening {name}", f"{reason}; the hosts keep enforcing what they have: restore the folder from a backup"
     )

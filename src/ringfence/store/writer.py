@@ -6,7 +6,6 @@ the batch gets ``Busy``, which is safe to repeat.
 """
 
 import logging
-import sqlite3
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from typing import Final, Generic, TypeVar
 
 from ringfence.policy.errors import Busy, OperatorError, RingfenceError
 from ringfence.policy.model import Snapshot
+from ringfence.store.database import ConstraintBroken, Database, DatabaseFault
 from ringfence.store.decision import Committed, Decide
-from ringfence.store.driver import rollback
+from ringfence.store.rows import Rows
 from ringfence.store.save import save_decision
 
 T = TypeVar("T")
@@ -39,10 +39,10 @@ class _Request(Generic[T]):
 
 
 class Writer:
-    """Owns the connection, and the working snapshot between two commits, in a thread of its own."""
+    """Owns the database, and the working snapshot between two commits, in a thread of its own."""
 
-    def __init__(self, connection: sqlite3.Connection, snapshot: Snapshot, *, seal_key: bytes) -> None:
-        self._connection = connection
+    def __init__(self, database: Database, snapshot: Snapshot, *, seal_key: bytes) -> None:
+        self._database = database
         self._published = snapshot
         self._seal_key = seal_key
         self._queue: SimpleQueue[_Request[object] | None] = SimpleQueue()
@@ -74,7 +74,7 @@ class Writer:
                 self._is_open = False
                 self._queue.put(None)
         self._thread.join()
-        self._connection.close()
+        self._database.close()
 
     def _run(self) -> None:
         is_last = False
@@ -84,7 +84,7 @@ class Writer:
                 outcomes = self._commit(batch)
             except Exception as error:  # noqa: BLE001  the thread must outlive any defect, or all writes would hang
                 _log.exception("a batch of %d changes was not written", len(batch))
-                rollback(self._connection)
+                self._database.rollback()
                 outcomes = [OperatorError("writing to the store", repr(error)) for _ in batch]
             for request, outcome in zip(batch, outcomes, strict=True):
                 request.settle(outcome)
@@ -105,52 +105,44 @@ class Writer:
 
     def _commit(self, batch: list[_Request[object]]) -> list[Committed[object] | Exception]:
         """The outcome of each request, in order. After it, either all that succeeded is published, or nothing is."""
-        if not batch:
-            return []
         try:
-            rollback(self._connection)  # what a failed rollback of the last batch left
-            self._connection.execute("BEGIN IMMEDIATE")
-            outcomes, working = self._write(batch)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+            self._database.begin()
+            outcomes, working = self._decide(batch)
+            self._database.commit()
+        except ConstraintBroken as error:
+            self._database.rollback()
+            if len(batch) > 1:  # what is wrong with one is its own caller's affair
+                return [outcome for request in batch for outcome in self._commit([request])]
+            _log.exception("the database refused a decision; it was not applied")
+            return [OperatorError("writing to the store", f"the decision breaks a constraint: {error}")]
+        except DatabaseFault as error:
             _log.warning("the store cannot write, %d changes were not applied: %s", len(batch), error)
-            rollback(self._connection)
+            self._database.rollback()
             return [Busy(f"nothing was applied, because the store cannot write now: {error}; try again") for _ in batch]
         self._published = working
         return outcomes
 
-    def _write(self, batch: list[_Request[object]]) -> tuple[list[Committed[object] | Exception], Snapshot]:
+    def _decide(self, batch: list[_Request[object]]) -> tuple[list[Committed[object] | Exception], Snapshot]:
+        """Each decision over what the ones before it made; what they all write is written as one."""
         outcomes: list[Committed[object] | Exception] = []
-        working = self._published
+        working, rows = self._published, Rows()
         for request in batch:
-            outcome = self._write_one(request.decide, working)
+            outcome = _decide_one(request.decide, working)
             if isinstance(outcome, Committed):
+                save_decision(rows, outcome.decision, working, seal_key=self._seal_key)
                 working = outcome.snapshot
             outcomes.append(outcome)
+        self._database.write(rows.runs())
         return outcomes, working
 
-    def _write_one(self, decide: Decide[object], working: Snapshot) -> Committed[object] | Exception:
-        """One decision in a savepoint of its own: what is wrong with it is its own caller's affair."""
-        self._connection.execute("SAVEPOINT one")
-        try:
-            decision = decide(working)
-            save_decision(self._connection, decision, working, seal_key=self._seal_key)
-        except RingfenceError as error:
-            self._undo()
-            return error
-        except sqlite3.IntegrityError as error:
-            self._undo()
-            _log.exception("the database refused a decision; it was not applied")
-            return OperatorError("writing to the store", f"the decision breaks a constraint: {error}")
-        except sqlite3.Error:
-            raise
-        except Exception as error:  # noqa: BLE001  a defect in one decision is not the others' affair
-            self._undo()
-            _log.exception("a decision failed; it was not applied")
-            return OperatorError("deciding", repr(error))
-        self._connection.execute("RELEASE one")
-        return Committed(decision, decision.after or working)
 
-    def _undo(self) -> None:
-        self._connection.execute("ROLLBACK TO one")
-        self._connection.execute("RELEASE one")
+def _decide_one(decide: Decide[object], working: Snapshot) -> Committed[object] | Exception:
+    """A decision, or why there is none: a refusal or a defect reaches its own caller only."""
+    try:
+        decision = decide(working)
+    except RingfenceError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  a defect in one decision is not the others' affair
+        _log.exception("a decision failed; it was not applied")
+        return OperatorError("deciding", repr(error))
+    return Committed(decision, decision.after or working)

@@ -1,0 +1,61 @@
+"""What the store needs of a database, whichever it is; ``sqlite.py`` and ``postgresql.py`` are the two that there are.
+
+The SQL of the store is the same for both: marks are ``?``, an upsert is ``ON CONFLICT``, a row that others refer to is
+found again by what is in it, never by its row id. A driver's own errors do not leave these modules.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+Values = tuple[Any, ...]
+
+
+class DatabaseFault(Exception):
+    """The database cannot do it now, in its own words: full, locked, damaged, away."""
+
+
+class ConstraintBroken(DatabaseFault):
+    """The database refused rows that contradict its constraints: a defect of what was decided."""
+
+
+class Database(Protocol):
+    """One open connection; used by one thread at a time. Every method but ``close`` may raise ``DatabaseFault``."""
+
+    name: str  # for people: a path, or a URL without secrets
+
+    def query(self, sql: str, values: Values = ()) -> Iterator[Values]:
+        """The rows of a SELECT, one by one."""
+
+    def begin(self) -> None:
+        """Begins the transaction of the one writer; ends one that was left open."""
+
+    def define(self, statements: Iterable[str]) -> None:
+        """Runs the statements of a migration inside the transaction; they are in SQLite's dialect."""
+
+    def write(self, runs: Iterable[tuple[str, list[Values]]]) -> None:
+        """Runs each statement once for each of its rows, in order, inside the transaction."""
+
+    def commit(self) -> None:
+        """Returns when everything since ``begin`` is on stable storage."""
+
+    def rollback(self) -> None:
+        """Ends the transaction without a trace; raises nothing."""
+
+    def tables(self) -> set[str]:
+        """The names of all tables."""
+
+    def columns(self, table: str) -> list[str]:
+        """The names of a table's columns, in order."""
+
+    def check(self) -> None:
+        """Raises ``DatabaseFault`` when what is there is damaged, as far as this database can tell."""
+
+    def close(self) -> None:
+        """Ends the connection."""
+
+
+class OpenDatabase(Protocol):
+    """How a store gets the database that belongs to its folder."""
+
+    def __call__(self, folder: Path) -> Database: ...

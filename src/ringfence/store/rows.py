@@ -1,0 +1,43 @@
+"""What a batch of decisions writes: statements with their rows, gathered so that each statement is run for many rows.
+
+Input: statements in the order in which decisions make them. Output: the same in runs. Rows of one part of the store
+keep their order; the parts follow each other so that what refers to a row comes after it.
+"""
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+from ringfence.store.database import Values
+
+
+class Part(IntEnum):
+    """The parts of the store, in the order in which they are written."""
+
+    POLICY = 0
+    REVISION = 1
+    WANTED = 2
+    OPERATION = 3
+    AWAITED = 4
+    RECORD = 5
+    AUDIT = 6
+
+
+class Rows:
+    """Filled by ``save_decision``, handed to ``Database.write``."""
+
+    def __init__(self) -> None:
+        self._runs: tuple[list[tuple[str, list[Values]]], ...] = tuple([] for _ in Part)
+
+    def add(self, sql: str, values: Values, part: Part = Part.POLICY) -> None:
+        runs = self._runs[part]
+        if runs and runs[-1][0] == sql:
+            runs[-1][1].append(values)
+        else:
+            runs.append((sql, [values]))
+
+    def runs(self) -> Iterator[tuple[str, list[Values]]]:
+        for part in self._runs:
+            yield from part
+
+    def __bool__(self) -> bool:
+        return any(self._runs)

@@ -1,0 +1,106 @@
+"""SQLite, the embedded default: one file in the data folder, written by one connection.
+
+A test that wants a commit to fail hands a ``SqliteDatabase`` over its own connection to the store.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from ringfence.store.database import ConstraintBroken, DatabaseFault, Values
+from ringfence.store.folder import prepare_database
+
+BUSY_TIMEOUT_S: Final = 1.0  # how long a commit waits for a foreign process that locks the file
+
+_WAL_LIMIT_BYTES: Final = 64 * 2**20
+
+
+class SqliteDatabase:
+    """A ``Database`` over a connection made by ``connect``."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.name = str(path)
+        self._connection = connection
+
+    def query(self, sql: str, values: Values = ()) -> Iterator[Values]:
+        with _translated():
+            yield from self._connection.execute(sql, values)
+
+    def begin(self) -> None:
+        self.rollback()  # what a failed rollback left
+        with _translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    def define(self, statements: Iterable[str]) -> None:
+        with _translated():
+            for statement in statements:
+                self._connection.execute(statement)
+
+    def write(self, runs: Iterable[tuple[str, list[Values]]]) -> None:
+        with _translated():
+            for sql, rows in runs:
+                self._connection.executemany(sql, rows)
+
+    def commit(self) -> None:
+        with _translated():
+            self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """SQLite ends a transaction itself when the disk is full; what cannot be ended now is by the next ``begin``."""
+        if self._connection.in_transaction:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    def tables(self) -> set[str]:
+        found = self.query("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        return {str(name) for (name,) in found if not str(name).startswith("sqlite_")}
+
+    def columns(self, table: str) -> list[str]:
+        return [str(name) for (name,) in self.query("SELECT name FROM pragma_table_info(?)", (table,))]
+
+    def check(self) -> None:
+        """Pages, indexes and references; SQLite itself checks none of them on its own (sqlite.org/pragma.html)."""
+        for (verdict,) in self.query("PRAGMA integrity_check(1)"):
+            if verdict != "ok":
+                raise DatabaseFault(verdict)
+        for broken in self.query("PRAGMA foreign_key_check"):
+            raise DatabaseFault(f"a row of {broken[0]} refers to a row of {broken[2]} that is not there")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def open_sqlite(folder: Path) -> SqliteDatabase:
+    """The database file of ``folder``, made when there is none."""
+    path = prepare_database(folder)
+    with _translated():
+        return SqliteDatabase(path, connect(path))
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection on which a commit returns only when it is on stable storage (WAL, synchronous FULL).
+
+    Transactions are ours to begin and end (no isolation level). It may be handed from thread to thread, one at a time.
+    """
+    return configure(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False))
+
+
+def configure(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """``connection`` with the settings that durability and integrity rest on (sqlite.org/pragma.html)."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+    return connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise ConstraintBroken(str(error)) from error
+    except sqlite3.Error as error:
+        raise DatabaseFault(str(error)) from error

@@ -1,0 +1,67 @@
+"""Where a store under test keeps its rows: SQLite in its folder, or a database of a real PostgreSQL."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ringfence.store import Store
+from ringfence.store.database import DatabaseFault, OpenDatabase
+from ringfence.store.postgresql import PostgresDatabase
+from ringfence.store.sqlite import open_sqlite
+
+KINDS = ("sqlite", "postgresql")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store's folder and the way to its database."""
+
+    folder: Path
+    open_database: OpenDatabase = open_sqlite
+
+    def open(self, open_database=None):
+        return Store.open(self.folder, open_database or self.open_database)
+
+    def rows(self, query):
+        """What another connection sees."""
+        database = self.open_database(self.folder)
+        try:
+            return [tuple(row) for row in database.query(query)]
+        finally:
+            database.close()
+
+    def run(self, sql):
+        """Something done behind the store's back."""
+        database = self.open_database(self.folder)
+        database.begin()
+        database.write([(sql, [()])])
+        database.commit()
+        database.close()
+
+
+def postgres_place(folder, url):
+    return Place(folder, partial(_open, url))
+
+
+def _open(url, _folder):
+    return PostgresDatabase(url)
+
+
+class Failing:
+    """Opens databases whose commits fail while ``fails`` is set, as a full disk makes them."""
+
+    def __init__(self, place):
+        self._place = place
+        self.fails = False
+
+    def __call__(self, folder):
+        database = self._place.open_database(folder)
+        commit = database.commit
+
+        def try_commit():
+            if self.fails:
+                raise DatabaseFault("database or disk is full")
+            commit()
+
+        database.commit = try_commit
+        return database

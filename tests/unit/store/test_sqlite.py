@@ -1,0 +1,162 @@
+"""SQLite and the folder around it: who may read it, who holds it, and damage that is refused."""
+
+import os
+import sqlite3
+import stat
+
+import pytest
+
+from desk import ORGANISATION, Desk, tcp
+from places import Place
+from ringfence.policy.errors import Busy, OperatorError
+from ringfence.policy.facts import GroupCreated
+from ringfence.store import Decision, FolderHeld, KeyCreated, Store
+from ringfence.store.folder import DATABASE
+from ringfence.store.sqlite import connect
+from unit.store.test_store import AUDIT, KEY, creating, founded, with_key, writing
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = founded(Place(tmp_path))
+    yield store
+    store.close()
+
+
+def test_a_commit_returns_only_when_the_disk_has_it(tmp_path):
+    """The settings that this rests on; 2 is FULL: with less, a power cut loses commits (sqlite.org/pragma.html)."""
+    connection = connect(tmp_path / "db")
+    found = [
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "foreign_keys")
+    ]
+    connection.close()
+    assert found == ["wal", 2, 1]
+
+
+def test_a_foreign_lock_makes_writers_busy_and_readers_go_on(store, tmp_path):
+    foreign = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    foreign.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Busy, match="locked"):
+        store.submit(creating("web")).result(10)
+    assert [group.name for group in store.snapshot.groups.values()] == ["default"]
+    foreign.execute("ROLLBACK")
+    foreign.close()
+    store.submit(creating("web")).result()
+
+
+@pytest.mark.usefixtures("store")
+def test_the_folder_is_held_and_the_holder_is_named(tmp_path):
+    with pytest.raises(FolderHeld, match=f"process {os.getpid()} holds its lock"):
+        Store.open(tmp_path)
+
+
+def test_a_refused_open_gives_the_folder_back(tmp_path):
+    founded(Place(tmp_path)).close()
+    (tmp_path / "secret.key").chmod(0o644)
+    for _ in range(2):
+        with pytest.raises(OperatorError, match="others may read it") as refusal:
+            Store.open(tmp_path)
+        assert not isinstance(refusal.value, FolderHeld)
+
+
+@pytest.mark.usefixtures("store")
+def test_nothing_in_the_folder_is_readable_by_others(tmp_path):
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    assert stat.S_IMODE((tmp_path / "secret.key").stat().st_mode) == 0o400
+
+
+def test_the_folder_is_made_private(tmp_path):
+    founded(Place(tmp_path / "a" / "b")).close()
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+
+
+def test_a_lost_seal_key_is_not_replaced_while_there_are_secrets(tmp_path):
+    with_key(Place(tmp_path))
+    (tmp_path / "secret.key").unlink()
+    with pytest.raises(OperatorError, match=r"secret.key: it is missing.*restore it from a backup"):
+        Store.open(tmp_path)
+
+
+def test_another_seal_key_is_refused(tmp_path):
+    with_key(Place(tmp_path))
+    path = tmp_path / "secret.key"
+    path.unlink()
+    path.write_bytes(bytes(32))
+    path.chmod(0o400)
+    with pytest.raises(OperatorError, match=f"secret of {ORGANISATION}/EXO1/owner"):
+        Store.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE security_group SET visibility = 'private', id = 'no uuid' WHERE name = 'web'",
+        "UPDATE rule SET network = '10.0.0.0'",
+        "UPDATE rule SET protocol = 'sctp'",
+        "DELETE FROM security_group WHERE name = 'web'",
+    ],
+)
+def test_rows_that_are_no_values_of_the_model_are_refused(tmp_path, damage):
+    store = founded(Place(tmp_path))
+    desk = Desk()
+    web = desk.create("web")
+    desk.add_rule(web, tcp("10.0.0.0/8"))
+    store.submit(writing([GroupCreated(desk.snapshot.groups[web])])).result()
+    store.close()
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    with pytest.raises(OperatorError, match="restore the folder from a backup"):
+        Store.open(tmp_path)
+
+
+def test_a_damaged_index_is_refused(tmp_path):
+    founded(Place(tmp_path)).close()
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(
+        "UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'rule_by_peer')"
+        " WHERE name = 'sqlite_autoindex_security_group_1'"
+    )
+    connection.commit()
+    connection.close()
+    with pytest.raises(OperatorError, match="restore the folder from a backup"):
+        Store.open(tmp_path)
+
+
+def test_damage_in_what_is_not_even_loaded_is_refused(tmp_path):
+    founded(Place(tmp_path)).close()
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("UPDATE audit SET result = 'applied?'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(OperatorError, match="CHECK constraint failed in audit"):
+        Store.open(tmp_path)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    founded(Place(tmp_path)).close()
+    (tmp_path / DATABASE).write_bytes(b"not a database, but long enough to be looked at" * 100)
+    with pytest.raises(OperatorError, match="restore the folder from a backup"):
+        Store.open(tmp_path)
+
+
+def test_the_seal_key_may_come_from_systemd_and_goes_before_the_folders(tmp_path, monkeypatch):
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "secret.key").write_bytes(bytes(range(32)))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    folder = tmp_path / "data"
+    store = founded(Place(folder))
+    store.submit(lambda _: Decision(None, records=(KeyCreated(KEY),), audit=AUDIT)).result()
+    store.close()
+    assert not (folder / "secret.key").exists()
+    store = Store.open(folder)
+    assert store.keys == (KEY,)
+    store.close()
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    with pytest.raises(OperatorError, match="missing"):
+        Store.open(folder)

@@ -107,12 +107,20 @@ def endpoints(interfaces=_interfaces, names=_names):
     )
 
 
+def _place(endpoint):
+    return (endpoint.interface, endpoint.instance)
+
+
+def _in_order(found):
+    return tuple(sorted(found, key=_place))
+
+
 def views(revision=_revisions, *, local=False):
     rule = rules.map(_acceptable) if local else rules
     return st.builds(
         HostView,
         revision=revision.map(Revision),
-        endpoints=st.just(()) if local else st.lists(endpoints(), max_size=3).map(tuple),
+        endpoints=st.just(()) if local else st.lists(endpoints(), max_size=3, unique_by=_place).map(_in_order),
         rules=st.dictionaries(
             st.sampled_from(GROUPS), st.lists(rule, max_size=4, unique_by=lambda rule: rule.id).map(tuple)
         ).map(MappingProxyType),

@@ -14,6 +14,7 @@ from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.inventory import parse_inventory
 from ringfence.policy.errors import OperatorError
 from ringfence.wire.feed import FeedView, Report
+from waiting import wait_until
 
 INVENTORY = parse_inventory(
     b'host = "h1"\n[[instance]]\nname = "web"\ninterface = "veth-web"\naddresses = ["10.77.0.1", "fd77::1"]\n',
@@ -42,7 +43,9 @@ def test_claim_feed_and_report_go_over_either_socket(server, way):
             claimed = await client.claim(INVENTORY.claim)
             async with aclosing(client.feed()) as feed:
                 offered = await anext(feed)
-            await client.report(Report(offered.view.revision, None))
+                await client.report(Report(offered.view.revision, None))
+            with pytest.raises(OperatorError, match="no connection to report over"):
+                await client.report(Report(offered.view.revision, None))
             return claimed, offered
 
     claimed, offered = asyncio.run(talk())
@@ -58,8 +61,11 @@ def test_claim_feed_and_report_go_over_either_socket(server, way):
         assert claimed.accepted == ()  # its addresses are the other host's
         assert claimed.refused[0][0] == "web"
     assert isinstance(offered, FeedView)
-    applied = {host["host"]: host["applied"] for host in server.admin.get("/admin/v1/hosts").json()["hosts"]}
-    assert applied[credential.host] == offered.view.revision
+
+    def applied():
+        return {host["host"]: host["applied"] for host in server.admin.get("/admin/v1/hosts").json()["hosts"]}
+
+    wait_until(lambda: applied()[credential.host] == offered.view.revision)
 
 
 def test_a_change_comes_over_the_open_feed(server):
@@ -98,6 +104,7 @@ def test_a_stranger_is_told_what_to_look_at(server, credential):
     asyncio.run(talk())
 
 
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ringfence-feed\r\n\r\n"
 CREDENTIAL = HostCredential("h1", b"k" * 32)
 
 
@@ -133,20 +140,26 @@ def test_an_answer_that_makes_no_sense_is_told(answer, words, tmp_path):
     [
         (b'{"format":1}\n', "different versions; the rules in force stay"),
         (b"junk\n", "the rules in force stay"),
-        (b'{"heartbeat":true}\n{"form', "follow the feed"),
     ],
 )
-def test_a_feed_that_makes_no_sense_or_breaks_off_is_told(body, words, tmp_path):
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    answer = head + f"{len(body):x}\r\n".encode() + body + b"\r\n"
-
-    async def follow(client):
-        async with aclosing(client.feed()) as feed:
-            async for _ in feed:
-                pass
-
+def test_a_feed_that_makes_no_sense_is_told(body, words, tmp_path):
     with pytest.raises(OperatorError, match=words):
-        asyncio.run(_with_answer(answer, tmp_path, follow))
+        asyncio.run(_with_answer(SWITCHED + body, tmp_path, _follow))
+
+
+def test_a_feed_that_breaks_off_ends_without_the_line_that_was_cut(tmp_path):
+    asyncio.run(_with_answer(SWITCHED + b'{"heartbeat":true}\n{"form', tmp_path, _follow))
+
+
+def test_whoever_answers_the_feed_and_does_not_switch_is_told(tmp_path):
+    with pytest.raises(OperatorError, match="does not switch"):
+        asyncio.run(_with_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", tmp_path, _follow))
+
+
+async def _follow(client):
+    async with aclosing(client.feed()) as feed:
+        async for _ in feed:
+            pass
 
 
 async def _with_answer(answer, folder, call):

@@ -4,14 +4,16 @@ import json
 import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
 from uuid import UUID
 
 import httpx
 import pytest
 
 from contract.running import running_server
+from feeds import FEED, open_feed
 from ringfence.api import ApiOptions, ServeOptions
+from ringfence.api.server import raise_file_limit
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.model import Interface
 from ringfence.policy.values import Direction, HostName, parse_address
@@ -21,16 +23,14 @@ from ringfence.wire.feed import (
     Heartbeat,
     Report,
     decode_claimed,
-    decode_feed_line,
     encode_claim,
-    encode_report,
 )
 from ringfence.wire.flows import FlowRecord, FlowReport, encode_flow_report
 from ringfence.wire.hostauth import sign_request
 from waiting import wait_until
 
 HOST = HostName("h1")
-FEED, INVENTORY, REPORT = "/agent/v1/feed", "/agent/v1/inventory", "/agent/v1/report"
+INVENTORY = "/agent/v1/inventory"
 FLOWS, COUNTERS = "/agent/v1/flows", "/agent/v1/counters"
 
 
@@ -70,14 +70,9 @@ def unix_client(server):
     return httpx.Client(transport=httpx.HTTPTransport(uds=str(server.unix)), base_url="http://server", timeout=10)
 
 
-@contextmanager
 def feed(server, private_key, host=HOST):
-    """The lines of an open feed."""
-    header = sign_request(private_key, host, "GET", FEED, b"", int(time.time()) + 60)
-    with unix_client(server) as client, client.stream("GET", FEED, headers={"Authorization": header}) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"] == "application/x-ndjson"
-        yield (decode_feed_line(line.encode()) for line in answer.iter_lines())
+    """The open feed of a host."""
+    return open_feed(server.unix, private_key, host)
 
 
 def status(server):
@@ -105,33 +100,31 @@ def test_what_a_host_may_not_claim_is_refused_by_name_and_the_rest_accepted(serv
 def test_the_feed_gives_the_present_view_and_then_each_change_until_the_agent_leaves(server, private_key):
     claimed = decode_claimed(send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web"))).content)
     [(_, instance)] = claimed.accepted
-    with feed(server, private_key) as lines:
-        first = next(lines)
+    with feed(server, private_key) as opened:
+        first = opened.next()
         assert isinstance(first, FeedView)
         assert [endpoint.instance for endpoint in first.view.endpoints] == [instance]
         group = server.call("POST", "/security-group", b'{"name": "web"}').json["reference"]["id"]
         body = json.dumps({"instance": {"id": str(instance)}}).encode()
         operation = server.call("PUT", f"/security-group/{group}:attach", body).json
         assert operation["state"] == "pending"
-        second = next(lines)
+        second = opened.next()
         assert second.view.revision > first.view.revision
         assert len(second.view.endpoints[0].groups) == 2
-        report = encode_report(Report(second.view.revision, None))
-        assert send(server, private_key, "POST", REPORT, report).status_code == 204
-        settled = server.call("GET", f"/operation/{operation['id']}").json
-        assert settled["state"] == "success"
+        opened.report(Report(second.view.revision, None))
+        wait_until(lambda: server.call("GET", f"/operation/{operation['id']}").json["state"] == "success")
     assert status(server)["h1"]["applied"] == second.view.revision
 
 
 def test_a_change_that_a_live_host_applies_at_once_is_answered_success_at_once(server, private_key):
     claimed = decode_claimed(send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web"))).content)
     group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
-    with feed(server, private_key) as lines, ThreadPoolExecutor(1) as pool:
-        next(lines)
+    with feed(server, private_key) as opened, ThreadPoolExecutor(1) as pool:
+        opened.next()
         body = b'{"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": 22}'
         answer = pool.submit(server.call, "POST", f"/security-group/{group}/rules", body)
-        view = next(lines).view
-        send(server, private_key, "POST", REPORT, encode_report(Report(view.revision, None)))
+        view = opened.next().view
+        opened.report(Report(view.revision, None))
         assert answer.result(5).json["state"] == "success"
     assert claimed.accepted
 
@@ -139,12 +132,12 @@ def test_a_change_that_a_live_host_applies_at_once_is_answered_success_at_once(s
 def test_a_host_that_reports_an_error_fails_the_operation_with_its_words(server, private_key):
     send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")))
     group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
-    with feed(server, private_key) as lines:
-        next(lines)
+    with feed(server, private_key) as opened:
+        opened.next()
         body = b'{"flow-direction": "ingress", "protocol": "esp", "network": "0.0.0.0/0"}'
         operation = server.call("POST", f"/security-group/{group}/rules", body).json
-        next(lines)
-        send(server, private_key, "POST", REPORT, encode_report(Report(None, "nft: no space left on device")))
+        opened.next()
+        opened.report(Report(None, "nft: no space left on device"))
 
         def ended():
             answer = server.call("GET", f"/operation/{operation['id']}").json
@@ -160,12 +153,12 @@ def test_a_host_that_reports_an_error_fails_the_operation_with_its_words(server,
 def test_a_failure_known_at_once_is_first_answered_pending_because_egoscale_takes_it_for_success(server, private_key):
     send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")))
     group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
-    with feed(server, private_key) as lines, ThreadPoolExecutor(1) as pool:
-        next(lines)
+    with feed(server, private_key) as opened, ThreadPoolExecutor(1) as pool:
+        opened.next()
         body = b'{"flow-direction": "ingress", "protocol": "esp", "network": "0.0.0.0/0"}'
         answer = pool.submit(server.call, "POST", f"/security-group/{group}/rules", body)
-        next(lines)
-        send(server, private_key, "POST", REPORT, encode_report(Report(None, "nft: no space left on device")))
+        opened.next()
+        opened.report(Report(None, "nft: no space left on device"))
         first = answer.result(5).json
         assert first["state"] == "pending"
         assert not {"reason", "message"} & first.keys()
@@ -174,16 +167,9 @@ def test_a_failure_known_at_once_is_first_answered_pending_because_egoscale_take
 
 def test_an_idle_feed_shows_that_it_lives(tmp_path):
     options = ServeOptions(api=ApiOptions(heartbeat_s=0.05))
-    with running_server(tmp_path, options=options) as server, feed(server, add_host(server, HOST)) as lines:
-        assert isinstance(next(lines), FeedView)
-        assert [isinstance(next(lines), Heartbeat) for _ in range(3)] == [True] * 3
-
-
-def test_a_feed_that_nobody_reads_any_more_is_forgotten(server, private_key, caplog):
-    caplog.set_level("INFO", "ringfence.api")
-    with feed(server, private_key) as lines:
-        next(lines)
-    wait_until(lambda: [record for record in caplog.records if FEED in record.message])
+    with running_server(tmp_path, options=options) as server, feed(server, add_host(server, HOST)) as opened:
+        assert isinstance(opened.next(), FeedView)
+        assert [isinstance(opened.next(), Heartbeat) for _ in range(3)] == [True] * 3
 
 
 def test_a_removed_host_is_heard_no_more_and_its_instances_are_free_for_another(server, private_key):
@@ -191,10 +177,10 @@ def test_a_removed_host_is_heard_no_more_and_its_instances_are_free_for_another(
         send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web"))).content
     ).accepted
     heir = add_host(server, "h2")
-    with feed(server, private_key) as lines:
-        next(lines)
+    with feed(server, private_key) as opened:
+        opened.next()
         assert server.admin.delete("/admin/v1/hosts/h1").status_code == 204
-        assert list(lines) == []
+        assert opened.line() == b""
     assert send(server, private_key, "GET", FEED).status_code == 403
     assert list(status(server)) == ["h2"]
     [left] = server.admin.get("/admin/v1/instances").json()["instances"]
@@ -205,7 +191,7 @@ def test_a_removed_host_is_heard_no_more_and_its_instances_are_free_for_another(
     assert server.admin.delete("/admin/v1/hosts/h1").status_code == 404
 
 
-REQUESTS = [("GET", FEED, b""), ("PUT", INVENTORY, encode_claim(claim_of("web"))), ("POST", REPORT, b"{}")]
+REQUESTS = [("GET", FEED, b""), ("PUT", INVENTORY, encode_claim(claim_of("web"))), ("POST", COUNTERS, b"{}")]
 
 
 @pytest.mark.parametrize(("method", "target", "body"), REQUESTS)
@@ -228,7 +214,7 @@ def test_a_hosts_signature_is_no_api_key(server, private_key):
     assert send(server, private_key, "GET", "/v2/security-group").status_code == 403
 
 
-@pytest.mark.parametrize(("target", "method"), [(INVENTORY, "PUT"), (REPORT, "POST")])
+@pytest.mark.parametrize(("target", "method"), [(INVENTORY, "PUT"), (COUNTERS, "POST")])
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"format": 1}', b"\xff", b"[" * 100_000])
 def test_a_document_that_is_not_of_the_protocol_is_refused(server, private_key, target, method, body):
     answer = send(server, private_key, method, target, body)
@@ -237,8 +223,66 @@ def test_a_document_that_is_not_of_the_protocol_is_refused(server, private_key, 
 
 
 def test_a_report_of_a_revision_that_was_never_made_counts_as_none(server, private_key):
-    assert send(server, private_key, "POST", REPORT, encode_report(Report(10**6, None))).status_code == 204
+    with feed(server, private_key) as opened:
+        opened.next()
+        opened.report(Report(10**6, "trouble"))
+        wait_until(lambda: status(server)["h1"]["error"] == "trouble")
+        assert status(server)["h1"]["applied"] is None
+
+
+@pytest.mark.parametrize("said", [b"{}\n", b'{"format": 1}\n', b"\xff\n", b"[" * 100_000])
+def test_whoever_sends_no_report_up_the_feed_is_cut_off(server, private_key, said):
+    with feed(server, private_key) as opened:
+        opened.next()
+        with suppress(ConnectionError):  # what is cut off may be so before all of it was sent
+            opened.socket.sendall(said)
+            assert opened.line() == b""
     assert status(server)["h1"]["applied"] is None
+
+
+def test_a_feed_that_is_not_asked_for_as_an_upgrade_is_refused_saying_how(server, private_key):
+    answer = send(server, private_key, "GET", FEED)
+    assert (answer.status_code, answer.headers["upgrade"]) == (426, "ringfence-feed")
+    assert "Upgrade: ringfence-feed" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("query", ["epoch=e1", "epoch=e1&revision=x&hash=0", "epoch=e1&revision=-1&hash=" + "0" * 32])
+def test_a_base_that_is_none_is_refused(server, private_key, query):
+    header = sign_request(private_key, HOST, "GET", f"{FEED}?{query}", b"", int(time.time()) + 60)
+    asked = {"Authorization": header, "Connection": "upgrade", "Upgrade": "ringfence-feed"}
+    with unix_client(server) as client:
+        assert client.get(f"{FEED}?{query}", headers=asked).status_code == 400
+
+
+def test_an_agent_that_comes_back_is_sent_what_is_new_and_a_strange_one_the_whole(server, private_key):
+    send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")))
+    with feed(server, private_key) as opened:
+        first = opened.next()
+    with open_feed(server.unix, private_key, HOST, reader=opened.reader) as again:
+        line = again.line()
+        assert b'"changes":[]' in line
+        assert again.reader.decode_line(line).view == first.view
+    group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
+    rule = b'{"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": 22}'
+    server.call("POST", f"/security-group/{group}/rules", rule)
+    with open_feed(server.unix, private_key, HOST, reader=opened.reader) as late:
+        line = late.line()
+        assert b'"view"' in line
+        assert len(late.reader.decode_line(line).view.rules[UUID(group)]) == 1
+
+
+def test_more_agents_than_there_are_files_for_are_refused_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("ringfence.api.server.SPARE_FILES", raise_file_limit() - 1)
+    with running_server(tmp_path) as server:
+        key = add_host(server, HOST)
+        with feed(server, key) as opened:
+            opened.next()
+            header = sign_request(key, HOST, "GET", FEED, b"", int(time.time()) + 60)
+            asked = {"Authorization": header, "Connection": "upgrade", "Upgrade": "ringfence-feed"}
+            with unix_client(server) as client:
+                refused = client.get(FEED, headers=asked)
+        assert refused.status_code == 503
+        assert "limit of open files" in refused.json()["message"]
 
 
 def test_what_rules_have_allowed_is_shown_by_group_and_of_no_rule_that_the_host_does_not_enforce(server, private_key):
@@ -258,7 +302,7 @@ def test_what_rules_have_allowed_is_shown_by_group_and_of_no_rule_that_the_host_
     assert after["since"] == "2023-11-14T22:13:20+00:00"
     assert server.admin.get("/admin/v1/counters?group=other").json() == {"counters": []}
     assert server.admin.get("/admin/v1/counters?host=h9").status_code == 404
-    for told in (b"{}", counts.replace(b'"format":2', b'"format":1'), counts.replace(b",5,", b",-5,"), counts[:-1]):
+    for told in (b"{}", counts.replace(b'"format":3', b'"format":1'), counts.replace(b",5,", b",-5,"), counts[:-1]):
         assert send(server, private_key, "POST", COUNTERS, told).status_code == 400
 
 
@@ -312,14 +356,10 @@ def test_refused_packets_that_a_host_tells_of_are_shown_with_names_and_by_host(s
 
 
 def test_open_feeds_do_not_keep_a_server_from_ending(tmp_path):
-    with running_server(tmp_path) as server:
-        key = add_host(server, HOST)
-        header = sign_request(key, HOST, "GET", FEED, b"", int(time.time()) + 60)
-        client = unix_client(server)
-        answer = client.send(client.build_request("GET", FEED, headers={"Authorization": header}), stream=True)
-        lines = answer.iter_lines()
-        next(lines)
-        started = time.monotonic()
-    assert time.monotonic() - started < 3
-    assert list(lines) == []
-    client.close()
+    with ExitStack() as stack:
+        with running_server(tmp_path) as server:
+            opened = stack.enter_context(feed(server, add_host(server, HOST)))
+            opened.next()
+            started = time.monotonic()
+        assert time.monotonic() - started < 3
+        assert opened.line() == b""

@@ -8,12 +8,13 @@ import sys
 import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 
 import pytest
 
 from contract.running import Running, admin_client
+from feeds import open_feed
 from ringfence.wire.hostauth import sign_request
 
 READY = "ringfence server ready: "
@@ -42,8 +43,9 @@ def server_process(folder, *more):
 
 
 def test_sigterm_ends_it_cleanly_even_with_an_open_feed_and_an_idle_connection(tmp_path):
-    with server_process(tmp_path) as (process, server):
-        feed = open_feed(server, add_host(server))
+    with ExitStack() as stack, server_process(tmp_path) as (process, server):
+        feed = stack.enter_context(open_feed(server.address, add_host(server), "h1"))
+        feed.line()
         idle = HTTPConnection(*server.address, timeout=10)
         idle.request("GET", "/v2/zone")
         assert idle.getresponse().read()
@@ -51,7 +53,7 @@ def test_sigterm_ends_it_cleanly_even_with_an_open_feed_and_an_idle_connection(t
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert time.monotonic() - started < 4
-        assert feed.read() == b""
+        assert feed.line() == b""
     assert not server.unix.exists()
     assert not (server.folder / "control.sock").exists()
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
@@ -82,16 +84,17 @@ def test_plain_http_beyond_loopback_is_refused_with_the_way_out(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_call_under_way_is_answered_before_it_ends(tmp_path, number):
     """The call waits for a host that does not apply its change; the server is told to end in the meantime."""
-    with server_process(tmp_path) as (process, server), ThreadPoolExecutor(1) as pool:
+    with ExitStack() as stack, server_process(tmp_path) as (process, server), ThreadPoolExecutor(1) as pool:
         private_key = add_host(server)
-        claim = b'{"format":2,"instances":[{"name":"vm","id":null,"realm":"default","interfaces":[{"name":"tap0",'
+        claim = b'{"format":3,"instances":[{"name":"vm","id":null,"realm":"default","interfaces":[{"name":"tap0",'
         claim += b'"addresses":["10.0.0.1"],"mac":null,"managed":true,"kind":"routed"}]}]}'
         assert send(server, private_key, "PUT", "/agent/v1/inventory", claim).status == 200
-        feed = open_feed(server, private_key)
+        feed = stack.enter_context(open_feed(server.address, private_key, "h1"))
+        feed.line()
         group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
         body = b'{"flow-direction": "ingress", "protocol": "esp", "network": "0.0.0.0/0"}'
         call = pool.submit(server.call, "POST", f"/security-group/{group}/rules", body)
-        assert feed.readline()  # the change is committed, the call waits for the host
+        assert feed.line()  # the change is committed, the call waits for the host
         process.send_signal(number)
         answer = call.result(10)
         assert (answer.status, answer.json["state"]) == (200, "pending")
@@ -109,10 +112,3 @@ def send(server, private_key, method, target, body=b""):
     connection = HTTPConnection(*server.address, timeout=10)
     connection.request(method, target, body=body or None, headers={"Authorization": header})
     return connection.getresponse()
-
-
-def open_feed(server, private_key):
-    """The feed of h1 after its first line."""
-    answer = send(server, private_key, "GET", "/agent/v1/feed")
-    assert answer.readline()
-    return answer

@@ -15,7 +15,7 @@ import msgspec
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.policy.errors import Invalid, OperatorError
 from ringfence.policy.values import Address, HostName
-from ringfence.wire.feed import FeedView, decode_feed_line, encode_feed_line
+from ringfence.wire.feed import FeedView, decode_whole, encode_whole
 
 _MAGIC: Final = "ringfence-view-1"
 
@@ -51,7 +51,7 @@ class Cache:
     host: HostName
 
     def save_view(self, view: FeedView) -> None:
-        line = encode_feed_line(view.epoch, view.view)
+        line = encode_whole(view.epoch, view.view)
         self.files.replace(self._view_file, f"{self._seal(line)}\n".encode() + line)
 
     def load_view(self) -> FeedView | None:
@@ -63,10 +63,9 @@ class Cache:
         if seal.decode(errors="replace") != self._seal(line):
             raise OperatorError(f"read {self._view_file}", "damaged, or of another host or version; it is not used")
         try:
-            found = decode_feed_line(line)
+            return decode_whole(line)
         except Invalid as error:
             raise OperatorError(f"read {self._view_file}", f"{error}; it is not used") from error
-        return found if isinstance(found, FeedView) else None
 
     def save_inventory(self, text: bytes) -> None:
         """Keep the text of a good inventory."""

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Final, Protocol
 
+import httpcore
 import httpx
 import msgspec
 
@@ -28,6 +29,7 @@ from ringfence.wire.feed import (
     decode_claimed,
     encode_claim,
     encode_report,
+    render_base,
 )
 from ringfence.wire.flows import FlowReport, encode_flow_report
 from ringfence.wire.hostauth import sign_request
@@ -37,6 +39,8 @@ ANSWER_TIMEOUT_S: Final = 10.0
 SILENCE_S: Final = 45.0  # three heartbeats missed: the feed is dead though nobody closed it
 _MAX_LINE_BYTES: Final = 256 << 20
 _SHOWN: Final = 300
+_FEED: Final = "ringfence-feed"  # the protocol that the connection is upgraded to
+_CHUNK_BYTES: Final = 64 << 10
 _UNIX: Final = "unix:"
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -76,6 +80,7 @@ class HttpServer:
         self._credential = credential
         self._clock = clock
         self._reader = FeedReader()  # kept over reconnects: what did not change meanwhile is known
+        self._stream: httpcore.AsyncNetworkStream | None = None  # of the open feed
 
     async def claim(self, claim: ClaimInstances) -> Claimed:
         answer = await self._send("PUT", "/agent/v1/inventory", encode_claim(claim))
@@ -85,7 +90,10 @@ class HttpServer:
             raise OperatorError("claim the inventory", str(error)) from error
 
     async def report(self, report: Report) -> None:
-        await self._send("POST", "/agent/v1/report", encode_report(report))
+        if self._stream is None:
+            raise OperatorError("report", "there is no connection to report over")
+        with _network_errors("report"):
+            await self._stream.write(encode_report(report) + b"\n", timeout=ANSWER_TIMEOUT_S)
 
     async def counters(self, counts: tuple[RuleCount, ...]) -> None:
         await self._send("POST", "/agent/v1/counters", encode_counts(counts))
@@ -94,17 +102,23 @@ class HttpServer:
         await self._send("POST", "/agent/v1/flows", encode_flow_report(report))
 
     async def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
-        request = self._signed("GET", "/agent/v1/feed", b"")
+        base = self._reader.base
+        request = self._signed("GET", "/agent/v1/feed" + (f"?{render_base(base)}" if base else ""), b"")
+        request.headers["Connection"], request.headers["Upgrade"] = "upgrade", _FEED
         request.extensions = {"timeout": httpx.Timeout(ANSWER_TIMEOUT_S, read=SILENCE_S).as_dict()}
         with _network_errors("follow the feed"):
             answer = await self._client.send(request, stream=True)
             try:
                 if answer.is_error:
                     await answer.aread()
-                _check(answer, "follow the feed")
-                async for line in _lines(answer.aiter_bytes()):
+                    _check(answer, "follow the feed")
+                if answer.status_code != httpx.codes.SWITCHING_PROTOCOLS:
+                    raise OperatorError("follow the feed", "whoever answers there does not switch to ringfence's feed")
+                self._stream = answer.extensions["network_stream"]
+                async for line in _lines(_chunks(self._stream)):
                     yield self._read(line)
             finally:
+                self._stream = None
                 await answer.aclose()
 
     def _read(self, line: bytes) -> FeedView | Heartbeat:
@@ -196,9 +210,9 @@ class _network_errors:  # noqa: N801  read as a with-statement
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, httpx.TimeoutException):
+        if isinstance(error, httpx.TimeoutException | httpcore.TimeoutException):
             raise OperatorError(self._step, "the server did not answer in time") from error
-        if isinstance(error, httpx.HTTPError | OSError):
+        if isinstance(error, httpx.HTTPError | httpcore.NetworkError | OSError):
             raise OperatorError(self._step, str(error) or type(error).__name__) from error
 
 
@@ -217,6 +231,11 @@ def _message(answer: httpx.Response) -> str:
         return msgspec.json.decode(answer.content, type=_Problem).message[:_SHOWN]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return answer.text[:_SHOWN]
+
+
+async def _chunks(stream: httpcore.AsyncNetworkStream) -> AsyncIterator[bytes]:
+    while chunk := await stream.read(_CHUNK_BYTES, timeout=SILENCE_S):
+        yield chunk
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

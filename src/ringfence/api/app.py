@@ -3,7 +3,6 @@
 Input: a control plane and how callers reach us. Output: the app that every public listener serves. It opens no sockets.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from dataclasses import dataclass, field
 import falcon
 import falcon.asgi
 
-from ringfence.api.agents import HEARTBEAT_S, Feed, add_agent_routes
+from ringfence.api.agents import Feed, add_agent_routes
 from ringfence.api.answers import Answer, answer_error, answer_http_error
 from ringfence.api.authentication import API_ROOT, ZONE_ROUTE, Authentication
 from ringfence.api.exchange import Asgi, FalconApp, Request, Response, exchange_of
+from ringfence.api.feed_connection import HEARTBEAT_S
 from ringfence.api.front import BodyLimits, front
 from ringfence.api.groups import add_group_routes
 from ringfence.api.instances import add_instance_routes
@@ -33,25 +33,25 @@ class ApiOptions:
     body: BodyLimits = field(default_factory=BodyLimits)
     origin: Origin = field(default_factory=Origin)
     heartbeat_s: float = HEARTBEAT_S  # of the agents' feeds
+    most_feeds: int = 1000  # open at once; the server says how many its limit of open files has room for
 
 
 def build_app(
     plane: ControlPlane,
     options: ApiOptions = ApiOptions(),
     *,
-    closing: asyncio.Event | None = None,
     now: Callable[[], float] = time.time,
 ) -> Asgi:
     """The API of the official clients under /v2 and that of the agents under /agent/v1.
 
-    When ``closing`` is set, open feeds end by themselves. ``now`` is the time of day that signatures are judged by.
+    ``now`` is the time of day that signatures are judged by.
     """
     authentication = Authentication(plane, now, options.window)
     app = bare_app(authentication)
     app.add_route(ZONE_ROUTE, ZoneList(plane.settings.zone, options.origin))
     add_group_routes(app, plane)
     add_instance_routes(app, plane)
-    add_agent_routes(app, Feed(plane, closing or asyncio.Event(), options.heartbeat_s))
+    add_agent_routes(app, Feed(plane, options.heartbeat_s, options.most_feeds))
     app.add_sink(_refuse_unoffered(authentication), f"{API_ROOT}(?:/|$)")
     return front(app, options.body)
 

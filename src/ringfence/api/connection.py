@@ -1,8 +1,9 @@
 """One connection: uvicorn's httptools protocol, with the limits it lacks and without its h2c trap.
 
 - A request head is at most ``MAX_HEAD_BYTES`` and complete ``HEAD_TIME_S`` after its first byte.
-- ``Upgrade: h2c`` is ignored, as HTTP allows: the Java SDK sends it with every request, and httptools takes whatever
-  follows such a head, the body included, for another protocol.
+- ``Upgrade`` is left to the app, which may take the connection over, or answer as if nothing had been asked, as HTTP
+  allows: the Java SDK sends ``Upgrade: h2c`` with every request, and httptools takes whatever follows such a head, the
+  body included, for another protocol.
 - What the parser refuses is answered in JSON.
 
 Input: bytes of one connection. Output: ASGI calls. It knows no app.
@@ -17,7 +18,7 @@ from typing import Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ringfence.api.exchange import REQUEST_ID_HEADER
+from ringfence.api.exchange import PROTOCOL, REQUEST_ID_HEADER, UPGRADE, Upgrade
 from ringfence.wire.answers import MEDIA_TYPE, encode_problem
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -42,6 +43,7 @@ class Connection(HttpToolsProtocol):
     head_bytes: int = 0
     in_head: bool = True
     drained_bytes: int = 0
+    wanted_protocol: bytes | None = None  # of the request whose head is read once more without its upgrade
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -78,6 +80,10 @@ class Connection(HttpToolsProtocol):
         self.head_bytes = 0
         self._forget_patience()
         if not self.parser.should_upgrade():
+            wanted, self.wanted_protocol = self.wanted_protocol, None
+            if wanted is not None:
+                asked = Upgrade(wanted.decode("latin-1").lower(), self._hand_over)
+                self.scope["extensions"] = {UPGRADE: {PROTOCOL: asked}}
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -99,6 +105,7 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":  # never anything but an upgrade; this is no proxy
                 raise httptools.HttpParserInvalidMethodError from upgrade
             rest = data[upgrade.args[0] :]
+            self.wanted_protocol = next((value for name, value in self.headers if name == b"upgrade"), None)
             head = self._head_without_upgrade()
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: else pipelining breaks
@@ -109,6 +116,14 @@ class Connection(HttpToolsProtocol):
         lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
         lines += [name + b": " + value for name, value in self.headers if name not in _UPGRADE_HEADERS]
         return b"\r\n".join((*lines, b"", b""))
+
+    def _hand_over(self) -> asyncio.Transport:
+        """The connection is another protocol's from here on: nothing that the app still answers is sent."""
+        self._forget_patience()
+        self._unset_keepalive_if_required()
+        self.cycle.disconnected = True
+        self.connections.discard(self)
+        return self.transport
 
     def _may_answer(self) -> bool:
         """Whether an answer now would be taken for that of the request at fault, not of one before it."""

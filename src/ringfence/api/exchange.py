@@ -3,6 +3,7 @@
 It stands in the ASGI scope, where every layer finds it. It knows nothing of what is asked.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,7 +25,17 @@ Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_ID_HEADER: Final = b"x-request-id"  # on every answer; the log names it
+UPGRADE: Final = "ringfence.upgrade"  # an ASGI extension: what was asked for stands in it as PROTOCOL
+PROTOCOL: Final = "protocol"
 _PLACE: Final = "ringfence.exchange"
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """The ``protocol`` that the caller wants to go on with; ``take`` gives its connection and ends HTTP on it."""
+
+    protocol: str
+    take: Callable[[], asyncio.Transport]
 
 
 @dataclass(slots=True)
@@ -40,6 +51,7 @@ class Exchange:
     status: int = 0
     caller: str | None = None
     why: str | None = None
+    upgrade: Upgrade | None = None
 
     @property
     def signed(self) -> SignedRequest:
@@ -62,6 +74,7 @@ def open_exchange(scope: Scope, receive: Receive, request_id: str) -> Exchange:
         target=scope["raw_path"] + (b"?" + query if query else b""),
         address=client[0] if client else None,
         receive=receive,
+        upgrade=scope.get("extensions", {}).get(UPGRADE, {}).get(PROTOCOL),
     )
     scope[_PLACE] = exchange
     return exchange

@@ -6,11 +6,12 @@ requests are accepted. The operator's app is served on ``control.sock`` in the d
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,8 @@ from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
 
 CONTROL_SOCKET: Final = "control.sock"
+SPARE_FILES: Final = 512  # for the store, the listeners and callers of the API, beside the agents' connections
+MOST_FILES: Final = 1_000_000  # where the system sets no limit
 GRACE_S: Final = 5.0  # for answers under way when the server is told to end
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first and no POST is lost
 
@@ -74,23 +77,20 @@ async def serve(
 async def _serve_plane(
     plane: ControlPlane, folder: Path, listens: list[Listen], ready: Callable[[list[str]], None], options: ServeOptions
 ) -> None:
-    closing = asyncio.Event()
-    public = build_app(plane, options.api, closing=closing)
+    public = build_app(plane, replace(options.api, most_feeds=raise_file_limit() - SPARE_FILES))
     control = UnixListen(folder / CONTROL_SOCKET)
     listeners: list[_Listener] = []
     try:
         listeners.append(_Listener(control, open_socket(control), build_admin_app(plane)))
         for listen in listens:
             listeners.append(_Listener(listen, open_socket(listen), public))  # noqa: PERF401  those opened so far are closed
-        await _accept(listeners, ready, options.stop, closing)
+        await _accept(listeners, ready, options.stop)
     finally:
         for listener in listeners:
             _close(listener)
 
 
-async def _accept(
-    listeners: list[_Listener], ready: Callable[[list[str]], None], stop: asyncio.Event, closing: asyncio.Event
-) -> None:
+async def _accept(listeners: list[_Listener], ready: Callable[[list[str]], None], stop: asyncio.Event) -> None:
     state = ServerState()
     servers = [await _start(listener, state) for listener in listeners]
     _stop_on_signals(stop)
@@ -101,7 +101,6 @@ async def _accept(
     log.info("server ends", extra={"fields": {"connections": len(state.connections)}})
     for server in servers:
         server.close()
-    closing.set()
     await _drain(state)
 
 
@@ -127,6 +126,14 @@ async def _start(listener: _Listener, state: ServerState) -> asyncio.AbstractSer
     if isinstance(listener.listen, UnixListen):
         return await loop.create_unix_server(connect, sock=listener.opened)
     return await loop.create_server(connect, sock=listener.opened)
+
+
+def raise_file_limit() -> int:
+    """How many files this process may have open, after the soft limit was raised to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

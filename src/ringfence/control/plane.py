@@ -5,8 +5,8 @@ Everything here runs in one event loop; writes go through the store's writer, re
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -36,7 +36,7 @@ from ringfence.policy.values import HostName, InstanceId, OperationId, Organisat
 from ringfence.policy.view import HostView
 from ringfence.store import Store, StoredOperation
 from ringfence.wire.counters import RuleCount
-from ringfence.wire.feed import Claimed
+from ringfence.wire.feed import Claimed, Report
 from ringfence.wire.flows import FlowReport
 
 _TICK_S = 0.5  # how late the end of an operation that times out may be noticed
@@ -53,7 +53,7 @@ class ControlPlane:
         self.epoch = store.epoch
         self._store = store
         self._clock = clock
-        self._feed = Feed(views)
+        self._feed = Feed(store.epoch, store.snapshot, views)
         self._presence = Presence(settings.live_s)
         self._book = OperationBook()
         self._flows = FlowBook()
@@ -122,26 +122,25 @@ class ControlPlane:
         """The newest view wanted of ``host``; its revision is the newest that touched the host."""
         return self._feed.view(host)
 
-    def watch(self, host: HostName) -> AsyncIterator[HostView]:
-        """The present view of ``host``, then the newest after each change that touches it; ends with ``close``."""
-        self._host(host)
-        return self._feed.watch(host)
+    @property
+    def feed(self) -> Feed:
+        """What every host shall enforce, to follow; it ends with ``close``."""
+        return self._feed
 
     def seen(self, host: HostName) -> None:
         """An authenticated message of ``host`` came in."""
         self._presence.seen(host, self._clock.monotonic_s())
 
-    async def report(
-        self, host: HostName, applied: Revision | None, error: str | None, *, notice: str | None = None
-    ) -> None:
+    def report(self, host: HostName, report: Report, *, offered: Revision) -> None:
         """What ``host`` says it enforces and what is wrong; operations that waited for it may end by it.
 
-        A revision that this store has not made yet is of another store's life and counts as none.
+        A revision that this store has not made yet is of another store's life and counts as none. ``offered`` is the
+        newest that the host was sent.
         """
-        if applied is not None and applied > self.snapshot.revision:
-            applied = None
-        self._presence.report(host, applied, error, notice=notice)
-        self._book.report(host, applied, error, offered=self._feed.offered(host))
+        if report.applied is not None and report.applied > self.snapshot.revision:
+            report = replace(report, applied=None)
+        self._presence.report(host, report.applied, report.error, notice=report.notice)
+        self._book.report(host, report.applied, report.error, offered=offered)
 
     def note_counts(self, host: HostName, counts: tuple[RuleCount, ...]) -> None:
         """What ``host`` says its rules have allowed; counts of rules that it is not to enforce are nobody's."""
@@ -164,7 +163,7 @@ class ControlPlane:
     def host_status(self) -> list[HostStatus]:
         """Every host: what is wanted of it, what it applied, when it was last heard, what is wrong."""
         now_s = self._clock.monotonic_s()
-        return [self._presence.status(host, self.view(host).revision, now_s) for host in self.snapshot.hosts]
+        return [self._presence.status(host, self._feed.wanted(host).revision, now_s) for host in self.snapshot.hosts]
 
     async def add_host(self, name: HostName, public_key: bytes | None, organisation: str | None = None) -> AddedHost:
         """A new host with the given Ed25519 key, or with one made here, whose private part is answered once."""
@@ -185,7 +184,7 @@ class ControlPlane:
         if outcome.opened is not None:
             self._open(outcome.opened)
         if outcome.change is not None:
-            self._feed.publish(outcome.change.views, outcome.change.touched)
+            self._feed.publish(outcome.change)
         for revoked in outcome.revoked:
             self.owners.keys.remove(revoked)
         if outcome.removed is not None:

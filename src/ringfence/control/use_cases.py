@@ -64,7 +64,7 @@ class UseCases:
             facts = decide(snapshot, command, asked.actor, given)
             group = referred_group(snapshot, command, asked.actor, given)
             after, change = follow(self._cache, snapshot, facts)
-            touched = change.touched if change else frozenset()
+            touched = frozenset(change.touched) if change else frozenset[HostName]()
             offline = frozenset(host for host in touched if not self._presence.is_live(host, asked.monotonic_s))
             operation = Operation(
                 id=operation_id,
@@ -104,7 +104,7 @@ class UseCases:
                 Outcome(claimed, change),
                 facts=decided.facts,
                 after=after,
-                touched=change.touched if change else frozenset(),
+                touched=frozenset(change.touched) if change else frozenset(),
                 audit=asked.audit("ClaimInstances", _claim_subject(claimed)) if after else None,
             )
 
@@ -130,7 +130,7 @@ class UseCases:
                 Outcome(None, change, removed=name),
                 facts=facts,
                 after=after,
-                touched=change.touched if change else frozenset(),
+                touched=frozenset(change.touched) if change else frozenset(),
                 audit=asked.audit("RemoveHost", f"host {name}"),
             )
 

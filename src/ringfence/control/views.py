@@ -1,15 +1,18 @@
-"""Each host's view of a snapshot, kept from one snapshot to the next and resolved anew only where a change may matter.
+"""What each host shall enforce: the revision that last changed it and its digest, kept from snapshot to snapshot.
 
-Pure but for the cache. A view's revision is the newest one that changed what its host must enforce, so a host that a
-change does not touch has nothing to do.
+Pure but for the cache. A change finds the hosts it touches in the snapshot's index, and what it means for each of them
+once for all that are alike; views themselves are kept nowhere, for the snapshot has all that they are made of.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from enum import Enum
 from types import MappingProxyType
 from typing import assert_never
 
+from ringfence.policy.evolving import Evolving
 from ringfence.policy.facts import (
     Fact,
     GroupCreated,
@@ -29,114 +32,220 @@ from ringfence.policy.facts import (
     SourceAdded,
     SourceRemoved,
 )
-from ringfence.policy.model import GroupPeer, Instance, Snapshot
+from ringfence.policy.index import index_of, is_port, named_groups
+from ringfence.policy.model import Group, Instance, Snapshot
 from ringfence.policy.values import GroupId, HostName, InstanceId, Revision
-from ringfence.policy.view import HostView, PeerAddresses, resolve_members, resolve_view
+from ringfence.policy.view import HostView, resolve_view
+from ringfence.policy.view_changes import (
+    Digest,
+    ViewChange,
+    add_digests,
+    diff_peer,
+    diff_rules,
+    diff_views,
+    digest_difference,
+    digest_endpoint,
+    digest_peer,
+    digest_peer_difference,
+    digest_rules,
+    digest_rules_difference,
+)
 
-Views = Mapping[HostName, HostView]
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """``revision`` is the newest that changed what the host must enforce, ``digest`` that of the view it then has."""
+
+    revision: Revision
+    digest: Digest
+
+
+Views = Evolving[HostName, Wanted]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The views after a change, and the hosts that must enforce something else by it."""
+    """The views of ``snapshot``; ``touched`` has the hosts that must enforce something else, and what is new for each.
 
+    Hosts for which the same is new have the very same tuple. ``removed`` are hosts that are no more.
+    """
+
+    snapshot: Snapshot
     views: Views
-    touched: frozenset[HostName]
+    touched: Mapping[HostName, tuple[ViewChange, ...]]
+    removed: frozenset[HostName] = frozenset()
 
 
 def resolve_views(snapshot: Snapshot, wanted: Mapping[HostName, Revision]) -> Views:
-    """The view of every host, as of the revision that last touched it. O(instances + members named + rules worn)."""
-    resolver = Resolver(snapshot)
-    return MappingProxyType({host: replace(resolver.view(host), revision=wanted[host]) for host in snapshot.hosts})
+    """What every host shall enforce, as of the revision that last touched it. O(everything that is enforced)."""
+    index = index_of(snapshot)
+    worn = {
+        group: digest_rules(group, snapshot.groups[group].rules) for group in index.worn_on if group in snapshot.groups
+    }
+    named = {group: digest_peer(group, index.peer(group)) for group in index.naming}
+
+    def digest(host: HostName) -> Digest:
+        view = resolve_view(snapshot, host)
+        parts = [*map(digest_endpoint, view.endpoints), *(worn[group] for group in view.rules)]
+        return add_digests([*parts, *(named[group] for group in view.peers)])
+
+    return Evolving({host: Wanted(wanted[host], digest(host)) for host in snapshot.hosts})
 
 
-class Resolver:
-    """``resolve_view`` for many hosts of one snapshot: each instance is looked at once, each peer resolved once."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._on_host: dict[HostName | None, dict[InstanceId, Instance]] = defaultdict(dict)
-        self._wearing: dict[GroupId, dict[InstanceId, Instance]] = defaultdict(dict)
-        self._peers: dict[GroupId, PeerAddresses] = {}
-        for instance in snapshot.instances.values():
-            self._on_host[instance.host][instance.id] = instance
-            for group in instance.groups:
-                self._wearing[group][instance.id] = instance
-
-    def view(self, host: HostName) -> HostView:
-        """What ``resolve_view`` says of the host. O(its instances + their rules), and its peers' members once."""
-        view = resolve_view(self._only(self._on_host.get(host, {})), host)
-        return replace(view, peers=MappingProxyType({group: self._peer(group) for group in view.peers}))
-
-    def _peer(self, group: GroupId) -> PeerAddresses:
-        if group not in self._peers:
-            wearers = self._only(self._wearing.get(group, {}))
-            self._peers[group] = resolve_members(wearers, frozenset([group]))[group]
-        return self._peers[group]
-
-    def _only(self, instances: dict[InstanceId, Instance]) -> Snapshot:
-        return replace(self._snapshot, instances=MappingProxyType(instances))
+def wanted_view(snapshot: Snapshot, views: Views, host: HostName) -> HostView:
+    """The whole view of ``host``, of which ``views`` keep only what tells it from others."""
+    return replace(resolve_view(snapshot, host), revision=views[host].revision)
 
 
 def change_views(views: Views, before: Snapshot, after: Snapshot, facts: Iterable[Fact]) -> Change:
-    """The views of ``after``, given those of ``before`` and the facts between.
-
-    O(rules + instances) for finding the hosts, the place for a reverse index; then as ``Resolver`` for each.
-    """
-    changed = dict(views)
-    touched = set()
-    resolver = Resolver(after)
-    for host in affected_hosts(before, after, facts):
-        if host not in after.hosts:
-            changed.pop(host, None)
-            continue
-        view = resolver.view(host)
-        if host not in changed or not view.same_policy(changed[host]):
-            changed[host] = view
-            touched.add(host)
-    return Change(MappingProxyType(changed), frozenset(touched))
+    """The views of ``after``, given those of ``before`` and the facts between. O(what changed + hosts touched)."""
+    subjects = _Subjects.of(facts)
+    added = {host for host in subjects.hosts if host in after.hosts and host not in views}
+    touched: dict[HostName, tuple[ViewChange, ...]] = dict.fromkeys(added, ())
+    wanted = dict.fromkeys(added, Wanted(after.revision, Digest(0)))
+    for host, news in _Step(before, after, subjects).news():
+        if host in after.hosts:
+            touched[host] = news.changes
+            known = views.get(host) or wanted[host]
+            wanted[host] = Wanted(after.revision, add_digests((known.digest, news.digest)))
+    gone = frozenset(host for host in subjects.hosts if host not in after.hosts)
+    return Change(after, views.evolve(wanted, gone), MappingProxyType(touched), gone)
 
 
-def affected_hosts(before: Snapshot, after: Snapshot, facts: Iterable[Fact]) -> frozenset[HostName]:
-    """Every host whose view may differ, and some whose view does not: wearers of what changed, and of what names it."""
-    groups: set[GroupId] = set()
-    instances: set[InstanceId] = set()
-    hosts: set[HostName] = set()
-    for fact in facts:
+@dataclass(frozen=True, slots=True)
+class _Subjects:
+    """What facts are about."""
+
+    groups: set[GroupId]
+    instances: set[InstanceId]
+    hosts: set[HostName]
+
+    @classmethod
+    def of(cls, facts: Iterable[Fact]) -> "_Subjects":
+        found = cls(set(), set(), set())
+        for fact in facts:
+            found._note(fact)
+        return found
+
+    def _note(self, fact: Fact) -> None:
         match fact:
             case OrganisationCreated() | OrganisationRemoved() | LimitSet():
                 pass
             case HostAdded(host):
-                hosts.add(host.name)
+                self.hosts.add(host.name)
             case HostRemoved(name):
-                hosts.add(name)
+                self.hosts.add(name)
             case InstanceCreated(instance):
-                instances.add(instance.id)
+                self.instances.add(instance.id)
             case InstancePlaced(instance=id_) | InstanceObserved(instance=id_):
-                instances.add(id_)
-            case GroupWorn(id_, group) | GroupTakenOff(id_, group):
-                instances.add(id_)
-                groups.add(group)
+                self.instances.add(id_)
+            case GroupWorn(id_) | GroupTakenOff(id_):
+                self.instances.add(id_)
             case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
-                groups.add(fact.group.id if isinstance(fact, GroupCreated) else fact.group)
+                self.groups.add(fact.group.id if isinstance(fact, GroupCreated) else fact.group)
             case _:
                 assert_never(fact)
-    for snapshot in (before, after):
-        hosts |= _hosts_around(snapshot, groups, instances)
-    return frozenset(hosts)
 
 
-def _hosts_around(snapshot: Snapshot, groups: set[GroupId], instances: set[InstanceId]) -> set[HostName]:
-    changed = [snapshot.instances[id_] for id_ in instances if id_ in snapshot.instances]
-    as_peer = groups.union(*(instance.groups for instance in changed))
-    naming = {
-        group.id
-        for group in snapshot.groups.values()
-        if any(isinstance(rule.peer, GroupPeer) and rule.peer.group in as_peer for rule in group.rules)
-    }
-    worn = groups | naming
-    wearers = (instance for instance in snapshot.instances.values() if not worn.isdisjoint(instance.groups))
-    return {instance.host for instance in (*changed, *wearers) if instance.host is not None}
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What is new for a host, and what its digest moves by."""
+
+    changes: tuple[ViewChange, ...]
+    digest: Digest
+
+
+class _Turn(Enum):
+    """What may become of a group in the views of hosts whose own instances stay as they are."""
+
+    RULES = "it is worn there, and has other rules"
+    PEER = "it is named there, and has other addresses"
+    NAMED = "it is named there, and was not"
+    UNNAMED = "it is named there no more"
+
+
+_Turns = set[tuple[_Turn, GroupId]]
+
+
+class _Step:
+    """From one snapshot to the next: for which hosts what is new."""
+
+    def __init__(self, before: Snapshot, after: Snapshot, subjects: _Subjects) -> None:
+        self._before, self._after = before, after
+        self._old, self._new = index_of(before), index_of(after)
+        self._subjects = subjects
+        self._known: dict[frozenset[tuple[_Turn, GroupId]], _News] = {}
+
+    def news(self) -> Iterator[tuple[HostName, _News]]:
+        """Each host that must enforce something else, once."""
+        instances = [
+            found
+            for id_ in self._subjects.instances
+            for index in (self._old, self._new)
+            if (found := index.instances.get(id_))
+        ]
+        movers = {instance.host for instance in instances if instance.host is not None}
+        for host in movers:
+            before, after = resolve_view(self._before, host), resolve_view(self._after, host)
+            changes = diff_views(before, after)
+            if changes:
+                yield host, _News(changes, digest_difference(before, after))
+        for host, turns in self._turns(instances).items():
+            if host not in movers:
+                yield host, self._turned(frozenset(turns))
+
+    def _turns(self, instances: list[Instance]) -> dict[HostName, _Turns]:
+        """What turns out otherwise on which host, as far as it follows from groups."""
+        found: dict[HostName, _Turns] = defaultdict(set)
+        for group in self._subjects.groups:
+            old, new = self._old.groups.get(group), self._new.groups.get(group)
+            if old is not None and new is not None and old.rules is not new.rules:
+                self._turn_rules(old, new, found)
+        for group in self._subjects.groups.union(*(instance.groups for instance in instances)):
+            if self._old.peer(group) != self._new.peer(group):
+                for naming in self._old.naming_of(group) | self._new.naming_of(group):
+                    for host in self._new.hosts_of(naming):
+                        if found[host].isdisjoint({(_Turn.NAMED, group), (_Turn.UNNAMED, group)}):
+                            found[host].add((_Turn.PEER, group))
+        return found
+
+    def _turn_rules(self, old: Group, new: Group, found: dict[HostName, _Turns]) -> None:
+        named_before, named_after = named_groups(old), named_groups(new)
+        for host in self._new.hosts_of(new.id):
+            found[host].add((_Turn.RULES, new.id))
+        for peer in named_after - named_before:
+            for host in self._naming_nowhere_else(self._old.naming_of(peer), new.id):
+                found[host].add((_Turn.NAMED, peer))
+        for peer in named_before - named_after:
+            for host in self._naming_nowhere_else(self._new.naming_of(peer), new.id):
+                found[host].add((_Turn.UNNAMED, peer))
+
+    def _naming_nowhere_else(self, naming: AbstractSet[GroupId], group: GroupId) -> Iterator[HostName]:
+        """The hosts on which ``group`` is worn, and none of the groups ``naming``."""
+        for host in self._new.hosts_of(group):
+            if not naming or not any(
+                worn in naming for one in self._new.on(host) if is_port(one) for worn in one.groups
+            ):
+                yield host
+
+    def _turned(self, turns: frozenset[tuple[_Turn, GroupId]]) -> _News:
+        if turns not in self._known:
+            changes, digests = [], []
+            for turn, group in sorted(turns, key=lambda each: (each[0].name, each[1])):
+                change, digest = self._part(turn, group)
+                if change is not None:
+                    changes.append(change)
+                    digests.append(digest)
+            self._known[turns] = _News(tuple(changes), add_digests(digests))
+        return self._known[turns]
+
+    def _part(self, turn: _Turn, group: GroupId) -> tuple[ViewChange | None, Digest]:
+        if turn is _Turn.RULES:
+            rules = self._before.groups[group].rules, self._after.groups[group].rules
+            return diff_rules(group, *rules), digest_rules_difference(group, *rules)
+        before = None if turn is _Turn.NAMED else self._old.peer(group)
+        after = None if turn is _Turn.UNNAMED else self._new.peer(group)
+        return diff_peer(group, before, after), digest_peer_difference(group, before, after)
 
 
 class ViewCache:

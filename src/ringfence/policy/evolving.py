@@ -6,7 +6,7 @@ contents; an older one holds what its successor changed, and is read through it 
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast, overload
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -17,7 +17,7 @@ _NOTHING: Final = object()
 class Evolving(Mapping[_K, _V], Generic[_K, _V]):
     """A mapping from which others are made by small changes, in O(changes).
 
-    A line of them belongs to one thread: to make the next one is seen by those before it.
+    A line of them is made by one thread; any other may read each of them meanwhile.
     """
 
     __slots__ = ("_line", "_newer", "_size", "_undo", "_whole")
@@ -37,25 +37,53 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
 
         Cheap for the newest of a line; from an older one a line of its own begins, in O(size).
         """
-        if self._whole is None:
+        whole = self._whole
+        if whole is None:
             return Evolving(self._contents()).evolve(put, gone)
-        undo = _apply(self._whole, put, gone)
+        undo = _differences(whole, put, gone)
         if not undo:
             return self
         newer: Evolving[_K, _V] = Evolving.__new__(Evolving)
-        newer._begin(self._whole, self._line)
-        self._whole, self._newer, self._undo = None, newer, undo
+        newer._begin(whole, self._line)
+        # In this order, so that another thread finds the old value: in the whole as long as this one has it, then here.
+        self._undo, self._newer = undo, newer
+        self._whole = None
+        for key in undo:
+            if key in put:
+                whole[key] = put[key]
+            else:
+                del whole[key]
+        newer._size = len(whole)
         return newer
 
     def __getitem__(self, key: _K) -> _V:
+        value = self._find(key)
+        if value is _NOTHING:
+            raise KeyError(key)
+        return cast("_V", value)
+
+    def __contains__(self, key: object) -> bool:
+        return self._find(cast("_K", key)) is not _NOTHING
+
+    @overload
+    def get(self, key: _K, /) -> _V | None: ...
+    @overload
+    def get(self, key: _K, /, default: _V | _T) -> _V | _T: ...
+    def get(self, key: _K, /, default: object = None) -> object:
+        """As Mapping's, in one step."""
+        value = self._find(key)
+        return default if value is _NOTHING else value
+
+    def _find(self, key: _K) -> object:
         at = self
-        while at._whole is None and at._newer is not None:
+        while True:
+            if (whole := at._whole) is not None:
+                value: object = whole.get(key, _NOTHING)
+                if at._whole is whole:  # else another thread made the next one meanwhile: what was found may be of it
+                    return value
             if key in at._undo:
-                if (value := at._undo[key]) is _NOTHING:
-                    raise KeyError(key)
-                return cast("_V", value)
-            at = at._newer
-        return (at._whole or {})[key]
+                return at._undo[key]
+            at = cast("Evolving[_K, _V]", at._newer)
 
     def __iter__(self) -> Iterator[_K]:
         return iter(self._contents())
@@ -72,13 +100,18 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
     def _contents(self) -> dict[_K, _V]:
         """All of it, as a dict of the caller's own. O(size)."""
         older, at = [], self
-        while at._whole is None and at._newer is not None:
+        while True:
+            if (whole := at._whole) is not None:
+                contents: dict[_K, object] = dict(whole)
+                if at._whole is whole:
+                    break
             older.append(at)
-            at = at._newer
-        contents = dict(at._whole or {})
+            at = cast("Evolving[_K, _V]", at._newer)
         for each in reversed(older):
-            contents.update(cast("dict[_K, _V]", each._undo))
-        return {key: value for key, value in contents.items() if value is not _NOTHING} if older else contents
+            contents.update(each._undo)
+        if older:
+            contents = {key: value for key, value in contents.items() if value is not _NOTHING}
+        return cast("dict[_K, _V]", contents)
 
     def touched_until(self, newer: "Evolving[_K, _V]") -> set[_K] | None:
         """The keys that may differ between this and a ``newer`` one of its line; None if it is none."""
@@ -90,6 +123,41 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
             keys.update(at._undo)
             at = at._newer
         return None if at is None else keys
+
+
+class Draft(Generic[_K, _V]):
+    """The next mapping while it is put together: read as if every change were made, made at once by ``finish``."""
+
+    def __init__(self, origin: Evolving[_K, _V]) -> None:
+        self._origin = origin
+        self._put: dict[_K, _V] = {}
+        self._gone: set[_K] = set()
+
+    def __getitem__(self, key: _K) -> _V:
+        if key in self._gone:
+            raise KeyError(key)
+        return self._put[key] if key in self._put else self._origin[key]
+
+    def find(self, key: _K) -> _V | None:
+        """What stands under ``key``; None when nothing does."""
+        if key in self._gone:
+            return None
+        return self._put[key] if key in self._put else self._origin.get(key)
+
+    def __setitem__(self, key: _K, value: _V) -> None:
+        self._gone.discard(key)
+        self._put[key] = value
+
+    def __delitem__(self, key: _K) -> None:
+        self._put.pop(key, None)
+        self._gone.add(key)
+
+    def changes(self) -> list[tuple[_K, _V | None, _V | None]]:
+        """Each key that was written, what stood there and what stands there; None for nothing."""
+        return [(key, self._origin.get(key), self.find(key)) for key in (*self._gone, *self._put)]
+
+    def finish(self) -> Evolving[_K, _V]:
+        return self._origin.evolve(self._put, self._gone)
 
 
 class EvolvingSet(AbstractSet[_T], Generic[_T]):
@@ -105,8 +173,21 @@ class EvolvingSet(AbstractSet[_T], Generic[_T]):
         members = self.members.evolve(dict.fromkeys(put), gone)
         return self if members is self.members else EvolvingSet(members)
 
+    @classmethod
+    def of(cls, members: Iterable[_T] = ()) -> "EvolvingSet[_T]":
+        """A set that begins a line."""
+        return cls(Evolving(dict.fromkeys(members)))
+
     def __contains__(self, item: object) -> bool:
         return item in self.members
+
+    def __eq__(self, other: object) -> bool:
+        """As a set; cheap for two of one line."""
+        if isinstance(other, EvolvingSet):
+            return len(self) == len(other) and not differing(self.members, other.members)
+        return AbstractSet.__eq__(self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # as every set that is no frozenset
 
     def __iter__(self) -> Iterator[_T]:
         return iter(self.members)
@@ -117,6 +198,11 @@ class EvolvingSet(AbstractSet[_T], Generic[_T]):
     @classmethod
     def _from_iterable(cls, items: Iterable[_T]) -> frozenset[_T]:  # type: ignore[override]  # what |, & and - give
         return frozenset(items)
+
+
+def evolving(mapping: Mapping[_K, _V]) -> Evolving[_K, _V]:
+    """``mapping`` as one from which others can be made; itself when it is one. O(size) if not."""
+    return mapping if isinstance(mapping, Evolving) else Evolving(mapping)
 
 
 def differing(old: Mapping[_K, _V], new: Mapping[_K, _V]) -> set[_K]:
@@ -150,18 +236,14 @@ def _alike(one: object, other: object) -> bool:
     return one is other or one == other
 
 
-def _apply(whole: dict[_K, _V], put: Mapping[_K, _V], gone: Iterable[_K]) -> dict[_K, object]:
-    """Changes ``whole``; what was there before under each key that changed."""
-    undo: dict[_K, object] = {}
-    for key in gone:
-        if key in whole and key not in put:
-            undo[key] = whole.pop(key)
+def _differences(whole: dict[_K, _V], put: Mapping[_K, _V], gone: Iterable[_K]) -> dict[_K, object]:
+    """What is in ``whole`` under each key that is to change; nothing, for one that is to come."""
+    undo: dict[_K, object] = {key: whole[key] for key in gone if key in whole and key not in put}
     for key, value in put.items():
         old: object = whole.get(key, _NOTHING)
         if old is not value:
             undo[key] = old
-            whole[key] = value
     return undo
 
 
-__all__ = ["Evolving", "EvolvingSet", "differing", "differing_members"]
+__all__ = ["Draft", "Evolving", "EvolvingSet", "differing", "differing_members", "evolving"]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import assert_never
 
+from ringfence.policy.evolving import Draft, evolving
+from ringfence.policy.index import Index, index_of, next_index
 from ringfence.policy.model import Group, Host, Instance, Interface, Organisation, Rule, Snapshot
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision, RuleId
@@ -139,38 +141,43 @@ Fact = (
 
 
 def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision) -> Snapshot:
-    """The snapshot in which ``facts`` hold, at ``revision``; the given one stays. O(groups + instances + hosts)."""
-    organisations = dict(snapshot.organisations)
-    groups = dict(snapshot.groups)
-    instances = dict(snapshot.instances)
-    hosts = dict(snapshot.hosts)
+    """The snapshot in which ``facts`` hold, at ``revision``; the given one stays. O(what they change).
+
+    From a snapshot that has a successor already it is O(everything), because a new line of snapshots begins.
+    """
+    index = index_of(snapshot)
+    organisations, hosts = Draft(evolving(snapshot.organisations)), Draft(evolving(snapshot.hosts))
+    groups, instances = Draft(evolving(snapshot.groups)), Draft(evolving(snapshot.instances))
     for fact in facts:
         match fact:
             case OrganisationCreated(organisation):
                 organisations[organisation.id] = organisation
             case OrganisationRemoved(id_):
-                del groups[organisations.pop(id_).default_group]
+                del groups[organisations[id_].default_group]
+                del organisations[id_]
             case LimitSet(organisation=id_):
                 organisations[id_] = _limited(organisations[id_], fact)
             case HostAdded(host):
                 hosts[host.name] = host
             case HostRemoved(name):
                 del hosts[name]
-                bound = [instance for instance in instances.values() if instance.bound_to == name]
-                instances.update({instance.id: replace(instance, bound_to=None) for instance in bound})
+                _unbind(index, instances, name)
             case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
                 _change_instance(instances, fact)
             case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
                 _change_group(groups, fact)
             case _:
                 assert_never(fact)
-    return Snapshot(
-        revision=revision,
-        organisations=MappingProxyType(organisations),
-        groups=MappingProxyType(groups),
-        instances=MappingProxyType(instances),
-        hosts=MappingProxyType(hosts),
-    )
+    after = Snapshot(revision, organisations.finish(), groups.finish(), instances.finish(), hosts.finish())
+    return replace(after, index=next_index(index, after, groups.changes(), instances.changes()))
+
+
+def _unbind(index: Index, instances: Draft[InstanceId, Instance], host: HostName) -> None:
+    lately = {id_ for id_, _, _ in instances.changes()}
+    for id_ in {instance.id for instance in index.bound_to(host)} | lately:
+        instance = instances.find(id_)
+        if instance is not None and instance.bound_to == host:
+            instances[id_] = replace(instance, bound_to=None)
 
 
 def _limited(organisation: Organisation, fact: LimitSet) -> Organisation:
@@ -180,7 +187,7 @@ def _limited(organisation: Organisation, fact: LimitSet) -> Organisation:
 
 
 def _change_instance(
-    instances: dict[InstanceId, Instance],
+    instances: Draft[InstanceId, Instance],
     fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff,
 ) -> None:
     match fact:
@@ -211,7 +218,7 @@ def _placed(instance: Instance, fact: InstancePlaced) -> Instance:
 
 
 def _change_group(
-    groups: dict[GroupId, Group],
+    groups: Draft[GroupId, Group],
     fact: GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | SourceAdded | SourceRemoved,
 ) -> None:
     match fact:

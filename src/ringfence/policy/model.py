@@ -4,9 +4,11 @@ Immutable. Everything carries its organisation. Order of rules, sources and worn
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from ringfence.policy.quota import DEFAULT_LIMITS, Quota
 from ringfence.policy.values import (
@@ -21,6 +23,7 @@ from ringfence.policy.values import (
     InterfaceName,
     Kind,
     Mac,
+    Network,
     OperationId,
     OrganisationId,
     Ports,
@@ -29,6 +32,9 @@ from ringfence.policy.values import (
     RuleId,
     Visibility,
 )
+
+if TYPE_CHECKING:
+    from ringfence.policy.index import Index  # it is made of what stands here
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,20 @@ class Group:
     visibility: Visibility = Visibility.PRIVATE
     rules: tuple[Rule, ...] = ()
     sources: tuple[Cidr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddresses:
+    """What a group means as a peer: its members' addresses and its external sources. Empty means nobody."""
+
+    members: AbstractSet[Address] = frozenset()
+    sources: frozenset[Network] = frozenset()
+
+    def __contains__(self, address: Address) -> bool:
+        return address in self.members or any(address in source for source in self.sources)
+
+
+NOBODY: Final = PeerAddresses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +227,11 @@ class Snapshot:
     groups: Mapping[GroupId, Group] = field(default_factory=lambda: MappingProxyType({}))
     instances: Mapping[InstanceId, Instance] = field(default_factory=lambda: MappingProxyType({}))
     hosts: Mapping[HostName, Host] = field(default_factory=lambda: MappingProxyType({}))
+    index: "Index | None" = field(default=None, compare=False, repr=False)  # asked for by ``index_of``
 
 
 __all__ = [
+    "NOBODY",
     "Group",
     "GroupPeer",
     "Host",
@@ -220,6 +242,7 @@ __all__ = [
     "OperationState",
     "Organisation",
     "Peer",
+    "PeerAddresses",
     "Rule",
     "Snapshot",
 ]

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from ringfence.policy.model import GroupPeer, Instance, Rule, Snapshot
-from ringfence.policy.values import Address, GroupId, HostName, InstanceId, InterfaceName, Kind, Mac, Network, Revision
+from ringfence.policy.index import index_of
+from ringfence.policy.model import GroupPeer, Instance, PeerAddresses, Rule, Snapshot
+from ringfence.policy.values import Address, GroupId, HostName, InstanceId, InterfaceName, Kind, Mac, Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +28,11 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerAddresses:
-    """What a group means as a peer: its members' addresses and its external sources. Empty means nobody."""
-
-    members: frozenset[Address] = frozenset()
-    sources: frozenset[Network] = frozenset()
-
-    def __contains__(self, address: Address) -> bool:
-        return address in self.members or any(address in source for source in self.sources)
-
-
-@dataclass(frozen=True, slots=True)
 class HostView:
-    """``rules`` holds every group worn by an endpoint, ``peers`` every group that one of those rules names."""
+    """``rules`` holds every group worn by an endpoint, ``peers`` every group that one of those rules names.
+
+    ``endpoints`` are sorted by interface and instance.
+    """
 
     revision: Revision
     endpoints: tuple[Endpoint, ...] = ()
@@ -52,35 +45,25 @@ class HostView:
 
 
 def resolve_view(snapshot: Snapshot, host: HostName | None = None) -> HostView:
-    """The view of ``host`` at the snapshot's revision, or of everything when ``host`` is None. O(instances + rules)."""
-    worn_here = [instance for instance in snapshot.instances.values() if host is None or instance.host == host]
+    """The view of ``host`` at the snapshot's revision, or of everything when ``host`` is None.
+
+    O(the host's instances + the rules they wear): what a peer means is kept in the snapshot's index.
+    """
+    index = index_of(snapshot)
+    worn_here = snapshot.instances.values() if host is None else index.on(host)
     endpoints = sorted(
-        (endpoint for instance in worn_here for endpoint in _endpoints(instance)),
+        (endpoint for instance in worn_here for endpoint in endpoints_of(instance)),
         key=lambda endpoint: (endpoint.interface, endpoint.instance),
     )
     worn = sorted({group for endpoint in endpoints for group in endpoint.groups})
     rules = {group: snapshot.groups[group].rules for group in worn if group in snapshot.groups}
     named = {rule.peer.group for group in rules.values() for rule in group if isinstance(rule.peer, GroupPeer)}
-    members = resolve_members(snapshot, frozenset(named))
-    return HostView(snapshot.revision, tuple(endpoints), MappingProxyType(rules), MappingProxyType(members))
+    peers = {group: index.peer(group) for group in sorted(named)}
+    return HostView(snapshot.revision, tuple(endpoints), MappingProxyType(rules), MappingProxyType(peers))
 
 
-def resolve_members(snapshot: Snapshot, groups: frozenset[GroupId]) -> dict[GroupId, PeerAddresses]:
-    """The addresses of each of ``groups``; one that does not exist, or has none, is empty and so opens nothing."""
-    members: dict[GroupId, set[Address]] = {group: set() for group in sorted(groups)}
-    for instance in snapshot.instances.values():
-        for group in instance.groups:
-            if group in members:
-                members[group].update(instance.addresses)
-    sources = {
-        group: frozenset(source.network for source in snapshot.groups[group].sources)
-        for group in members
-        if group in snapshot.groups
-    }
-    return {group: PeerAddresses(frozenset(found), sources.get(group, frozenset())) for group, found in members.items()}
-
-
-def _endpoints(instance: Instance) -> list[Endpoint]:
+def endpoints_of(instance: Instance) -> list[Endpoint]:
+    """What its host enforces of an instance."""
     groups = tuple(sorted(instance.groups))
     return [
         Endpoint(
@@ -96,3 +79,6 @@ def _endpoints(instance: Instance) -> list[Endpoint]:
         for interface in instance.interfaces
         if interface.managed
     ]
+
+
+__all__ = ["Endpoint", "HostView", "PeerAddresses", "endpoints_of", "resolve_view"]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.api.agents import HEARTBEAT_S
 from ringfence.api.answers import STATUS
 from ringfence.api.connection import HEAD_TIME_S, MAX_HEAD_BYTES
+from ringfence.api.feed_connection import HEARTBEAT_S
 from ringfence.api.front import BodyLimits
 from ringfence.api.server import KEEP_ALIVE_S
 from ringfence.control.settings import Settings

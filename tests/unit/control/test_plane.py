@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,7 @@ from ringfence.policy.commands import (
 from ringfence.policy.errors import Busy, Conflict, Denied, Invalid, NotFound
 from ringfence.policy.model import OperationState
 from ringfence.store import Decision, FolderHeld
+from ringfence.wire.feed import FeedReader, Report
 
 QUICK = Settings(settle_wait_s=0.01, operation_timeout_s=30.0)
 PATIENT = Settings(settle_wait_s=5.0)
@@ -56,6 +58,37 @@ async def with_host(plane, host=H1, number=1):
     claimed = await plane.claim(host, ClaimInstances((instance(f"i-{host}", f"10.0.0.{number}"),)))
     plane.seen(host)
     return claimed.accepted[0][1]
+
+
+class Watch:
+    """Who follows h1: an asynchronous iterator of the views that the feed's lines lead to."""
+
+    def __init__(self, plane, reader=None):
+        self.lines = []
+        self.reader = reader or FeedReader()
+        self._views = asyncio.Queue()
+        self.follower = plane.feed.follow(H1, self.reader.base, send=self._take, end=self._end)
+
+    def _end(self):
+        self._views.put_nowait(None)
+
+    def _take(self, line):
+        self.lines.append(line)
+        self._views.put_nowait(self.reader.decode_line(line).view)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        view = await self._views.get()
+        if view is None:
+            raise StopAsyncIteration
+        return view
+
+
+def report(plane, host, applied, error, *, offered=None):
+    """What a host says, that was sent what is wanted of it unless said otherwise."""
+    plane.report(host, Report(applied, error), offered=plane.feed.wanted(host).revision if offered is None else offered)
 
 
 async def ended(plane, operation):
@@ -100,8 +133,8 @@ async def test_everything_is_there_again_after_a_restart(tmp_path):
 async def test_a_removed_hosts_watch_ends_and_one_added_by_its_name_begins_anew(tmp_path):
     async with opened(tmp_path) as plane:
         await with_host(plane)
-        await plane.report(H1, plane.snapshot.revision, None)
-        watch = plane.watch(H1)
+        report(plane, H1, plane.snapshot.revision, None)
+        watch = Watch(plane)
         await anext(watch)
         await plane.remove_host(H1)
         await plane.add_host(H1, bytes([9] * 32))
@@ -151,13 +184,13 @@ async def test_the_first_answer_is_success_when_the_touched_host_applies_in_time
     async with opened(tmp_path, PATIENT) as plane:
         id_ = await with_host(plane)
         group = (await plane.execute(CreateGroup("web"), owner(plane))).group
-        views = plane.watch(H1)
+        views = Watch(plane)
         await anext(views)
         asked = asyncio.create_task(plane.execute(Attach(group, id_), owner(plane)))
         view = await anext(views)
         await asyncio.wait([asked], timeout=0.05)
         assert not asked.done()
-        await plane.report(H1, view.revision, None)
+        report(plane, H1, view.revision, None)
         answer = await asked
         assert (answer.state, answer.hosts) == (OperationState.SUCCESS, {H1})
 
@@ -169,7 +202,7 @@ async def test_a_late_success_is_seen_by_asking_again(tmp_path):
         group = (await plane.execute(CreateGroup("web"), owner(plane))).group
         pending = await plane.execute(Attach(group, id_), owner(plane))
         assert pending.state is OperationState.PENDING
-        await plane.report(H1, pending.revision, None)
+        report(plane, H1, pending.revision, None)
         assert plane.operation(pending.id, pending.organisation).state is OperationState.SUCCESS
 
 
@@ -178,13 +211,13 @@ async def test_an_operation_fails_with_the_words_of_the_host_that_was_offered_it
     async with opened(tmp_path) as plane:
         id_ = await with_host(plane)
         group = (await plane.execute(CreateGroup("web"), owner(plane))).group
-        views = plane.watch(H1)
+        views = Watch(plane)
         old = (await anext(views)).revision
         pending = await plane.execute(Attach(group, id_), owner(plane))
-        await plane.report(H1, old, "from before")
+        report(plane, H1, old, "from before", offered=old)
         assert plane.operation(pending.id, pending.organisation).state is OperationState.PENDING
         await anext(views)
-        await plane.report(H1, old, "no memory")
+        report(plane, H1, old, "no memory")
         failed = plane.operation(pending.id, pending.organisation)
         assert (failed.state, failed.message) == (OperationState.FAILURE, "h1: no memory")
 
@@ -194,13 +227,13 @@ async def test_an_error_that_stands_already_does_not_fail_the_next_change(tmp_pa
     async with opened(tmp_path) as plane:
         id_ = await with_host(plane)
         group = (await plane.execute(CreateGroup("web"), owner(plane))).group
-        views = plane.watch(H1)
+        views = Watch(plane)
         old = (await anext(views)).revision
-        await plane.report(H1, old, "instance spy is refused")
+        report(plane, H1, old, "instance spy is refused")
         pending = await plane.execute(Attach(group, id_), owner(plane))
         await anext(views)
-        await plane.report(H1, old, "instance spy is refused")
-        await plane.report(H1, pending.revision, "instance spy is refused")
+        report(plane, H1, old, "instance spy is refused")
+        report(plane, H1, pending.revision, "instance spy is refused")
         assert plane.operation(pending.id, pending.organisation).state is OperationState.SUCCESS
 
 
@@ -239,7 +272,7 @@ async def test_of_two_touched_hosts_only_the_live_one_is_waited_for(tmp_path):
         default = plane.snapshot.organisations[plane.owners.first.id].default_group
         pending = await plane.execute(AddRule(default, tcp("10.0.0.0/8")), owner(plane))
         assert (pending.state, pending.hosts) == (OperationState.PENDING, {H1, H2})
-        await plane.report(H1, pending.revision, None)
+        report(plane, H1, pending.revision, None)
         settled = plane.operation(pending.id, pending.organisation)
         assert (settled.state, settled.message) == (
             OperationState.SUCCESS,
@@ -256,9 +289,9 @@ async def test_a_pending_operation_and_its_hosts_survive_a_restart(tmp_path):
         pending = await plane.execute(Attach(group, id_), owner(plane))
     async with opened(tmp_path) as plane:
         assert plane.operation(pending.id, pending.organisation) == pending
-        await plane.report(H2, pending.revision, None)
+        report(plane, H2, pending.revision, None)
         assert plane.operation(pending.id, pending.organisation).state is OperationState.PENDING
-        await plane.report(H1, pending.revision, None)
+        report(plane, H1, pending.revision, None)
         assert plane.operation(pending.id, pending.organisation).state is OperationState.SUCCESS
     async with opened(tmp_path) as plane:
         assert plane.operation(pending.id, pending.organisation).state is OperationState.SUCCESS
@@ -288,47 +321,77 @@ async def test_an_operation_of_another_organisation_is_not_found(tmp_path):
 async def test_a_watch_starts_with_the_present_view_and_skips_what_it_was_too_slow_for(tmp_path):
     async with opened(tmp_path) as plane:
         id_ = await with_host(plane)
-        views = plane.watch(H1)
+        views = Watch(plane)
         first = await anext(views)
+        views.follower.pause()
         for name in ("a", "b", "c"):
             group = (await plane.execute(CreateGroup(name), owner(plane))).group
             last = await plane.execute(Attach(group, id_), owner(plane))
+        assert len(views.lines) == 1
+        views.follower.go_on()
         assert first.revision < last.revision == (await anext(views)).revision
+        assert len(views.lines) == 2
+
+
+@played
+async def test_a_change_is_a_delta_that_makes_the_very_view_that_is_wanted(tmp_path):
+    async with opened(tmp_path) as plane:
+        id_ = await with_host(plane)
+        views = Watch(plane)
+        await anext(views)
+        group = (await plane.execute(CreateGroup("web"), owner(plane))).group
+        await plane.execute(Attach(group, id_), owner(plane))
+        await plane.execute(AddRule(group, tcp(group)), owner(plane))
+        assert [await anext(views) for _ in range(2)][-1] == plane.view(H1)
+        assert all(b'"base"' in line and b'"view"' not in line for line in views.lines[1:])
+
+
+@played
+async def test_a_watch_that_holds_the_present_view_is_not_sent_it_again(tmp_path):
+    async with opened(tmp_path) as plane:
+        await with_host(plane)
+        first = Watch(plane)
+        again = Watch(plane, first.reader)
+        assert b'"changes":[]' in again.lines[0]
+        lines = []
+        for known in ({"digest": 1}, {"epoch": "e2"}, {"revision": 10**6}):
+            base = replace(first.reader.base, **known)
+            plane.feed.follow(H1, base, send=lines.append, end=list)
+        assert [b'"view"' in line for line in lines] == [True] * 3
+
+
+@played
+async def test_a_host_whose_agents_are_too_many_keeps_the_newest_of_them(tmp_path):
+    async with opened(tmp_path) as plane:
+        await with_host(plane)
+        watches = [Watch(plane) for _ in range(5)]
+        assert len([view async for view in watches[0]]) == 1
+        assert plane.feed.count == 4
 
 
 @played
 async def test_a_watch_says_nothing_of_changes_that_do_not_touch_its_host(tmp_path):
     async with opened(tmp_path) as plane:
         await with_host(plane)
-        views = plane.watch(H1)
+        views = Watch(plane)
         await anext(views)
-        waiting = asyncio.ensure_future(anext(views))
         await plane.execute(CreateGroup("web"), owner(plane))
-        await asyncio.wait([waiting], timeout=0.05)
-        assert not waiting.done()
-        waiting.cancel()
+        assert len(views.lines) == 1
 
 
 @played
 async def test_a_watch_ends_when_the_plane_closes(tmp_path):
     async with opened(tmp_path) as plane:
         await with_host(plane)
-        seen = []
-
-        async def follow():
-            seen.extend([view async for view in plane.watch(H1)])
-
-        following = asyncio.create_task(follow())
-        await asyncio.sleep(0)
-    await asyncio.wait_for(following, 5)
-    assert len(seen) == 1
+        views = Watch(plane)
+    assert len([view async for view in views]) == 1
 
 
 @played
 async def test_an_unknown_host_can_neither_watch_nor_claim(tmp_path):
     async with opened(tmp_path) as plane:
         with pytest.raises(NotFound, match="there is no host h1: add it with ringfence host add"):
-            plane.watch(H1)
+            Watch(plane)
         with pytest.raises(NotFound):
             await plane.claim(H1, ClaimInstances(()))
 
@@ -355,7 +418,7 @@ async def test_host_status_says_what_is_wanted_applied_and_wrong(tmp_path):
         (status,) = plane.host_status()
         assert (status.host, status.wanted, status.applied, status.error) == (H1, wanted, None, None)
         clock.moment_s += 7
-        await plane.report(H1, wanted, "trouble")
+        report(plane, H1, wanted, "trouble")
         (status,) = plane.host_status()
         assert (status.applied, status.age_s, status.error) == (wanted, 7.0, "trouble")
 
@@ -364,7 +427,7 @@ async def test_host_status_says_what_is_wanted_applied_and_wrong(tmp_path):
 async def test_a_revision_that_this_store_has_not_made_counts_as_none(tmp_path):
     async with opened(tmp_path) as plane:
         await with_host(plane)
-        await plane.report(H1, plane.snapshot.revision + 100, None)
+        report(plane, H1, plane.snapshot.revision + 100, None)
         assert plane.host_status()[0].applied is None
 
 
@@ -441,7 +504,7 @@ async def test_a_caller_that_hangs_up_does_not_keep_the_change_from_being_publis
     async with opened(tmp_path) as plane:
         id_ = await with_host(plane)
         group = (await plane.execute(CreateGroup("web"), owner(plane))).group
-        views = plane.watch(H1)
+        views = Watch(plane)
         await anext(views)
         asked = asyncio.create_task(plane.execute(Attach(group, id_), owner(plane)))
         await asyncio.sleep(0)  # it has been handed to the store

@@ -6,9 +6,10 @@ from ipaddress import ip_network
 import pytest
 
 from policies import address, group, group_id, instance, snapshot
+from ringfence.policy.index import index_of
 from ringfence.policy.model import Interface
 from ringfence.policy.values import HostName, InterfaceName
-from ringfence.policy.view import PeerAddresses, resolve_members, resolve_view
+from ringfence.policy.view import PeerAddresses, resolve_view
 
 WEB = group("web", "ingress tcp/80 from group lb", "source 192.0.2.1/24")
 LB = group("lb", "egress tcp to group web", "source 198.51.100.0/24", "source 2001:db8:1::/48")
@@ -20,7 +21,7 @@ WHOLE = snapshot(WEB, LB, A, B)
 def members(name, **changes):
     """What the group means as a peer, after changes to the instances named."""
     instances = {id_: changes.get(box.name, box) for id_, box in WHOLE.instances.items()}
-    return resolve_members(replace(WHOLE, instances=instances), frozenset({group_id(name)}))[group_id(name)]
+    return index_of(replace(WHOLE, instances=instances)).peer(group_id(name))
 
 
 def test_a_host_sees_its_own_endpoints_their_rules_and_the_peers_those_name():
@@ -59,9 +60,9 @@ def test_an_address_is_not_in_a_source_of_the_other_family():
 @pytest.mark.parametrize("name", ["missing", "empty"])
 def test_a_missing_or_empty_group_is_nobody(name):
     with_empty = snapshot(group("empty"), A)
-    found = resolve_members(with_empty, frozenset({group_id(name)}))
-    assert found == {group_id(name): PeerAddresses()}
-    assert address("10.0.0.1") not in found[group_id(name)]
+    found = index_of(with_empty).peer(group_id(name))
+    assert found == PeerAddresses()
+    assert address("10.0.0.1") not in found
 
 
 def test_a_peer_that_does_not_exist_stands_in_the_view_as_nobody():

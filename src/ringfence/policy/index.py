@@ -1,0 +1,179 @@
+"""Who depends on what in a snapshot: from a group to its wearers, their hosts and the groups whose rules name it.
+
+Kept with the snapshot by ``apply_facts``, in O(what changed), so that a change finds what it touches,
+and a decision what stands in its way, without a walk over everything.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from ringfence.policy.evolving import Draft, Evolving, EvolvingSet
+from ringfence.policy.model import NOBODY, Group, GroupPeer, Instance, PeerAddresses, Snapshot
+from ringfence.policy.values import Address, GroupId, HostName, InstanceId
+
+_K = TypeVar("_K")
+_M = TypeVar("_M")
+_T = TypeVar("_T")
+
+Sets = Evolving[_K, EvolvingSet[_M]]
+Counts = Evolving[GroupId, Evolving[HostName, int]]
+Changed = Sequence[tuple[_K, _T | None, _T | None]]  # key, what stood there before, what stands there after
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """``groups`` and ``instances`` are the mappings that it is the index of. A key without members is not there."""
+
+    groups: Mapping[GroupId, Group]
+    instances: Mapping[InstanceId, Instance]
+    wearers: Sets[GroupId, InstanceId] = field(default_factory=Evolving)
+    naming: Sets[GroupId, GroupId] = field(default_factory=Evolving)  # groups with a rule that names this one as peer
+    on_host: Sets[HostName, InstanceId] = field(default_factory=Evolving)
+    bound: Sets[HostName, InstanceId] = field(default_factory=Evolving)  # those that no other host may claim
+    unbound: Sets[str, InstanceId] = field(default_factory=Evolving)  # by name: those that no host is bound to
+    holders: Sets[Address, InstanceId] = field(default_factory=Evolving)
+    named: Sets[str, GroupId] = field(default_factory=Evolving)  # by name, of whatever organisation
+    # How many instances with a port of theirs wear a group on a host.
+    worn_on: Counts = field(default_factory=Evolving)
+    peers: Evolving[GroupId, PeerAddresses] = field(default_factory=Evolving)
+
+    def wearers_of(self, group: GroupId) -> AbstractSet[InstanceId]:
+        return self.wearers.get(group, frozenset())
+
+    def naming_of(self, group: GroupId) -> AbstractSet[GroupId]:
+        return self.naming.get(group, frozenset())
+
+    def hosts_of(self, group: GroupId) -> Iterable[HostName]:
+        """The hosts that enforce the rules of ``group``."""
+        return self.worn_on.get(group, ())
+
+    def peer(self, group: GroupId) -> PeerAddresses:
+        """What ``group`` means as a peer."""
+        return self.peers.get(group, NOBODY)
+
+    def on(self, host: HostName) -> list[Instance]:
+        """The instances that ``host`` runs."""
+        return [self.instances[id_] for id_ in self.on_host.get(host, ())]
+
+    def bound_to(self, host: HostName) -> list[Instance]:
+        return [self.instances[id_] for id_ in self.bound.get(host, ())]
+
+    def unbound_named(self, name: str) -> list[Instance]:
+        return [self.instances[id_] for id_ in self.unbound.get(name, ())]
+
+    def holding(self, address: Address) -> list[Instance]:
+        """The instances with a managed interface of that address."""
+        return [self.instances[id_] for id_ in self.holders.get(address, ())]
+
+    def groups_named(self, name: str) -> list[Group]:
+        return [self.groups[id_] for id_ in self.named.get(name, ())]
+
+
+def index_of(snapshot: Snapshot) -> Index:
+    """The snapshot's own index; for one that was put together by hand a new one, in O(everything)."""
+    kept = snapshot.index
+    if kept is not None and kept.groups is snapshot.groups and kept.instances is snapshot.instances:
+        return kept
+    groups = [(id_, None, group) for id_, group in snapshot.groups.items()]
+    instances = [(id_, None, instance) for id_, instance in snapshot.instances.items()]
+    return next_index(Index({}, {}), snapshot, groups, instances)
+
+
+def next_index(
+    index: Index, after: Snapshot, groups: Changed[GroupId, Group], instances: Changed[InstanceId, Instance]
+) -> Index:
+    """The index of ``after``, given that of the snapshot before it and what changed between. O(what changed)."""
+    holders = _members(index.holders, instances, lambda one: one.addresses)
+    wearers = _members(index.wearers, instances, lambda one: one.groups)
+    return Index(
+        groups=after.groups,
+        instances=after.instances,
+        wearers=wearers,
+        naming=_members(index.naming, groups, named_groups),
+        on_host=_members(index.on_host, instances, lambda one: () if one.host is None else (one.host,)),
+        bound=_members(index.bound, instances, lambda one: () if one.bound_to is None else (one.bound_to,)),
+        unbound=_members(index.unbound, instances, lambda one: (one.name,) if one.bound_to is None else ()),
+        holders=holders,
+        named=_members(index.named, groups, lambda one: (one.name,)),
+        worn_on=_worn_on(index.worn_on, instances),
+        peers=_peers(index.peers, after, holders, (groups, instances)),
+    )
+
+
+def named_groups(group: Group) -> set[GroupId]:
+    """The groups that the rules of ``group`` name as peers."""
+    return {rule.peer.group for rule in group.rules if isinstance(rule.peer, GroupPeer)}
+
+
+def is_port(instance: Instance) -> bool:
+    """Whether the host of the instance has an interface of it to filter."""
+    return any(interface.managed for interface in instance.interfaces)
+
+
+def _members(sets: Sets[_K, _M], changed: Changed[_M, _T], keys_of: Callable[[_T], Collection[_K]]) -> Sets[_K, _M]:
+    """``sets`` with each thing under the keys that it has by now, and no more under those that it had."""
+    draft = Draft(sets)
+    for id_, before, after in changed:
+        old = set() if before is None else set(keys_of(before))
+        new = set() if after is None else set(keys_of(after))
+        for key in old - new:
+            left = draft[key].evolve((), (id_,))
+            if left:
+                draft[key] = left
+            else:
+                del draft[key]
+        for key in new - old:
+            draft[key] = (draft.find(key) or EvolvingSet.of()).evolve((id_,), ())
+    return draft.finish()
+
+
+def _worn_on(counts: Counts, instances: Changed[InstanceId, Instance]) -> Counts:
+    moved: dict[GroupId, dict[HostName, int]] = defaultdict(lambda: defaultdict(int))
+    for _, before, after in instances:
+        for instance, step in ((before, -1), (after, 1)):
+            if instance is not None and instance.host is not None and is_port(instance):
+                for group in instance.groups:
+                    moved[group][instance.host] += step
+    draft = Draft(counts)
+    for group, steps in moved.items():
+        known: Evolving[HostName, int] = draft.find(group) or Evolving()
+        new = {host: known.get(host, 0) + step for host, step in steps.items() if step}
+        left = known.evolve({host: count for host, count in new.items() if count}, [h for h, n in new.items() if not n])
+        if left:
+            draft[group] = left
+        elif group in counts:
+            del draft[group]
+    return draft.finish()
+
+
+def _peers(
+    peers: Evolving[GroupId, PeerAddresses],
+    after: Snapshot,
+    holders: Sets[Address, InstanceId],
+    changed: tuple[Changed[GroupId, Group], Changed[InstanceId, Instance]],
+) -> Evolving[GroupId, PeerAddresses]:
+    """An address is a member as long as one of the instances that hold it wears the group."""
+    groups, instances = changed
+    asked: dict[GroupId, set[Address]] = defaultdict(set)
+    for _, before, now in instances:
+        for instance in (before, now):
+            if instance is not None:
+                for group in instance.groups:
+                    asked[group].update(instance.addresses)
+    draft = Draft(peers)
+    for id_, addresses in asked.items():
+        held = {a for a in addresses if any(id_ in after.instances[one].groups for one in holders.get(a, ()))}
+        known = draft.find(id_) or PeerAddresses(EvolvingSet.of())
+        assert isinstance(known.members, EvolvingSet)  # noqa: S101  narrows the type; no others are put here
+        draft[id_] = replace(known, members=known.members.evolve(held, addresses - held))
+    for id_, old, new in groups:
+        if (old.sources if old else ()) != (new.sources if new else ()):
+            sources = frozenset(source.network for source in new.sources) if new else frozenset()
+            draft[id_] = replace(draft.find(id_) or PeerAddresses(EvolvingSet.of()), sources=sources)
+    for id_, _, peer in draft.changes():
+        if peer is not None and not peer.members and not peer.sources:
+            del draft[id_]
+    return draft.finish()

@@ -1,0 +1,257 @@
+"""How one view of a host becomes the next: changes of its parts, and a digest by which both sides know they agree.
+
+Pure. The digest is a sum over a view's elements (endpoints, rules with their predecessors, members, sources), so that a
+change moves it by what the change is about, whatever the size of the view. It finds damage and defects; who may send a
+view at all is for the connection to prove.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final, NewType, assert_never
+
+from ringfence.policy.evolving import Draft, EvolvingSet, differing, differing_members, evolving
+from ringfence.policy.model import NOBODY, PeerAddresses, Rule
+from ringfence.policy.values import Address, Cidr, GroupId, InstanceId, InterfaceName, Network, Revision, RuleId
+from ringfence.policy.view import Endpoint, HostView
+
+Digest = NewType("Digest", int)
+
+DIGEST_SIZE_BYTES: Final = 16
+_MODULUS: Final = 1 << (8 * DIGEST_SIZE_BYTES)
+_NO_RULE: Final = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPut:
+    """An endpoint that is new, or has changed: the one of that instance on that interface."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointGone:
+    instance: InstanceId
+    interface: InterfaceName
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """Of a group that is worn: ``gone`` leave it, then ``added`` come last. A group not worn before has no rules."""
+
+    group: GroupId
+    gone: tuple[RuleId, ...] = ()
+    added: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RulesGone:
+    """The group is worn no more."""
+
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChanged:
+    """Of a group that a rule names; one not named before has neither members nor sources."""
+
+    group: GroupId
+    added: frozenset[Address | Network] = frozenset()
+    removed: frozenset[Address | Network] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    """No rule names the group any more."""
+
+    group: GroupId
+
+
+ViewChange = EndpointPut | EndpointGone | RulesChanged | RulesGone | PeerChanged | PeerGone
+
+
+def apply_changes(view: HostView, changes: Iterable[ViewChange], revision: Revision) -> HostView:
+    """The next view; what no change is about is the very same object in it. O(changes), O(endpoints) for one of those.
+
+    What a change takes away and was not there counts as gone.
+    """
+    endpoints = {(one.interface, one.instance): one for one in view.endpoints}
+    rules, peers = Draft(evolving(view.rules)), Draft(evolving(view.peers))
+    for change in changes:
+        match change:
+            case EndpointPut(endpoint):
+                endpoints[(endpoint.interface, endpoint.instance)] = endpoint
+            case EndpointGone(instance, interface):
+                endpoints.pop((interface, instance), None)
+            case RulesChanged(group, gone, added):
+                kept = tuple(rule for rule in rules.find(group) or () if rule.id not in gone)
+                rules[group] = (*kept, *added)
+            case RulesGone(group):
+                del rules[group]
+            case PeerChanged(group):
+                peers[group] = _changed_peer(peers.find(group) or NOBODY, change)
+            case PeerGone(group):
+                del peers[group]
+            case _:
+                assert_never(change)
+    ordered = tuple(endpoints[key] for key in sorted(endpoints))
+    kept_endpoints = view.endpoints if ordered == view.endpoints else ordered
+    return HostView(revision, kept_endpoints, rules.finish(), peers.finish())
+
+
+def diff_views(before: HostView, after: HostView) -> tuple[ViewChange, ...]:
+    """The changes that make ``after`` of ``before``. O(both), of which comparing what is the very same costs little."""
+    changes: list[ViewChange | None] = []
+    if before.endpoints != after.endpoints:
+        known, wanted = set(before.endpoints), set(after.endpoints)
+        kept = {(one.instance, one.interface) for one in after.endpoints}
+        changes += [
+            EndpointGone(one.instance, one.interface)
+            for one in before.endpoints
+            if one not in wanted and (one.instance, one.interface) not in kept
+        ]
+        changes += [EndpointPut(one) for one in after.endpoints if one not in known]
+    for group in sorted(differing(before.rules, after.rules)):
+        changes.append(diff_rules(group, before.rules.get(group), after.rules.get(group)))
+    for group in sorted(differing(before.peers, after.peers)):
+        changes.append(diff_peer(group, before.peers.get(group), after.peers.get(group)))
+    return tuple(change for change in changes if change is not None)
+
+
+def diff_rules(group: GroupId, before: tuple[Rule, ...] | None, after: tuple[Rule, ...] | None) -> ViewChange | None:
+    """What makes the one the other; None for a group that is not worn, and for no change."""
+    if after is None:
+        return None if before is None else RulesGone(group)
+    old, new = before or (), after
+    first = _common(old, new)
+    wanted = {rule.id: rule for rule in new[first:]}
+    kept = tuple(rule for rule in old[first:] if wanted.get(rule.id) == rule)
+    if new[first : first + len(kept)] != kept:  # in another order: all of them anew
+        kept = ()
+    staying = {rule.id for rule in kept}
+    gone = tuple(rule.id for rule in old[first:] if rule.id not in staying)
+    added = new[first + len(kept) :]
+    return RulesChanged(group, gone, added) if gone or added or before is None else None
+
+
+def diff_peer(group: GroupId, before: PeerAddresses | None, after: PeerAddresses | None) -> ViewChange | None:
+    """As ``diff_rules``, of a group that is named."""
+    if after is None:
+        return None if before is None else PeerGone(group)
+    old, new = before or NOBODY, after
+    members = differing_members(old.members, new.members)
+    added = {one for one in members if one in new.members}
+    moved = PeerChanged(
+        group, frozenset(added | (new.sources - old.sources)), frozenset(members - added | (old.sources - new.sources))
+    )
+    return moved if moved.added or moved.removed or before is None else None
+
+
+def digest_view(view: HostView) -> Digest:
+    """The digest of a whole view, whatever its revision. O(size of the view), a microsecond for each element."""
+    parts = [digest_endpoint(endpoint) for endpoint in view.endpoints]
+    parts += [digest_rules(group, rules) for group, rules in view.rules.items()]
+    parts += [digest_peer(group, peer) for group, peer in view.peers.items()]
+    return add_digests(parts)
+
+
+def digest_difference(before: HostView, after: HostView) -> Digest:
+    """What the digest of ``before`` moves by on the way to ``after``. O(what differs) for two of one line."""
+    parts: list[int] = []
+    if before.endpoints is not after.endpoints:
+        gone, come = Counter(before.endpoints), Counter(after.endpoints)
+        parts += [-digest_endpoint(one) for one in (gone - come).elements()]
+        parts += [digest_endpoint(one) for one in (come - gone).elements()]
+    for group in differing(before.rules, after.rules):
+        parts.append(digest_rules_difference(group, before.rules.get(group), after.rules.get(group)))
+    for group in differing(before.peers, after.peers):
+        parts.append(digest_peer_difference(group, before.peers.get(group), after.peers.get(group)))
+    return add_digests(parts)
+
+
+def add_digests(parts: Iterable[int]) -> Digest:
+    return Digest(sum(parts) % _MODULUS)
+
+
+def digest_endpoint(endpoint: Endpoint) -> Digest:
+    said = (endpoint.interface, *map(str, endpoint.addresses), endpoint.mac or "", endpoint.kind.value)
+    groups = b"".join(group.bytes for group in endpoint.groups)
+    observe = b"observe" if endpoint.observe else b""
+    return _hash(b"endpoint", endpoint.instance.bytes, groups, observe, " ".join(said).encode(), _text(endpoint.name))
+
+
+def digest_rules(group: GroupId, rules: tuple[Rule, ...]) -> Digest:
+    """That a group is worn, and its rules in their order."""
+    return digest_rules_difference(group, None, rules)
+
+
+def digest_peer(group: GroupId, peer: PeerAddresses) -> Digest:
+    """That a group is named, its members and its sources."""
+    return digest_peer_difference(group, None, peer)
+
+
+def digest_rules_difference(group: GroupId, before: tuple[Rule, ...] | None, after: tuple[Rule, ...] | None) -> Digest:
+    """From some rules to others; None for a group that is not worn. Hashes what differs and what follows it."""
+    old, new = before or (), after or ()
+    first = _common(old, new)
+    last = _common(old[first:][::-1], new[first:][::-1])
+    worn = _hash(b"worn", group.bytes) * ((after is not None) - (before is not None))
+    gone = sum(_rule_hash(group, old, at) for at in range(first, min(len(old) - last + 1, len(old))))
+    come = sum(_rule_hash(group, new, at) for at in range(first, min(len(new) - last + 1, len(new))))
+    return Digest((worn + come - gone) % _MODULUS)
+
+
+def digest_peer_difference(group: GroupId, before: PeerAddresses | None, after: PeerAddresses | None) -> Digest:
+    old, new = before or NOBODY, after or NOBODY
+    named = _hash(b"named", group.bytes) * ((after is not None) - (before is not None))
+    members = differing_members(old.members, new.members)
+    moved = sum(_member_hash(group, one) * (1 if one in new.members else -1) for one in members)
+    moved += sum(_source_hash(group, one) for one in new.sources - old.sources)
+    moved -= sum(_source_hash(group, one) for one in old.sources - new.sources)
+    return Digest((named + moved) % _MODULUS)
+
+
+def _common(one: tuple[Rule, ...], other: tuple[Rule, ...]) -> int:
+    """How many rules both begin with."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a is not b and a != b),
+        min(len(one), len(other)),
+    )
+
+
+def _changed_peer(peer: PeerAddresses, change: PeerChanged) -> PeerAddresses:
+    members = peer.members if isinstance(peer.members, EvolvingSet) else EvolvingSet.of(peer.members)
+    networks = (IPv4Network, IPv6Network)
+    put = {one for one in change.added if not isinstance(one, networks)}
+    gone = {one for one in change.removed if not isinstance(one, networks)}
+    sources = peer.sources.difference(change.removed).union(one for one in change.added if isinstance(one, networks))
+    return PeerAddresses(members.evolve(put, gone), peer.sources if sources == peer.sources else sources)
+
+
+def _rule_hash(group: GroupId, rules: tuple[Rule, ...], at: int) -> int:
+    """A rule and what comes before it, so that the order counts."""
+    rule = rules[at]
+    before = rules[at - 1].id.bytes if at else _NO_RULE
+    peer = rule.peer.text if isinstance(rule.peer, Cidr) else str(rule.peer.group)
+    icmp = "" if rule.icmp is None else f"{rule.icmp.type}/{rule.icmp.code}"
+    said = f"{rule.direction.value} {rule.protocol.value} {peer} {rule.start_port} {rule.end_port} {icmp}"
+    described = b"" if rule.description is None else b"described " + _text(rule.description)
+    return _hash(b"rule", group.bytes, before, rule.id.bytes, said.encode(), described)
+
+
+def _member_hash(group: GroupId, address: Address) -> int:
+    return _hash(b"member", group.bytes, address.packed)
+
+
+def _source_hash(group: GroupId, network: Network) -> int:
+    return _hash(b"source", group.bytes, network.network_address.packed, bytes([network.prefixlen]))
+
+
+def _text(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def _hash(*parts: bytes) -> Digest:
+    return Digest(int.from_bytes(blake2b(b"\0".join(parts), digest_size=DIGEST_SIZE_BYTES).digest()))

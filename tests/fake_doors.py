@@ -26,10 +26,12 @@ from ringfence.policy.delta import (
     DeleteTable,
     DeleteTargets,
     FlushChain,
+    SetGeneration,
     Step,
 )
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.names import TableFamily, place_of
+from ringfence.policy.link import FIXED_SETS
+from ringfence.policy.names import FRESH, TableFamily, place_of
 from ringfence.policy.program import (
     Chain,
     Count,
@@ -165,7 +167,8 @@ class FakeNftables:
         for things, names in ((table.sets, touched.sets), (table.maps, touched.sets), (table.chains, touched.chains)):
             for name in [name for name in things if kernel_set(name)[0] not in names]:
                 del things[name]
-        table.generations = {name: found for name, found in table.generations.items() if name in touched.chains}
+        looked = touched.chains | touched.sets
+        table.generations = {name: found for name, found in table.generations.items() if name in looked}
         return Reading(table.program, table.generation, table.about)
 
     def read_foreign(self):
@@ -195,6 +198,8 @@ def _touched_by(steps) -> Touched:
                 touched |= Touched(table=True)
             case AddChain() | FlushChain() | DeleteChain() | AddLine():
                 touched |= Touched(chains=frozenset({step.chain}))
+            case SetGeneration():
+                touched |= Touched(sets=frozenset({FRESH}))
             case AddMap() | DeleteMap() | AddTargets() | DeleteTargets():
                 touched |= Touched(sets=frozenset({step.map}))
             case AddCounter() | DeleteCounter():
@@ -267,6 +272,10 @@ def _apply(table: Table | None, step: Step, generation: Generation) -> Table:
             _apply_counter(table, step)
         case AddSet() | DeleteSet() | AddElements() | DeleteElements():
             _apply_set(table, step)
+        case SetGeneration():
+            _require(FRESH in table.sets, f"{step}: No such file or directory")
+            table.sets[FRESH] = replace(table.sets[FRESH], types=FIXED_SETS[FRESH].types)
+            table.generations[FRESH] = {generation}
         case AddMap() | DeleteMap() | AddTargets() | DeleteTargets():
             _apply_map(table, step)
         case AddChain() | FlushChain() | DeleteChain() | AddLine():
@@ -299,8 +308,10 @@ def _apply_set(table: Table, step) -> None:
     present = table.sets[step.set]
     if isinstance(step, DeleteSet):
         used = any(isinstance(part, Member) and part.set == step.set for part in _parts(table))
+        used = used or (step.set == FRESH and Fresh() in _parts(table))
         _require(not used, f"{step}: Device or resource busy")
         del table.sets[step.set]
+        table.generations.pop(step.set, None)
         return
     given = frozenset(step.elements)
     if isinstance(step, AddElements):
@@ -348,7 +359,7 @@ def _apply_chain(table: Table, step, generation: Generation) -> None:
     else:
         _require_references(table, step.line, str(step))
         table.chains[step.chain] = replace(chain, lines=(*chain.lines, step.line))
-        if any(isinstance(part, StampMark | Fresh) for part in step.line.parts):
+        if StampMark() in step.line.parts:
             table.generations[step.chain] = table.generations.get(step.chain, set()) | {generation}
 
 
@@ -362,6 +373,8 @@ def _require_references(table: Table, line: Line, words: str) -> None:
         match part:
             case Count(name):
                 _require(name in table.counters, f"{words}: No such file or directory")
+            case Fresh():
+                _require(FRESH in table.sets, f"{words}: No such file or directory")
             case Member(set=name):
                 _require(name in table.sets, f"{words}: No such file or directory")
             case Dispatch(map=name):

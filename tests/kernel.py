@@ -26,9 +26,22 @@ from ringfence.policy.delta import (
     DeleteTable,
     DeleteTargets,
     FlushChain,
+    SetGeneration,
 )
-from ringfence.policy.names import place_of
-from ringfence.policy.program import Chain, Count, Dispatch, Goto, Jump, Member, Program, Seldom, VerdictMap
+from ringfence.policy.names import FRESH, place_of
+from ringfence.policy.program import (
+    Chain,
+    Count,
+    Dispatch,
+    Fresh,
+    Goto,
+    Jump,
+    Member,
+    NamedSet,
+    Program,
+    Seldom,
+    VerdictMap,
+)
 
 
 @dataclass
@@ -42,6 +55,7 @@ class Table:
     keys: dict = field(default_factory=dict)  # of a map: the type of what is looked up
     hooks: dict = field(default_factory=dict)
     lines: dict = field(default_factory=dict)
+    has_generation: bool = True  # whether the set of the generation has its element
 
     @classmethod
     def holding(cls, program):
@@ -56,9 +70,12 @@ class Table:
 
     @property
     def program(self):
+        sets = {n: replace(shape, elements=frozenset(e)) for n, (shape, e) in self.sets.items()}
+        if FRESH in sets and not self.has_generation:
+            sets[FRESH] = NamedSet(())
         return Program(
             frozenset(self.counters),
-            MappingProxyType({n: replace(shape, elements=frozenset(e)) for n, (shape, e) in self.sets.items()}),
+            MappingProxyType(sets),
             MappingProxyType({n: VerdictMap(MappingProxyType(dict(t)), self.keys[n]) for n, t in self.maps.items()}),
             MappingProxyType({n: Chain(tuple(self.lines[n]), hook) for n, hook in self.hooks.items()}),
         )
@@ -99,6 +116,9 @@ class Table:
                 self.counters.remove(name)
             case AddSet() | DeleteSet() | AddElements() | DeleteElements():
                 self._change_set(step)
+            case SetGeneration():
+                assert FRESH in self.sets
+                self.has_generation = True
             case AddMap() | DeleteMap() | AddTargets() | DeleteTargets():
                 self._change_map(step)
             case AddChain() | FlushChain() | DeleteChain() | AddLine():
@@ -120,10 +140,13 @@ class Table:
                 self.sets[name] = (shape, set())
             case DeleteSet(name):
                 assert not any(
-                    (isinstance(p, Member) and p.set == name) or (isinstance(p, Seldom) and p.tally == name)
+                    (isinstance(p, Member) and p.set == name)
+                    or (isinstance(p, Seldom) and p.tally == name)
+                    or (isinstance(p, Fresh) and name == FRESH)
                     for p in self._parts()
                 )
                 del self.sets[name]
+                self.has_generation &= name != FRESH
             case AddElements(name, shape, elements):
                 known, present = self.sets[name]
                 assert known == shape
@@ -177,6 +200,8 @@ class Table:
                 assert name in self.counters, f"no counter {name}"
             case Member(_, name):
                 assert name in self.sets, f"no set {name}"
+            case Fresh():
+                assert FRESH in self.sets
             case Seldom(_, name):
                 assert self.sets[name][0].tally, f"no tally {name}"
             case Dispatch(_, name):

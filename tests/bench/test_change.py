@@ -1,8 +1,9 @@
 """From a new view in the agent to the kernel's new generation, against the same messages sent raw. Run by `make bench`.
 
 The timed path begins when the agent has the new view, which shares what did not change with the last one, and ends when
-the kernel has acknowledged the transaction: cutting to the inventory, compiling, comparing, packing, committing. The
-raw batch is the same octets sent by the same socket. Rounds of both are interleaved; the figures to trust are the
+the kernel has acknowledged the transaction that changes verdicts: cutting to the inventory, compiling, comparing,
+packing, committing. The raw batch is the same octets sent by the same socket. "Whole" is when the note was read back
+and, where a generation moved, flows are stamped again. Rounds of both are interleaved; the figures to trust are the
 ratios. One JSON object on stdout.
 """
 
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.netns
 
 
 class Watched(KernelNftables):
-    """The real door; it keeps what was sent, and when the kernel had acknowledged the last of it."""
+    """The real door; it keeps what was sent until the change was in force, and when that was acknowledged."""
 
     def __init__(self):
         super().__init__()
@@ -47,6 +48,8 @@ class Watched(KernelNftables):
 
     def commit(self, steps, *, generation, about):
         super().commit(steps, generation=generation, about=about)
+        if self.sent and self.sent[-1][2]:
+            return  # the line that stamps, after the transaction with the note
         self.acknowledged_s = time.perf_counter()
         self.sent.append((steps, generation, about))
 
@@ -128,7 +131,7 @@ def measure(size):
     """Medians by kind of change, in milliseconds, with what is asked of them."""
     host = Host(size)
     taken = {name: [] for name, _ in CHANGES}
-    verified = {name: [] for name, _ in CHANGES}
+    whole = {name: [] for name, _ in CHANGES}
     raw = {name: [] for name, _ in CHANGES}
     gc.collect()
     gc.freeze()
@@ -140,16 +143,16 @@ def measure(size):
             sent[name] = host.door.sent
             if round_:  # the first is the making of caches
                 taken[name].append(enforced_ms)
-                verified[name].append(whole_ms)
+                whole[name].append(whole_ms)
         for name, _ in CHANGES:
             raw_ms = host.door.raw(sent[name])
             if round_:
                 raw[name].append(raw_ms)
     gc.unfreeze()
-    return {name: _figures(name, size, taken[name], verified[name], raw[name]) for name, _ in CHANGES}
+    return {name: _figures(name, size, taken[name], whole[name], raw[name]) for name, _ in CHANGES}
 
 
-def _figures(name, size, taken, verified, raw):
+def _figures(name, size, taken, whole, raw):
     took_ms, raw_ms = statistics.median(taken), statistics.median(raw)
     bound_ms = max(RAW_TIMES * raw_ms, FLOOR_MS) if name in MEMBERSHIP else RULE_MS[size]
     return {
@@ -157,7 +160,7 @@ def _figures(name, size, taken, verified, raw):
         "raw_ms": round(raw_ms, 3),
         "ratio": round(took_ms / raw_ms, 2),
         "bound_ms": round(bound_ms, 3),
-        "verified_ms": round(statistics.median(verified), 3),
+        "whole_ms": round(statistics.median(whole), 3),
         "meets": took_ms <= bound_ms,
     }
 

@@ -258,7 +258,8 @@ LOOKALIKES = {
     "a prefix turned round": ("origin", 'iifname "veth*"', 'iifname != "veth*"'),
     "half a range": ("closed", "counter", "meta l4proto >= 200 counter"),
     "a state turned round": ("arrive", "ct state established", "ct state != established"),
-    "a generation turned round": ("arrive", "ct mark 0x", "ct mark != 0x"),
+    "a generation turned round": ("arrive", "== @fresh", "!= @fresh"),
+    "a generation of fewer bits": ("arrive", "0xffff0000 == @fresh", "0xff000000 == @fresh"),
     "a masked port": ("unspecified", "udp sport 68", "udp sport & 0xfffe == 68"),
     "a log of more": ("refuse_stray", "snaplen 128", "snaplen 1280"),
     "a log that is not bounded": ("refuse_stray", "limit rate 10/second", "limit rate 1000/second"),
@@ -282,6 +283,7 @@ TAMPERINGS = {
     "a map entry that is missing": 'delete element inet ringfence egress { "veth-a" }',
     "a chain that was emptied": "flush chain inet ringfence origin",
     "a table that was emptied": "flush table inet ringfence",
+    "no generation": "flush set inet ringfence fresh",
     "a rule of another generation": "insert rule inet ringfence arrive ct mark & 0xffff0000 == 0x00090000 accept",
 }
 
@@ -298,6 +300,13 @@ def test_tampering_is_seen_and_healed(tampering, namespace, door):
     apply(door, reading.program, program, generation)
     healed = door.read()
     assert (healed.program, healed.generation, healed.about) == (program, generation, ABOUT)
+
+
+@needs_nft
+def test_a_set_and_a_line_that_hold_different_generations_hold_none(namespace, door):
+    apply(door, Program(), _wide())
+    nft(namespace, "flush set inet ringfence fresh; add element inet ringfence fresh { 0x00090000 }")
+    assert door.read().generation is None
 
 
 @needs_nft

@@ -28,10 +28,11 @@ from ringfence.policy.delta import (
     in_pieces,
 )
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.link import STAMP
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.names import FRAME_PORTS, OBSERVED, PORTS, TableFamily, is_of_policy, place_of
+from ringfence.policy.names import FRAME_PORTS, FRESH, OBSERVED, PORTS, TableFamily, is_of_policy, place_of
 from ringfence.policy.narrow import narrow_program
-from ringfence.policy.program import Chain, Foreign, Fresh, Line, NamedSet, Program, Stamp, VerdictMap
+from ringfence.policy.program import Foreign, Line, NamedSet, Program, VerdictMap
 from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import Endpoint, HostView
 
@@ -372,11 +373,10 @@ def _hooked_tables(program: Program) -> frozenset[TableFamily]:
 
 
 def _of_no_generation(program: Program) -> Program:
-    """The program with the chains that hold a generation marked as wrong, so that all of them are written anew."""
-    chains = {name: _distrusted(chain) for name, chain in program.chains.items()}
-    return replace(program, chains=MappingProxyType(chains))
-
-
-def _distrusted(chain: Chain) -> Chain:
-    holds = any(isinstance(part, Stamp | Fresh) for line in chain.lines for part in line.parts)
-    return replace(chain, lines=(*chain.lines, _UNKNOWN)) if holds else chain
+    """The program with what holds the generation marked as wrong, so that all of it is written anew."""
+    chains, sets = dict(program.chains), dict(program.sets)
+    if STAMP in chains:
+        chains[STAMP] = replace(chains[STAMP], lines=(*chains[STAMP].lines, _UNKNOWN))
+    if FRESH in sets:
+        sets[FRESH] = NamedSet(())
+    return replace(program, chains=MappingProxyType(chains), sets=MappingProxyType(sets))

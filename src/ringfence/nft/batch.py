@@ -17,7 +17,7 @@ from ringfence.nft.expressions import (
     encode_verdict,
 )
 from ringfence.nft.fields import INTERFACE_SIZE
-from ringfence.nft.generation import DEFAULT_MASK, Generation
+from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import kernel_set, word_octets
 from ringfence.nft.netlink import (
     BATCH_BEGIN,
@@ -55,9 +55,10 @@ from ringfence.policy.delta import (
     DeleteTable,
     DeleteTargets,
     FlushChain,
+    SetGeneration,
     Step,
 )
-from ringfence.policy.names import TableFamily, bare_name, place_of
+from ringfence.policy.names import FRESH, TableFamily, bare_name, place_of
 from ringfence.policy.program import TALLY_LIFE_S, Element, ElementType, HookName, NamedSet, Scalar
 
 TABLE: Final = "ringfence"
@@ -73,6 +74,7 @@ NEW_OBJECT, DELETE_OBJECT = 18, 20
 SET_INTERVAL, SET_MAP = 0x4, 0x8
 SET_TALLY: Final = 0x30  # made by packets (NFT_SET_EVAL), and forgotten after a while (NFT_SET_TIMEOUT)
 TALLY_SIZE: Final = 65535  # elements
+FRESH_SIZE: Final = 1  # that it is bounded makes the kernel take a hash table of fixed size, which is faster
 TALLY_LIFE_MS: Final = TALLY_LIFE_S * 1000
 ELEMENT_INTERVAL_END: Final = 1
 DATA_VERDICT: Final = 0xFFFFFF00
@@ -99,6 +101,7 @@ _LIST_ELEMENT: Final = 1
 _ELEMENTS_PER_MESSAGE: Final = 500  # far below the 64 KiB that one netlink attribute can hold
 _KEY_ORDER: Final = 0  # NFTNL_UDATA_SET_KEYBYTEORDER
 _HOST_ORDER, _BIG_ENDIAN = 1, 2
+_IN_HOST_ORDER: Final = {TYPE_NUMBER[ElementType.INTERFACE], TYPE_NUMBER[ElementType.NUMBER]}
 _COMMENT: Final = 0  # NFTNL_UDATA_RULE_COMMENT
 _EPOCH: Final = re.compile(r"[0-9a-z-]{0,64}")
 _ABOUT_TEXT: Final = re.compile(r"revision=(\d+) epoch=([0-9a-z-]*)")
@@ -207,6 +210,8 @@ def _table_of(step: Step) -> TableFamily:
             return place_of(name)[0]
         case AddCounter(name) | DeleteCounter(name):
             return place_of(name)[0]
+        case SetGeneration():
+            return TableFamily.INET
         case _:
             assert_never(step)
 
@@ -230,15 +235,16 @@ def _encode_step(step: Step, table: TableFamily, generation: Generation, mask: i
         case DeleteElements(name, shape, elements):
             encoded = _encode_elements(name, shape, elements)
             yield from _element_requests(DELETE_ELEMENTS, name, encoded, "delete elements from set")
+        case SetGeneration():
+            present = _element(word_octets(mark_of(generation, mask)))
+            yield _Request(DELETE_ELEMENTS, 0, _named(2, FRESH), f"empty set {FRESH}")
+            yield from _element_requests(NEW_ELEMENTS, FRESH, iter((present,)), "add the generation to set")
         case AddTargets(name, targets):
             yield from _element_requests(NEW_ELEMENTS, name, _encode_targets(targets), "add keys to map")
         case DeleteTargets(name, targets):
             yield from _element_requests(DELETE_ELEMENTS, name, _encode_targets(targets), "delete keys from map")
-        case AddCounter(name):
-            payload = _named(2, name) + pack_number(3, OBJECT_COUNTER) + pack_nested(4)
-            yield _Request(NEW_OBJECT, F_CREATE | F_EXCL, payload, f"add counter {name}")
-        case DeleteCounter(name):
-            yield _Request(DELETE_OBJECT, 0, _named(2, name) + pack_number(3, OBJECT_COUNTER), f"delete counter {name}")
+        case AddCounter() | DeleteCounter():
+            yield _counter_request(step)
         case _:
             assert_never(step)
 
@@ -246,6 +252,13 @@ def _encode_step(step: Step, table: TableFamily, generation: Generation, mask: i
 def _named(type_: int, name: str) -> bytes:
     """A thing of ours: the table, and its name there in the attribute that its kind has for that."""
     return pack_text(1, TABLE) + pack_text(type_, bare_name(name))
+
+
+def _counter_request(step: AddCounter | DeleteCounter) -> _Request:
+    place = _named(2, step.counter) + pack_number(3, OBJECT_COUNTER)
+    if isinstance(step, AddCounter):
+        return _Request(NEW_OBJECT, F_CREATE | F_EXCL, place + pack_nested(4), f"add counter {step.counter}")
+    return _Request(DELETE_OBJECT, 0, place, f"delete counter {step.counter}")
 
 
 def _chain_request(step: AddChain | FlushChain | DeleteChain) -> _Request:
@@ -273,6 +286,8 @@ def _set_requests(step: AddSet | AddMap | DeleteSet | DeleteMap) -> Iterator[_Re
             payload = _set_header(name, flags, key_type(shape.types), key_size(shape.types))
             if shape.tally:
                 payload += pack_nested(9, pack_number(1, TALLY_SIZE)) + pack(11, TALLY_LIFE_MS.to_bytes(8, "big"))
+            if name == FRESH:
+                payload += pack_nested(9, pack_number(1, FRESH_SIZE))
             yield _Request(NEW_SET, F_CREATE | F_EXCL, payload, f"add set {name}")
         case AddMap(name, type_):
             payload = _set_header(name, SET_MAP, key_type((type_,)), key_size((type_,)))
@@ -286,9 +301,7 @@ def _set_requests(step: AddSet | AddMap | DeleteSet | DeleteMap) -> Iterator[_Re
 def _set_header(name: str, flags: int, type_: int, size: int) -> bytes:
     shape = pack_number(3, flags) + pack_number(4, type_) + pack_number(5, size)
     # nft keeps the order of a key's octets here; without it a listing shows every interface as "".
-    order = struct.pack(
-        "=BBI", _KEY_ORDER, 4, _HOST_ORDER if type_ == TYPE_NUMBER[ElementType.INTERFACE] else _BIG_ENDIAN
-    )
+    order = struct.pack("=BBI", _KEY_ORDER, 4, _HOST_ORDER if type_ in _IN_HOST_ORDER else _BIG_ENDIAN)
     return _named(2, name) + shape + pack_number(10, 1) + pack(13, order)
 
 

@@ -45,7 +45,7 @@ from ringfence.nft.fields import (
 from ringfence.nft.generation import DEFAULT_MASK, Generation, generation_of
 from ringfence.nft.members import FAMILY_OF, WORDS, member_set_of
 from ringfence.nft.netlink import Attributes, number_of, parse, parse_list, text_of
-from ringfence.policy.names import TableFamily, placed_name
+from ringfence.policy.names import FRESH, TableFamily, placed_name
 from ringfence.policy.program import (
     LOG_BURST,
     LOG_RATE,
@@ -269,9 +269,6 @@ class _Reader:
         value = int.from_bytes(octets, order)
         if load == CT_STATE and (operation, value) == (NOT_EQUAL, 0):
             return InState(frozenset(state for state in State if state.value & mask))
-        if load == CT_MARK and (operation, mask) == (EQUAL, self._mask):
-            self.generation = generation_of(value, self._mask)
-            return Fresh()
         if load == TCP_FLAGS and (operation, mask, value) == (NOT_EQUAL, TCP_FLAG_MASK, TCP_SYN):
             return NotOpening()
         if load == LINK_TYPE and (operation, value) == (EQUAL, ETHERNET):
@@ -282,9 +279,14 @@ class _Reader:
         set_ = self._named(attributes[1])
         if set_ in FAMILY_OF and 3 not in attributes:
             return self._looked_up_numbered(set_)
-        if number_of(attributes.get(5, b"")) or self._register(attributes[2]).mask is not None:
-            raise _Unknown("an inverted or masked look-up")
-        first = self._field_of(self._register(attributes[2]).load)
+        register = self._register(attributes[2])
+        if number_of(attributes.get(5, b"")):
+            raise _Unknown("an inverted look-up")
+        if set_ == FRESH and 3 not in attributes:
+            return self._looked_up_generation(register)
+        if register.mask is not None:
+            raise _Unknown("a masked look-up")
+        first = self._field_of(register.load)
         if 3 in attributes:
             return Dispatch(first, set_)
         joined = self._joined(first)
@@ -300,6 +302,12 @@ class _Reader:
         if last.mask is not None:
             raise _Unknown("a masked look-up")
         return Member((self._field_of(last.load),), member_set_of(words, FAMILY_OF[set_]))
+
+    def _looked_up_generation(self, register: _Register) -> Part:
+        kept = self._mask.to_bytes(4, CT_MARK.order)
+        if (register.load, register.mask) != (CT_MARK, kept) or any(register.xor):
+            raise _Unknown("a look-up of no generation")
+        return Fresh()
 
     def _word(self, number: int) -> int:
         """The constant in a register."""

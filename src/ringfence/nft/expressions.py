@@ -29,7 +29,7 @@ from ringfence.nft.fields import (
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import WORDS, kernel_set
 from ringfence.nft.netlink import pack, pack_nested, pack_number, pack_text
-from ringfence.policy.names import TableFamily, bare_name
+from ringfence.policy.names import FRESH, TableFamily, bare_name
 from ringfence.policy.program import (
     LOG_BURST,
     LOG_RATE,
@@ -90,7 +90,7 @@ def encode_line(
                 satisfied.add(needed)
         if isinstance(part, Equal):
             satisfied.add(part)
-        if isinstance(part, Stamp | Fresh | Count | Within):  # another each time
+        if isinstance(part, Stamp | Fresh | Count | Within):  # another each time, or by the mask
             listed.append(_listed(_encode_part(part, generation, mask)))
         else:
             listed.append(_encode_lasting(part, table))
@@ -180,7 +180,8 @@ def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:
         case Seldom(field, tally):
             return [_load(LOADS[field]), _update(tally)]
         case Fresh():
-            return _masked(CT_MARK, mask, mark_of(generation, mask), EQUAL)
+            look_up = _expression("lookup", pack_text(1, FRESH), pack_number(2, REGISTER_1))
+            return [_load(CT_MARK), _bitwise(CT_MARK, mask, 0), look_up]
         case _:
             return _encode_action(part, generation, mask)
 

@@ -34,7 +34,7 @@ from ringfence.nft.counting import Hits, parse_counters
 from ringfence.nft.decoding import decode_line
 from ringfence.nft.expressions import OBJECT_COUNTER, VERDICT_JUMP
 from ringfence.nft.fields import HOST_ORDER
-from ringfence.nft.generation import DEFAULT_MASK, Generation
+from ringfence.nft.generation import DEFAULT_MASK, Generation, generation_of, mark_of
 from ringfence.nft.members import FAMILY_OF, WORDS, member_set_of
 from ringfence.nft.netlink import (
     F_ACK,
@@ -54,7 +54,7 @@ from ringfence.nft.netlink import (
 )
 from ringfence.nft.notices import Touched
 from ringfence.policy.addresses import Interval
-from ringfence.policy.names import TableFamily, place_of, placed_name
+from ringfence.policy.names import FRESH, TableFamily, place_of, placed_name
 from ringfence.policy.program import (
     Chain,
     Element,
@@ -81,6 +81,7 @@ _SHAPES: Final = {
         (ElementType.INTERFACE,),
         (ElementType.IPV4,),
         (ElementType.IPV6,),
+        (ElementType.NUMBER,),
         (ElementType.INTERFACE, ElementType.IPV4),
         (ElementType.INTERFACE, ElementType.IPV6),
         (ElementType.INTERFACE, ElementType.ETHER),
@@ -162,6 +163,7 @@ def read_touched(touched: Touched, mask: int = DEFAULT_MASK) -> Conversation:
     for table, bare in map(place_of, sorted(touched.sets)):
         listing = yield _get(_GET_SET, table, pack_text(2, bare))
         yield from _read_sets(table, listing, sets, maps)
+    generations |= _take_generation(sets, mask)
     hits: dict[str, Hits] = {}
     for table, bare in map(place_of, sorted(touched.counters)):
         answer = yield _get(_GET_OBJECT, table, pack_text(2, bare) + pack_number(3, OBJECT_COUNTER))
@@ -182,6 +184,7 @@ def _read_once(mask: int, kernel_generation: int) -> Conversation:
         yield from _read_family(table, mask, found)
     if not found.tables:
         return Reading(None, kernel_generation=kernel_generation)
+    found.generations |= _take_generation(found.sets, mask)
     program = _program(found.hits, found.sets, found.maps, found.chains)
     hits = MappingProxyType(found.hits)
     return Reading(program, _only(found.generations), found.about, hits, kernel_generation, found.dormant)
@@ -229,6 +232,18 @@ def _read_sets(
             maps[placed_name(table, bare)] = _map(attributes, elements, table)
         else:
             sets |= _shared(placed_name(table, bare), _set(attributes, elements))
+
+
+def _take_generation(sets: dict[str, NamedSet], mask: int) -> set[Generation]:
+    """The generation in its set, which is no part of a program; a set with another content is none of ours."""
+    set_ = sets.get(FRESH)
+    if set_ is None:
+        return set()
+    marks = [element[0] for element in set_.elements if isinstance(element, tuple)]
+    found = {generation_of(mark, mask) for mark in marks if isinstance(mark, int)}
+    is_ours = len(found) == 1 and marks == [mark_of(generation, mask) for generation in found]
+    sets[FRESH] = NamedSet(set_.types if is_ours else ())
+    return found
 
 
 def _chains(table: TableFamily, hooks: Mapping[str, Hook | None], lines: Mapping[str, list[Line]]) -> dict[str, Chain]:

@@ -5,13 +5,13 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
-from ringfence.nft.batch import ABOUT, TABLE, TALLY_SIZE, About
+from ringfence.nft.batch import ABOUT, FRESH_SIZE, TABLE, TALLY_SIZE, About
 from ringfence.nft.expressions import LOG_GROUP, LOG_SNAPLEN
 from ringfence.nft.fields import LOADS, MARK, PRESENCES
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import kernel_set
 from ringfence.policy.addresses import Interval
-from ringfence.policy.names import TableFamily, bare_name
+from ringfence.policy.names import FRESH, TableFamily, bare_name
 from ringfence.policy.program import (
     LOG_BURST,
     LOG_RATE,
@@ -81,7 +81,7 @@ def _table(
     yield f"table {family.value} {TABLE} {{"
     for counter in sorted(program.counters):
         yield f"\tcounter {bare_name(counter)} {{ }}"
-    for name, set_ in sorted(_kernel_sets(program).items()):
+    for name, set_ in sorted(_kernel_sets(program, mark_of(generation, mask)).items()):
         yield from _set(bare_name(name), set_)
     for name, map_ in sorted(program.maps.items()):
         yield f"\tmap {bare_name(name)} {{ type {_TYPE_TEXT[map_.type or ElementType.INTERFACE]} : verdict; }}"
@@ -112,9 +112,11 @@ def _callees_first(program: Program) -> list[str]:
     return list(ordered)
 
 
-def _kernel_sets(program: Program) -> dict[str, NamedSet]:
-    """The sets as the kernel has them: groups' members together, each with its group's number."""
+def _kernel_sets(program: Program, mark: int) -> dict[str, NamedSet]:
+    """The sets as the kernel has them: groups' members together, each with its group's number, and the generation."""
     sets = {name: set_ for name, set_ in program.sets.items() if not kernel_set(name)[1]}
+    if FRESH in sets:
+        sets[FRESH] = replace(sets[FRESH], elements=frozenset({(mark,)}))
     together: dict[str, set[Element]] = {}
     for name, set_ in program.sets.items():
         kept, words = kernel_set(name)
@@ -128,6 +130,8 @@ def _set(name: str, set_: NamedSet) -> Iterator[str]:
     flags = " flags interval;" if set_.interval else ""
     if set_.tally:
         flags = f" size {TALLY_SIZE}; flags dynamic,timeout; timeout {TALLY_LIFE_S}s;"
+    if name == FRESH:
+        flags = f" size {FRESH_SIZE};"
     types = " . ".join(_TYPE_TEXT[type_] for type_ in set_.types)
     elements = ", ".join(sorted(_element(element, set_) for element in set_.elements))
     filled = f" elements = {{ {elements} }};" if elements else ""
@@ -192,7 +196,7 @@ def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:
         case NotOpening():
             return "tcp flags & (fin | syn | rst | ack) != syn"
         case Fresh():
-            return f"ct mark & {mask:#010x} == {mark_of(generation, mask):#010x}"
+            return f"ct mark & {mask:#010x} @{FRESH}"
         case Foreign(text):
             return f"# {text}"
         case _:

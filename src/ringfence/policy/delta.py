@@ -13,7 +13,7 @@ from typing import Final
 
 from ringfence.policy import names
 from ringfence.policy.evolving import differing, differing_members
-from ringfence.policy.link import ALLOW, GENERATION_CHAINS
+from ringfence.policy.link import ALLOW, STAMP
 from ringfence.policy.names import TableFamily
 from ringfence.policy.program import (
     Chain,
@@ -90,6 +90,11 @@ class DeleteElements:
 
 
 @dataclass(frozen=True, slots=True)
+class SetGeneration:
+    """The generation of the transaction becomes the only element of ``names.FRESH``."""
+
+
+@dataclass(frozen=True, slots=True)
 class AddMap:
     map: str
     type: ElementType = ElementType.INTERFACE
@@ -143,6 +148,7 @@ Step = (
     | DeleteSet
     | AddElements
     | DeleteElements
+    | SetGeneration
     | AddMap
     | DeleteMap
     | AddTargets
@@ -199,7 +205,8 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     narrows = made and _narrows(actual, desired, replaced)
     prepared, born = _share_out(_newborn(actual, desired, replaced), replaced, made=made)
     rewritten = _rewritten_chains(actual, desired, replaced, moved=narrows)
-    moved = prepared.chains.keys() & GENERATION_CHAINS if narrows else frozenset()
+    moved = prepared.chains.keys() & {STAMP} if narrows else frozenset()
+    moves = narrows and names.FRESH not in born.sets
     flip = (
         *missing,
         *gone,
@@ -207,6 +214,7 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
         *_clear(actual, desired, rewritten, replaced),
         *_make(born),
         *_fill(actual, desired, replaced),
+        *((SetGeneration(),) if moves else ()),
         *_write(desired, {*rewritten, *born.chains, *moved}),
         *_add_targets(actual, desired, replaced),
     )
@@ -295,11 +303,10 @@ def _targets_differ(old: VerdictMap | None, new: VerdictMap | None) -> bool:
 
 
 def _with_generation(old: Program, new: Program, actual: Program, desired: Program) -> tuple[Program, Program]:
-    """The differing parts, and the chains that hold the generation: those are written anew when it moves."""
+    """The differing parts, and the chain that holds the generation: it is written anew when that moves."""
 
     def more(part: Program, whole: Program) -> Program:
-        held = {name: whole.chains[name] for name in GENERATION_CHAINS if name in whole.chains}
-        return replace(part, chains={**part.chains, **held})
+        return replace(part, chains={**part.chains, STAMP: whole.chains[STAMP]}) if STAMP in whole.chains else part
 
     return more(old, actual), more(new, desired)
 
@@ -317,18 +324,14 @@ def _replaced(actual: Program, desired: Program) -> frozenset[str]:
 
 
 def _rewritten_chains(actual: Program, desired: Program, replaced: frozenset[str], *, moved: bool) -> frozenset[str]:
-    """Present chains whose lines are written anew: changed ones, those that hold a moving generation, dependents."""
+    """Present chains whose lines are written anew: changed ones, the one that holds a moving generation, dependents."""
     return frozenset(
         name
         for name, chain in desired.chains.items()
         if name in actual.chains
         and not _is_gone(name, actual.chains[name], desired)
-        and (actual.chains[name] != chain or (moved and _holds_generation(chain)) or _refers_to(chain, replaced))
+        and (actual.chains[name] != chain or (moved and name == STAMP) or _refers_to(chain, replaced))
     )
-
-
-def _holds_generation(chain: Chain) -> bool:
-    return any(isinstance(part, Stamp | Fresh) for line in chain.lines for part in line.parts)
 
 
 def _refers_to(chain: Chain, replaced: frozenset[str]) -> bool:
@@ -336,6 +339,7 @@ def _refers_to(chain: Chain, replaced: frozenset[str]) -> bool:
         (isinstance(part, Member) and part.set in replaced)
         or (isinstance(part, Dispatch) and part.map in replaced)
         or (isinstance(part, Seldom) and part.tally in replaced)
+        or (isinstance(part, Fresh) and names.FRESH in replaced)
         for line in chain.lines
         for part in line.parts
     )
@@ -381,6 +385,7 @@ def _make(newborn: Program) -> Iterator[Step]:
     for name, set_ in sorted(newborn.sets.items()):
         if set_.elements:
             yield AddElements(name, _shape(set_), _sorted(set_.elements))
+    yield from (SetGeneration() for name in newborn.sets if name == names.FRESH)
     yield from (AddMap(name, map_.type) for name, map_ in sorted(newborn.maps.items()) if map_.type is not None)
     yield from (AddChain(name, chain.hook) for name, chain in sorted(newborn.chains.items()))
 
@@ -477,6 +482,7 @@ __all__ = [
     "DeleteTargets",
     "Delta",
     "FlushChain",
+    "SetGeneration",
     "Step",
     "diff_programs",
     "hold_stamps",

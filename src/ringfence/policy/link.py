@@ -54,7 +54,7 @@ from ringfence.policy.view import Endpoint
 ALLOW: Final = names.ALLOW
 LEAVE: Final = "leave"
 ARRIVE: Final = "arrive"
-GENERATION_CHAINS: Final = frozenset({ALLOW, LEAVE, ARRIVE})  # written anew when the generation moves
+STAMP: Final = "stamp"  # written anew when the generation moves
 CLOSED: Final = "closed"
 _OWN: Final = "own"
 _UNSPECIFIED: Final = "unspecified"
@@ -188,10 +188,12 @@ def _closing_prefixes(port: Field, prefixes: tuple[str, ...]) -> tuple[Line, ...
     return tuple(Line((StartsWith(port, prefix), Goto(CLOSED))) for prefix in prefixes)
 
 
-# Made with the table, of any kind of host; what is in them are the elements of the groups' member sets.
-MEMBER_SETS: Final = {
+# Made with the table, of any kind of host: the elements of the groups' member sets go into the first two, the present
+# generation, which is no part of any program, into the last.
+FIXED_SETS: Final = {
     names.MEMBERS[4]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV4)),
     names.MEMBERS[6]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6)),
+    names.FRESH: NamedSet((ElementType.NUMBER,)),
 }
 
 
@@ -215,7 +217,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
         names.ANY_LINK_LOCAL: NamedSet(
             (interface,), singles(str(e.interface) for e in programmed if open_link_local(e))
         ),
-        **MEMBER_SETS,
+        **FIXED_SETS,
         **observe_sets(programmed),
     }
 
@@ -230,7 +232,7 @@ def instance_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> d
         names.PORTS: NamedSet((ElementType.INTERFACE,), ports),
         names.INSTANCES4: NamedSet((ElementType.IPV4,), own4),
         names.INSTANCES6: NamedSet((ElementType.IPV6,), own6),
-        **MEMBER_SETS,
+        **FIXED_SETS,
         **observe_address_sets(programmed),
     }
 
@@ -291,15 +293,24 @@ def allow_chains() -> Iterator[tuple[str, Chain]]:
     """Where every rule's line leads, in the program of any kind of host."""
     yield ALLOW, Chain(tuple(_allow()))
     yield _DHCP_FLOW, Chain(tuple(_dhcp_flow()))
+    yield STAMP, Chain((_stamp(),))
 
 
 def _allow() -> Iterator[Line]:
-    # Stamped only after routing, when both sides have agreed; never by an error *about* a flow (RELATED), which
-    # carries the mark of the flow it is about and would revive a revoked one.
+    # Stamped only after routing, when both sides have agreed.
     yield pass_line(Equal(Field.OUT_INDEX, 0))
     yield Line((_UDP, Between(Field.FLOW_PORT, *_DHCP_PORTS), Jump(_DHCP_FLOW)))
-    yield Line((InState(frozenset({State.NEW, State.ESTABLISHED})), Stamp(), Accept()))
+    yield Line((Jump(STAMP),))
     yield pass_line()
+
+
+def _stamp() -> Line:
+    """Never by an error *about* a flow (RELATED), which carries that flow's mark and would revive a revoked one.
+
+    Without a verdict, and in a chain by itself: for a line with one the kernel walks every way through the table, once
+    for each time that the generation moves.
+    """
+    return Line((InState(frozenset({State.NEW, State.ESTABLISHED})), Stamp()))
 
 
 def _dhcp_flow() -> Iterator[Line]:

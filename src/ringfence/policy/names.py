@@ -44,6 +44,7 @@ DROPS: Final = "drops"  # tallies by interface, made by packets: what was droppe
 WOULD_DROPS: Final = "would_drops"  # and what would have been, were the instance not observed
 
 ALLOW: Final = "allow"
+FRESH: Final = "fresh"  # the present generation, as the only element: what marks a flow that need not be judged anew
 
 # Every group's members by family, each with its group's number: the kernel finds a set by walking the list of all
 # sets at every reference, so ten thousand of them took it longer than all the rest.

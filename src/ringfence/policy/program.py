@@ -148,7 +148,7 @@ class NotOpening:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """The flow was judged by the present generation of rules."""
+    """The flow was judged by the present generation of rules: its mark is in the set ``names.FRESH``."""
 
 
 @dataclass(frozen=True, slots=True)

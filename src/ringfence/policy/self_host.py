@@ -19,11 +19,11 @@ from ringfence.policy.link import (
     DHCP4_REQUEST,
     DHCP6_REPLY,
     DHCP6_REQUEST,
+    FIXED_SETS,
     IS_NEW,
     LEAVE,
     LINK_LOCAL,
     LINK_MATCHES,
-    MEMBER_SETS,
     ND,
     allow_chains,
     judge_original,
@@ -116,7 +116,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: L
         names.UPLINKS: NamedSet((ElementType.INTERFACE,), singles(uplinks)),
         names.HOST_IPV4: NamedSet((ElementType.IPV4,), frozenset((a,) for a in own if isinstance(a, IPv4Address))),
         names.HOST_IPV6: NamedSet((ElementType.IPV6,), frozenset((a,) for a in own if isinstance(a, IPv6Address))),
-        **MEMBER_SETS,
+        **FIXED_SETS,
         **observe_sets(ends),
     }
 

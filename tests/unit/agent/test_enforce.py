@@ -24,9 +24,10 @@ from ringfence.policy.delta import (
     DeleteElements,
     DeleteTargets,
     FlushChain,
+    SetGeneration,
 )
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.link import ALLOW
+from ringfence.policy.link import STAMP
 from ringfence.policy.program import (
     Accept,
     Chain,
@@ -280,8 +281,7 @@ def test_whichever_commit_fails_the_kernel_holds_a_whole_view_and_gets_there_at_
 
 def _without_stamps(program):
     """What is in force until no packet of the old rules is under way."""
-    lines = tuple(line for line in program.chains[ALLOW].lines if Stamp() not in line.parts)
-    return replace(program, chains={**program.chains, ALLOW: Chain(lines)})
+    return replace(program, chains={**program.chains, STAMP: Chain(())})
 
 
 def _in_use(program):
@@ -414,9 +414,11 @@ def test_lines_that_were_touched_and_are_what_they_were_move_nothing(world):
     assert len(world.nftables.commits) == before
 
 
-def test_lines_with_another_generation_are_written_anew(world):
+@pytest.mark.parametrize("steps", [(SetGeneration(),), "stamp"], ids=["set", "line"])
+def test_another_generation_than_ours_is_written_anew(world, steps):
     world.enforce(TWO)
-    world.nftables.intrude(FlushChain("leave"), *_lines_of("leave"), generation=77)
+    intrusion = (FlushChain(STAMP), *_lines_of(STAMP)) if steps == "stamp" else steps
+    world.nftables.intrude(*intrusion, generation=77)
     assert world.generation is None
     assert world.enforcer.mend(world.nftables.notices.take().touched, PORTS)
     assert world.generation not in (None, 77)

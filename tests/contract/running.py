@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import httpx
 import uvloop
 
-from ringfence.api import CONTROL_SOCKET, ServeOptions, parse_listen, serve
+from ringfence.api import CONTROL_SOCKET, ApiOptions, ServeOptions, parse_listen, serve
+from ringfence.api.rates import RateLimits
 from ringfence.control.settings import Settings
 from ringfence.wire.signature import SignedRequest, sign_request
 from waiting import wait_until
@@ -93,7 +94,7 @@ def _receive_all(connection: socket.socket) -> bytes:
 @contextmanager
 def running_server(folder: Path, settings: Settings = QUICK, options: ServeOptions | None = None):
     """A server with one key, until the block ends; then it is ended as SIGTERM would."""
-    options = options or ServeOptions()
+    options = options or ServeOptions(ApiOptions(rates=RateLimits(0, 0, 0)))  # tests ask as fast as they can
     unix = folder / "api.sock"
     started: list[tuple[asyncio.AbstractEventLoop, list[str]]] = []
     failed: list[BaseException] = []

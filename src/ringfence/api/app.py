@@ -18,6 +18,7 @@ from ringfence.api.feed_connection import HEARTBEAT_S
 from ringfence.api.front import BodyLimits, front
 from ringfence.api.groups import add_group_routes
 from ringfence.api.instances import add_instance_routes
+from ringfence.api.rates import Gate, RateLimits
 from ringfence.api.zones import Origin, ZoneList
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import NotFound, NotOffered, OperatorError, RingfenceError
@@ -32,6 +33,7 @@ class ApiOptions:
     window: Window = field(default_factory=Window)
     body: BodyLimits = field(default_factory=BodyLimits)
     origin: Origin = field(default_factory=Origin)
+    rates: RateLimits = field(default_factory=RateLimits)
     heartbeat_s: float = HEARTBEAT_S  # of the agents' feeds
     most_feeds: int = 1000  # open at once; the server says how many its limit of open files has room for
 
@@ -46,7 +48,7 @@ def build_app(
 
     ``now`` is the time of day that signatures are judged by.
     """
-    authentication = Authentication(plane, now, options.window)
+    authentication = Authentication(plane, now, options.window, options.origin, Gate(options.rates))
     app = bare_app(authentication)
     app.add_route(ZONE_ROUTE, ZoneList(plane.settings.zone, options.origin))
     add_group_routes(app, plane)

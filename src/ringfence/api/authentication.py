@@ -4,12 +4,15 @@ Input: the raw request as the front read it. Output: an ``Actor`` (API keys) or 
 context. It decides nothing about what the caller may do.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import falcon
 
 from ringfence.api.exchange import Exchange, Request, Response, exchange_of
+from ringfence.api.rates import Gate
+from ringfence.api.zones import Origin
 from ringfence.control.actor import Actor
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Denied, NotFound
@@ -29,6 +32,8 @@ class Authentication:
     plane: ControlPlane
     now: Callable[[], float]
     window: Window
+    origin: Origin
+    gate: Gate
 
     async def process_request(self, request: Request, _: Response) -> None:
         """Raises ``NotFound`` for a root spelled as no route is, which Falcon would route all the same."""
@@ -50,17 +55,28 @@ class Authentication:
         """Raises ``Denied`` unless the request is signed, or is the one that clients send unsigned (list-zones).
 
         Agents' routes take a host's signature; every other one, and what no route was found for, an API key's.
+        Raises ``TooMany`` when an address or key asks too often. Agents are many, and at times behind one address: only
+        their refused signatures are counted.
         """
         exchange = exchange_of(request)
-        route = request.uri_template or ""
+        exchange.address = self.origin.caller_address(request)
         try:
-            if route.startswith(f"{AGENT_ROOT}/"):
-                request.context.host = self._host(request, exchange)
-            elif (request.method, route) != ("GET", ZONE_ROUTE):
-                request.context.actor = self._actor(request, exchange)
+            self._identify(request, exchange)
         except Denied as error:
             exchange.why = error.why if isinstance(error, BadSignature) else str(error)
+            self.gate.note_failure(exchange.address, time.monotonic())
             raise
+
+    def _identify(self, request: Request, exchange: Exchange) -> None:
+        route = request.uri_template or ""
+        if route.startswith(f"{AGENT_ROOT}/"):
+            request.context.host = self._host(request, exchange)
+            return
+        self.gate.admit_address(exchange.address, time.monotonic())
+        if (request.method, route) != ("GET", ZONE_ROUTE):
+            actor = self._actor(request, exchange)
+            self.gate.admit_key(KeyId(actor.name), time.monotonic())
+            request.context.actor = actor
 
     def _actor(self, request: Request, exchange: Exchange) -> Actor:
         key_id = verify_request(

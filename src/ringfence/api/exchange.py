@@ -40,13 +40,17 @@ class Upgrade:
 
 @dataclass(slots=True)
 class Exchange:
-    """``caller`` and ``why`` are filled in on the way, for the log: who asked, and why a refusal was one."""
+    """``caller`` and ``why`` are filled in on the way, for the log: who asked, and why a refusal was one.
+
+    ``address`` is the peer's until it is known that the peer is a trusted proxy, and for whom it speaks.
+    """
 
     request_id: str
     method: str
     target: bytes  # as it came over the wire: path and, after "?", the query
-    address: str | None  # of the other end of the connection; None on a unix socket
+    peer: str | None  # the address of the other end of the connection; None on a unix socket
     receive: Receive  # what comes after the body, i.e. the disconnect
+    address: str | None
     body: bytes = b""
     status: int = 0
     caller: str | None = None
@@ -72,9 +76,10 @@ def open_exchange(scope: Scope, receive: Receive, request_id: str) -> Exchange:
         request_id=request_id,
         method=scope["method"],
         target=scope["raw_path"] + (b"?" + query if query else b""),
-        address=client[0] if client else None,
+        peer=client[0] if client else None,
         receive=receive,
         upgrade=scope.get("extensions", {}).get(UPGRADE, {}).get(PROTOCOL),
+        address=client[0] if client else None,
     )
     scope[_PLACE] = exchange
     return exchange

@@ -16,7 +16,7 @@ _SCHEMES = frozenset({"http", "https"})
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How callers reach us. ``public_url`` wins; X-Forwarded-Host and -Proto count only from ``trusted_proxies``."""
+    """How callers reach us. ``public_url`` wins; X-Forwarded headers count only from ``trusted_proxies``."""
 
     public_url: str | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -25,6 +25,23 @@ class Origin:
         """Our base for this caller, ``/v2`` included: exo sends every further request there."""
         base = self.public_url or f"{self._scheme(request)}://{self._host(request)}"
         return base.rstrip("/").removesuffix("/v2") + "/v2"
+
+    def caller_address(self, request: Request) -> str | None:
+        """Where the request comes from: the last address in X-Forwarded-For that is no trusted proxy's.
+
+        Each proxy appends the address that it saw, so what stands before the last untrusted one is anybody's word.
+        """
+        address = exchange_of(request).address
+        if not self._is_forwarded(request):
+            return address
+        for hop in reversed((request.get_header("X-Forwarded-For") or "").split(",")):
+            try:
+                address = str(ip_address(hop.strip()))
+            except ValueError:
+                break
+            if not self._is_trusted(address):
+                break
+        return address
 
     def _scheme(self, request: Request) -> str:
         forwarded = _first(request.get_header("X-Forwarded-Proto")) if self._is_forwarded(request) else ""
@@ -38,9 +55,10 @@ class Origin:
         return _own_address(request)
 
     def _is_forwarded(self, request: Request) -> bool:
-        address = exchange_of(request).address
-        if address is None:
-            return False
+        address = exchange_of(request).peer
+        return bool(self.trusted_proxies) and address is not None and self._is_trusted(address)
+
+    def _is_trusted(self, address: str) -> bool:
         peer = ip_address(address.partition("%")[0])
         return any(peer in network for network in self.trusted_proxies)
 

@@ -31,6 +31,9 @@ def server(  # noqa: PLR0913  one parameter per option
     trusted_proxy: Annotated[
         list[str] | None, typer.Option(metavar="CIDR", help="Whose X-Forwarded headers to believe; repeat for more.")
     ] = None,
+    rate_limit: Annotated[
+        int, typer.Option(min=0, help="Calls a second of one key; of one address twice as many. 0: any number.")
+    ] = 1000,
     *,
     offer_all_protocol: Annotated[
         bool, typer.Option("--offer-all-protocol", help="Accept rules of protocol all; the Java SDK cannot read them.")
@@ -50,6 +53,7 @@ def server(  # noqa: PLR0913  one parameter per option
     from ringfence.api.app import ApiOptions
     from ringfence.api.listen import parse_listen
     from ringfence.api.log import configure_log
+    from ringfence.api.rates import RateLimits
     from ringfence.api.server import ServeOptions, serve
     from ringfence.api.zones import Origin
     from ringfence.cli.credentials import save_endpoint
@@ -65,7 +69,8 @@ def server(  # noqa: PLR0913  one parameter per option
     listens = [parse_listen(text) for text in listen or _LISTEN]
     settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol)
     proxies = tuple(parse_cidr(text, field="--trusted-proxy").network for text in trusted_proxy or [])
-    options = ServeOptions(ApiOptions(origin=Origin(public_url, proxies)), insecure=insecure)
+    rates = RateLimits(key=rate_limit, address=2 * rate_limit)
+    options = ServeOptions(ApiOptions(origin=Origin(public_url, proxies), rates=rates), insecure=insecure)
     uvloop.run(serve(data, listens, settings, announce, options))
 
 

@@ -8,6 +8,7 @@ from ringfence.api.answers import STATUS
 from ringfence.api.connection import HEAD_TIME_S, MAX_HEAD_BYTES
 from ringfence.api.feed_connection import HEARTBEAT_S
 from ringfence.api.front import BodyLimits
+from ringfence.api.rates import BURST_S, FAILURE_BURST_S, FAILURE_RATE, KEY_RATE
 from ringfence.api.server import KEEP_ALIVE_S
 from ringfence.control.settings import Settings
 from ringfence.policy.quota import DEFAULT_LIMITS, Quota
@@ -25,6 +26,9 @@ SAID = [
     f"nested at most {MAX_DEPTH} deep",
     f"{MAX_HEAD_BYTES // 1024} KiB, within {HEAD_TIME_S:.0f} s",
     f"1 to {MAX_TEXT} characters",
+    f"{KEY_RATE:.0f} a second, {KEY_RATE * BURST_S:.0f} at once",
+    f"{2 * KEY_RATE:.0f} a second, {2 * KEY_RATE * BURST_S:.0f} at once",
+    f"{FAILURE_RATE:.0f} a second, {FAILURE_RATE * FAILURE_BURST_S:.0f} at once",
     f"closed after {KEEP_ALIVE_S} s",
     f"every {HEARTBEAT_S:.0f} s in between",
     f"within {SETTINGS.settle_wait_s * 1000:.0f} ms",

@@ -1,0 +1,96 @@
+"""How often a key or an address may ask: more than that is answered 429 with ``Retry-After``, before anything is done.
+
+Input: who asks, and a monotonic time. Output: nothing, or ``TooMany``. What it remembers is bounded, whoever comes.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import Final
+
+from ringfence.policy.errors import TooMany
+from ringfence.policy.values import KeyId
+
+KEY_RATE: Final = 1000.0  # calls a second: some times what ten parallel calls of Terraform come to
+FAILURE_RATE: Final = 10.0  # refused signatures a second of one address
+BURST_S: Final = 2.0  # how many seconds' worth may come at once
+FAILURE_BURST_S: Final = 10.0
+MAX_NAMES: Final = 10_000  # of each kind that are remembered: those heard last
+_OWN_NET_BITS: Final = 64  # of an IPv6 address: whoever has one has them all
+
+
+@dataclass(slots=True)
+class Meter:
+    """Lets each name through ``rate`` times a second, and ``burst`` times at once (the generic cell rate algorithm).
+
+    One number a name: when it will have paid for what it had. ``rate`` 0 lets all through.
+    """
+
+    rate: float
+    burst: float
+    _paid_s: OrderedDict[object, float] = field(default_factory=OrderedDict)
+
+    def take(self, name: object, now_s: float) -> float:
+        """0 when ``name`` may, else the seconds until it may again; only what may counts."""
+        if not self.rate:
+            return 0.0
+        paid_s = max(self._paid_s.get(name, now_s), now_s) + 1 / self.rate
+        late_s = paid_s - now_s - self.burst / self.rate
+        if late_s > 0:
+            return late_s
+        self._paid_s[name] = paid_s
+        self._paid_s.move_to_end(name)
+        if len(self._paid_s) > MAX_NAMES:
+            self._paid_s.popitem(last=False)
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """Calls a second: of one key; of one address, whatever keys it uses; refused signatures of one address. 0: any."""
+
+    key: float = KEY_RATE
+    address: float = 2 * KEY_RATE
+    failures: float = FAILURE_RATE
+
+
+class Gate:
+    """The three meters of one app.
+
+    Signatures are verified before a refusal is counted, so that nobody is kept out by what others behind the same
+    address get wrong.
+    """
+
+    def __init__(self, limits: RateLimits) -> None:
+        self._keys = Meter(limits.key, max(1.0, limits.key * BURST_S))
+        self._addresses = Meter(limits.address, max(1.0, limits.address * BURST_S))
+        self._failures = Meter(limits.failures, max(1.0, limits.failures * FAILURE_BURST_S))
+
+    def admit_address(self, address: str | None, now_s: float) -> None:
+        """Raises ``TooMany`` when the address, None for a unix socket, asks too often."""
+        if address is not None:
+            _check(self._addresses.take(_owner(address), now_s), "this address sends more calls than it may")
+
+    def admit_key(self, key: KeyId, now_s: float) -> None:
+        """Raises ``TooMany`` when the key is used too often."""
+        _check(self._keys.take(key, now_s), f"key {key} sends more calls than it may")
+
+    def note_failure(self, address: str | None, now_s: float) -> None:
+        """A signature was refused; raises ``TooMany`` when too many of the address were."""
+        if address is not None:
+            _check(
+                self._failures.take(_owner(address), now_s), "too many requests of this address were not signed rightly"
+            )
+
+
+def _check(wait_s: float, text: str) -> None:
+    if wait_s:
+        after_s = math.ceil(wait_s)
+        raise TooMany(f"{text}: try again in {after_s} s", retry_after_s=after_s)
+
+
+def _owner(address: str) -> object:
+    if ":" not in address:
+        return address
+    return int(IPv6Address(address.partition("%")[0])) >> (128 - _OWN_NET_BITS)

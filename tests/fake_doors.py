@@ -21,6 +21,7 @@ from ringfence.policy.delta import (
     DeleteChain,
     DeleteCounter,
     DeleteElements,
+    DeleteLine,
     DeleteMap,
     DeleteSet,
     DeleteTable,
@@ -196,7 +197,7 @@ def _touched_by(steps) -> Touched:
         match step:
             case AddTable() | DeleteTable():
                 touched |= Touched(table=True)
-            case AddChain() | FlushChain() | DeleteChain() | AddLine():
+            case AddChain() | FlushChain() | DeleteChain() | AddLine() | DeleteLine():
                 touched |= Touched(chains=frozenset({step.chain}))
             case SetGeneration():
                 touched |= Touched(sets=frozenset({FRESH}))
@@ -278,7 +279,7 @@ def _apply(table: Table | None, step: Step, generation: Generation) -> Table:
             table.generations[FRESH] = {generation}
         case AddMap() | DeleteMap() | AddTargets() | DeleteTargets():
             _apply_map(table, step)
-        case AddChain() | FlushChain() | DeleteChain() | AddLine():
+        case AddChain() | FlushChain() | DeleteChain() | AddLine() | DeleteLine():
             _apply_chain(table, step, generation)
         case _:
             assert_never(step)
@@ -356,6 +357,9 @@ def _apply_chain(table: Table, step, generation: Generation) -> None:
     elif isinstance(step, DeleteChain):
         _require(not chain.lines and not _is_target(table, step.chain), f"{step}: Device or resource busy")
         del table.chains[step.chain]
+    elif isinstance(step, DeleteLine):
+        _require(step.line in chain.lines, f"{step}: No such file or directory")
+        table.chains[step.chain] = replace(chain, lines=tuple(line for line in chain.lines if line != step.line))
     else:
         _require_references(table, step.line, str(step))
         table.chains[step.chain] = replace(chain, lines=(*chain.lines, step.line))

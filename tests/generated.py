@@ -183,7 +183,7 @@ def _peer_edges(view, rule):
     if not isinstance(rule.peer, GroupPeer):
         return _edges(rule.peer.network) | _NODE_ADDRESSES
     peer = view.peers[rule.peer.group]
-    return peer.members.union(_NODE_ADDRESSES, *map(_edges, peer.sources))
+    return {*peer.members, *_NODE_ADDRESSES}.union(*map(_edges, peer.sources))
 
 
 def _edges(network):

@@ -21,6 +21,7 @@ from ringfence.policy.delta import (
     DeleteChain,
     DeleteCounter,
     DeleteElements,
+    DeleteLine,
     DeleteMap,
     DeleteSet,
     DeleteTable,
@@ -121,7 +122,7 @@ class Table:
                 self.has_generation = True
             case AddMap() | DeleteMap() | AddTargets() | DeleteTargets():
                 self._change_map(step)
-            case AddChain() | FlushChain() | DeleteChain() | AddLine():
+            case AddChain() | FlushChain() | DeleteChain() | AddLine() | DeleteLine():
                 self._change_chain(step)
             case _:
                 raise TypeError(step)
@@ -189,6 +190,8 @@ class Table:
                 assert not self._lines_with(Jump(name), Goto(name)), "a line goes there"
                 assert all(name not in targets.values() for targets in self.maps.values()), "a map goes there"
                 del self.hooks[name], self.lines[name]
+            case DeleteLine(name, line):
+                self.lines[name].remove(line)
             case AddLine(name, line):
                 for part in line.parts:
                     self._check_reference(part)

@@ -55,7 +55,10 @@ class Watched(KernelNftables):
 
     def raw(self, sent):
         """Milliseconds for the same transactions, packed before."""
-        batches = [encode_batch(steps, generation=generation, about=about).data for steps, generation, about in sent]
+        batches = [
+            encode_batch(self._numbered(steps), generation=generation, about=about).data
+            for steps, generation, about in sent
+        ]
         began_s = time.perf_counter()
         for data in batches:
             assert not self._netlink.request(data).refusals

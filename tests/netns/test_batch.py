@@ -20,11 +20,11 @@ from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import About, Generation, next_generation, read_table, render_text
 from ringfence.policy.compile import compile_program
-from ringfence.policy.delta import AddChain, AddLine, diff_programs
+from ringfence.policy.delta import AddChain, AddLine, DeleteLine, diff_programs
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
 from ringfence.policy.names import TableFamily
-from ringfence.policy.program import Goto, Line, Program, part_of
+from ringfence.policy.program import Drop, Goto, Line, Program, part_of
 from ringfence.policy.values import Direction, GroupId, Icmp, Kind, Protocol, Revision, RuleId
 from ringfence.policy.view import resolve_view
 from ringfence.world.namespaces import make_namespace
@@ -378,6 +378,7 @@ def test_tables_of_others_are_neither_read_nor_touched(namespace, door):
 
 FAULTS = {
     "a line that goes nowhere": (AddLine("allow", Line((Goto("nowhere"),))), "add a line to chain allow"),
+    "a line that is not there": (DeleteLine("allow", Line((Drop(),))), "delete a line of chain allow"),
     "a chain that is there": (AddChain("allow", None), "add chain allow"),
     "a line in a chain that is not there": (AddLine("missing", Line((Goto("allow"),))), "add a line to chain missing"),
 }

@@ -12,7 +12,18 @@ from kernel import Table
 from policies import group, instance
 from policies import snapshot as snapshot_of
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import AddLine, AddSet, DeleteTable, SetGeneration, diff_programs, hold_stamps
+from ringfence.policy.delta import (
+    AddLine,
+    AddSet,
+    DeleteCounter,
+    DeleteLine,
+    DeleteTable,
+    FlushChain,
+    SetGeneration,
+    diff_programs,
+    hold_stamps,
+)
+from ringfence.policy.link import STAMP
 from ringfence.policy.names import TableFamily, place_of
 from ringfence.policy.program import (
     Chain,
@@ -111,6 +122,20 @@ def test_when_the_generation_moves_all_that_holds_it_is_written_anew(pair):
 
 def _stamps(chain):
     return any(isinstance(part, Stamp) for line in chain.lines for part in line.parts)
+
+
+def test_a_rule_that_goes_is_a_line_less_and_one_that_comes_last_a_line_more():
+    """Nothing else is written: for a line with a verdict the kernel walks every way through the table."""
+    less, more = (
+        _program(snapshot_of(instance("a", "10.0.0.1", wears=["web"]), group("web", *(f"ingress {r}" for r in rules))))
+        for rules in (["tcp/80 from 0.0.0.0/0"], ["tcp/80 from 0.0.0.0/0", "udp/53 from 0.0.0.0/0"])
+    )
+    (rule,) = more.counters - less.counters
+    (chain,) = [name for name in less.chains if less.chains[name] != more.chains[name]]
+    line = more.chains[chain].lines[-1]
+    assert [step for step in diff_programs(less, more).flip if isinstance(step, AddLine)] == [AddLine(chain, line)]
+    flip, _ = hold_stamps(diff_programs(more, less).flip)
+    assert flip == (DeleteLine(chain, line), FlushChain(STAMP), DeleteCounter(rule), SetGeneration())
 
 
 def test_the_generation_moves_without_a_line_that_holds_a_verdict():

@@ -17,7 +17,7 @@ from ringfence.nft.generation import (
 from ringfence.nft.members import kernel_set
 from ringfence.nft.netlink import Refusal, parse_messages, parse_refusal
 from ringfence.nft.notices import Heard, Notices, Touched
-from ringfence.nft.reading import Hits, Reading, read_about, read_counters, read_table, read_touched
+from ringfence.nft.reading import Hits, Reading, find_lines, read_about, read_counters, read_table, read_touched
 from ringfence.nft.text import render_line, render_text
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "block_of",
     "encode_batch",
     "encode_removal",
+    "find_lines",
     "kernel_set",
     "largest_generation",
     "mark_of",

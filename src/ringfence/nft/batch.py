@@ -50,6 +50,7 @@ from ringfence.policy.delta import (
     DeleteChain,
     DeleteCounter,
     DeleteElements,
+    DeleteLine,
     DeleteMap,
     DeleteSet,
     DeleteTable,
@@ -202,7 +203,7 @@ def _table_of(step: Step) -> TableFamily:
     match step:
         case AddTable(family) | DeleteTable(family):
             return family
-        case AddLine(name) | AddChain(name) | FlushChain(name) | DeleteChain(name):
+        case AddLine(name) | DeleteLine(name) | AddChain(name) | FlushChain(name) | DeleteChain(name):
             return place_of(name)[0]
         case AddSet(name) | DeleteSet(name) | AddElements(name) | DeleteElements(name):
             return place_of(name)[0]
@@ -225,7 +226,7 @@ def _encode_step(step: Step, table: TableFamily, generation: Generation, mask: i
         case AddLine(chain, line):
             payload = _in_chain(chain) + pack_nested(4, encode_line(line, generation, mask, table=table))
             yield _Request(NEW_RULE, F_CREATE | F_APPEND, payload, f"add a line to chain {chain}")
-        case AddChain() | FlushChain() | DeleteChain():
+        case AddChain() | FlushChain() | DeleteChain() | DeleteLine():
             yield _chain_request(step)
         case AddSet() | AddMap() | DeleteSet() | DeleteMap():
             yield from _set_requests(step)
@@ -261,8 +262,11 @@ def _counter_request(step: AddCounter | DeleteCounter) -> _Request:
     return _Request(DELETE_OBJECT, 0, place, f"delete counter {step.counter}")
 
 
-def _chain_request(step: AddChain | FlushChain | DeleteChain) -> _Request:
+def _chain_request(step: AddChain | FlushChain | DeleteChain | DeleteLine) -> _Request:
     match step:
+        case DeleteLine(chain, _, handle):
+            payload = _in_chain(chain) + pack(3, handle.to_bytes(8, "big"))
+            return _Request(DELETE_RULE, 0, payload, f"delete a line of chain {chain}")
         case FlushChain(chain):
             return _Request(DELETE_RULE, 0, _in_chain(chain), f"flush chain {chain}")
         case DeleteChain(chain):

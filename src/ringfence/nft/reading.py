@@ -4,7 +4,7 @@ Sans-I/O: ``read_table`` yields a request and is sent the raw octets of its answ
 socket and a recording. The kernel's generation is asked before and after, and the reading begun anew if it moved.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
@@ -54,6 +54,7 @@ from ringfence.nft.netlink import (
 )
 from ringfence.nft.notices import Touched
 from ringfence.policy.addresses import Interval
+from ringfence.policy.delta import DeleteLine
 from ringfence.policy.names import FRESH, TableFamily, place_of, placed_name
 from ringfence.policy.program import (
     Chain,
@@ -143,6 +144,21 @@ def read_about() -> Generator[bytes, bytes, About | None]:
     """Only the note of what revision the table holds: proof that a transaction was carried out whole."""
     answer = yield _dump(_GET_RULE, TableFamily.INET, pack_text(1, TABLE) + pack_text(2, ABOUT))
     return next((about for attributes in _answers(answer, NEW_RULE) if (about := _about(attributes))), None)
+
+
+def find_lines(
+    doomed: Iterable[DeleteLine], mask: int = DEFAULT_MASK
+) -> Generator[bytes, bytes, dict[DeleteLine, int]]:
+    """The kernel's numbers of lines that are to go, without those that it does not hold. O(lines of their chains)."""
+    wanted, found = frozenset(doomed), dict[DeleteLine, int]()
+    for chain in sorted({step.chain for step in wanted}):
+        table, bare = place_of(chain)
+        rules = yield _dump(_GET_RULE, table, pack_text(1, TABLE) + pack_text(2, bare))
+        for attributes in _answers(rules, NEW_RULE):
+            line, _ = decode_line(attributes.get(4, b""), mask, table=table)
+            if (step := DeleteLine(chain, line)) in wanted:
+                found[step] = int.from_bytes(attributes[3], "big")
+    return found
 
 
 def read_touched(touched: Touched, mask: int = DEFAULT_MASK) -> Conversation:
@@ -414,4 +430,4 @@ def _scalar(octets: bytes, type_: ElementType) -> Scalar:
             return int.from_bytes(octets, HOST_ORDER)
 
 
-__all__ = ["Conversation", "Hits", "Reading", "read_about", "read_counters", "read_table", "read_touched"]
+__all__ = ["Conversation", "Hits", "Reading", "find_lines", "read_about", "read_counters", "read_table", "read_touched"]

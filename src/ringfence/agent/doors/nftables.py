@@ -6,6 +6,7 @@ The packing is ``nft``'s; here are the socket and the exchange.
 
 import errno
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from ringfence.agent.doors.grace import wait_grace
@@ -20,6 +21,7 @@ from ringfence.nft import (
     Reading,
     Touched,
     encode_batch,
+    find_lines,
     read_about,
     read_counters,
     read_foreign,
@@ -36,7 +38,7 @@ from ringfence.nft.netlink import (
     pack_message,
     parse,
 )
-from ringfence.policy.delta import Step
+from ringfence.policy.delta import DeleteLine, Step
 from ringfence.policy.errors import OperatorError
 
 _SHOWN_REFUSALS: Final = 3
@@ -98,7 +100,7 @@ class KernelNftables:
         self._netlink.close()
 
     def commit(self, steps: Sequence[Step], *, generation: Generation, about: About | None) -> None:
-        batch = encode_batch(steps, generation=generation, about=about)
+        batch = encode_batch(self._numbered(steps), generation=generation, about=about)
         if not batch.steps:
             return
         answers = self._netlink.request(batch.data)
@@ -106,6 +108,14 @@ class KernelNftables:
             raise _refused(batch, answers.refusals)
         if batch.last_sequence not in answers.acknowledged:
             raise OperatorError("change the kernel's rules", "the kernel did not say whether it took the transaction")
+
+    def _numbered(self, steps: Sequence[Step]) -> Sequence[Step]:
+        """The steps with the kernel's numbers of the lines that are to go; one without is refused, and all with it."""
+        doomed = [step for step in steps if isinstance(step, DeleteLine)]
+        if not doomed:
+            return steps
+        handles = self._netlink.converse(find_lines(doomed))
+        return [replace(step, handle=handles.get(step, 0)) if isinstance(step, DeleteLine) else step for step in steps]
 
     def drain(self) -> None:
         wait_grace()

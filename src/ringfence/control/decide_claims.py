@@ -14,6 +14,7 @@ from ringfence.control.room import require_room_for_instance
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.errors import QuotaReached
 from ringfence.policy.facts import Fact, InstanceCreated, InstanceObserved, InstancePlaced
+from ringfence.policy.index import index_of
 from ringfence.policy.model import Host, Instance, Snapshot
 from ringfence.policy.values import Address, InstanceId, InterfaceName
 
@@ -33,7 +34,7 @@ class DecidedClaim:
 def decide_claim(
     snapshot: Snapshot, command: ClaimInstances, host: Host, *, new_ids: Sequence[InstanceId], now_s: int
 ) -> DecidedClaim:
-    """The inventory of ``host`` made true as far as it may be. O(instances).
+    """The inventory of ``host`` made true as far as it may be. O(its instances).
 
     ``new_ids`` has one id for each claim, used for those without one that are not known yet. Instances of the host that
     it names no longer, or not acceptably, lose host and interfaces and keep id, name and groups.
@@ -62,7 +63,7 @@ class _Ledger:
     known: Mapping[InstanceId, Instance]
     own: tuple[Instance, ...]  # bound to this host, those that it runs first, then the youngest
     named: frozenset[InstanceId]  # ids that the inventory gives itself
-    addresses: dict[tuple[str, Address], Instance]  # of everything that is not this host's
+    addresses: dict[tuple[str, Address], Instance]  # of those that it claims, what is not this host's
     claimed: dict[tuple[str, Address], str] = field(default_factory=dict)
     interfaces: dict[InterfaceName, str] = field(default_factory=dict)
     ids: set[InstanceId] = field(default_factory=set)
@@ -70,13 +71,15 @@ class _Ledger:
 
     @classmethod
     def of(cls, snapshot: Snapshot, host: Host, command: ClaimInstances) -> "_Ledger":
-        own = [instance for instance in snapshot.instances.values() if instance.bound_to == host.name]
+        index = index_of(snapshot)
+        own = index.bound_to(host.name)
         own.sort(key=lambda instance: (instance.host is None, -instance.created_at, instance.id))
         taken = {
             (instance.realm, address): instance
-            for instance in snapshot.instances.values()
+            for claim in command.instances
+            for address in _addresses(claim)
+            for instance in index.holding(address)
             if instance.bound_to != host.name
-            for address in instance.addresses
         }
         named = frozenset(claim.id for claim in command.instances if claim.id is not None)
         return cls(host, snapshot.instances, tuple(own), named, taken)

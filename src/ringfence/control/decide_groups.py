@@ -29,6 +29,7 @@ from ringfence.policy.facts import (
     SourceAdded,
     SourceRemoved,
 )
+from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import Cidr, GroupId, OrganisationId, Protocol, RuleId, Visibility
@@ -43,8 +44,8 @@ def decide_create_group(snapshot: Snapshot, command: CreateGroup, actor: Actor, 
         raise Denied("public security groups are made by the operator of the server")
     if actor.scope is not None:
         raise Denied(f"key {actor.name} is limited to groups that there are: use one without a scope")
-    for group in snapshot.groups.values():
-        is_alike = group.name == command.name and group.visibility is command.visibility
+    for group in index_of(snapshot).groups_named(command.name):
+        is_alike = group.visibility is command.visibility
         if is_alike and (group.organisation == actor.organisation or group.visibility is Visibility.PUBLIC):
             raise Conflict(f"a security group named {command.name} already exists")
     require_room_for_group(snapshot, actor.organisation)
@@ -130,13 +131,9 @@ def _complete_rule(snapshot: Snapshot, draft: RuleDraft, organisation: Organisat
 
 
 def _dependents(snapshot: Snapshot, group: Group) -> list[str]:
-    wearers = [instance.name for instance in snapshot.instances.values() if group.id in instance.groups]
-    peer = GroupPeer(group.id)
-    referring = [
-        other.name
-        for other in snapshot.groups.values()
-        if other.id != group.id and any(rule.peer == peer for rule in other.rules)
-    ]
+    index = index_of(snapshot)
+    wearers = [snapshot.instances[id_].name for id_ in index.wearers_of(group.id)]
+    referring = [snapshot.groups[id_].name for id_ in index.naming_of(group.id) if id_ != group.id]
     found = []
     if wearers:
         found.append(f"in use by {_plural('instance', wearers)} {name_some(wearers)}")

@@ -6,6 +6,7 @@ from ringfence.control.room import require_room_for_instance, require_room_to_we
 from ringfence.policy.commands import AddInstance, Attach, Detach, InstanceClaim, Observe
 from ringfence.policy.errors import Conflict, Denied
 from ringfence.policy.facts import Fact, GroupTakenOff, GroupWorn, InstanceCreated, InstanceObserved
+from ringfence.policy.index import index_of
 from ringfence.policy.model import Instance, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OrganisationId
 
@@ -38,8 +39,8 @@ def decide_add_instance(
     id_ = claim.id or new_id
     if id_ in snapshot.instances:
         raise Conflict(f"an instance with id {id_} already exists")
-    for other in snapshot.instances.values():
-        if other.bound_to is None and other.name == claim.name and other.organisation == actor.organisation:
+    for other in index_of(snapshot).unbound_named(claim.name):
+        if other.organisation == actor.organisation:
             raise Conflict(f"an instance named {claim.name} already exists")
     _require_free_addresses(snapshot, claim)
     require_room_for_instance(snapshot, actor.organisation)
@@ -80,9 +81,9 @@ def born_instance(
 
 def _require_free_addresses(snapshot: Snapshot, claim: InstanceClaim) -> None:
     wanted = [address for interface in claim.interfaces if interface.managed for address in interface.addresses]
-    for other in snapshot.instances.values():
-        taken = set(wanted).intersection(other.addresses) if other.realm == claim.realm else ()
-        if taken:
-            raise Conflict(f"address {min(map(str, taken))} belongs to instance {other.name}")
+    for address in sorted(wanted, key=str):
+        for other in index_of(snapshot).holding(address):
+            if other.realm == claim.realm:
+                raise Conflict(f"address {address} belongs to instance {other.name}")
     if len(set(wanted)) < len(wanted):
         raise Conflict("the same address is given twice")

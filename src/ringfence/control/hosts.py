@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ringfence.control.room import require_room_for_host
 from ringfence.policy.errors import Conflict, Invalid, NotFound
 from ringfence.policy.facts import Fact, HostAdded, HostRemoved, InstancePlaced
+from ringfence.policy.index import index_of
 from ringfence.policy.model import Host, Snapshot
 from ringfence.policy.values import HostName, Revision, parse_label
 
@@ -107,8 +108,6 @@ def decide_remove_host(snapshot: Snapshot, name: HostName) -> tuple[Fact, ...]:
     if name not in snapshot.hosts:
         raise NotFound(f"there is no host {ascii(name)[1:-1][:80]}")
     released = (
-        InstancePlaced(instance.id, instance.name, None, (), instance.realm)
-        for instance in snapshot.instances.values()
-        if instance.host == name
+        InstancePlaced(instance.id, instance.name, None, (), instance.realm) for instance in index_of(snapshot).on(name)
     )
     return (*released, HostRemoved(name))

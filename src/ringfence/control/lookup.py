@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
 from ringfence.policy.errors import Denied, Invalid, NotFound
+from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, Instance, Organisation, Snapshot
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
 
@@ -73,7 +74,7 @@ def _scope_text(snapshot: Snapshot, scope: Iterable[GroupId]) -> str:
 
 
 def _find_public(snapshot: Snapshot, name: str | None) -> Group:
-    for group in snapshot.groups.values():
-        if group.visibility is Visibility.PUBLIC and group.name == name:
+    for group in index_of(snapshot).groups_named(name or ""):
+        if group.visibility is Visibility.PUBLIC:
             return group
     raise NotFound(f"there is no public security group named {ascii(name)[:80]}", field="$.security-group")

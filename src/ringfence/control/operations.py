@@ -4,14 +4,14 @@ Input: touched hosts, reports and monotonic times, all as arguments. Output: ope
 store and no event loop, so that time and hosts can be played in tests.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ringfence.control.lookup import name_some
 from ringfence.policy.model import Operation, OperationReason, OperationState
-from ringfence.policy.values import HostName, Revision
+from ringfence.policy.values import HostName, OperationId, Revision
 
 NO_HOST: Final = "stored; no host enforces it yet"
 UNCHANGED: Final = "it was so already; nothing was changed"
@@ -74,7 +74,8 @@ class PendingOperations:
     """Those that wait for hosts. Every method answers the operations that it has brought to their end."""
 
     def __init__(self) -> None:
-        self._pending: list[_Pending] = []
+        self._pending: dict[OperationId, _Pending] = {}  # in the order in which they were opened
+        self._of_host: dict[HostName, dict[OperationId, _Pending]] = defaultdict(dict)  # for its reports
 
     def track(self, operation: Operation, said: Mapping[HostName, str | None], *, deadline_s: float) -> None:
         """Waits for the hosts of ``said`` to apply the operation's revision, until ``deadline_s`` (monotonic).
@@ -82,27 +83,41 @@ class PendingOperations:
         ``said`` is the error that each of them last reported, None for none.
         """
         if operation.state is OperationState.PENDING and operation.revision is not None:
-            self._pending.append(_Pending(operation, operation.revision, set(said), deadline_s, dict(said)))
+            pending = _Pending(operation, operation.revision, set(said), deadline_s, dict(said))
+            self._pending[operation.id] = pending
+            for host in said:
+                self._of_host[host][operation.id] = pending
 
     def report(
         self, host: HostName, applied: Revision | None, error: str | None, *, offered: Revision
     ) -> list[Operation]:
         """``host`` says what it enforces and what is wrong; ``offered`` is the newest revision that it was sent.
 
-        An error says nothing of revisions that the host had not been sent yet.
+        An error says nothing of revisions that the host had not been sent yet. O(operations that wait for the host).
         """
-        for pending in self._pending:
-            if host in pending.waiting or host in pending.failed:
-                pending.hear(host, applied, error, was_offered=pending.revision <= offered)
-        return self._take({id(pending): _answered(pending) for pending in self._pending if not pending.waiting})
+        asked = list(self._of_host.get(host, {}).values())
+        for pending in asked:
+            pending.hear(host, applied, error, was_offered=pending.revision <= offered)
+            if host in pending.applied:
+                self._forget(host, pending)
+        return [self._take(pending, _answered(pending)) for pending in asked if not pending.waiting]
 
     def expire(self, now_s: float) -> list[Operation]:
         """Ends those whose time is up."""
-        return self._take({id(pending): _expired(pending) for pending in self._pending if now_s >= pending.deadline_s})
+        due = [pending for pending in self._pending.values() if now_s >= pending.deadline_s]
+        return [self._take(pending, _expired(pending)) for pending in due]
 
-    def _take(self, ended: dict[int, Operation]) -> list[Operation]:
-        self._pending = [pending for pending in self._pending if id(pending) not in ended]
-        return list(ended.values())
+    def _take(self, pending: _Pending, ended: Operation) -> Operation:
+        del self._pending[pending.operation.id]
+        for host in pending.waiting | pending.failed.keys():
+            self._forget(host, pending)
+        return ended
+
+    def _forget(self, host: HostName, pending: _Pending) -> None:
+        """Nothing that the host says matters to the operation any more."""
+        self._of_host[host].pop(pending.operation.id, None)
+        if not self._of_host[host]:
+            del self._of_host[host]
 
 
 def _answered(pending: _Pending) -> Operation:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ringfence.policy.errors import NotFound
+from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, Host, Instance, Organisation, Snapshot
 from ringfence.policy.quota import UNLIMITED, Quota, require_room
 from ringfence.policy.values import OrganisationId
@@ -54,8 +55,7 @@ def require_room_to_wear(snapshot: Snapshot, instance: Instance, group: Group) -
     require_room(Quota.WORN, limits.limit(Quota.WORN), len(instance.groups), of=f"instance {instance.name}")
     limit = limits.limit(Quota.MEMBERS)
     if UNLIMITED < limit <= len(snapshot.instances):
-        members = sum(group.id in one.groups for one in snapshot.instances.values())
-        require_room(Quota.MEMBERS, limit, members, of=f"group {group.name}")
+        require_room(Quota.MEMBERS, limit, len(index_of(snapshot).wearers_of(group.id)), of=f"group {group.name}")
 
 
 def require_room_for_key(organisation: Organisation, keys: int) -> None:

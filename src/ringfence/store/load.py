@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
+from ringfence.policy.index import indexed
 from ringfence.policy.model import (
     Group,
     GroupPeer,
@@ -100,12 +101,14 @@ def load(database: Database, seal_key: bytes) -> Loaded:
 def load_snapshot(database: Database) -> Snapshot:
     """The policy at its newest revision."""
     ((revision,),) = database.query("SELECT coalesce(max(number), 0) FROM revision")
-    return Snapshot(
-        revision=Revision(revision),
-        organisations=_load_organisations(database),
-        groups=_load_groups(database),
-        instances=_load_instances(database),
-        hosts=_load_hosts(database),
+    return indexed(
+        Snapshot(
+            revision=Revision(revision),
+            organisations=_load_organisations(database),
+            groups=_load_groups(database),
+            instances=_load_instances(database),
+            hosts=_load_hosts(database),
+        )
     )
 
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from contract.running import running_server
-from ringfence.api import groups, instances
+from ringfence.api import account, groups, instances
 from ringfence.wire.signature import SignedRequest, sign_request
 
 RULE = '{{"flow-direction":"ingress","protocol":"esp","network":"0.0.0.0/0"}}'
@@ -30,7 +30,7 @@ REQUESTS = [
     ("GET", "/operation/{operation}", ""),
     ("GET", "/reverse-dns/instance/{instance}", ""),
 ]
-NOBODYS = {"/v2/instance-type/{entry}", "/v2/template/{entry}"}  # the same for all
+NOBODYS = {"/v2/instance-type/{entry}", "/v2/template/{entry}", "/v2/quota/{resource}"}  # no ids of anybody
 
 
 class _Routes:
@@ -85,6 +85,7 @@ def test_the_table_has_every_route_and_verb():
     plane = type("Plane", (), {"settings": type("S", (), {"zone": "z"})})
     groups.add_group_routes(routes, plane)
     instances.add_instance_routes(routes, plane)
+    account.add_account_routes(routes, plane, time.time)
     served = {
         (verb, re.sub(r"\{\w+\}", "*", path.removeprefix("/v2")))
         for path, verbs in routes.found.items()
@@ -112,7 +113,7 @@ def _without_ids(answered):
 
 
 @pytest.mark.usefixtures("theirs")
-@pytest.mark.parametrize("path", ["/security-group", "/security-group?visibility=public", "/instance"])
+@pytest.mark.parametrize("path", ["/security-group", "/security-group?visibility=public", "/instance", "/event"])
 def test_lists_show_only_ones_own(server, path):
     answered = server.call("GET", path)
     assert answered.status == 200

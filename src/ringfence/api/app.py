@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import falcon
 import falcon.asgi
 
+from ringfence.api.account import add_account_routes
 from ringfence.api.agents import Feed, add_agent_routes
 from ringfence.api.answers import Answer, answer_error, answer_http_error
 from ringfence.api.authentication import API_ROOT, ZONE_ROUTE, Authentication
@@ -53,6 +54,7 @@ def build_app(
     app.add_route(ZONE_ROUTE, ZoneList(plane.settings.zone, options.origin))
     add_group_routes(app, plane)
     add_instance_routes(app, plane)
+    add_account_routes(app, plane, now)
     add_agent_routes(app, Feed(plane, options.heartbeat_s, options.most_feeds))
     app.add_sink(_refuse_unoffered(authentication), f"{API_ROOT}(?:/|$)")
     return front(app, options.body)

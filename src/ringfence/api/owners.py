@@ -1,4 +1,4 @@
-"""The operator's routes for organisations, their quotas and their keys.
+"""The operator's routes for organisations, their quotas, their keys and their history.
 
 Input: JSON on the control socket. Output: JSON. A secret is shown once, in the answer that makes it.
 """
@@ -17,6 +17,7 @@ from ringfence.policy.errors import Invalid
 from ringfence.policy.model import Organisation
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import KeyId
+from ringfence.store import HistoryQuery
 from ringfence.wire.decode import convert, parse_choice
 from ringfence.wire.document import JsonValue, parse_document
 
@@ -117,10 +118,38 @@ class _OneKey:
         put_json(response, _show_made(await self.plane.owners.rotate_key(KeyId(key), shape.overlap_s)))
 
 
+@dataclass(frozen=True, slots=True)
+class _History:
+    """GET /admin/v1/history?after=N&since=SECONDS&organisation=NAME: at most a thousand lines above N, oldest first."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        name = request.get_param("organisation")
+        wanted = HistoryQuery(
+            after=request.get_param_as_int("after", default=0, min_value=0) or 0,
+            since=request.get_param_as_int("since", default=0, min_value=0) or 0,
+            organisation=self.plane.owners.named(name).id if name else None,
+        )
+        put_json(response, {"lines": await self.plane.history.read(wanted)})
+
+
+@dataclass(frozen=True, slots=True)
+class _HistoryCheck:
+    """GET /admin/v1/history/check: whether the chain of lines is unbroken."""
+
+    plane: ControlPlane
+
+    async def on_get(self, _: Request, response: Response) -> None:
+        put_json(response, await self.plane.history.check())
+
+
 def add_owner_routes(app: FalconApp, plane: ControlPlane) -> None:
     app.add_route("/admin/v1/organisations", _Organisations(plane))
     app.add_route("/admin/v1/organisations/{name}", _OneOrganisation(plane))
     app.add_route("/admin/v1/organisations/{name}/quota", _Limits(plane))
+    app.add_route("/admin/v1/history", _History(plane))
+    app.add_route("/admin/v1/history/check", _HistoryCheck(plane))
     app.add_route("/admin/v1/keys", _Keys(plane))
     app.add_route("/admin/v1/keys/{key}", _OneKey(plane))
 

@@ -17,6 +17,7 @@ from ringfence.cli import (
     explain,
     group,
     guard,
+    history,
     host,
     instance,
     key,
@@ -54,6 +55,7 @@ app.command("boot")(boot.boot)
 app.command("doctor")(doctor.doctor)
 app.add_typer(organisation.app, name="organisation")
 app.add_typer(key.app, name="key")
+app.add_typer(history.app, name="history")
 app.add_typer(host.app, name="host")
 app.add_typer(instance.app, name="instance")
 app.add_typer(group.app, name="group")

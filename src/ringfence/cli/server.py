@@ -14,7 +14,7 @@ _URL: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{
 _LISTEN = ["127.0.0.1:8443"]
 
 
-def server(  # noqa: PLR0913  one parameter per option
+def server(  # noqa: PLR0913, PLR0917  one parameter per option
     data: DataOption,
     listen: Annotated[
         list[str] | None,
@@ -34,6 +34,9 @@ def server(  # noqa: PLR0913  one parameter per option
     rate_limit: Annotated[
         int, typer.Option(min=0, help="Calls a second of one key; of one address twice as many. 0: any number.")
     ] = 1000,
+    keep_history: Annotated[
+        str, typer.Option(metavar="TIME", help="How long changes stay in the history: 90d, 400d; 0d: for ever.")
+    ] = "400d",
     *,
     offer_all_protocol: Annotated[
         bool, typer.Option("--offer-all-protocol", help="Accept rules of protocol all; the Java SDK cannot read them.")
@@ -58,7 +61,7 @@ def server(  # noqa: PLR0913  one parameter per option
     from ringfence.api.zones import Origin
     from ringfence.cli.credentials import save_endpoint
     from ringfence.control.settings import Settings
-    from ringfence.policy.values import parse_cidr
+    from ringfence.policy.values import parse_cidr, parse_duration
 
     def announce(urls: list[str]) -> None:
         save_endpoint(data, [url for url in urls if url.startswith("http")], zone)
@@ -67,7 +70,8 @@ def server(  # noqa: PLR0913  one parameter per option
     _check(zone, public_url)
     configure_log(sys.stderr)
     listens = [parse_listen(text) for text in listen or _LISTEN]
-    settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol)
+    keep_s = parse_duration(keep_history, field="--keep-history") or None
+    settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol, keep_history_s=keep_s)
     proxies = tuple(parse_cidr(text, field="--trusted-proxy").network for text in trusted_proxy or [])
     rates = RateLimits(key=rate_limit, address=2 * rate_limit)
     options = ServeOptions(ApiOptions(origin=Origin(public_url, proxies), rates=rates), insecure=insecure)

@@ -18,6 +18,7 @@ from ringfence.control.count_book import CountBook
 from ringfence.control.decide import Given
 from ringfence.control.feed import Feed
 from ringfence.control.flow_book import FlowBook, Kept
+from ringfence.control.history import History
 from ringfence.control.hosts import AddedHost, HostStatus, Presence, mint_key
 from ringfence.control.keys import KeyRing
 from ringfence.control.owners import Owners
@@ -61,6 +62,7 @@ class ControlPlane:
         self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
         self._commits = Commits(store, self._publish)
         keys = KeyRing(store.keys)
+        self.history = History(store, self._commits, settings.keep_history_s, self._now_s)
         self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
         for stored in store.operations:
             self._open(stored)
@@ -203,6 +205,7 @@ class ControlPlane:
             await asyncio.sleep(pause_s)
             self._book.expire(self._clock.monotonic_s())
             await self._save_ends()
+            await self.history.tidy(self._clock.monotonic_s())
 
     async def _save_ends(self) -> None:
         """Writes how operations ended. When that fails it is tried again; what a host reports would end them anew."""

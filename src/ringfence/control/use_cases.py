@@ -45,7 +45,16 @@ class Asked:
 
     def audit(self, action: str, subject: str) -> AuditLine:
         actor = self.actor
-        return AuditLine(actor.organisation, self.now_s, actor.name, action, subject, actor.address, actor.request_id)
+        return AuditLine(
+            organisation=actor.organisation,
+            at=self.now_s,
+            actor=actor.name,
+            action=action,
+            subject=subject,
+            address=actor.address,
+            request_id=actor.request_id,
+            actor_name=actor.label,
+        )
 
 
 class UseCases:

@@ -16,19 +16,24 @@ from ringfence.store.decision import (
     OperationSettled,
     Record,
     StoredKey,
+    Tidied,
     next_revision,
 )
 from ringfence.store.folder import FolderHeld
+from ringfence.store.history import Checked, HistoryLine, HistoryQuery
 from ringfence.store.load import MAX_OPERATIONS, StoredOperation
 from ringfence.store.store import Store
 
 __all__ = [
     "MAX_OPERATIONS",
     "AuditLine",
+    "Checked",
     "Committed",
     "Decide",
     "Decision",
     "FolderHeld",
+    "HistoryLine",
+    "HistoryQuery",
     "KeyCreated",
     "KeyRevoked",
     "KeyRotated",
@@ -37,5 +42,6 @@ __all__ = [
     "Store",
     "StoredKey",
     "StoredOperation",
+    "Tidied",
     "next_revision",
 ]

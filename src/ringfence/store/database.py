@@ -4,7 +4,7 @@ The SQL of the store is the same for both: marks are ``?``, an upsert is ``ON CO
 found again by what is in it, never by its row id. A driver's own errors do not leave these modules.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,8 +24,8 @@ class Database(Protocol):
 
     name: str  # for people: a path, or a URL without secrets
 
-    def query(self, sql: str, values: Values = ()) -> Iterator[Values]:
-        """The rows of a SELECT, one by one."""
+    def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
+        """The rows of a SELECT, one by one; who stops early closes it."""
 
     def begin(self) -> None:
         """Begins the transaction of the one writer; ends one that was left open."""

@@ -27,6 +27,7 @@ class AuditLine:
     subject: str
     address: str | None = None
     request_id: str | None = None
+    actor_name: str | None = None  # what the actor's key is called
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,17 @@ class OperationSettled:
     operation: Operation
 
 
-Record = KeyCreated | KeyRotated | KeyRevoked | OperationSettled  # kept, but no part of the policy: makes no revision
+@dataclass(frozen=True, slots=True)
+class Tidied:
+    """What time has ended goes: old secrets whose overlap is over ``now``, history from before ``history_before``."""
+
+    now: int
+    history_before: int | None
+
+
+Record = (
+    KeyCreated | KeyRotated | KeyRevoked | OperationSettled | Tidied
+)  # kept, but no part of the policy: makes no revision
 
 
 @dataclass(frozen=True, slots=True)

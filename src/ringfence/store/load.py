@@ -242,9 +242,11 @@ def _load_keys(database: Database, seal_key: bytes) -> tuple[StoredKey, ...]:
     scopes: dict[str, set[GroupId]] = defaultdict(set)
     for id_, group in database.query("SELECT api_key, security_group FROM api_key_scope"):
         scopes[id_].add(GroupId(UUID(group)))
-    rows = database.query(
-        "SELECT id, organisation, name, role, created_at, sealed_secret, sealed_previous, previous_until"
-        " FROM api_key ORDER BY position"
+    rows = list(  # whole first: a secret that cannot be unsealed ends the connection
+        database.query(
+            "SELECT id, organisation, name, role, created_at, sealed_secret, sealed_previous, previous_until"
+            " FROM api_key ORDER BY position"
+        )
     )
     return tuple(_stored_key(row, scopes.get(row[0]), seal_key) for row in rows)
 

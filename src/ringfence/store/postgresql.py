@@ -5,7 +5,7 @@ PGPASSWORD, as libpq finds it (postgresql.org/docs, "The Password File"), so tha
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 from urllib.parse import urlsplit
@@ -40,7 +40,7 @@ class PostgresDatabase:
         self._url = url
         self._connection = _connect(url)
 
-    def query(self, sql: str, values: Values = ()) -> Iterator[Values]:
+    def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
         with _translated():
             yield from self._connection.execute(_marked(sql), values)
 

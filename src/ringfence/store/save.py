@@ -38,7 +38,9 @@ from ringfence.store.decision import (
     OperationSettled,
     Record,
     StoredKey,
+    Tidied,
 )
+from ringfence.store.history import FORGET, SET_ANCHOR, Chain
 from ringfence.store.rows import Part, Rows
 from ringfence.store.seal import label_of, label_of_previous, seal
 
@@ -52,8 +54,8 @@ _INSERT_ADDRESS: Final = """
 """
 
 
-def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_key: bytes) -> None:
-    """Everything that a decision makes true."""
+def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_key: bytes, chain: Chain) -> None:
+    """Everything that a decision makes true; its line of the history is added to ``chain``."""
     after = decision.after or before
     for fact in decision.facts:
         _save_fact(rows, fact, after.revision, decision.audit)
@@ -66,7 +68,7 @@ def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_k
         _save_record(rows, record, seal_key)
     if decision.audit:
         changed = bool(decision.facts or decision.records)
-        _save_audit(rows, decision.audit, (before.revision, after.revision), changed=changed)
+        _save_audit(rows, chain, decision.audit, (before.revision, after.revision), changed=changed)
 
 
 def _save_fact(rows: Rows, fact: Fact, revision: Revision, audit: AuditLine | None) -> None:
@@ -309,6 +311,8 @@ def _save_record(rows: Rows, record: Record, seal_key: bytes) -> None:
                 (operation.state.value, reason, operation.message, str(operation.id)),
                 Part.RECORD,
             )
+        case Tidied():
+            _tidy(rows, record)
         case _:
             assert_never(record)
 
@@ -338,24 +342,39 @@ def _save_secrets(rows: Rows, key: StoredKey, seal_key: bytes) -> None:
     )
 
 
-def _save_audit(rows: Rows, audit: AuditLine, revisions: tuple[Revision, Revision], *, changed: bool) -> None:
+def _save_audit(
+    rows: Rows, chain: Chain, audit: AuditLine, revisions: tuple[Revision, Revision], *, changed: bool
+) -> None:
+    values = (
+        audit.at,
+        str(audit.organisation),
+        audit.actor,
+        audit.actor_name,
+        audit.address,
+        audit.request_id,
+        audit.action,
+        audit.subject,
+        *revisions,
+        "applied" if changed else "unchanged",
+    )
     _insert(
         rows,
-        "audit (organisation, at, actor, address, request_id, action, subject,"
-        " revision_before, revision_after, result)",
-        (
-            str(audit.organisation),
-            audit.at,
-            audit.actor,
-            audit.address,
-            audit.request_id,
-            audit.action,
-            audit.subject,
-            *revisions,
-            "applied" if changed else "unchanged",
-        ),
+        "audit (number, at, organisation, actor, actor_name, address, request_id, action, subject,"
+        " revision_before, revision_after, result, hash)",
+        chain.link(values),
         part=Part.AUDIT,
     )
+
+
+def _tidy(rows: Rows, tidied: Tidied) -> None:
+    rows.add(
+        "UPDATE api_key SET sealed_previous = NULL, previous_until = NULL WHERE previous_until <= ?",
+        (tidied.now,),
+        Part.RECORD,
+    )
+    if tidied.history_before is not None:
+        rows.add(SET_ANCHOR, (tidied.history_before,), Part.RECORD)
+        rows.add(FORGET, (tidied.history_before,), Part.RECORD)
 
 
 def _insert(

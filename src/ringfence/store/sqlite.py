@@ -4,7 +4,7 @@ A test that wants a commit to fail hands a ``SqliteDatabase`` over its own conne
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ class SqliteDatabase:
         self.name = str(path)
         self._connection = connection
 
-    def query(self, sql: str, values: Values = ()) -> Iterator[Values]:
+    def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
         with _translated():
             yield from self._connection.execute(sql, values)
 

@@ -4,18 +4,20 @@ Opening either gives a valid state or refuses with an ``OperatorError`` that say
 policy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ringfence.policy.errors import Invalid, OperatorError
+from ringfence.policy.errors import Busy, Invalid, OperatorError
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName, Revision
 from ringfence.store.database import Database, DatabaseFault, OpenDatabase
 from ringfence.store.decision import Committed, Decide, StoredKey
 from ringfence.store.folder import Lock, hold_folder, load_seal_key
+from ringfence.store.history import Checked, HistoryLine, HistoryQuery, check_history, read_history
 from ringfence.store.load import Loaded, StoredOperation, has_keys, load
 from ringfence.store.migrate import load_epoch, load_migrations, migrate
 from ringfence.store.sqlite import open_sqlite
@@ -35,8 +37,9 @@ class _Opened:
 class Store:
     """One data folder, held by this process from ``open`` to ``close``."""
 
-    def __init__(self, lock: Lock, opened: _Opened) -> None:
+    def __init__(self, lock: Lock, opened: _Opened, open_reader: Callable[[], Database]) -> None:
         self._lock = lock
+        self._open_reader = open_reader
         self._loaded = opened.loaded
         self._writer = Writer(opened.database, opened.loaded.snapshot, seal_key=opened.seal_key)
         self.epoch = opened.epoch  # the random name of this store's life, in which its revisions count
@@ -53,7 +56,7 @@ class Store:
         """
         lock = hold_folder(folder)
         try:
-            return cls(lock, _open(folder, open_database))
+            return cls(lock, _open(folder, open_database), lambda: open_database(folder))
         except BaseException:
             lock.release()
             raise
@@ -81,6 +84,24 @@ class Store:
     def submit(self, decide: Decide[T]) -> Future[Committed[T]]:
         """Has ``decide`` called with the newest snapshot, in the writer's thread, and what it decides committed."""
         return self._writer.submit(decide)
+
+    def read_history(self, wanted: HistoryQuery) -> list[HistoryLine]:
+        """Lines of the history, on a connection of its own: slow readers keep no writer waiting."""
+        with self._reader() as database:
+            return read_history(database, wanted)
+
+    def check_history(self) -> Checked:
+        """Whether the chain of the whole history is unbroken. O(lines)."""
+        with self._reader() as database:
+            return check_history(database)
+
+    @contextmanager
+    def _reader(self) -> Iterator[Database]:
+        try:
+            with closing(self._open_reader()) as database:
+                yield database
+        except DatabaseFault as error:
+            raise Busy(f"the store cannot read the history now: {error}; try again") from error
 
     def close(self) -> None:
         """Writes what was submitted and gives the folder back."""

@@ -16,6 +16,7 @@ from ringfence.policy.errors import Busy, OperatorError, RingfenceError
 from ringfence.policy.model import Snapshot
 from ringfence.store.database import ConstraintBroken, Database, DatabaseFault
 from ringfence.store.decision import Committed, Decide
+from ringfence.store.history import load_chain
 from ringfence.store.rows import Rows
 from ringfence.store.save import save_decision
 
@@ -125,11 +126,11 @@ class Writer:
     def _decide(self, batch: list[_Request[object]]) -> tuple[list[Committed[object] | Exception], Snapshot]:
         """Each decision over what the ones before it made; what they all write is written as one."""
         outcomes: list[Committed[object] | Exception] = []
-        working, rows = self._published, Rows()
+        working, rows, chain = self._published, Rows(), load_chain(self._database)
         for request in batch:
             outcome = _decide_one(request.decide, working)
             if isinstance(outcome, Committed):
-                save_decision(rows, outcome.decision, working, seal_key=self._seal_key)
+                save_decision(rows, outcome.decision, working, seal_key=self._seal_key, chain=chain)
                 working = outcome.snapshot
             outcomes.append(outcome)
         self._database.write(rows.runs())

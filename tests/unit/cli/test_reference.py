@@ -14,6 +14,8 @@ SHARED = {"--help", "--data", "--output", "--install-completion", "--show-comple
 
 def _verbs(command, path):
     if hasattr(command, "commands"):
+        if command.invoke_without_command and path != "ringfence":
+            yield path, command
         for name, inner in command.commands.items():
             yield from _verbs(inner, f"{path} {name}")
     else:

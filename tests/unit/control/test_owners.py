@@ -26,6 +26,7 @@ from ringfence.policy.commands import (
 from ringfence.policy.errors import Denied, Invalid, NotFound, QuotaReached
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import GroupId, InstanceId, KeyId, RuleId
+from ringfence.store import HistoryQuery
 
 
 class PlayedClock:
@@ -149,5 +150,22 @@ def test_limits_and_organisations_are_there_again_and_removed_ones_are_not(playe
             assert plane.owners.named("acme").limits == {Quota.KEYS: 0}
             assert plane.owners.key(key.id) is None
             assert (await plane.owners.create("gone")).id != gone.id
+
+    played(test)
+
+
+def test_time_takes_old_secrets_and_old_history_from_the_disk(played):
+    async def test(open_plane, clock):
+        async with open_plane() as plane:
+            key = await plane.owners.create_key(KeyWish("ci"))
+            await plane.owners.rotate_key(key.id, 3600)
+            clock.moment_s += 500 * 86400
+            await plane.owners.create("acme")
+            await plane.history.tidy(clock.monotonic_s())
+            assert [line.action for line in await plane.history.read(HistoryQuery())] == ["CreateOrganisation"]
+            assert (await plane.history.check()).broken is None
+            await plane.history.tidy(clock.monotonic_s())
+        async with open_plane() as plane:
+            assert plane.owners.key(key.id).previous is None
 
     played(test)

@@ -1,0 +1,126 @@
+"""``ringfence history``: who changed what, when and from where, as a chain that shows when it was tampered with."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli.options import DataOption, query_of
+from ringfence.cli.output import Format, FormatOption, complain, show, show_rows
+from ringfence.policy.errors import CallerError, Invalid
+from ringfence.policy.values import parse_duration
+
+app = typer.Typer(help="The history of all changes: show, export, verify.", invoke_without_command=True)
+_COLUMNS = ("number", "at", "organisation", "actor", "actor_name", "address", "action", "subject", "revision", "result")
+_PAGE = 1000
+_FOLLOW_PAUSE_S = 0.5
+
+
+@app.callback()
+def history(
+    context: typer.Context,
+    data: DataOption,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="From then on: 2h, 7d, 2026-01-31; all that is kept if not given."),
+    ] = None,
+    organisation: Annotated[str | None, typer.Option(help="Only what was done in this organisation.")] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on: show what comes, until you end it.")] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Every change: who made it, from where, what, and the revisions before and after it.
+
+    With -o json a line is one JSON object, as ringfence history verify FILE takes them.
+    Example: [bold]ringfence history --since 7d[/bold], [bold]ringfence history -o json --follow >> audit.jsonl[/bold]
+    """
+    if context.invoked_subcommand is not None:
+        return
+    import json
+
+    query = query_of(organisation) | ({"since": str(_since(since))} if since else {})
+    for page in _pages(data, query, follow=follow):
+        if output is Format.JSON:
+            for line in page:
+                show(json.dumps(line, sort_keys=True))
+        elif page or not follow:
+            show_rows([_row(line) for line in page], _COLUMNS, output)
+
+
+@app.command("verify")
+def verify(
+    data: DataOption,
+    file: Annotated[
+        Path | None, typer.Argument(help="Lines that were exported with -o json; the store's own if you give none.")
+    ] = None,
+) -> None:
+    """Check that no line was changed, removed or put in: each carries the hash of the one before. Status 1 if one was.
+
+    Compare the last hash with that of a copy kept elsewhere: who can write the database could make a whole new chain.
+    """
+    from ringfence.cli.admin_client import Ask, ask
+
+    found = ask(data, Ask("GET", "/history/check")) if file is None else _check_file(file)
+    unchained = f", {found['unchained']} older ones are from before there was a chain" if found["unchained"] else ""
+    if found["broken"] is not None:
+        raise CallerError(
+            f"line {found['broken']} of the history is broken: it, or the one before it, is not what was written "
+            f"({found['lines']} lines before it fit{unchained})"
+        )
+    complain(f"the history is unbroken: {found['lines']} lines{unchained}")
+
+
+def _pages(data: Path, query: dict[str, str], *, follow: bool) -> Iterator[list[dict[str, Any]]]:
+    import time
+
+    from ringfence.cli.admin_client import Ask, ask
+
+    last = 0
+    while True:
+        page = ask(data, Ask("GET", "/history", query={**query, "after": str(last)}))["lines"]
+        last = page[-1]["number"] if page else last
+        yield page
+        if len(page) < _PAGE:
+            if not follow:
+                return
+            time.sleep(_FOLLOW_PAUSE_S)
+
+
+def _since(text: str) -> int:
+    import time
+    from datetime import UTC, datetime
+
+    try:
+        return int(time.time()) - parse_duration(text, field="--since")
+    except Invalid as error:
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            raise Invalid(f"{error}, or a date such as 2026-01-31") from error
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+
+
+def _row(line: dict[str, Any]) -> dict[str, Any]:
+    before, after = line["revision_before"], line["revision_after"]
+    return {**line, "revision": str(after) if before == after else f"{before} -> {after}"}
+
+
+def _check_file(file: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from ringfence.store.history import check_lines
+
+    with file.open(encoding="utf-8") as lines:
+        return asdict(check_lines(_parsed(lines, file)))
+
+
+def _parsed(lines: Iterable[str], file: Path) -> Iterator[dict[str, Any]]:
+    import json
+
+    for n, text in enumerate(lines, start=1):
+        try:
+            line = json.loads(text)
+            yield {**line, "number": line["number"], "previous": line["previous"], "hash": line["hash"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CallerError(f"{file}, line {n}: expected a line as ringfence history -o json writes them") from error

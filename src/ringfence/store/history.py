@@ -1,0 +1,175 @@
+"""The history: who did what, when and from where, as a chain of lines of which each carries the hash of the one before.
+
+A line that was changed, removed or put in later does not fit its neighbours. Old lines are forgotten from the front;
+the hash of the last one forgotten stays as the anchor of those that follow. The newest line always stays.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from ringfence.policy.values import OrganisationId
+from ringfence.store.database import Database, Values
+
+ANCHOR: Final = "history-anchor"  # in the table meta: number and hash of the last line forgotten
+_COLUMNS: Final = (
+    "number, at, organisation, actor, actor_name, address, request_id, action, subject,"
+    " revision_before, revision_after, result"
+)
+_KEPT_FROM: Final = (
+    "coalesce((SELECT min(number) FROM audit WHERE at >= ?), (SELECT max(number) FROM audit))"  # the first that stays
+)
+SET_ANCHOR: Final = (
+    f"INSERT INTO meta (name, value) SELECT '{ANCHOR}', number || ' ' || coalesce(hash, '') FROM audit"  # noqa: S608  our own words
+    f" WHERE number = (SELECT max(number) FROM audit WHERE number < {_KEPT_FROM})"
+    " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+FORGET: Final = f"DELETE FROM audit WHERE number < {_KEPT_FROM}"  # noqa: S608  our own words
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    """One change. ``actor`` is a key id, ``host:NAME`` or ``operator``, ``actor_name`` the name of that key then."""
+
+    number: int
+    at: int  # seconds since the epoch
+    organisation: str
+    actor: str
+    actor_name: str | None
+    address: str | None
+    request_id: str | None
+    action: str
+    subject: str
+    revision_before: int
+    revision_after: int
+    result: str
+    previous: str  # the hash of the line before
+    hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """Lines above ``after``, from ``since`` on and before ``until`` (seconds since the epoch), of one owner or all.
+
+    The oldest ``limit`` of them, or the newest; always in order.
+    """
+
+    after: int = 0
+    since: int = 0
+    until: int | None = None
+    organisation: OrganisationId | None = None
+    limit: int = 1000
+    newest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """How many lines of a chain fit, and the number of the first one that does not, None when all do.
+
+    ``unchained`` are lines from before there was a chain, which stand before all others.
+    """
+
+    lines: int
+    unchained: int
+    broken: int | None
+
+
+@dataclass(slots=True)
+class Chain:
+    """The end of the chain, to which a batch of changes is added."""
+
+    number: int
+    hash: str
+
+    def link(self, values: Values) -> Values:
+        """Number, values and hash of the next line; ``values`` are all others, in the order of the columns."""
+        self.number += 1
+        self.hash = hash_of(asdict(HistoryLine(*(self.number, *values, self.hash, None))))
+        return (self.number, *values, self.hash)
+
+
+def load_chain(database: Database) -> Chain:
+    """The end of the chain as it is stored."""
+    for number, hash_ in database.query("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1"):
+        return Chain(number, hash_ or "")
+    return Chain(0, "")
+
+
+def hash_of(line: Mapping[str, Any]) -> str:
+    """The hash of a line: SHA-256 of its JSON without ``hash``, keys sorted, no spaces, ASCII."""
+    fields = {name: value for name, value in line.items() if name != "hash"}
+    return sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_history(database: Database, wanted: HistoryQuery) -> list[HistoryLine]:
+    """The lines that are asked for, with the hash of the line before each."""
+    sql, values = _selection(wanted)
+    found = [_line(row) for row in database.query(sql, values)]
+    return found[::-1] if wanted.newest else found
+
+
+def check_history(database: Database) -> Checked:
+    """The whole chain as it is stored, in one statement, so that what is forgotten meanwhile breaks nothing."""
+    anchor = f"(SELECT value FROM meta WHERE name = '{ANCHOR}')"  # noqa: S608  our own words
+    with closing(database.query(f"SELECT {_COLUMNS}, hash, {anchor} FROM audit ORDER BY number")) as rows:  # noqa: S608  our own words
+        return check_lines(_with_previous(rows))
+
+
+def check_lines(lines: Iterable[Mapping[str, Any]]) -> Checked:
+    """Whether each line has the hash of what is in it, and fits the number and hash of the one before.
+
+    Lines are as they are exported; ``previous`` of the first one is taken as it is.
+    """
+    count = unchained = 0
+    last: Mapping[str, Any] | None = None
+    for line in lines:
+        if line["hash"] is None and last is None:
+            unchained += 1
+            continue
+        fits = last is None or (line["previous"] == last["hash"] and line["number"] == last["number"] + 1)
+        if not fits or line["hash"] != hash_of(line):
+            return Checked(count, unchained, line["number"])
+        count, last = count + 1, line
+    return Checked(count, unchained, None)
+
+
+def _with_previous(rows: Iterable[Values]) -> Iterator[dict[str, Any]]:
+    """Stored lines as exported ones. The first must fit the anchor, so its ``previous`` is the anchor's hash."""
+    previous: str | None = None
+    for *values, hash_, anchor in rows:
+        if previous is None:
+            previous = _anchored(anchor)
+        yield asdict(HistoryLine(*(*values, previous, hash_)))
+        previous = hash_ or ""
+
+
+def _line(row: Values) -> HistoryLine:
+    *values, hash_, before, anchor = row
+    return HistoryLine(*(*values, before or _anchored(anchor), hash_))
+
+
+def _anchored(anchor: str | None) -> str:
+    """The hash of the last line forgotten, "" when none was or it had none."""
+    return anchor.partition(" ")[2] if anchor else ""
+
+
+def _selection(wanted: HistoryQuery) -> tuple[str, Values]:
+    conditions = ["a.number > ?", "a.at >= ?"]
+    values: list[object] = [wanted.after, wanted.since]
+    if wanted.until is not None:
+        conditions.append("a.at < ?")
+        values.append(wanted.until)
+    if wanted.organisation is not None:
+        conditions.append("a.organisation = ?")
+        values.append(str(wanted.organisation))
+    columns = ", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(","))
+    order = "DESC" if wanted.newest else "ASC"
+    sql = (
+        f"SELECT {columns}, a.hash, b.hash, (SELECT value FROM meta WHERE name = '{ANCHOR}')"  # noqa: S608  our own words
+        f" FROM audit AS a LEFT JOIN audit AS b ON b.number = a.number - 1"
+        f" WHERE {' AND '.join(conditions)} ORDER BY a.number {order} LIMIT ?"
+    )
+    return sql, (*values, wanted.limit)

@@ -237,7 +237,7 @@ class NarrowNftables(KernelNftables):
     mask = 0x01FF0000
 
     def commit(self, steps, *, generation, about):
-        batch = encode_batch(steps, generation=generation, about=about, mask=self.mask)
+        batch = encode_batch(self._numbered(steps), generation=generation, about=about, mask=self.mask)
         assert not self._netlink.request(batch.data).refusals
 
 

@@ -119,16 +119,12 @@ def profile_chain(profile: ProfileId, direction: Direction) -> str:
     return f"p_{profile}_{_SHORT[direction]}"
 
 
-def untracked_profile_chain(profile: ProfileId, direction: Direction) -> str:
-    """Where packets go that conntrack cannot place in a flow."""
-    return f"{profile_chain(profile, direction)}_untracked"
-
-
 def group_chain(group: GroupId, direction: Direction) -> str:
     return f"g_{group.hex}_{_SHORT[direction]}"
 
 
 def untracked_group_chain(group: GroupId, direction: Direction) -> str:
+    """What packets are asked that conntrack cannot place in a flow."""
     return f"{group_chain(group, direction)}_untracked"
 
 

@@ -24,6 +24,7 @@ from ringfence.policy.program import (
     InState,
     Jump,
     Line,
+    Match,
     NamedSet,
     Scalar,
     State,
@@ -179,20 +180,19 @@ def _address_sets(group: GroupId, peer: PeerAddresses, family: Family) -> Iterat
 def _profile_chains(groups: tuple[GroupId, ...], present: AbstractSet[str]) -> Iterator[tuple[str, Chain]]:
     profile = names.profile_of(groups)
     for direction in Direction:
-        deny = refuse(_DENIED[direction], names.denied_counter(profile, direction))
+        refusal, denied = _DENIED[direction], names.denied_counter(profile, direction)
+        aside = _jumps([names.untracked_group_chain(group, direction) for group in groups], present, _NO_FLOW)
         jumps = _jumps([names.group_chain(group, direction) for group in groups], present)
         if direction is Direction.EGRESS and not jumps:
             last = Line((Count(names.open_counter(profile)), Goto(link.ALLOW)))
         else:
-            last = deny
-        aside = names.untracked_profile_chain(profile, direction)
-        yield names.profile_chain(profile, direction), Chain((Line((_NO_FLOW, Goto(aside))), *jumps, last))
-        jumps = _jumps([names.untracked_group_chain(group, direction) for group in groups], present)
-        yield aside, Chain((*jumps, deny))
+            last = refuse(refusal, denied)
+        lines = (*aside, refuse(refusal, denied, _NO_FLOW), *jumps, last)
+        yield names.profile_chain(profile, direction), Chain(lines)
 
 
-def _jumps(wanted: list[str], present: AbstractSet[str]) -> list[Line]:
-    return [Line((Jump(chain),)) for chain in wanted if chain in present]
+def _jumps(wanted: list[str], present: AbstractSet[str], *matches: Match) -> list[Line]:
+    return [Line((*matches, Jump(chain))) for chain in wanted if chain in present]
 
 
 def _port_maps(programmed: tuple[Endpoint, ...]) -> dict[str, VerdictMap]:

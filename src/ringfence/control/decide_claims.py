@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ringfence.control.decide_instances import born_instance
-from ringfence.control.room import require_room_for_instance
+from ringfence.control.room import room_for_instances
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
-from ringfence.policy.errors import QuotaReached
 from ringfence.policy.facts import Fact, InstanceCreated, InstanceObserved, InstancePlaced
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Host, Instance, Snapshot
+from ringfence.policy.quota import Quota
 from ringfence.policy.values import Address, InstanceId, InterfaceName
 
 # Membership knows no realms yet: in a realm of its own a host could put another's address into every peer group.
@@ -44,7 +44,7 @@ def decide_claim(
     facts: list[Fact] = []
     for claim, new_id in sorted(zip(command.instances, new_ids, strict=True), key=ledger.precedence):
         id_ = ledger.identify(claim) or new_id
-        reason = ledger.refusal(claim, id_) or _refused_birth(snapshot, id_, host, facts)
+        reason = ledger.refusal(claim, id_)
         if reason:
             refused.append((claim.name, reason))
             continue
@@ -63,6 +63,7 @@ class _Ledger:
     known: Mapping[InstanceId, Instance]
     own: tuple[Instance, ...]  # bound to this host, those that it runs first, then the youngest
     named: frozenset[InstanceId]  # ids that the inventory gives itself
+    births: int  # how many instances may still come that are not known yet
     addresses: dict[tuple[str, Address], Instance]  # of those that it claims, what is not this host's
     claimed: dict[tuple[str, Address], str] = field(default_factory=dict)
     interfaces: dict[InterfaceName, str] = field(default_factory=dict)
@@ -82,7 +83,8 @@ class _Ledger:
             if instance.bound_to != host.name
         }
         named = frozenset(claim.id for claim in command.instances if claim.id is not None)
-        return cls(host, snapshot.instances, tuple(own), named, taken)
+        births = room_for_instances(snapshot, host.organisation, len(command.instances))
+        return cls(host, snapshot.instances, tuple(own), named, births, taken)
 
     def precedence(self, claim: tuple[InstanceClaim, InstanceId]) -> int:
         """Claims of instances that no host is bound to come first: the addresses that they leave may serve the others.
@@ -105,11 +107,16 @@ class _Ledger:
             return "realms other than default are not offered yet"
         if claim.name in self.names:
             return "another instance of this inventory has the same name"
+        if id_ not in self.known and self.births == 0:
+            return (
+                f"the organisation's quota {Quota.INSTANCES.value} is reached: the operator of the server can raise it"
+            )
         return self._refused_id(id_) or self._refused_interface(claim) or self._refused_address(claim, id_)
 
     def accept(self, claim: InstanceClaim, id_: InstanceId) -> None:
         for address in self.known[id_].addresses if id_ in self.known else ():
             self.addresses.pop((self.known[id_].realm, address), None)
+        self.births -= id_ not in self.known
         self.ids.add(id_)
         self.names.add(claim.name)
         self.interfaces.update({interface.name: claim.name for interface in claim.interfaces})
@@ -150,18 +157,6 @@ class _Ledger:
             if addresses.count(address) > 1:
                 return f"address {address} is given twice"
         return None
-
-
-def _refused_birth(snapshot: Snapshot, id_: InstanceId, host: Host, facts: Sequence[Fact]) -> str | None:
-    """Why an instance that is not known yet may not be born, after those of ``facts``; None when it may."""
-    if id_ in snapshot.instances:
-        return None
-    try:
-        born = sum(isinstance(fact, InstanceCreated) for fact in facts)
-        require_room_for_instance(snapshot, host.organisation, born)
-    except QuotaReached as error:
-        return str(error)
-    return None
 
 
 def _place(snapshot: Snapshot, claim: InstanceClaim, id_: InstanceId, host: Host, now_s: int) -> tuple[Fact, ...]:

@@ -30,9 +30,17 @@ def require_room_for_group(snapshot: Snapshot, organisation: OrganisationId) -> 
     _require(snapshot, Quota.GROUPS, organisation, snapshot.groups.values())
 
 
-def require_room_for_instance(snapshot: Snapshot, organisation: OrganisationId, coming: int = 0) -> None:
-    """``QuotaReached`` when there may be no further instance, ``coming`` being on their way already."""
-    _require(snapshot, Quota.INSTANCES, organisation, snapshot.instances.values(), coming)
+def room_for_instances(snapshot: Snapshot, organisation: OrganisationId, wanted: int) -> int:
+    """How many of ``wanted`` further instances there may be."""
+    limit = _owner(snapshot, organisation).limit(Quota.INSTANCES)
+    if limit == UNLIMITED or len(snapshot.instances) + wanted <= limit:
+        return wanted
+    return max(0, limit - sum(one.organisation == organisation for one in snapshot.instances.values()))
+
+
+def require_room_for_instance(snapshot: Snapshot, organisation: OrganisationId) -> None:
+    """``QuotaReached`` when there may be no further instance."""
+    _require(snapshot, Quota.INSTANCES, organisation, snapshot.instances.values())
 
 
 def require_room_for_host(snapshot: Snapshot, organisation: OrganisationId) -> None:
@@ -82,12 +90,17 @@ def usage_of(snapshot: Snapshot, organisation: Organisation, keys: int) -> tuple
 
 
 def _require(
-    snapshot: Snapshot, quota: Quota, id_: OrganisationId, things: Collection[Group | Instance | Host], coming: int = 0
+    snapshot: Snapshot, quota: Quota, id_: OrganisationId, things: Collection[Group | Instance | Host]
 ) -> None:
+    organisation = _owner(snapshot, id_)
+    limit = organisation.limit(quota)
+    if UNLIMITED < limit <= len(things):
+        own = sum(thing.organisation == id_ for thing in things)
+        require_room(quota, limit, own, of=f"organisation {organisation.name}")
+
+
+def _owner(snapshot: Snapshot, id_: OrganisationId) -> Organisation:
     organisation = snapshot.organisations.get(id_)
     if organisation is None:
         raise NotFound("the organisation was removed")
-    limit = organisation.limit(quota)
-    if UNLIMITED < limit <= len(things) + coming:
-        own = sum(thing.organisation == id_ for thing in things)
-        require_room(quota, limit, own + coming, of=f"organisation {organisation.name}")
+    return organisation

@@ -1,6 +1,5 @@
 """The chain of the history: whole after every way of writing, and broken visibly by every way of tampering."""
 
-import sqlite3
 from dataclasses import asdict, replace
 from uuid import UUID, uuid4
 
@@ -10,17 +9,16 @@ from desk import ORGANISATION
 from ringfence.control.use_cases import found_organisation
 from ringfence.policy.facts import GroupCreated, apply_facts
 from ringfence.policy.model import Group
-from ringfence.store import AuditLine, Decision, HistoryQuery, Store, Tidied, next_revision
-from ringfence.store.folder import DATABASE
+from ringfence.store import AuditLine, Decision, HistoryQuery, Tidied, next_revision
 from ringfence.store.history import check_lines
 
 AUDIT = AuditLine(ORGANISATION, 1000, "EXOowner", "CreateGroup", "web", "192.0.2.7", "request-1", "laptop")
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(place):
     """A store with a line of its founding, and one for each of the seconds 1000 to 1005."""
-    store = Store.open(tmp_path)
+    store = place.open()
     store.submit(found_organisation(ORGANISATION, UUID(int=0xD), 900)).result()
     for future in [store.submit(creating(second)) for second in range(1000, 1006)]:
         future.result()
@@ -39,14 +37,6 @@ def creating(second):
 
 def tidy(store, before):
     store.submit(lambda _: Decision(None, records=(Tidied(0, before),))).result()
-
-
-def change(folder, *statements):
-    connection = sqlite3.connect(folder / DATABASE)
-    for statement in statements:
-        connection.execute(statement)
-    connection.commit()
-    connection.close()
 
 
 def test_a_line_says_who_from_where_what_and_what_came_of_it(store):
@@ -77,14 +67,14 @@ def test_a_part_of_it_is_read(store, wanted, numbers):
     assert [line.number for line in store.read_history(wanted)] == numbers
 
 
-def test_the_chain_goes_on_over_restarts_and_refused_changes(store, tmp_path):
+def test_the_chain_goes_on_over_restarts_and_refused_changes(store, place):
     def refusing(_):
         raise ValueError
 
     with pytest.raises(Exception, match="deciding"):
         store.submit(refusing).result()
     store.close()
-    again = Store.open(tmp_path)
+    again = place.open()
     again.submit(creating(1006)).result()
     assert asdict(again.check_history()) == {"lines": 8, "unchained": 0, "broken": None}
     again.close()
@@ -109,13 +99,13 @@ TAMPERED = [
 
 
 @pytest.mark.parametrize(("statement", "broken"), TAMPERED)
-def test_the_first_line_that_is_not_what_was_written_is_found(store, tmp_path, statement, broken):
+def test_the_first_line_that_is_not_what_was_written_is_found(store, place, statement, broken):
     assert store.check_history().broken is None
-    change(tmp_path, statement)
+    place.run(statement)
     assert store.check_history().broken == broken
 
 
-def test_what_is_forgotten_leaves_an_anchor_and_an_unbroken_chain(store, tmp_path):
+def test_what_is_forgotten_leaves_an_anchor_and_an_unbroken_chain(store, place):
     tidy(store, 1002)
     assert [line.at for line in store.read_history(HistoryQuery())] == [1002, 1003, 1004, 1005]
     assert asdict(store.check_history()) == {"lines": 4, "unchained": 0, "broken": None}
@@ -126,14 +116,14 @@ def test_what_is_forgotten_leaves_an_anchor_and_an_unbroken_chain(store, tmp_pat
     store.submit(creating(1006)).result()
     assert [line.at for line in store.read_history(HistoryQuery())] == [1005, 1006]
     assert store.check_history().broken is None
-    change(tmp_path, "UPDATE meta SET value = '6 0000' WHERE name = 'history-anchor'")
+    place.run("UPDATE meta SET value = '6 0000' WHERE name = 'history-anchor'")
     assert store.check_history().broken == 7
 
 
-def test_lines_from_before_the_chain_are_counted_apart(store, tmp_path):
+def test_lines_from_before_the_chain_are_counted_apart(store, place):
     store.close()
-    change(tmp_path, "UPDATE audit SET hash = NULL")
-    again = Store.open(tmp_path)
+    place.run("UPDATE audit SET hash = NULL")
+    again = place.open()
     again.submit(creating(1006)).result()
     again.submit(creating(1007)).result()
     assert asdict(again.check_history()) == {"lines": 2, "unchained": 7, "broken": None}

@@ -7,7 +7,7 @@ the hash of the last one forgotten stays as the anchor of those that follow. The
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ _COLUMNS: Final = (
 _KEPT_FROM: Final = (
     "coalesce((SELECT min(number) FROM audit WHERE at >= ?), (SELECT max(number) FROM audit))"  # the first that stays
 )
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 SET_ANCHOR: Final = (
     f"INSERT INTO meta (name, value) SELECT '{ANCHOR}', number || ' ' || coalesce(hash, '') FROM audit"  # noqa: S608  our own words
     f" WHERE number = (SELECT max(number) FROM audit WHERE number < {_KEPT_FROM})"
@@ -48,6 +49,9 @@ class HistoryLine:
     result: str
     previous: str  # the hash of the line before
     hash: str | None
+
+
+_FIELDS: Final = tuple(field.name for field in fields(HistoryLine))[:-1]  # all that the hash is of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Chain:
     def link(self, values: Values) -> Values:
         """Number, values and hash of the next line; ``values`` are all others, in the order of the columns."""
         self.number += 1
-        self.hash = hash_of(asdict(HistoryLine(*(self.number, *values, self.hash, None))))
+        self.hash = hash_of(dict(zip(_FIELDS, (self.number, *values, self.hash), strict=True)))
         return (self.number, *values, self.hash)
 
 
@@ -100,8 +104,7 @@ def load_chain(database: Database) -> Chain:
 
 def hash_of(line: Mapping[str, Any]) -> str:
     """The hash of a line: SHA-256 of its JSON without ``hash``, keys sorted, no spaces, ASCII."""
-    fields = {name: value for name, value in line.items() if name != "hash"}
-    return sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return sha256(_CANONICAL.encode({name: line[name] for name in line if name != "hash"}).encode()).hexdigest()
 
 
 def read_history(database: Database, wanted: HistoryQuery) -> list[HistoryLine]:

@@ -14,7 +14,7 @@ from ringfence.control.actor import Role
 from ringfence.control.keys import ApiKey, KeyWish
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Invalid
-from ringfence.policy.model import Organisation
+from ringfence.policy.model import Organisation, Snapshot
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import KeyId
 from ringfence.store import HistoryQuery
@@ -100,7 +100,9 @@ class _Keys:
     async def on_get(self, request: Request, response: Response) -> None:
         owners, name = self.plane.owners, request.get_param("organisation")
         found = owners.keys.of(owners.named(name).id if name else None)
-        put_json(response, {"keys": [_show_key(key, self.plane) for key in found]})
+        snapshot = self.plane.snapshot
+        shown = [_show_key(key, snapshot) for key in found if key.organisation in snapshot.organisations]
+        put_json(response, {"keys": shown})
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,7 @@ def _show_made(key: ApiKey) -> dict[str, object]:
     return shown if key.previous_until is None else {**shown, "old-secret-until-at": key.previous_until}
 
 
-def _show_key(key: ApiKey, plane: ControlPlane) -> dict[str, object]:
-    snapshot = plane.snapshot
+def _show_key(key: ApiKey, snapshot: Snapshot) -> dict[str, object]:
     groups = (
         None
         if key.scope is None

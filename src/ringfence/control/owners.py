@@ -112,8 +112,9 @@ class Owners:
         await self.commits.run(self.use_cases.revoke_key(id_, self.asked(operator_of(key.organisation))))
 
     def key(self, id_: KeyId) -> ApiKey | None:
-        """A valid key, from memory."""
-        return self.keys.get(id_)
+        """A valid key, from memory; those of a removed organisation end with it, at the same moment."""
+        key = self.keys.get(id_)
+        return key if key is not None and key.organisation in self.snapshot().organisations else None
 
     def _known(self, id_: KeyId) -> ApiKey:
         key = self.keys.get(id_)

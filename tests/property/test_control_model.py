@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ from ringfence.policy.commands import (
 from ringfence.policy.errors import Conflict, NotFound
 from ringfence.policy.model import GroupPeer
 from ringfence.policy.view import resolve_view
+from ringfence.policy.view_changes import digest_view
+from ringfence.wire.feed import FeedReader
 
 MACHINES = count(reduced=60, stated=400)
 
@@ -64,17 +67,27 @@ class ControlMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.model = TinyModel()
         self.newest = 0
+        self.readers, self.lines, self.held = {}, {}, {}
 
     @initialize()
     def start(self):
         self.open()
         for number, host in enumerate((H1, H2)):
             self.wait(self.plane.add_host(host, bytes([number] * 32)))
+            self.follow(host)
         self.wait(self.plane.execute(AddInstance(instance("free", "10.9.0.1")), self.actor))
 
     def open(self):
         self.plane = self.wait(ControlPlane.open(self.folder, Settings(settle_wait_s=0.0)))
+        for host in self.plane.snapshot.hosts:
+            self.follow(host)
         self.actor = Actor(self.plane.owners.first.id, "EXOtest", Role.OWNER)
+
+    def follow(self, host):
+        """From where the host's reader was when the server ended."""
+        reader = self.readers.setdefault(host, FeedReader())
+        lines = self.lines[host] = []
+        self.plane.feed.follow(host, reader.base, send=lines.append, end=list)
 
     def wait(self, asked):
         return self.loop.run_until_complete(asked)
@@ -225,11 +238,21 @@ class ControlMachine(RuleBasedStateMachine):
             assert [str(address) for address in running[name].addresses] == [f"10.0.0.{number}"]
 
     @invariant()
-    def kept_views_are_what_a_fresh_resolution_gives(self):
+    def views_are_what_a_fresh_resolution_gives(self):
+        fresh = replace(self.plane.snapshot, index=None)
         for host in (H1, H2):
             view = self.plane.view(host)
-            assert view.same_policy(resolve_view(self.plane.snapshot, host))
+            assert view.same_policy(resolve_view(fresh, host))
             assert view.revision <= self.plane.snapshot.revision
+            assert self.plane.feed.wanted(host).digest == digest_view(view)
+
+    @invariant()
+    def whoever_reads_the_feed_line_by_line_holds_the_newest_view(self):
+        for host in (H1, H2):
+            for line in self.lines[host]:
+                self.held[host] = self.readers[host].decode_line(line).view
+            self.lines[host].clear()
+            assert self.held[host] == self.plane.view(host)
 
     @invariant()
     def revisions_never_go_back(self):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ringfence.policy.errors import Invalid, OperatorError
 
-_BACKLOG = 1024
+BACKLOG = 4096  # a thousand agents may come back at once; the system's limit is net.core.somaxconn
 _MAX_PORT = 65535
 _OTHERS = 0o177  # all that 0600 leaves out
 
@@ -108,7 +108,7 @@ def render_url(listen: Listen, opened: socket.socket) -> str:
 
 def _open_tcp(host: str, port: int) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
 
 
 def _open_unix(path: Path) -> socket.socket:
@@ -117,7 +117,7 @@ def _open_unix(path: Path) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _bind_private(opened, path)
-        opened.listen(_BACKLOG)
+        opened.listen(BACKLOG)
     except OSError:
         opened.close()
         raise

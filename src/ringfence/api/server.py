@@ -22,7 +22,7 @@ from ringfence.api.admin import build_admin_app
 from ringfence.api.app import ApiOptions, build_app
 from ringfence.api.connection import Connection
 from ringfence.api.exchange import Asgi
-from ringfence.api.listen import Listen, UnixListen, check_plaintext, open_socket, render_url
+from ringfence.api.listen import BACKLOG, Listen, UnixListen, check_plaintext, open_socket, render_url
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
 
@@ -124,8 +124,8 @@ async def _start(listener: _Listener, state: ServerState) -> asyncio.AbstractSer
         return Connection(config, state, {})
 
     if isinstance(listener.listen, UnixListen):
-        return await loop.create_unix_server(connect, sock=listener.opened)
-    return await loop.create_server(connect, sock=listener.opened)
+        return await loop.create_unix_server(connect, sock=listener.opened, backlog=BACKLOG)
+    return await loop.create_server(connect, sock=listener.opened, backlog=BACKLOG)
 
 
 def raise_file_limit() -> int:

@@ -12,7 +12,7 @@ from ringfence.policy.errors import NotFound
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName, Revision
 from ringfence.policy.view import HostView
-from ringfence.wire.feed import Base, encode_changes, encode_delta, encode_whole
+from ringfence.wire.feed import Base, WholeEncoder, encode_changes, encode_delta
 
 _MOST_OF_A_HOST = 4  # a connection that broke may not be known to be broken yet; more are a host that runs twice
 
@@ -25,6 +25,7 @@ class Feed:
         self._snapshot = snapshot
         self._views = views
         self._followers: dict[HostName, list[Follower]] = defaultdict(list)
+        self._encoder = WholeEncoder(epoch)
         self.count = 0  # of followers
 
     def wanted(self, host: HostName) -> Wanted:
@@ -41,7 +42,7 @@ class Feed:
 
     def whole(self, host: HostName) -> bytes:
         """The newest view of ``host`` as a line."""
-        return encode_whole(self.epoch, self.view(host), self.wanted(host).digest)
+        return self._encoder.encode(self.view(host), self.wanted(host).digest)
 
     def publish(self, change: Change) -> None:
         """Makes the views of ``change`` the newest, and tells those who follow a host that it touches.

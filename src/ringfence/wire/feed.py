@@ -5,7 +5,7 @@ place. It knows no HTTP. Every field is always written: an omitted list must nev
 document with a missing or an unknown field is refused whole, and ``format`` is raised when fields change.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, TypeVar
 from uuid import UUID
@@ -42,13 +42,14 @@ from ringfence.wire.shapes import (
     read_interface,
     read_peer,
     read_rules,
-    rule_shape,
+    rules_shape,
 )
 
 FORMAT: Final = 3
 HEARTBEAT: Final = b'{"heartbeat":true}\n'
 
 _MAX_NAME: Final = 255
+_MOST_WRITTEN: Final = 4096  # parts of views that are kept as they were written
 _MAX_ERROR: Final = 4096  # a report's error is cut to this many characters
 
 
@@ -115,6 +116,22 @@ class _WholeShape(Shape, frozen=True):
     view: _ViewShape
 
 
+class _WrittenView(Shape, frozen=True):
+    """As ``_ViewShape``, with what was written out before."""
+
+    endpoints: tuple[EndpointShape, ...]
+    rules: dict[GroupId, msgspec.Raw]
+    peers: dict[GroupId, msgspec.Raw]
+
+
+class _WrittenWhole(Shape, frozen=True):
+    format: int
+    epoch: _Epoch
+    revision: Count
+    hash: _Hash
+    view: _WrittenView
+
+
 class _DeltaShape(Shape, frozen=True):
     format: int
     epoch: _Epoch
@@ -173,12 +190,36 @@ class _Beginning(msgspec.Struct, frozen=True):
 
 
 _S = TypeVar("_S", bound=Shape)
+_P = TypeVar("_P")
 
 
-def encode_whole(epoch: str, view: HostView, digest: Digest | None = None) -> bytes:
-    """A line of the feed with a whole view, newline included. O(size of the view); more so without its ``digest``."""
-    digest = digest_view(view) if digest is None else digest
-    return encode(_WholeShape(FORMAT, epoch, view.revision, _hex(digest), _view_shape(view))) + b"\n"
+def encode_whole(epoch: str, view: HostView) -> bytes:
+    """A line of the feed with a whole view, newline included. O(size of the view)."""
+    return WholeEncoder(epoch).encode(view, digest_view(view))
+
+
+class WholeEncoder:
+    """Writes whole views of many hosts, of which what a group says is the same for all, and is written out once."""
+
+    def __init__(self, epoch: str) -> None:
+        self._epoch = epoch
+        self._written: dict[tuple[str, GroupId], tuple[object, msgspec.Raw]] = {}
+
+    def encode(self, view: HostView, digest: Digest) -> bytes:
+        """As ``encode_whole``, for a view whose digest is known."""
+        if len(self._written) > _MOST_WRITTEN:
+            self._written.clear()
+        rules = {group: self._part("rules", group, view.rules[group], rules_shape) for group in sorted(view.rules)}
+        peers = {group: self._part("peer", group, view.peers[group], peer_shape) for group in sorted(view.peers)}
+        endpoints = tuple(map(endpoint_shape, view.endpoints))
+        shape = _WrittenView(endpoints, rules, peers)
+        return encode(_WrittenWhole(FORMAT, self._epoch, view.revision, _hex(digest), shape)) + b"\n"
+
+    def _part(self, kind: str, group: GroupId, part: _P, shape_of: Callable[[_P], object]) -> msgspec.Raw:
+        known = self._written.get((kind, group))
+        if known is None or known[0] is not part:
+            known = self._written[(kind, group)] = part, msgspec.Raw(encode(shape_of(part)))
+        return known[1]
 
 
 def encode_changes(changes: Iterable[ViewChange]) -> bytes:
@@ -306,14 +347,6 @@ def _decode_formatted(text: bytes, shape: type[_S]) -> _S:
             f"expected format {FORMAT}, got {found}: server and agent are of different versions", field="$.format"
         )
     return decode(text, shape)
-
-
-def _view_shape(view: HostView) -> _ViewShape:
-    return _ViewShape(
-        endpoints=tuple(map(endpoint_shape, view.endpoints)),
-        rules={group: tuple(map(rule_shape, rules)) for group, rules in sorted(view.rules.items())},
-        peers={group: peer_shape(peer) for group, peer in sorted(view.peers.items())},
-    )
 
 
 def _whole(shape: _WholeShape) -> FeedView:

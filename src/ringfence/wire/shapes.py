@@ -119,6 +119,10 @@ def rule_shape(rule: Rule) -> RuleShape:
     )
 
 
+def rules_shape(rules: tuple[Rule, ...]) -> tuple[RuleShape, ...]:
+    return tuple(map(rule_shape, rules))
+
+
 def peer_shape(peer: PeerAddresses) -> PeerShape:
     return PeerShape(tuple(sorted(map(str, peer.members))), tuple(sorted(map(str, peer.sources))))
 

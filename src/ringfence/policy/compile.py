@@ -86,6 +86,7 @@ class _Known:
     profiles: dict[_Groups, ProfilePart] = field(default_factory=dict)
     naming: dict[GroupId, set[GroupId]] = field(default_factory=dict)  # peer -> groups with a rule that names it
     wearing: dict[GroupId, set[_Groups]] = field(default_factory=dict)  # group -> the profiles that ask it
+    wearers: Counter[_Groups] = field(default_factory=Counter)  # profile -> how many endpoints have it
 
     @property
     def program(self) -> Program:
@@ -100,6 +101,7 @@ class _Changes:
     groups: Mapping[GroupId, GroupPart | None]
     profiles: Mapping[_Groups, ProfilePart | None]
     ports: PortPart
+    wearers: Counter[_Groups]  # how many more, or fewer, endpoints have each profile
 
 
 def _nothing(local: LocalPorts) -> _Known:
@@ -114,12 +116,20 @@ def _find_changes(known: _Known, view: HostView, local: LocalPorts) -> _Changes:
         for group in differing(known.view.peers, view.peers)
     }
     groups = _changed_groups(known, view, peers, local.kind)
-    ports, worn = known.ports, None
+    ports, wearers = known.ports, Counter[_Groups]()
     if view.endpoints is not known.view.endpoints or local != ports.local:
         programmed, closed = _programmed(view, local)
         ports = change_ports(ports, programmed, closed, local)
-        worn = {tuple(sorted(combined)) for combined in {endpoint.groups for endpoint in programmed}}
-    return _Changes(peers, groups, _changed_profiles(known, groups, worn), ports)
+        wearers = _changed_wearers(known.ports.programmed, programmed)
+    return _Changes(peers, groups, _changed_profiles(known, groups, wearers), ports, wearers)
+
+
+def _changed_wearers(before: tuple[Endpoint, ...], after: tuple[Endpoint, ...]) -> Counter[_Groups]:
+    """O(endpoints), but looks only into those that differ."""
+    old, new = set(map(id, before)), set(map(id, after))
+    changed = Counter(tuple(sorted(endpoint.groups)) for endpoint in after if id(endpoint) not in old)
+    changed.subtract(tuple(sorted(endpoint.groups)) for endpoint in before if id(endpoint) not in new)
+    return changed
 
 
 def _changed_groups(
@@ -145,17 +155,14 @@ def _changed_groups(
 
 
 def _changed_profiles(
-    known: _Known, groups: Mapping[GroupId, GroupPart | None], worn: set[_Groups] | None
+    known: _Known, groups: Mapping[GroupId, GroupPart | None], wearers: Counter[_Groups]
 ) -> dict[_Groups, ProfilePart | None]:
-    """The profiles that come or go, and those with a group that has other chains than before.
-
-    ``worn``: every profile that is to be; None for the same as before.
-    """
-    found: dict[_Groups, ProfilePart | None] = {}
-    stale: set[_Groups] = set()
-    if worn is not None:
-        found.update(dict.fromkeys(known.profiles.keys() - worn))
-        stale = worn - known.profiles.keys()
+    """The profiles that come or go, and those with a group that has other chains than before."""
+    worn = {combined: known.wearers[combined] + more for combined, more in wearers.items()}
+    found: dict[_Groups, ProfilePart | None] = {
+        combined: None for combined, count in worn.items() if not count and combined in known.profiles
+    }
+    stale = {combined for combined, count in worn.items() if count and combined not in known.profiles}
     for group, part in groups.items():
         before = known.groups.get(group)
         if (before.chains.keys() if before else set()) != (part.chains.keys() if part else set()):
@@ -190,6 +197,10 @@ def _carry_out(known: _Known, changes: _Changes, view: HostView) -> _Known:
     _patch(known.peers, changes.peers)
     _patch(known.groups, changes.groups)
     _patch(known.profiles, changes.profiles)
+    known.wearers.update(changes.wearers)
+    for combined in changes.wearers:
+        if not known.wearers[combined]:
+            del known.wearers[combined]
     return replace(known, view=view, ports=changes.ports, sets=sets, chains=chains, counters=counters)
 
 

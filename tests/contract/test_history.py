@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -124,7 +126,8 @@ def test_the_command_line_exports_lines_that_verify_and_shows_when_they_do_not(s
     lines = [json.loads(line) for line in out.splitlines()]
     assert status == 0
     assert [line["action"] for line in lines] == ["CreateOrganisation", "CreateKey", "CreateGroup", "AddSource"]
-    assert "AddSource" in ringfence("history", "--since", "1h")[1]
+    table = ringfence("history", "--since", "1h")[1].splitlines()
+    assert re.search(rf" default +tests \({server.key}\) +127.0.0.1 +AddSource .* \d+ -> \d+ +applied$", table[-1])
     assert ringfence("history", "--since", "2100-01-01", "-o", "json")[:2] == (0, "")
     assert ringfence("history", "--since", "soon")[0] == 2
     status, _, err = ringfence("history", "verify")
@@ -136,6 +139,17 @@ def test_the_command_line_exports_lines_that_verify_and_shows_when_they_do_not(s
     assert run(["history", "verify", str(export)]) == 1
     export.write_text("no line\n")
     assert run(["history", "verify", str(export)]) == 1
+
+
+def test_who_follows_the_export_sees_what_comes(server):
+    command = [sys.executable, "-m", "ringfence", "history", "--follow", "-o", "json", "--data", str(server.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  our own
+        try:
+            assert [json.loads(process.stdout.readline())["number"] for _ in range(2)] == [1, 2]
+            client_of(server).create_security_group(name="web")
+            assert json.loads(process.stdout.readline())["action"] == "CreateGroup"
+        finally:
+            process.kill()
 
 
 def test_no_secret_leaks_whatever_is_done_with_it(tmp_path):

@@ -12,8 +12,7 @@ from ringfence.policy.errors import CallerError, Invalid
 from ringfence.policy.values import parse_duration
 
 app = typer.Typer(help="The history of all changes: show, export, verify.", invoke_without_command=True)
-_COLUMNS = ("number", "at", "organisation", "actor", "actor_name", "address", "action", "subject", "revision", "result")
-_PAGE = 1000
+_COLUMNS = ("number", "time", "organisation", "who", "address", "action", "subject", "revision", "result")
 _FOLLOW_PAUSE_S = 0.5
 
 
@@ -39,13 +38,16 @@ def history(
         return
     import json
 
+    from ringfence.cli.admin_client import Ask, ask
+
     query = query_of(organisation) | ({"since": str(_since(since))} if since else {})
     for page in _pages(data, query, follow=follow):
         if output is Format.JSON:
             for line in page:
                 show(json.dumps(line, sort_keys=True))
-        elif page or not follow:
-            show_rows([_row(line) for line in page], _COLUMNS, output)
+        else:
+            names = {one["id"]: one["name"] for one in ask(data, Ask("GET", "/organisations"))["organisations"]}
+            show_rows([_row(line, names) for line in page], _COLUMNS, output)
 
 
 @app.command("verify")
@@ -79,12 +81,13 @@ def _pages(data: Path, query: dict[str, str], *, follow: bool) -> Iterator[list[
     last = 0
     while True:
         page = ask(data, Ask("GET", "/history", query={**query, "after": str(last)}))["lines"]
-        last = page[-1]["number"] if page else last
-        yield page
-        if len(page) < _PAGE:
-            if not follow:
-                return
+        if page:
+            last = page[-1]["number"]
+            yield page
+        elif follow:
             time.sleep(_FOLLOW_PAUSE_S)
+        else:
+            return
 
 
 def _since(text: str) -> int:
@@ -101,9 +104,18 @@ def _since(text: str) -> int:
         return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 
 
-def _row(line: dict[str, Any]) -> dict[str, Any]:
+def _row(line: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """A line with the names that a person knows."""
+    from datetime import UTC, datetime
+
     before, after = line["revision_before"], line["revision_after"]
-    return {**line, "revision": str(after) if before == after else f"{before} -> {after}"}
+    return {
+        **line,
+        "time": f"{datetime.fromtimestamp(line['at'], UTC):%Y-%m-%d %H:%M:%S}",
+        "organisation": names.get(line["organisation"], line["organisation"]),
+        "who": f"{line['actor_name']} ({line['actor']})" if line["actor_name"] else line["actor"],
+        "revision": str(after) if before == after else f"{before} -> {after}",
+    }
 
 
 def _check_file(file: Path) -> dict[str, Any]:

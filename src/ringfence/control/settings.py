@@ -10,6 +10,8 @@ class Settings:
     settle_wait_s: float = 0.25
     operation_timeout_s: float = 30.0
     live_s: float = 45.0  # a host is live this long after its last authenticated message
-    keep_history_s: int | None = 400 * 86400  # None: for ever
+    keep_history_s: int | None = (
+        None  # for ever: only a server is told otherwise, no command that opens the store itself
+    )
     offer_all_protocol: bool = False  # the Java SDK fails on reading a rule with protocol "all"
     zone: str = "ch-dk-2"

@@ -42,7 +42,7 @@ class PlayedClock:
 
 @asynccontextmanager
 async def opened(folder, clock):
-    plane = await ControlPlane.open(folder, Settings(settle_wait_s=0.01), clock)
+    plane = await ControlPlane.open(folder, Settings(settle_wait_s=0.01, keep_history_s=400 * 86400), clock)
     try:
         yield plane
     finally:

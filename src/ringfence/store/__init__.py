@@ -10,6 +10,7 @@ from ringfence.store.decision import (
     Committed,
     Decide,
     Decision,
+    HostSeen,
     KeyCreated,
     KeyRevoked,
     KeyRotated,
@@ -20,6 +21,7 @@ from ringfence.store.decision import (
     next_revision,
 )
 from ringfence.store.folder import FolderHeld
+from ringfence.store.follow import Followed, Lost
 from ringfence.store.history import Checked, HistoryLine, HistoryQuery
 from ringfence.store.load import MAX_OPERATIONS, StoredOperation
 from ringfence.store.store import Store
@@ -32,11 +34,14 @@ __all__ = [
     "Decide",
     "Decision",
     "FolderHeld",
+    "Followed",
     "HistoryLine",
     "HistoryQuery",
+    "HostSeen",
     "KeyCreated",
     "KeyRevoked",
     "KeyRotated",
+    "Lost",
     "OperationSettled",
     "Record",
     "Store",

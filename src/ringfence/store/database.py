@@ -19,10 +19,28 @@ class ConstraintBroken(DatabaseFault):
     """The database refused rows that contradict its constraints: a defect of what was decided."""
 
 
+class InDoubt(DatabaseFault):
+    """The connection was lost in a commit: it may have been made or not."""
+
+
+class Ear(Protocol):
+    """Hears when another server has committed; has a connection of its own."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Returns at a commit of anybody, or after ``timeout_s``. Raises ``DatabaseFault`` when it cannot listen."""
+
+    def close(self) -> None:
+        """Ends the connection."""
+
+
 class Database(Protocol):
     """One open connection; used by one thread at a time. Every method but ``close`` may raise ``DatabaseFault``."""
 
     name: str  # for people: a path, or a URL without secrets
+    is_shared: bool  # whether other servers may write too
+
+    def listen(self) -> Ear:
+        """An ear on a shared database."""
 
     def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
         """The rows of a SELECT, one by one; who stops early closes it."""

@@ -84,6 +84,18 @@ class Tidied:
     history_before: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class HostSeen:
+    """What a server heard of a host that is connected to it; ``at`` in seconds since the epoch."""
+
+    host: HostName
+    at: float
+    applied: Revision | None
+    error: str | None
+    notice: str | None
+    offered: Revision
+
+
 Record = (
     KeyCreated | KeyRotated | KeyRevoked | OperationSettled | Tidied
 )  # kept, but no part of the policy: makes no revision
@@ -105,6 +117,7 @@ class Decision(Generic[T_co]):
     awaited: frozenset[HostName] = frozenset()
     records: tuple[Record, ...] = ()
     audit: AuditLine | None = None
+    seen: tuple[HostSeen, ...] = ()  # for the other servers of a shared database; no row keeps it
 
 
 Decide = Callable[[Snapshot], Decision[T]]

@@ -93,7 +93,7 @@ def load(database: Database, seal_key: bytes) -> Loaded:
     return Loaded(
         snapshot=load_snapshot(database),
         wanted={HostName(name): Revision(wanted) for name, wanted in database.query("SELECT name, wanted FROM host")},
-        keys=_load_keys(database, seal_key),
+        keys=load_keys(database, seal_key),
         operations=_load_operations(database),
     )
 
@@ -238,7 +238,8 @@ def _load_hosts(database: Database) -> Mapping[HostName, Host]:
     )
 
 
-def _load_keys(database: Database, seal_key: bytes) -> tuple[StoredKey, ...]:
+def load_keys(database: Database, seal_key: bytes) -> tuple[StoredKey, ...]:
+    """All keys, with their secrets in clear."""
     scopes: dict[str, set[GroupId]] = defaultdict(set)
     for id_, group in database.query("SELECT api_key, security_group FROM api_key_scope"):
         scopes[id_].add(GroupId(UUID(group)))

@@ -6,21 +6,22 @@ PGPASSWORD, as libpq finds it (postgresql.org/docs, "The Password File"), so tha
 
 import re
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
 import psycopg
 
 from ringfence.policy.errors import Invalid
-from ringfence.store.database import ConstraintBroken, DatabaseFault, Values
+from ringfence.store.database import ConstraintBroken, DatabaseFault, InDoubt, Values
 
 OLDEST: Final = 12  # the oldest server that is supported
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_MS: Final = 20_000  # a lock that another server of ours holds is given back well before
 
 _SILENCE_S: Final = 5  # how long a server that does not answer is believed in
-_MIGRATION_LOCK: Final = 0x72696E67  # any number of ours: whoever migrates holds it
+_WRITER_LOCK: Final = 0x72696E67  # any number of ours: whoever writes or migrates holds it
+_CHANNEL: Final = "ringfence"
 _HEAD: Final = re.compile(r"CREATE TABLE (\w+)")
 _FORWARD: Final = re.compile(r"^\s*(\w+) [^,\n]*?( REFERENCES [^,\n]*DEFERRABLE INITIALLY DEFERRED)", re.MULTILINE)
 _WORDS: Final = (
@@ -33,24 +34,32 @@ _WORDS: Final = (
 
 
 class PostgresDatabase:
-    """A ``Database`` over one connection, made anew by ``begin`` when it was lost."""
+    """A ``Database`` over one connection, made anew outside of a transaction when it was lost."""
+
+    is_shared = True
 
     def __init__(self, url: str) -> None:
         self.name = url
         self._url = url
         self._connection = _connect(url)
+        self._is_writing = False
+
+    def listen(self) -> "PostgresEar":
+        return PostgresEar(self._url)
 
     def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
+        self._connect_again()
         with _translated():
             yield from self._connection.execute(_marked(sql), values)
 
     def begin(self) -> None:
+        """Waits for the other servers: one lock orders all writing, migrations too."""
         self.rollback()
-        if self._connection.closed:
-            self._connection = _connect(self._url)
+        self._connect_again()
         with _translated():
             self._connection.execute("BEGIN")
-            self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            self._is_writing = True
+            self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITER_LOCK,))
 
     def define(self, statements: Iterable[str]) -> None:
         with _translated():
@@ -64,13 +73,24 @@ class PostgresDatabase:
                 cursor.executemany(_marked(sql), rows)
 
     def commit(self) -> None:
+        """Wakes the ears of all servers in the same transaction."""
         with _translated():
+            self._connection.execute(f"NOTIFY {_CHANNEL}")
+        try:
             self._connection.execute("COMMIT")
+        except psycopg.OperationalError as error:
+            raise InDoubt(_words(error)) from error
+        except psycopg.Error as error:
+            raise ConstraintBroken(_words(error)) from error
+        self._is_writing = False
 
     def rollback(self) -> None:
-        with suppress(psycopg.Error):
+        self._is_writing = False
+        try:
             if not self._connection.closed:
                 self._connection.rollback()
+        except psycopg.Error:
+            self._connection.close()
 
     def tables(self) -> set[str]:
         found = self.query("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
@@ -90,6 +110,27 @@ class PostgresDatabase:
         ((encoding,),) = self.query("SELECT current_setting('server_encoding')")
         if encoding != "UTF8":
             raise DatabaseFault(f"its encoding is {encoding}: make a database with ENCODING 'UTF8'")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _connect_again(self) -> None:
+        if self._connection.closed and not self._is_writing:
+            self._connection = _connect(self._url)
+
+
+class PostgresEar:
+    """Woken by NOTIFY, which is only a hint: whoever waits looks for himself, also when none came."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = _connect(url)
+        with _translated():
+            self._connection.execute(f"LISTEN {_CHANNEL}")
+
+    def wait(self, timeout_s: float) -> None:
+        with _translated():
+            for _ in self._connection.notifies(timeout=timeout_s, stop_after=1):
+                pass
 
     def close(self) -> None:
         self._connection.close()

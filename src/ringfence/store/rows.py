@@ -20,6 +20,7 @@ class Part(IntEnum):
     AWAITED = 4
     RECORD = 5
     AUDIT = 6
+    JOURNAL = 7
 
 
 class Rows:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from ringfence.store.database import ConstraintBroken, DatabaseFault, Values
+from ringfence.store.database import ConstraintBroken, DatabaseFault, Ear, Values
 from ringfence.store.folder import prepare_database
 
 BUSY_TIMEOUT_S: Final = 1.0  # how long a commit waits for a foreign process that locks the file
@@ -20,13 +20,19 @@ _WAL_LIMIT_BYTES: Final = 64 * 2**20
 class SqliteDatabase:
     """A ``Database`` over a connection made by ``connect``."""
 
+    is_shared = False
+
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.name = str(path)
         self._connection = connection
 
+    def listen(self) -> Ear:
+        raise DatabaseFault("nobody else writes to SQLite")
+
     def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
         with _translated():
-            yield from self._connection.execute(sql, values)
+            for row in self._connection.execute(sql, values):  # noqa: UP028  which would close a cursor of a closed file
+                yield row
 
     def begin(self) -> None:
         self.rollback()  # what a failed rollback left

@@ -17,7 +17,9 @@ from ringfence.policy.values import HostName, Revision
 from ringfence.store.database import Database, DatabaseFault, OpenDatabase
 from ringfence.store.decision import Committed, Decide, StoredKey
 from ringfence.store.folder import Lock, hold_folder, load_seal_key
+from ringfence.store.follow import Followed, Follower
 from ringfence.store.history import Checked, HistoryLine, HistoryQuery, check_history, read_history
+from ringfence.store.listen import Listener
 from ringfence.store.load import Loaded, StoredOperation, has_keys, load
 from ringfence.store.migrate import load_epoch, load_migrations, migrate
 from ringfence.store.sqlite import open_sqlite
@@ -32,6 +34,7 @@ class _Opened:
     seal_key: bytes
     epoch: str
     loaded: Loaded
+    follower: Follower
 
 
 class Store:
@@ -41,7 +44,9 @@ class Store:
         self._lock = lock
         self._open_reader = open_reader
         self._loaded = opened.loaded
-        self._writer = Writer(opened.database, opened.loaded.snapshot, seal_key=opened.seal_key)
+        self._follower = opened.follower
+        self._writer = Writer(opened.database, opened.follower, opened.loaded.snapshot, seal_key=opened.seal_key)
+        self._listener = Listener(opened.database, self.refresh) if opened.database.is_shared else None
         self.epoch = opened.epoch  # the random name of this store's life, in which its revisions count
 
     @classmethod
@@ -103,8 +108,25 @@ class Store:
         except DatabaseFault as error:
             raise Busy(f"the store cannot read the history now: {error}; try again") from error
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers write to the same database."""
+        return self._listener is not None
+
+    def follow(self, hear: Callable[[Followed], None]) -> None:
+        """From now on ``hear`` is told what other servers decided, in the writer's thread, in order."""
+        self._follower.hear = hear
+        if self._listener is not None:
+            self._listener.start()
+
+    def refresh(self) -> Future[Committed[None]]:
+        """Done when everything that others had committed before is published here; ``Busy`` when it cannot be seen."""
+        return self._writer.submit(None)
+
     def close(self) -> None:
         """Writes what was submitted and gives the folder back."""
+        if self._listener is not None:
+            self._listener.stop()
         self._writer.close()
         self._lock.release()
 
@@ -118,13 +140,25 @@ def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
         database.check()
         migrate(database, load_migrations())
         seal_key = load_seal_key(folder, may_create=not has_keys(database))
-        return _Opened(database, seal_key, load_epoch(database), load(database, seal_key))
+        return _load_all(database, seal_key)
     except (DatabaseFault, ValueError, TypeError, Invalid) as error:
         database.close()
         raise _damaged(database.name, error) from error
     except BaseException:
         database.close()
         raise
+
+
+def _load_all(database: Database, seal_key: bytes) -> _Opened:
+    """All of one moment: while a shared database is read, no other server writes."""
+    follower = Follower(database, seal_key)
+    if database.is_shared:
+        database.begin()
+    try:
+        follower.begin_here()
+        return _Opened(database, seal_key, load_epoch(database), load(database, seal_key), follower)
+    finally:
+        database.rollback()
 
 
 def _damaged(name: str, reason: object) -> OperatorError:

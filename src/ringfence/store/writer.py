@@ -7,6 +7,7 @@ the batch gets ``Busy``, which is safe to repeat.
 
 import logging
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -14,8 +15,9 @@ from typing import Final, Generic, TypeVar
 
 from ringfence.policy.errors import Busy, OperatorError, RingfenceError
 from ringfence.policy.model import Snapshot
-from ringfence.store.database import ConstraintBroken, Database, DatabaseFault
-from ringfence.store.decision import Committed, Decide
+from ringfence.store.database import ConstraintBroken, Database, DatabaseFault, InDoubt
+from ringfence.store.decision import Committed, Decide, Decision
+from ringfence.store.follow import Follower
 from ringfence.store.history import load_chain
 from ringfence.store.rows import Rows
 from ringfence.store.save import save_decision
@@ -24,12 +26,18 @@ T = TypeVar("T")
 
 MAX_BATCH: Final = 256  # decisions per commit: bounds how long one caller can wait for the others
 
+IN_DOUBT_S: Final = 20.0  # how long callers of a commit whose answer was lost wait for the truth
+_PAUSE_S: Final = 0.1
+_NOTHING: Final[Decision[object]] = Decision(None)
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Request(Generic[T]):
-    decide: Decide[T]
+    """``decide`` is None for one that only wants to see what other servers committed."""
+
+    decide: Decide[T] | None
     future: Future[Committed[T]]
 
     def settle(self, outcome: Committed[T] | Exception) -> None:
@@ -42,8 +50,9 @@ class _Request(Generic[T]):
 class Writer:
     """Owns the database, and the working snapshot between two commits, in a thread of its own."""
 
-    def __init__(self, database: Database, snapshot: Snapshot, *, seal_key: bytes) -> None:
+    def __init__(self, database: Database, follower: Follower, snapshot: Snapshot, *, seal_key: bytes) -> None:
         self._database = database
+        self._follower = follower
         self._published = snapshot
         self._seal_key = seal_key
         self._queue: SimpleQueue[_Request[object] | None] = SimpleQueue()
@@ -57,8 +66,11 @@ class Writer:
         """The newest committed snapshot; may be read from any thread."""
         return self._published
 
-    def submit(self, decide: Decide[T]) -> Future[Committed[T]]:
-        """The future of a decision. It raises what ``decide`` raised, or ``Busy`` when nothing could be written."""
+    def submit(self, decide: Decide[T] | None) -> Future[Committed[T]]:
+        """The future of a decision. It raises what ``decide`` raised, or ``Busy`` when nothing could be written.
+
+        Without a decision: returns when what others had committed is published here.
+        """
         future: Future[Committed[T]] = Future()
         future.set_running_or_notify_cancel()
         with self._gate:
@@ -107,9 +119,16 @@ class Writer:
     def _commit(self, batch: list[_Request[object]]) -> list[Committed[object] | Exception]:
         """The outcome of each request, in order. After it, either all that succeeded is published, or nothing is."""
         try:
+            if all(request.decide is None for request in batch):
+                self._published = self._follower.catch_up(self._published)
+                return [Committed(_NOTHING, self._published) for _ in batch]
             self._database.begin()
+            self._published = self._follower.catch_up(self._published)
             outcomes, working = self._decide(batch)
             self._database.commit()
+        except InDoubt as error:
+            if not self._was_committed():
+                return self._refuse(batch, error)
         except ConstraintBroken as error:
             self._database.rollback()
             if len(batch) > 1:  # what is wrong with one is its own caller's affair
@@ -117,22 +136,41 @@ class Writer:
             _log.exception("the database refused a decision; it was not applied")
             return [OperatorError("writing to the store", f"the decision breaks a constraint: {error}")]
         except DatabaseFault as error:
-            _log.warning("the store cannot write, %d changes were not applied: %s", len(batch), error)
-            self._database.rollback()
-            return [Busy(f"nothing was applied, because the store cannot write now: {error}; try again") for _ in batch]
+            return self._refuse(batch, error)
+        self._follower.committed()
         self._published = working
         return outcomes
+
+    def _refuse(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
+        _log.warning("the store cannot write, %d changes were not applied: %s", len(batch), error)
+        self._database.rollback()
+        return [Busy(f"nothing was applied, because the store cannot write now: {error}; try again") for _ in batch]
+
+    def _was_committed(self) -> bool:
+        """Asks until the database answers: callers are told the truth or nothing.
+
+        Raises:
+            OperatorError: when it stays away for long, or the server ends meanwhile.
+        """
+        end_s = time.monotonic() + IN_DOUBT_S
+        while time.monotonic() < end_s and self._is_open:
+            try:
+                return self._follower.was_committed()
+            except DatabaseFault:
+                time.sleep(_PAUSE_S)
+        raise OperatorError("writing to the store", "the database was lost in a commit: look whether it was made")
 
     def _decide(self, batch: list[_Request[object]]) -> tuple[list[Committed[object] | Exception], Snapshot]:
         """Each decision over what the ones before it made; what they all write is written as one."""
         outcomes: list[Committed[object] | Exception] = []
         working, rows, chain = self._published, Rows(), load_chain(self._database)
         for request in batch:
-            outcome = _decide_one(request.decide, working)
+            outcome = Committed(_NOTHING, working) if request.decide is None else _decide_one(request.decide, working)
             if isinstance(outcome, Committed):
                 save_decision(rows, outcome.decision, working, seal_key=self._seal_key, chain=chain)
                 working = outcome.snapshot
             outcomes.append(outcome)
+        self._follower.note(rows, [outcome.decision for outcome in outcomes if isinstance(outcome, Committed)])
         self._database.write(rows.runs())
         return outcomes, working
 

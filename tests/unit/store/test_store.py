@@ -128,7 +128,7 @@ def test_every_table_carries_its_organisation(place):
     database = place.open_database(place.folder)
     without = {table for table in database.tables() if "organisation" not in database.columns(table)}
     database.close()
-    assert without == {"meta", "organisation"}
+    assert without == {"meta", "organisation", "journal"}
 
 
 def test_every_row_of_a_group_and_an_instance_has_their_organisation(place):

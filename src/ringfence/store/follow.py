@@ -1,0 +1,113 @@
+"""How the servers of one shared database follow each other: by a journal of what each commit made true.
+
+Whoever commits writes what the others need into the same transaction, under the next number; the writer's lock orders
+numbers. An embedded database has one server, and keeps no journal. Used in the writer's thread.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.facts import apply_facts
+from ringfence.policy.model import Snapshot
+from ringfence.store.database import Database
+from ringfence.store.decision import Decision, StoredKey
+from ringfence.store.journal import Entry, decode_entries, encode_entries, entry_of
+from ringfence.store.load import load_keys
+from ringfence.store.rows import Part, Rows
+
+KEPT: Final = 20_000  # commits: some minutes of a busy day; a server that missed more is started anew
+
+_INSERT: Final = "INSERT INTO journal (number, author, entries) VALUES (?, ?, ?)"
+_NEWEST: Final = "SELECT coalesce(max(number), 0) FROM journal"
+_PRUNED_EVERY: Final = 500
+
+
+class Lost(OperatorError):
+    """What this server missed is no longer in the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A decision of another server: the snapshots around it, and all keys when it changed some."""
+
+    entry: Entry
+    before: Snapshot
+    after: Snapshot
+    keys: tuple[StoredKey, ...] | None
+
+
+class Follower:
+    """Knows the number of the newest commit that this process has in memory."""
+
+    def __init__(self, database: Database, seal_key: bytes) -> None:
+        self._database = database
+        self._seal_key = seal_key
+        self._author = uuid4().hex
+        self._number = 0
+        self._entries: list[Entry] = []
+        self.hear: Callable[[Followed], None] = lambda _: None
+
+    def begin_here(self) -> None:
+        """What is loaded in this transaction is as of the newest commit."""
+        if self._database.is_shared:
+            ((self._number,),) = self._database.query(_NEWEST)
+
+    def catch_up(self, snapshot: Snapshot) -> Snapshot:
+        """``snapshot`` with what others committed since; each of it is told to ``hear``.
+
+        Raises:
+            Lost: when some of it is not kept any more.
+        """
+        if self._database.is_shared:
+            for number, entries in self._news():
+                for entry in entries:
+                    snapshot = self._follow(entry, snapshot)
+                self._number = number
+        return snapshot
+
+    def note(self, rows: Rows, decisions: list[Decision[object]]) -> None:
+        """Adds to ``rows`` what others must know of ``decisions``."""
+        if not self._database.is_shared:
+            return
+        entries = [entry for decision in decisions if (entry := entry_of(decision)) is not None]
+        if not entries and not rows:
+            return
+        number = self._number + 1
+        rows.add(_INSERT, (number, self._author, encode_entries(entries)), Part.JOURNAL)
+        if number % _PRUNED_EVERY == 0:
+            rows.add("DELETE FROM journal WHERE number <= ?", (number - KEPT,), Part.JOURNAL)
+
+    def committed(self) -> None:
+        """What was noted is on stable storage."""
+        if self._database.is_shared:
+            self._number += 1
+
+    def was_committed(self) -> bool:
+        """Whether a commit whose answer was lost was made. Waits for the lock, which it held until its end."""
+        self._database.begin()
+        found = list(self._database.query("SELECT author FROM journal WHERE number = ?", (self._number + 1,)))
+        self._database.rollback()
+        return found == [(self._author,)]
+
+    def _news(self) -> Iterator[tuple[int, list[Entry]]]:
+        query = "SELECT number, entries FROM journal WHERE number > ? ORDER BY number"
+        for number, text in list(self._database.query(query, (self._number,))):
+            if number != self._number + 1:
+                raise Lost("following the other servers", f"more than {KEPT} commits were missed: start this one anew")
+            try:
+                yield number, decode_entries(text)
+            except (ValueError, TypeError, KeyError) as error:
+                raise Lost(
+                    "following the other servers", f"one of them runs another ringfence ({error!r}): install the same"
+                ) from error
+
+    def _follow(self, entry: Entry, before: Snapshot) -> Snapshot:
+        after = before
+        if entry.revision is not None:
+            after = apply_facts(before, entry.facts, revision=entry.revision)
+        keys = load_keys(self._database, self._seal_key) if entry.changes_keys else None
+        self.hear(Followed(entry, before, after, keys))
+        return after

@@ -1,0 +1,132 @@
+"""What a commit made true, as one text, from which another server brings its memory to the same state.
+
+Input and output: ``Entry`` values and JSON. Any dataclass of the policy can stand in a fact: values are built from the
+annotations of their classes, so that a new fact needs no code here. Secrets are never in it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+import msgspec
+
+from ringfence.policy.facts import Fact, OrganisationRemoved
+from ringfence.policy.model import Operation
+from ringfence.policy.values import HostName, Revision
+from ringfence.store.decision import Decision, HostSeen, OperationSettled
+
+_Build = Callable[[Any], Any]
+_FACTS = {fact.__name__: fact for fact in get_args(Fact)}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One decision: ``revision`` is None when it made none; ``changes_keys`` says that keys are to be read again."""
+
+    revision: Revision | None
+    facts: tuple[Fact, ...] = ()
+    operation: Operation | None = None
+    awaited: frozenset[HostName] = frozenset()
+    settled: tuple[Operation, ...] = ()
+    changes_keys: bool = False
+    seen: tuple[HostSeen, ...] = ()
+
+
+def entry_of(decision: Decision[object]) -> Entry | None:
+    """What other servers must know of a decision; None when they need not."""
+    settled = tuple(record.operation for record in decision.records if isinstance(record, OperationSettled))
+    entry = Entry(
+        revision=decision.after.revision if decision.after else None,
+        facts=decision.facts,
+        operation=decision.operation,
+        awaited=decision.awaited,
+        settled=settled,
+        changes_keys=len(settled) < len(decision.records)
+        or any(isinstance(fact, OrganisationRemoved) for fact in decision.facts),
+        seen=decision.seen,
+    )
+    return None if entry == Entry(None) else entry
+
+
+def encode_entries(entries: list[Entry]) -> str:
+    """One line of JSON; each fact goes under its name."""
+    shown = [
+        (entry.revision, [(type(fact).__name__, fact) for fact in entry.facts], entry.operation, entry.awaited,
+         entry.settled, entry.changes_keys, entry.seen)
+        for entry in entries
+    ]  # fmt: skip
+    return msgspec.json.encode(shown, enc_hook=str).decode()
+
+
+def decode_entries(text: str) -> list[Entry]:
+    """What ``encode_entries`` was given.
+
+    Raises:
+        ValueError, TypeError, KeyError: when it was written by a ringfence that knows other facts.
+    """
+    entries = []
+    for revision, facts, operation, awaited, settled, changes_keys, seen in msgspec.json.decode(text):
+        entries.append(
+            Entry(
+                revision=revision,
+                facts=tuple(_builder(_FACTS[name])(fact) for name, fact in facts),
+                operation=_builder(Operation | None)(operation),
+                awaited=frozenset(awaited),
+                settled=_builder(tuple[Operation, ...])(settled),
+                changes_keys=changes_keys,
+                seen=_builder(tuple[HostSeen, ...])(seen),
+            )
+        )
+    return entries
+
+
+@cache
+def _builder(kind: Any) -> _Build:
+    """How a value of the annotation ``kind`` is made of what JSON has for it."""
+    kind = getattr(kind, "__supertype__", kind)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return _union(arguments)
+    if origin in (tuple, frozenset):
+        item = _builder(arguments[0])
+        return lambda value: origin(map(item, value))
+    if origin is not None:  # a mapping
+        key, item = map(_builder, arguments)
+        return lambda value: {key(name): item(one) for name, one in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(kind)
+    return _scalar(kind)
+
+
+def _scalar(kind: Any) -> _Build:
+    if kind is bytes:
+        return lambda value: msgspec.convert(value, bytes)
+    if issubclass(kind, (IPv4Address, IPv6Address)):
+        return ip_address
+    if issubclass(kind, (IPv4Network, IPv6Network)):
+        return ip_network
+    if issubclass(kind, (Enum, UUID)):
+        return lambda value: kind(value)
+    return lambda value: value
+
+
+def _dataclass(kind: Any) -> _Build:
+    hints = get_type_hints(kind)
+    fields = [(field.name, _builder(hints[field.name])) for field in dataclasses.fields(kind)]
+    return lambda value: kind(**{name: build(value[name]) for name, build in fields})
+
+
+def _union(kinds: tuple[Any, ...]) -> _Build:
+    """None, or the one kind, or the dataclass that has the fields."""
+    some = [kind for kind in kinds if kind is not NoneType]
+    if all(dataclasses.is_dataclass(kind) for kind in some):
+        by_fields = {frozenset(field.name for field in dataclasses.fields(kind)): _builder(kind) for kind in some}
+        return lambda value: None if value is None else by_fields[frozenset(value)](value)
+    first = _builder(some[0])
+    return lambda value: None if value is None else first(value)

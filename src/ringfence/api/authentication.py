@@ -46,6 +46,7 @@ class Authentication:
 
         Refuses OPTIONS, which Falcon would answer by itself: browsers are no callers of this API.
         """
+        await self.plane.fresh()
         self.identify(request)
         if request.method == "OPTIONS":
             methods = ("GET", "POST", "PUT", "DELETE")

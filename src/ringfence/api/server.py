@@ -41,6 +41,7 @@ class ServeOptions:
 
     api: ApiOptions = field(default_factory=ApiOptions)
     insecure: bool = False
+    database: str | None = None  # the URL of PostgreSQL; None for what the folder has
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -67,7 +68,7 @@ async def serve(
     """
     options = options or ServeOptions()
     check_plaintext(listens, insecure=options.insecure)
-    plane = await ControlPlane.open(folder, settings)
+    plane = await ControlPlane.open(folder, settings, database=options.database)
     try:
         await _serve_plane(plane, folder, listens, ready, options)
     finally:

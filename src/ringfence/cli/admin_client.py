@@ -20,7 +20,7 @@ from ringfence.api.admin import build_admin_app
 from ringfence.api.server import CONTROL_SOCKET
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import CallerError, OperatorError
-from ringfence.store.folder import DATABASE, FolderHeld
+from ringfence.store import FolderHeld, has_store
 
 # How long a server that just starts may hold the folder before its socket answers.
 _START_S: Final = 5.0
@@ -71,7 +71,7 @@ async def _ask(folder: Path, wanted: Ask) -> Document:
 
 def _lacks_store(folder: Path) -> bool:
     try:
-        return not (folder / DATABASE).exists()
+        return not has_store(folder)
     except OSError:
         return False  # opening it says why
 

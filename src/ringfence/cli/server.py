@@ -38,6 +38,16 @@ def server(  # noqa: PLR0913, PLR0917  one parameter per option
         str, typer.Option(metavar="TIME", help="How long changes stay in the history: 90d, 400d; 0d: for ever.")
     ] = "400d",
     *,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="RINGFENCE_DATABASE",
+            help="postgresql://[USER@]HOST[:PORT]/NAME, for several servers on one database; remembered in the folder. "
+            "The password comes from PGPASSFILE, a service file or PGPASSWORD, never from here.",
+            show_default="SQLite in the folder",
+        ),
+    ] = None,
     offer_all_protocol: Annotated[
         bool, typer.Option("--offer-all-protocol", help="Accept rules of protocol all; the Java SDK cannot read them.")
     ] = False,
@@ -74,7 +84,9 @@ def server(  # noqa: PLR0913, PLR0917  one parameter per option
     settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol, keep_history_s=keep_s)
     proxies = tuple(parse_cidr(text, field="--trusted-proxy").network for text in trusted_proxy or [])
     rates = RateLimits(key=rate_limit, address=2 * rate_limit)
-    options = ServeOptions(ApiOptions(origin=Origin(public_url, proxies), rates=rates), insecure=insecure)
+    options = ServeOptions(
+        ApiOptions(origin=Origin(public_url, proxies), rates=rates), insecure=insecure, database=database
+    )
     uvloop.run(serve(data, listens, settings, announce, options))
 
 

@@ -5,12 +5,15 @@ Lives in the event loop's thread.
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from ringfence.control.operations import PendingOperations
 from ringfence.policy.errors import NotFound
 from ringfence.policy.model import Operation, OperationState
 from ringfence.policy.values import HostName, OperationId, OrganisationId, Revision
 from ringfence.store import MAX_OPERATIONS
+
+FOREIGN_GRACE_S: Final = 5.0
 
 
 class OperationBook:
@@ -21,6 +24,7 @@ class OperationBook:
         self._pending = PendingOperations()
         self._ends: dict[OperationId, asyncio.Event] = {}
         self._unsaved: dict[OperationId, Operation] = {}
+        self._foreign: set[OperationId] = set()
 
     def find(self, id_: OperationId, organisation: OrganisationId) -> Operation:
         """An operation of the organisation; ``NotFound`` for others and for those long past."""
@@ -29,11 +33,22 @@ class OperationBook:
             raise NotFound(f"there is no operation {id_}")
         return operation
 
-    def open(self, operation: Operation, said: Mapping[HostName, str | None], *, deadline_s: float) -> None:
+    def open(
+        self,
+        operation: Operation,
+        said: Mapping[HostName, str | None],
+        *,
+        deadline_s: float,
+        is_foreign: bool = False,
+    ) -> None:
         """Takes note of a committed operation; a pending one is waited for until ``deadline_s`` (monotonic).
 
-        ``said`` has the hosts that it awaits, each with the error that it last reported.
+        ``said`` has the hosts that it awaits, each with the error that it last reported. The end of a foreign one is
+        saved by the server that opened it; only when its time is long up, because that server is gone, by this one.
         """
+        if is_foreign:
+            self._foreign.add(operation.id)
+            deadline_s += FOREIGN_GRACE_S
         self._known[operation.id] = operation
         if operation.state is OperationState.PENDING:
             self._ends[operation.id] = asyncio.Event()
@@ -45,9 +60,21 @@ class OperationBook:
         """A host's report, as ``PendingOperations.report``."""
         self._end(self._pending.report(host, applied, error, offered=offered))
 
+    def settle(self, operation: Operation) -> None:
+        """It ended so, says the server that saved it."""
+        self._pending.forget(operation.id)
+        self._foreign.discard(operation.id)
+        self._unsaved.pop(operation.id, None)
+        if operation.id in self._known:
+            self._known[operation.id] = operation
+        if end := self._ends.pop(operation.id, None):
+            end.set()
+
     def expire(self, now_s: float) -> None:
         """Ends what waited too long."""
-        self._end(self._pending.expire(now_s))
+        expired = self._pending.expire(now_s)
+        self._foreign.difference_update(operation.id for operation in expired)
+        self._end(expired)
 
     async def wait(self, id_: OperationId, timeout_s: float) -> None:
         """Returns when the operation has ended, or after ``timeout_s``."""
@@ -71,5 +98,8 @@ class OperationBook:
         for operation in ended:
             if operation.id in self._known:
                 self._known[operation.id] = operation
-            self._unsaved[operation.id] = operation
+            if operation.id in self._foreign:
+                self._foreign.discard(operation.id)
+            else:
+                self._unsaved[operation.id] = operation
             self._ends.pop(operation.id).set()

@@ -15,14 +15,32 @@ from typing import Generic, TypeVar
 from ringfence.control.views import Change, ViewCache
 from ringfence.policy.errors import RingfenceError
 from ringfence.policy.facts import Fact, apply_facts
-from ringfence.policy.model import Snapshot
+from ringfence.policy.model import Operation, Snapshot
 from ringfence.policy.values import HostName, KeyId
-from ringfence.store import Committed, Decide, Store, StoredOperation, next_revision
+from ringfence.store import (
+    Committed,
+    Decide,
+    Followed,
+    HostSeen,
+    Store,
+    StoredKey,
+    StoredOperation,
+    next_revision,
+)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What else follows when another server decided: ``keys`` are all that there are, when some changed."""
+
+    settled: tuple[Operation, ...]
+    keys: tuple[StoredKey, ...] | None
+    seen: tuple[HostSeen, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +52,7 @@ class Outcome(Generic[T_co]):
     opened: StoredOperation | None = None
     revoked: tuple[KeyId, ...] = ()
     removed: HostName | None = None
+    foreign: Foreign | None = None
 
 
 class Commits:
@@ -60,6 +79,17 @@ class Commits:
 
         self._store.submit(decide).add_done_callback(deliver)
         return await waiter
+
+    def follow(self, outcome_of: Callable[[Followed], Outcome[None]]) -> None:
+        """From now on what other servers decide is published too, in its place in the order of commits."""
+        loop = asyncio.get_running_loop()
+
+        def hear(followed: Followed) -> None:
+            outcome = outcome_of(followed)
+            self._arrived.append(lambda: self._publish(outcome))
+            self._wake(loop)
+
+        self._store.follow(hear)
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called in the writer's thread. A batch of commits wakes the loop once, not once for each."""

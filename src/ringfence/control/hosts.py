@@ -59,7 +59,8 @@ class Presence:
 
     def seen(self, host: HostName, now_s: float) -> None:
         """An authenticated message of ``host`` came in."""
-        self._seat(host).heard_s = now_s
+        seat = self._seat(host)
+        seat.heard_s = now_s if seat.heard_s is None else max(now_s, seat.heard_s)
 
     def report(self, host: HostName, applied: Revision | None, error: str | None, *, notice: str | None = None) -> None:
         seat = self._seat(host)

@@ -46,6 +46,10 @@ class KeyRing:
     """The keys that are valid now, in the order in which they were made."""
 
     def __init__(self, stored: Iterable[StoredKey]) -> None:
+        self.reset(stored)
+
+    def reset(self, stored: Iterable[StoredKey]) -> None:
+        """Makes these the only ones."""
         self._keys = {key.id: _key_of(key) for key in stored}
 
     def __getitem__(self, id_: KeyId) -> ApiKey:

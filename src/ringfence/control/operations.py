@@ -102,6 +102,10 @@ class PendingOperations:
                 self._forget(host, pending)
         return [self._take(pending, _answered(pending)) for pending in asked if not pending.waiting]
 
+    def forget(self, id_: OperationId) -> None:
+        """It ended elsewhere."""
+        self._pending = [pending for pending in self._pending if pending.operation.id != id_]
+
     def expire(self, now_s: float) -> list[Operation]:
         """Ends those whose time is up."""
         due = [pending for pending in self._pending.values() if now_s >= pending.deadline_s]

@@ -6,6 +6,7 @@ Everything here runs in one event loop; writes go through the store's writer, re
 import asyncio
 import gc
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +16,7 @@ from uuid import uuid4
 from ringfence.control.actor import Actor, host_actor, operator_of, require_writer
 from ringfence.control.book import OperationBook
 from ringfence.control.clock import Clock, SystemClock
-from ringfence.control.commits import Commits, Outcome
+from ringfence.control.commits import Commits, Foreign, Outcome
 from ringfence.control.count_book import CountBook
 from ringfence.control.decide import Given
 from ringfence.control.feed import Feed
@@ -24,25 +25,29 @@ from ringfence.control.history import History
 from ringfence.control.hosts import AddedHost, HostStatus, Presence, mint_key
 from ringfence.control.keys import KeyRing
 from ringfence.control.owners import Owners
+from ringfence.control.replicas import Telling
 from ringfence.control.settings import Settings
 from ringfence.control.use_cases import (
     Asked,
     UseCases,
     found_organisation,
     save_ends,
+    tell_seen,
 )
 from ringfence.control.views import ViewCache, resolve_views
 from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
-from ringfence.policy.errors import Busy, NotFound
+from ringfence.policy.errors import Busy, Conflict, NotFound
 from ringfence.policy.model import Host, Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision, RuleId
 from ringfence.policy.view import HostView
-from ringfence.store import Store, StoredOperation
+from ringfence.store import HostSeen, Lost, Store, StoredOperation, place_of
 from ringfence.wire.counters import RuleCount
 from ringfence.wire.feed import Claimed, Report
 from ringfence.wire.flows import FlowReport
 
 _ALLOCATIONS = 100_000  # between two looks at what was allocated since the last
+FRESH_S = 1.0  # how long a request waits to learn whether other servers committed
+_TELL_S = 0.02
 _TICK_S = 0.5  # how late the end of an operation that times out may be noticed
 
 _log = logging.getLogger(__name__)
@@ -69,11 +74,21 @@ class ControlPlane:
         self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
         for stored in store.operations:
             self._open(stored)
+        self._telling = Telling()
+        self._commits.follow(self._use_cases.followed)
+        self._tasks = {asyncio.get_running_loop().create_task(self._tell())} if store.is_shared else set()
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
     @classmethod
-    async def open(cls, folder: Path, settings: Settings | None = None, clock: Clock | None = None) -> "ControlPlane":
-        """The control plane of ``folder``, which this process holds until ``close``.
+    async def open(
+        cls,
+        folder: Path,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        *,
+        database: str | None = None,
+    ) -> "ControlPlane":
+        """The control plane of ``folder``, which this process holds until ``close``; its database is as ``place_of``.
 
         Raises:
             FolderHeld: when another process holds it.
@@ -81,15 +96,16 @@ class ControlPlane:
         """
         clock = clock or SystemClock()
         with _no_collections():
-            store = await asyncio.to_thread(_open_store, folder, int(clock.now_s()))
+            store = await asyncio.to_thread(_open_store, folder, database, int(clock.now_s()))
             return cls(store, settings or Settings(), clock)
 
     async def close(self) -> None:
         """Ends the watches, writes what is outstanding and gives the folder back."""
         self._feed.close()
-        self._ticking.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._ticking
+        for task in (self._ticking, *self._tasks):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await self._save_ends()
         await asyncio.to_thread(self._store.close)
 
@@ -133,9 +149,23 @@ class ControlPlane:
         """What every host shall enforce, to follow; it ends with ``close``."""
         return self._feed
 
+    async def fresh(self) -> None:
+        """Returns when this server knows what any other had committed; soon, when the database is away: reads go on."""
+        if not self._store.is_shared:
+            return
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self._store.refresh()), FRESH_S)
+        except (Busy, TimeoutError):
+            return
+        except Lost as error:
+            _log.critical("this server ends: %s", error)
+            signal.raise_signal(signal.SIGTERM)
+            raise
+
     def seen(self, host: HostName) -> None:
         """An authenticated message of ``host`` came in."""
         self._presence.seen(host, self._clock.monotonic_s())
+        self._telling.alive(host, self._clock.now_s())
 
     def report(self, host: HostName, report: Report, *, offered: Revision) -> None:
         """What ``host`` says it enforces and what is wrong; operations that waited for it may end by it.
@@ -144,9 +174,28 @@ class ControlPlane:
         newest that the host was sent.
         """
         if report.applied is not None and report.applied > self.snapshot.revision:
+            if self._store.is_shared:
+                self._report_later(host, report, offered)
             report = replace(report, applied=None)
-        self._presence.report(host, report.applied, report.error, notice=report.notice)
-        self._book.report(host, report.applied, report.error, offered=offered)
+        seen = HostSeen(host, self._clock.now_s(), report.applied, report.error, report.notice, offered)
+        self._hear(seen)
+        self._telling.reported(seen)
+
+    def _hear(self, seen: HostSeen) -> None:
+        self._presence.report(seen.host, seen.applied, seen.error, notice=seen.notice)
+        self._book.report(seen.host, seen.applied, seen.error, offered=seen.offered)
+
+    def _report_later(self, host: HostName, report: Report, offered: Revision) -> None:
+        """The host may have it from another server, and be ahead of this one for a moment."""
+
+        async def catch_up() -> None:
+            await self.fresh()
+            if report.applied is not None and report.applied <= self.snapshot.revision:
+                self.report(host, report, offered=offered)
+
+        task = asyncio.get_running_loop().create_task(catch_up())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def note_counts(self, host: HostName, counts: tuple[RuleCount, ...]) -> None:
         """What ``host`` says its rules have allowed; counts of rules that it is not to enforce are nobody's."""
@@ -188,7 +237,7 @@ class ControlPlane:
     def _publish(self, outcome: Outcome[object]) -> None:
         """In the order of commits: first the operation, so that no host's answer comes before it is known."""
         if outcome.opened is not None:
-            self._open(outcome.opened)
+            self._open(outcome.opened, is_foreign=outcome.foreign is not None)
         if outcome.change is not None:
             self._feed.publish(outcome.change)
         for revoked in outcome.revoked:
@@ -197,11 +246,24 @@ class ControlPlane:
             self._presence.forget(outcome.removed)
             self._flows.forget(outcome.removed)
             self._counts.forget(outcome.removed)
+        if outcome.foreign is not None:
+            self._publish_foreign(outcome.foreign)
 
-    def _open(self, stored: StoredOperation) -> None:
+    def _publish_foreign(self, foreign: Foreign) -> None:
+        for operation in foreign.settled:
+            self._book.settle(operation)
+        if foreign.keys is not None:
+            self.owners.keys.reset(foreign.keys)
+        for seen in foreign.seen:
+            if seen.host in self.snapshot.hosts:
+                age_s = max(0.0, self._clock.now_s() - seen.at)
+                self._presence.seen(seen.host, self._clock.monotonic_s() - age_s)
+                self._hear(seen)
+
+    def _open(self, stored: StoredOperation, *, is_foreign: bool = False) -> None:
         said = {host: self._presence.error(host) for host in stored.awaited}
         deadline_s = self._clock.monotonic_s() + self.settings.operation_timeout_s
-        self._book.open(stored.operation, said, deadline_s=deadline_s)
+        self._book.open(stored.operation, said, deadline_s=deadline_s, is_foreign=is_foreign)
 
     async def _tick(self) -> None:
         pause_s = min(_TICK_S, self.settings.operation_timeout_s / 4)
@@ -210,6 +272,16 @@ class ControlPlane:
             self._book.expire(self._clock.monotonic_s())
             await self._save_ends()
             await self.history.tidy(self._clock.monotonic_s())
+
+    async def _tell(self) -> None:
+        """Tells the other servers of this one's hosts, in few commits."""
+        while True:
+            await asyncio.sleep(_TELL_S)
+            if due := self._telling.take():
+                try:
+                    await self._commits.run(tell_seen(due))
+                except Busy:
+                    self._telling.put_back(due)
 
     async def _save_ends(self) -> None:
         """Writes how operations ended. When that fails it is tried again; what a host reports would end them anew."""
@@ -251,12 +323,14 @@ def _no_collections() -> Iterator[None]:
         gc.enable()
 
 
-def _open_store(folder: Path, now_s: int) -> Store:
-    store = Store.open(folder)
+def _open_store(folder: Path, database: str | None, now_s: int) -> Store:
+    """The store, founded when it is new; then opened anew, because another server may have founded it just before."""
+    store = Store.open(folder, place_of(folder, database))
+    if store.snapshot.organisations:
+        return store
     try:
-        if not store.snapshot.organisations:
+        with suppress(Conflict):
             store.submit(found_organisation(uuid4(), uuid4(), now_s)).result()
-    except BaseException:
+    finally:
         store.close()
-        raise
-    return store
+    return Store.open(folder, place_of(folder, database))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from ringfence.control.actor import Actor, operator_of
-from ringfence.control.commits import Outcome, follow
+from ringfence.control.commits import Foreign, Outcome, follow
 from ringfence.control.decide import Given, decide, referred_group, subject_of
 from ringfence.control.decide_claims import decide_claim
 from ringfence.control.hosts import Presence, decide_add_host, decide_remove_host
@@ -18,13 +18,15 @@ from ringfence.control.organisations import decide_found
 from ringfence.control.views import ViewCache
 from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
 from ringfence.policy.errors import NotFound
-from ringfence.policy.facts import Fact, apply_facts
+from ringfence.policy.facts import Fact, HostRemoved, apply_facts
 from ringfence.policy.model import Host, Operation, OperationState, Snapshot
 from ringfence.policy.values import GroupId, HostName, InstanceId, KeyId, OperationId, OrganisationId
 from ringfence.store import (
     AuditLine,
     Decide,
     Decision,
+    Followed,
+    HostSeen,
     KeyCreated,
     KeyRevoked,
     KeyRotated,
@@ -145,6 +147,17 @@ class UseCases:
 
         return decision
 
+    def followed(self, followed: Followed) -> Outcome[None]:
+        """What follows here from a decision that another server has made."""
+        entry = followed.entry
+        return Outcome(
+            None,
+            self._cache.change(followed.before, followed.after, entry.facts) if entry.facts else None,
+            None if entry.operation is None else StoredOperation(entry.operation, entry.awaited),
+            removed=next((fact.host for fact in entry.facts if isinstance(fact, HostRemoved)), None),
+            foreign=Foreign(entry.settled, followed.keys, entry.seen),
+        )
+
     def create_key(self, key: ApiKey, asked: Asked) -> Decide[Outcome[None]]:
         """A key; its secret goes to the store and nowhere else."""
         audit = asked.audit("CreateKey", f"{key.id} role {key.role.value}")
@@ -185,6 +198,11 @@ class UseCases:
             return Decision(Outcome(None, change, revoked=revoked), facts=facts, after=after, audit=audit)
 
         return decision
+
+
+def tell_seen(seen: tuple[HostSeen, ...]) -> Decide[Outcome[None]]:
+    """What this server heard of its hosts, for the others."""
+    return lambda _: Decision(Outcome(None), seen=seen)
 
 
 def save_ends(ended: Iterable[Operation]) -> Decide[Outcome[None]]:

@@ -24,6 +24,7 @@ from ringfence.store.folder import FolderHeld
 from ringfence.store.follow import Followed, Lost
 from ringfence.store.history import Checked, HistoryLine, HistoryQuery
 from ringfence.store.load import MAX_OPERATIONS, StoredOperation
+from ringfence.store.place import has_store, place_of
 from ringfence.store.store import Store
 
 __all__ = [
@@ -48,5 +49,7 @@ __all__ = [
     "StoredKey",
     "StoredOperation",
     "Tidied",
+    "has_store",
     "next_revision",
+    "place_of",
 ]

@@ -47,7 +47,7 @@ class Follower:
         self._seal_key = seal_key
         self._author = uuid4().hex
         self._number = 0
-        self._entries: list[Entry] = []
+        self._noted = 0
         self.hear: Callable[[Followed], None] = lambda _: None
 
     def begin_here(self) -> None:
@@ -62,28 +62,31 @@ class Follower:
             Lost: when some of it is not kept any more.
         """
         if self._database.is_shared:
-            for number, entries in self._news():
+            news = list(self._news())
+            changed = any(entry.changes_keys for _, entries in news for entry in entries)
+            keys = load_keys(self._database, self._seal_key) if changed else None
+            for number, entries in news:
                 for entry in entries:
-                    snapshot = self._follow(entry, snapshot)
+                    snapshot = self._follow(entry, snapshot, keys)
                 self._number = number
         return snapshot
 
     def note(self, rows: Rows, decisions: list[Decision[object]]) -> None:
         """Adds to ``rows`` what others must know of ``decisions``."""
+        self._noted = self._number
         if not self._database.is_shared:
             return
         entries = [entry for decision in decisions if (entry := entry_of(decision)) is not None]
         if not entries and not rows:
             return
-        number = self._number + 1
+        number = self._noted = self._number + 1
         rows.add(_INSERT, (number, self._author, encode_entries(entries)), Part.JOURNAL)
         if number % _PRUNED_EVERY == 0:
             rows.add("DELETE FROM journal WHERE number <= ?", (number - KEPT,), Part.JOURNAL)
 
     def committed(self) -> None:
         """What was noted is on stable storage."""
-        if self._database.is_shared:
-            self._number += 1
+        self._number = self._noted
 
     def was_committed(self) -> bool:
         """Whether a commit whose answer was lost was made. Waits for the lock, which it held until its end."""
@@ -94,8 +97,8 @@ class Follower:
 
     def _news(self) -> Iterator[tuple[int, list[Entry]]]:
         query = "SELECT number, entries FROM journal WHERE number > ? ORDER BY number"
-        for number, text in list(self._database.query(query, (self._number,))):
-            if number != self._number + 1:
+        for expected, (number, text) in enumerate(self._database.query(query, (self._number,)), self._number + 1):
+            if number != expected:
                 raise Lost("following the other servers", f"more than {KEPT} commits were missed: start this one anew")
             try:
                 yield number, decode_entries(text)
@@ -104,10 +107,9 @@ class Follower:
                     "following the other servers", f"one of them runs another ringfence ({error!r}): install the same"
                 ) from error
 
-    def _follow(self, entry: Entry, before: Snapshot) -> Snapshot:
+    def _follow(self, entry: Entry, before: Snapshot, keys: tuple[StoredKey, ...] | None) -> Snapshot:
         after = before
         if entry.revision is not None:
             after = apply_facts(before, entry.facts, revision=entry.revision)
-        keys = load_keys(self._database, self._seal_key) if entry.changes_keys else None
-        self.hear(Followed(entry, before, after, keys))
+        self.hear(Followed(entry, before, after, keys if entry.changes_keys else None))
         return after

@@ -112,7 +112,7 @@ def _scalar(kind: Any) -> _Build:
     if issubclass(kind, (IPv4Network, IPv6Network)):
         return ip_network
     if issubclass(kind, (Enum, UUID)):
-        return lambda value: kind(value)
+        return lambda value: kind(value)  # noqa: PLW0108  mypy knows no other way
     return lambda value: value
 
 

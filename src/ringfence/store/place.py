@@ -1,0 +1,59 @@
+"""Which database belongs to a data folder: SQLite in it, or the PostgreSQL that its file ``database`` names.
+
+The file is written when a server is first told of a database, so that every command on the folder finds the same one,
+and none begins an empty SQLite beside it.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from ringfence.policy.errors import OperatorError
+from ringfence.store.database import Database, OpenDatabase
+from ringfence.store.folder import DATABASE
+from ringfence.store.sqlite import open_sqlite
+
+_NAME: Final = "database"
+
+
+def place_of(folder: Path, url: str | None = None) -> OpenDatabase:
+    """How the folder's database is opened; ``url`` is remembered when the folder has none yet.
+
+    Raises:
+        OperatorError: when the folder has another database already.
+    """
+    known = remembered(folder)
+    if url is None:
+        return open_sqlite if known is None else partial(_open_postgres, known)
+    if known not in (None, url):
+        raise OperatorError(
+            f"opening {folder}", f"its database is {known}: leave --database out, or name another --data"
+        )
+    if known is None and (folder / DATABASE).exists():
+        raise OperatorError(
+            f"opening {folder}", f"it holds a SQLite database: ringfence server move --data {folder} --to {url}"
+        )
+    return partial(_open_postgres, url)
+
+
+def has_store(folder: Path) -> bool:
+    """Whether a store was ever made in the folder."""
+    return (folder / DATABASE).exists() or (folder / _NAME).exists()
+
+
+def remembered(folder: Path) -> str | None:
+    """The URL of the folder's PostgreSQL; None when its database is SQLite, or it has none yet."""
+    path = folder / _NAME
+    return path.read_text().strip() if path.exists() else None
+
+
+def remember(folder: Path, url: str) -> None:
+    (folder / _NAME).write_text(f"{url}\n")
+
+
+def _open_postgres(url: str, folder: Path) -> Database:
+    from ringfence.store.postgresql import PostgresDatabase, check_url  # noqa: PLC0415  libpq is loaded when it is used
+
+    database = PostgresDatabase(check_url(url))
+    remember(folder, url)
+    return database

@@ -1,0 +1,115 @@
+"""Two servers on one PostgreSQL: what either acknowledged, the other shows at once, and hosts count for both."""
+
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from contract.running import QUICK, admin_client, running_server
+from counts import count
+from ringfence.api import ServeOptions
+from waiting import wait_until
+
+WRITERS = 16
+RULES = count(reduced=4, stated=50)
+
+
+@pytest.fixture(scope="module")
+def pair(postgres, tmp_path_factory):
+    """Two servers with one key, which the first made."""
+    url = postgres.database()
+    folders = [tmp_path_factory.mktemp("a"), tmp_path_factory.mktemp("b")]
+    with ExitStack() as stack:
+        first = stack.enter_context(running_server(folders[0], QUICK, ServeOptions(database=url)))
+        shutil.copy(folders[0] / "secret.key", folders[1])
+        second = stack.enter_context(running_server(folders[1], QUICK, ServeOptions(database=url)))
+        second.key, second.secret = first.key, first.secret
+        yield first, second
+
+
+def create(server, name):
+    answer = server.call("POST", "/security-group", json.dumps({"name": name}).encode())
+    assert answer.status == 200, answer.body
+    return answer.json["reference"]["id"]
+
+
+RULE = {"flow-direction": "ingress", "protocol": "tcp", "start-port": 1, "end-port": 1, "network": "10.0.0.0/8"}
+
+
+def add_rule(server, group, port):
+    body = json.dumps(RULE | {"start-port": port, "end-port": port}).encode()
+    answer = server.call("POST", f"/security-group/{group}/rules", body)
+    assert answer.status == 200, answer.body
+
+
+def ports(server, group):
+    rules = server.call("GET", f"/security-group/{group}").json.get("rules", [])
+    return sorted(rule["start-port"] for rule in rules)
+
+
+def test_what_one_server_acknowledged_the_other_shows_at_once(pair):
+    for number in range(20):
+        writer, reader = pair if number % 2 else pair[::-1]
+        group = create(writer, f"read-your-writes-{number}")
+        assert reader.call("GET", f"/security-group/{group}").status == 200
+        add_rule(reader, group, number + 1)
+        assert ports(writer, group) == [number + 1]
+        assert writer.call("DELETE", f"/security-group/{group}").status == 200
+        assert reader.call("GET", f"/security-group/{group}").status == 404
+
+
+def test_an_operation_of_one_server_can_be_asked_of_the_other(pair):
+    operation = pair[0].call("POST", "/security-group", b'{"name": "asked"}').json
+    shown = pair[1].call("GET", f"/operation/{operation['id']}").json
+    assert (shown["id"], shown["state"]) == (operation["id"], "success")
+
+
+@pytest.mark.full
+def test_writers_on_one_group_from_both_servers_lose_nothing(pair):
+    group = create(pair[0], "contended")
+    with ThreadPoolExecutor(WRITERS) as pool:
+        wanted = range(1, WRITERS * RULES + 1)
+        list(pool.map(lambda port: add_rule(pair[port % 2], group, port), wanted))
+    assert ports(pair[0], group) == ports(pair[1], group) == list(wanted)
+
+
+def test_of_two_creates_of_one_name_on_two_servers_one_is_refused(pair):
+    barrier = threading.Barrier(2)
+
+    def create_both(number, server):
+        barrier.wait()
+        return server.call("POST", "/security-group", json.dumps({"name": f"raced-{number}"}).encode()).status
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(10):
+            assert sorted(pool.map(lambda server, n=number: create_both(n, server), pair)) == [200, 409]
+
+
+def test_a_key_is_known_to_the_other_server_and_revoked_there_too(pair):
+    made = pair[0].admin.post("/admin/v1/keys", json={"name": "other"}).json()
+    known, pair[1].key, secret, pair[1].secret = pair[1].key, made["id"], pair[1].secret, made["secret"]
+    try:
+        assert pair[1].call("GET", "/security-group").status == 200
+        pair[0].admin.delete(f"/admin/v1/keys/{made['id']}").raise_for_status()
+        assert pair[1].call("GET", "/security-group").status == 403
+    finally:
+        pair[1].key, pair[1].secret = known, secret
+
+
+def test_a_server_without_the_seal_key_is_refused_and_told_what_to_do(pair, postgres, tmp_path):
+    del postgres
+    url = (pair[0].folder / "database").read_text().strip()
+    with pytest.raises(Exception, match=r"secret\.key"), running_server(tmp_path, QUICK, ServeOptions(database=url)):
+        pass
+
+
+def test_the_operators_socket_of_either_server_sees_the_others_changes(pair):
+    pair[0].admin.post("/admin/v1/hosts", json={"name": "seen"}).raise_for_status()
+
+    def hosts():
+        return [host["host"] for host in admin_client(pair[1].folder).get("/admin/v1/hosts").json()["hosts"]]
+
+    wait_until(lambda: "seen" in hosts())

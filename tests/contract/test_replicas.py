@@ -3,14 +3,19 @@
 import json
 import shutil
 import threading
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
 from contract.running import QUICK, admin_client, running_server
+from contract.test_agent_protocol import INVENTORY, claim_of, send
 from counts import count
+from feeds import open_feed
 from ringfence.api import ServeOptions
+from ringfence.policy.values import HostName
+from ringfence.wire.feed import Report, encode_claim
 from waiting import wait_until
 
 WRITERS = 16
@@ -113,3 +118,35 @@ def test_the_operators_socket_of_either_server_sees_the_others_changes(pair):
         return [host["host"] for host in admin_client(pair[1].folder).get("/admin/v1/hosts").json()["hosts"]]
 
     wait_until(lambda: "seen" in hosts())
+
+
+def state(server, operation):
+    return server.call("GET", f"/operation/{operation['id']}").json["state"]
+
+
+def test_a_change_at_one_server_settles_by_a_host_that_is_connected_to_the_other(pair):
+    here, there = pair
+    host = HostName("far")
+    private_key = b64decode(here.admin.post("/admin/v1/hosts", json={"name": host}).json()["private-key"])
+    assert send(there, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")), host=host).status_code == 200
+    group = here.call("GET", "/security-group").json["security-groups"][0]["id"]
+    with open_feed(there.unix, private_key, host) as opened:
+        first = opened.next().view.revision
+        opened.report(Report(first, None))
+        wait_until(lambda: far(here)["applied"] == first)
+        operation = here.call("POST", f"/security-group/{group}/rules", json.dumps(RULE).encode()).json
+        assert operation["state"] == "pending"
+        changed = opened.next().view.revision
+        assert changed > first
+        assert state(here, operation) == state(there, operation) == "pending"
+        opened.report(Report(changed, None))
+        wait_until(lambda: state(here, operation) == state(there, operation) == "success")
+        failing = here.call("POST", f"/security-group/{group}/rules", json.dumps(RULE | {"end-port": 9}).encode()).json
+        opened.next()
+        opened.report(Report(changed, "nft: no space left on device"))
+        wait_until(lambda: state(here, failing) == state(there, failing) == "failure")
+
+
+def far(server):
+    (found,) = [host for host in server.admin.get("/admin/v1/hosts").json()["hosts"] if host["host"] == "far"]
+    return found

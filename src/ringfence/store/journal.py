@@ -5,12 +5,12 @@ annotations of their classes, so that a new fact needs no code here. Secrets are
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
@@ -61,7 +61,12 @@ def encode_entries(entries: list[Entry]) -> str:
          entry.settled, entry.changes_keys, entry.seen)
         for entry in entries
     ]  # fmt: skip
-    return msgspec.json.encode(shown, enc_hook=str).decode()
+    return msgspec.json.encode(shown, enc_hook=_plain).decode()
+
+
+def _plain(value: object) -> object:
+    """What msgspec knows no form for: read-only mappings, and addresses."""
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def decode_entries(text: str) -> list[Entry]:
@@ -98,7 +103,7 @@ def _builder(kind: Any) -> _Build:
         return lambda value: origin(map(item, value))
     if origin is not None:  # a mapping
         key, item = map(_builder, arguments)
-        return lambda value: {key(name): item(one) for name, one in value.items()}
+        return lambda value: MappingProxyType({key(name): item(one) for name, one in value.items()})
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind)
     return _scalar(kind)

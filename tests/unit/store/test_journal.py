@@ -1,0 +1,50 @@
+"""What one server writes into the journal is what another reads."""
+
+from dataclasses import fields
+from typing import get_args
+from uuid import uuid4
+
+import pytest
+
+from desk import ORGANISATION
+from ringfence.policy.facts import Fact, HostAdded, HostRemoved, InstanceObserved, LimitSet, OrganisationRemoved
+from ringfence.policy.model import Host, Operation, OperationReason, OperationState
+from ringfence.policy.quota import Quota
+from ringfence.store.decision import HostSeen
+from ringfence.store.journal import Entry, decode_entries, encode_entries
+from unit.store.test_store import everything
+
+
+def all_facts():
+    """At least one fact of every kind."""
+    start, facts, _ = everything()
+    more = [
+        HostAdded(Host("h9", ORGANISATION, bytes(range(32)), 7)),
+        HostRemoved("h9"),
+        InstanceObserved(uuid4(), observe=True),
+        OrganisationRemoved(ORGANISATION),
+        LimitSet(ORGANISATION, next(iter(Quota)), 7),
+        LimitSet(ORGANISATION, next(iter(Quota)), None),
+    ]
+    return [*facts, *more], start
+
+
+def test_every_kind_of_fact_comes_back_equal():
+    facts, start = all_facts()
+    by_name = {fact.__name__: fact for fact in get_args(Fact)}
+    facts += [by_name["OrganisationCreated"](organisation) for organisation in start.organisations.values()]
+    entry = Entry(7, tuple(facts))
+    assert decode_entries(encode_entries([entry])) == [entry]
+    without = set(by_name) - {type(fact).__name__ for fact in facts}
+    assert without <= {"RuleDeleted", "SourceRemoved", "GroupTakenOff"}, "ids and networks only"
+    assert all(len(fields(by_name[name])) == 2 for name in without)
+
+
+@pytest.mark.parametrize("state", OperationState)
+def test_operations_and_hosts_seen_come_back_equal(state):
+    operation = Operation(
+        uuid4(), ORGANISATION, uuid4(), 7, state, OperationReason.FAULT, "boom \U0001f600", frozenset("ab"), 9
+    )
+    seen = (HostSeen("a", 1.5, 7, None, "slow", 6), HostSeen("b", 2.0, None, "boom", None, 0))
+    entries = [Entry(None, settled=(operation,), seen=seen), Entry(7, (), operation, frozenset("a"), changes_keys=True)]
+    assert decode_entries(encode_entries(entries)) == entries

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from places import KINDS, Place, postgres_place
 from postgres import missing, running_postgres
 from ringfence.policy.errors import OperatorError
 from ringfence.world.namespaces import enter_user_namespace, leave_host_network, probe_namespaces
@@ -30,6 +31,20 @@ def postgres():
         pytest.skip(why)
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(params=KINDS)
+def new_place(request, tmp_path_factory):
+    """Makes places for stores, each empty, all on one kind of database."""
+    if request.param == "sqlite":
+        return lambda: Place(tmp_path_factory.mktemp("store"))
+    postgres = request.getfixturevalue("postgres")
+    return lambda: postgres_place(tmp_path_factory.mktemp("store"), postgres.database())
+
+
+@pytest.fixture
+def place(new_place):
+    return new_place()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ringfence.store import Store
 from ringfence.store.database import DatabaseFault, OpenDatabase
+from ringfence.store.place import remember
 from ringfence.store.postgresql import PostgresDatabase
 from ringfence.store.sqlite import open_sqlite
 
@@ -40,6 +41,7 @@ class Place:
 
 
 def postgres_place(folder, url):
+    remember(folder, url)
     return Place(folder, partial(_open, url))
 
 

@@ -104,7 +104,8 @@ class PendingOperations:
 
     def forget(self, id_: OperationId) -> None:
         """It ended elsewhere."""
-        self._pending = [pending for pending in self._pending if pending.operation.id != id_]
+        if pending := self._pending.get(id_):
+            self._take(pending, pending.operation)
 
     def expire(self, now_s: float) -> list[Operation]:
         """Ends those whose time is up."""

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from counts import count
+from ringfence.control.plane import ControlPlane
+from ringfence.policy.quota import UNLIMITED, Quota
 from waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("group_writers.py")
@@ -45,7 +47,7 @@ class Run:
 def test_kill_9_among_eight_writers_loses_no_acknowledged_write(place):
     chance = random.Random(7)
     acknowledged, newest = {}, 0
-    asyncio.run(allow_any_number(tmp_path))
+    asyncio.run(allow_any_number(place.folder))
     for number in range(ROUNDS):
         said = Run(place.folder, str(number)).kill_after(chance.randrange(1, 400))
         acknowledged.update({(what, name): int(revision) for what, name, revision in said})
@@ -81,6 +83,6 @@ def check_whole(place):
         "SELECT (SELECT count(*) FROM security_group), (SELECT count(*) FROM rule), (SELECT count(*) FROM revision),"
         " (SELECT max(number) FROM revision), (SELECT count(*) FROM operation)"
     )
-    assert counted == {"CreateOrganisation": 1, "CreateGroup": groups - 1, "AddRule": rules}
-    assert revisions == newest == groups + rules
+    assert counted == {"CreateOrganisation": 1, "SetLimits": 1, "CreateGroup": groups - 1, "AddRule": rules}
+    assert revisions == newest == groups + rules + 1
     assert operations == groups - 1 + rules

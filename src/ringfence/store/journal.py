@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -117,7 +117,7 @@ def _scalar(kind: Any) -> _Build:
     if issubclass(kind, (IPv4Network, IPv6Network)):
         return ip_network
     if issubclass(kind, (Enum, UUID)):
-        return lambda value: kind(value)  # noqa: PLW0108  mypy knows no other way
+        return partial(kind)
     return lambda value: value
 
 

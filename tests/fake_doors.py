@@ -116,6 +116,11 @@ class FakeNftables:
     def drain(self) -> None:
         """No packet is under way here."""
 
+    def commit_pieces(self, pieces, *, generation):
+        for piece in pieces:
+            self.commit(piece, generation=generation, about=None)
+            yield
+
     def commit(self, steps, *, generation, about) -> None:
         steps = tuple(steps)
         if not steps and about is None:

@@ -135,9 +135,9 @@ class Enforcer:
         desired, refused = compile_sound(view, ports, self._compile)
         try:
             changed = self._converge(desired, about) or closed
-        except RulesRefused as error:
-            return self._enforce_most(view, about, ports, error)
         except OperatorError as error:
+            if isinstance(error, RulesRefused) and not self._is_removed():
+                return self._enforce_most(view, about, ports, error)
             self._rebuild(desired, about, ports)
             return Outcome(about, changed=True, refused=refused, repaired=str(error))
         self._blamed = {}
@@ -279,13 +279,22 @@ class Enforcer:
         return _Known(desired, generation, about, _tables_of(desired))
 
     def _prepare(self, steps: tuple[Step, ...], known: _Known) -> None:
-        for number, piece in enumerate(in_pieces(steps)):
-            try:
-                self._nftables.commit(piece, generation=known.generation, about=None)
-            except RulesRefused:
-                if number:
-                    self.distrust()  # what came before is in force, and would be taken for whole
-                raise
+        pieces = in_pieces(steps)
+        done = 0
+        try:
+            for _ in self._nftables.commit_pieces(pieces, generation=known.generation):
+                done += 1
+                if len(pieces) > 1 and self._is_removed():  # the ports are open until it is noticed
+                    raise OperatorError("load the rules", "another program removed our table meanwhile")
+        except RulesRefused:
+            if done:
+                self.distrust()  # what came before is in force, and would be taken for whole
+            raise
+
+    def _is_removed(self) -> bool:
+        """Whether the note that we know of is gone from the kernel, and so our table. Constant cost."""
+        known = self._known
+        return known is not None and known.about is not None and self._nftables.read_about() is None
 
     def _close_first(self, ports: LocalPorts) -> bool:
         try:

@@ -28,7 +28,7 @@ from ringfence.nft.fields import (
 )
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import WORDS, kernel_set
-from ringfence.nft.netlink import pack, pack_nested, pack_number, pack_text
+from ringfence.nft.netlink import fill, pack, pack_nested, pack_number, pack_text
 from ringfence.policy.names import FRESH, TableFamily, bare_name
 from ringfence.policy.program import (
     LOG_BURST,
@@ -82,25 +82,31 @@ def encode_line(
     listed: list[bytes] = []
     satisfied: set[Equal] = set()
     for part in line.parts:
-        if isinstance(part, Foreign):
-            raise TypeError(f"a foreign line is never written: {part.text}")
-        for needed in _needs(part):
+        if isinstance(part, (Count, Stamp, Fresh)):  # another in each line, or by generation and mask
+            listed.append(_listed(_encode_part(part, generation, mask)))
+            continue
+        needs, octets = _encode_lasting(part, table)
+        for needed in needs:
             if needed not in satisfied:
                 listed.append(_encode_needed(needed, table))
                 satisfied.add(needed)
         if isinstance(part, Equal):
             satisfied.add(part)
-        if isinstance(part, Stamp | Fresh | Count | Within):  # another each time, or by the mask
-            listed.append(_listed(_encode_part(part, generation, mask)))
-        else:
-            listed.append(_encode_lasting(part, table))
+        listed.append(octets)
     return b"".join(listed)
 
 
 @lru_cache(maxsize=4096)
-def _encode_lasting(part: Part, table: TableFamily) -> bytes:
-    """A part that says the same whatever the generation, and mostly in many lines."""
-    return _listed([*_ethernet(part, table), *_encode_part(part, Generation(0), DEFAULT_MASK)])
+def _encode_lasting(part: Part | Foreign, table: TableFamily) -> tuple[list[Equal], bytes]:
+    """A part that says the same whatever the generation, and mostly in many lines; and what it needs."""
+    if isinstance(part, Foreign):
+        raise TypeError(f"a foreign line is never written: {part.text}")
+    octets = _listed([*_ethernet(part, table), *_encode_part(part, Generation(0), DEFAULT_MASK)])
+    return _needs(part), octets
+
+
+def _counting(counter: bytes) -> bytes:
+    return _expression("objref", pack_number(1, OBJECT_COUNTER), pack(2, counter + b"\0"))
 
 
 @lru_cache(maxsize=64)
@@ -112,14 +118,26 @@ def _listed(expressions: list[bytes]) -> bytes:
     return b"".join(pack_nested(_LIST_ELEMENT, expression) for expression in expressions)
 
 
-def encode_verdict(code: int, chain: str | None = None) -> bytes:
+def jump_verdict(chain: str) -> bytes:
+    """NFTA_DATA_VERDICT that jumps to a chain."""
+    return _verdict(VERDICT_JUMP, chain.encode("ascii"))
+
+
+def _verdict(code: int, chain: bytes = b"") -> bytes:
     """NFTA_DATA_VERDICT with its code and, for jump and goto, the chain's name."""
-    attributes = pack_number(1, code) + (pack_text(2, chain) if chain is not None else b"")
-    return pack_nested(2, attributes)
+    return pack_nested(2, pack_number(1, code), pack(2, chain + b"\0") if chain else b"")
 
 
-def immediate_verdict(code: int, chain: str | None = None) -> bytes:
-    return _expression("immediate", pack_number(1, REGISTER_VERDICT), pack_nested(2, encode_verdict(code, chain)))
+def _immediate(code: int, chain: bytes = b"") -> bytes:
+    return _expression("immediate", pack_number(1, REGISTER_VERDICT), pack_nested(2, _verdict(code, chain)))
+
+
+def _jump(chain: bytes) -> bytes:
+    return _immediate(VERDICT_JUMP, chain)
+
+
+def _goto(chain: bytes) -> bytes:
+    return _immediate(VERDICT_GOTO, chain)
 
 
 def _ethernet(part: Part, table: TableFamily) -> list[bytes]:
@@ -189,7 +207,7 @@ def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:
 def _encode_action(part: Action, generation: Generation, mask: int) -> list[bytes]:
     match part:
         case Count(counter):
-            return [_expression("objref", pack_number(1, OBJECT_COUNTER), pack_text(2, bare_name(counter)))]
+            return [fill(_counting, bare_name(counter).encode("ascii"))]
         case Log(prefix):
             place = pack(1, LOG_GROUP.to_bytes(2, "big")) + pack_text(2, prefix) + pack_number(3, LOG_SNAPLEN)
             return [_expression("log", place)]
@@ -201,13 +219,13 @@ def _encode_action(part: Action, generation: Generation, mask: int) -> list[byte
             dispatch = (pack_text(1, bare_name(map_)), pack_number(2, REGISTER_1), pack_number(3, REGISTER_VERDICT))
             return [_load(LOADS[field]), _expression("lookup", *dispatch)]
         case Jump(chain):
-            return [immediate_verdict(VERDICT_JUMP, bare_name(chain))]
+            return [fill(_jump, bare_name(chain).encode("ascii"))]
         case Goto(chain):
-            return [immediate_verdict(VERDICT_GOTO, bare_name(chain))]
+            return [fill(_goto, bare_name(chain).encode("ascii"))]
         case Accept():
-            return [immediate_verdict(VERDICT_ACCEPT)]
+            return [_immediate(VERDICT_ACCEPT)]
         case Drop():
-            return [immediate_verdict(VERDICT_DROP)]
+            return [_immediate(VERDICT_DROP)]
         case _:
             assert_never(part)
 
@@ -329,4 +347,4 @@ def _expression(name: str, *attributes: bytes) -> bytes:
     return pack_text(1, name) + pack_nested(2, *attributes)
 
 
-__all__ = ["count_here", "encode_line", "encode_verdict", "immediate_verdict"]
+__all__ = ["count_here", "encode_line", "jump_verdict"]

@@ -5,7 +5,7 @@ netfilter/nfnetlink.h.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -82,6 +82,22 @@ def pack_text(type_: int, text: str) -> bytes:
 def pack_number(type_: int, value: int) -> bytes:
     """A 32-bit number in network order, as every attribute of nf_tables has it."""
     return pack(type_, struct.pack(">I", value & 0xFFFFFFFF))
+
+
+def fill(shape: Callable[[bytes], bytes], value: bytes) -> bytes:
+    """``shape(value)``, which is made once for each length of a value: all around it is the same octets.
+
+    For names and addresses, of which there are hundreds of thousands. ``shape`` puts the value in one place, as it is.
+    """
+    before, after = _around(shape, len(value))
+    return before + value + after
+
+
+@lru_cache(maxsize=1024)
+def _around(shape: Callable[[bytes], bytes], size: int) -> tuple[bytes, bytes]:
+    low, high = shape(bytes(size)), shape(b"\xff" * size)
+    start = next((place for place, (one, other) in enumerate(zip(low, high, strict=True)) if one != other), 0)
+    return low[:start], low[start + size :]
 
 
 def parse(blob: bytes) -> Attributes:

@@ -11,7 +11,7 @@ from fake_doors import FakeConntrack, FakeNftables
 from ringfence.agent.enforce import CLOSED, MOST_MENDED, Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.nft import About, Generation, Touched
-from ringfence.policy import names
+from ringfence.policy import delta, names
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import (
     AddChain,
@@ -236,6 +236,23 @@ def test_a_table_that_vanished_is_closed_before_anything_else_is_tried(world):
     with pytest.raises(OperatorError, match="too large"):
         world.enforce(TWO)
     assert _in_use(world.program) == _in_use(compile_program(EMPTY, PORTS))
+
+
+def test_a_table_that_is_removed_during_a_load_is_closed_at_the_next_piece_and_the_load_begun_anew(world, monkeypatch):
+    monkeypatch.setattr(delta, "_PIECE", 3)
+    world.enforcer.close_ports(PORTS)
+    commit = world.nftables.commit
+
+    def flush_after_the_third(steps, *, generation, about):
+        commit(steps, generation=generation, about=about)
+        if len(world.nftables.commits) == 3:
+            world.nftables.flush()
+
+    monkeypatch.setattr(world.nftables, "commit", flush_after_the_third)
+    outcome = world.enforce(TWO)
+    assert "another program removed our table" in outcome.repaired
+    assert world.nftables.commits[3][2] == CLOSED, "closed before anything else"
+    assert world.program == compile_program(TWO, PORTS)
 
 
 def test_tampered_rules_that_cannot_be_mended_are_closed_and_intact_ones_stay(world):

@@ -12,6 +12,7 @@ from ringfence.nft.netlink import (
     NFPROTO_INET,
     NLMSG_ERROR,
     Message,
+    fill,
     number_of,
     pack,
     pack_message,
@@ -43,6 +44,14 @@ def test_numbers_and_texts_come_back():
     assert number_of(parse(pack_number(1, 0x01020304))[1]) == 0x01020304
     assert number_of(parse(pack_number(1, -1))[1]) == 0xFFFFFFFF
     assert text_of(parse(pack_text(1, "ringfence"))[1]) == "ringfence"
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_what_is_filled_in_is_as_if_it_were_packed(values):
+    def shape(value):
+        return pack_number(1, 7) + pack_nested(2, pack(3, value + b"\0"), pack_text(4, "behind"))
+
+    assert [fill(shape, value) for value in values] == [shape(value) for value in values]
 
 
 def test_a_name_that_is_not_ascii_is_never_packed():

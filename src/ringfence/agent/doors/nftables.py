@@ -5,7 +5,8 @@ The packing is ``nft``'s; here are the socket and the exchange.
 """
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -61,6 +62,10 @@ class NftablesDoor(Protocol):
         """All steps and the note in one transaction, lines stamped and compared with ``generation``."""
         ...
 
+    def commit_pieces(self, pieces: Sequence[Sequence[Step]], *, generation: Generation) -> Iterator[None]:
+        """Each piece in a transaction of its own, without a note; it yields whenever one is in force."""
+        ...
+
     def drain(self) -> None:
         """Return when no packet is under way any more through the rules that the last ``commit`` replaced."""
         ...
@@ -100,7 +105,23 @@ class KernelNftables:
         self._netlink.close()
 
     def commit(self, steps: Sequence[Step], *, generation: Generation, about: About | None) -> None:
-        batch = encode_batch(self._numbered(steps), generation=generation, about=about)
+        self._commit(encode_batch(self._numbered(steps), generation=generation, about=about))
+
+    def commit_pieces(self, pieces: Sequence[Sequence[Step]], *, generation: Generation) -> Iterator[None]:
+        if len(pieces) == 1:
+            self.commit(pieces[0], generation=generation, about=None)
+            yield
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="pack") as beside:  # the kernel works without the interpreter
+            packed = None
+            for piece in (*pieces, ()):
+                following = beside.submit(encode_batch, piece, generation=generation, about=None)
+                if packed is not None:
+                    self._commit(packed.result())
+                    yield
+                packed = following
+
+    def _commit(self, batch: Batch) -> None:
         if not batch.steps:
             return
         answers = self._netlink.request(batch.data)

@@ -14,6 +14,7 @@ from contract.running import running_server
 from feeds import FEED, open_feed
 from ringfence.api import ApiOptions, ServeOptions
 from ringfence.api.server import raise_file_limit
+from ringfence.control.settings import Settings
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.model import Interface
 from ringfence.policy.values import Direction, HostName, parse_address
@@ -363,3 +364,54 @@ def test_open_feeds_do_not_keep_a_server_from_ending(tmp_path):
             started = time.monotonic()
         assert time.monotonic() - started < 3
         assert opened.line() == b""
+
+
+def test_an_operation_is_shown_host_by_host(server, private_key):
+    """One applies it, one fails, one is silent; a host that was removed before is not named."""
+    keys = {"h1": private_key, **{name: add_host(server, name) for name in ("h2", "h3", "h4")}}
+    group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
+    for number, (name, key) in enumerate(keys.items(), start=1):
+        one = ClaimInstances((InstanceClaim("web", None, (_interface(number),)),))
+        send(server, key, "PUT", INVENTORY, encode_claim(one), host=HostName(name))
+    server.admin.delete("/admin/v1/hosts/h4")
+    with ExitStack() as stack:
+        feeds = [stack.enter_context(feed(server, keys[name], HostName(name))) for name in ("h1", "h2", "h3")]
+        wanted = [opened.next().view.revision for opened in feeds]
+        rule = b'{"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": 22}'
+        made = server.call("POST", f"/security-group/{group}/rules", rule).json
+        feeds[0].report(Report(feeds[0].next().view.revision, None))
+        feeds[1].next()
+        feeds[1].report(Report(wanted[1], "nft: no space left on device"))
+        target = f"/admin/v1/operations/{made['id']}"
+        wait_until(
+            lambda: [one["state"] for one in server.admin.get(target).json()["hosts"]][:2] == ["applied", "failed"]
+        )
+        shown = server.admin.get(target).json()
+    assert [one["state"] for one in shown["hosts"]] == ["applied", "failed", "silent"]
+    assert shown["hosts"][0]["after-ms"] >= 0
+    assert shown["hosts"][1]["reason"] == "nft: no space left on device"
+    newest = server.admin.get("/admin/v1/operations?last=1").json()["operations"]
+    assert [(one["id"], one["touched"]) for one in newest] == [(made["id"], 3)]
+    assert server.admin.get("/admin/v1/operations/nonsense").status_code == 400
+    assert server.admin.get(f"/admin/v1/operations/{UUID(int=1)}").status_code == 404
+
+
+def test_a_host_goes_on_converging_after_an_operations_end(tmp_path):
+    with running_server(tmp_path, Settings(settle_wait_s=0.0, operation_timeout_s=0.2)) as server:
+        key = add_host(server, HOST)
+        send(server, key, "PUT", INVENTORY, encode_claim(claim_of("web")))
+        group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
+        with feed(server, key) as opened:
+            opened.next()
+            rule = b'{"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": 22}'
+            made = server.call("POST", f"/security-group/{group}/rules", rule).json
+            wait_until(lambda: server.call("GET", f"/operation/{made['id']}").json["state"] == "timeout")
+            shown = server.admin.get(f"/admin/v1/operations/{made['id']}").json()
+            assert [one["state"] for one in shown["hosts"]] == ["silent"]
+            opened.report(Report(opened.next().view.revision, None))
+
+            def standing():
+                found = server.admin.get(f"/admin/v1/operations/{made['id']}").json()
+                return found["state"], [one["state"] for one in found["hosts"]]
+
+            wait_until(lambda: standing() == ("timeout", ["applied"]))

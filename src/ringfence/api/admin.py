@@ -17,6 +17,7 @@ from ringfence.api.counters import show_counts
 from ringfence.api.drops import show_drop
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_json
 from ringfence.api.front import front
+from ringfence.api.operations import add_operation_routes
 from ringfence.api.owners import add_owner_routes
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.plane import ControlPlane
@@ -212,6 +213,7 @@ def build_admin_app(plane: ControlPlane) -> Asgi:
     app.add_route("/admin/v1/hosts/{host}", _OneHost(plane))
     app.add_route("/admin/v1/instances", _Instances(plane))
     app.add_route("/admin/v1/instances/{instance}", _OneInstance(plane))
+    add_operation_routes(app, plane)
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/counters", _Counters(plane))
     app.add_route("/admin/v1/drops", _Drops(plane))

@@ -21,6 +21,7 @@ from ringfence.cli import (
     host,
     instance,
     key,
+    operation,
     organisation,
     server,
     version,
@@ -59,6 +60,7 @@ app.add_typer(history.app, name="history")
 app.add_typer(host.app, name="host")
 app.add_typer(instance.app, name="instance")
 app.add_typer(group.app, name="group")
+app.add_typer(operation.app, name="operation")
 app.command("explain")(explain.explain)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)

@@ -5,9 +5,10 @@ Lives in the event loop's thread.
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final
 
-from ringfence.control.operations import PendingOperations
+from ringfence.control.operations import Pending, PendingOperations, Said
 from ringfence.policy.errors import NotFound
 from ringfence.policy.model import Operation, OperationState
 from ringfence.policy.values import HostName, OperationId, OrganisationId, Revision
@@ -33,11 +34,21 @@ class OperationBook:
             raise NotFound(f"there is no operation {id_}")
         return operation
 
+    def newest(self, organisation: OrganisationId, most: int) -> list[Operation]:
+        """The newest operations of the organisation, newest first."""
+        mine = (one for one in reversed(self._known.values()) if one.organisation == organisation)
+        return list(islice(mine, most))
+
+    def heard(self, id_: OperationId) -> Pending | None:
+        """As ``PendingOperations.heard``."""
+        return self._pending.heard(id_)
+
     def open(
         self,
         operation: Operation,
         said: Mapping[HostName, str | None],
         *,
+        opened_s: float,
         deadline_s: float,
         is_foreign: bool = False,
     ) -> None:
@@ -52,13 +63,13 @@ class OperationBook:
         self._known[operation.id] = operation
         if operation.state is OperationState.PENDING:
             self._ends[operation.id] = asyncio.Event()
-            self._pending.track(operation, said, deadline_s=deadline_s)
+            self._pending.track(operation, said, opened_s=opened_s, deadline_s=deadline_s)
         while len(self._known) > MAX_OPERATIONS:
             del self._known[next(iter(self._known))]
 
-    def report(self, host: HostName, applied: Revision | None, error: str | None, *, offered: Revision) -> None:
+    def report(self, host: HostName, said: Said, *, offered: Revision, now_s: float) -> None:
         """A host's report, as ``PendingOperations.report``."""
-        self._end(self._pending.report(host, applied, error, offered=offered))
+        self._end(self._pending.report(host, said, offered=offered, now_s=now_s))
 
     def settle(self, operation: Operation) -> None:
         """It ended so, says the server that saved it."""

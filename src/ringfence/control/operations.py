@@ -7,8 +7,10 @@ store and no event loop, so that time and hosts can be played in tests.
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Final
 
+from ringfence.control.hosts import HostStatus
 from ringfence.control.lookup import name_some
 from ringfence.policy.model import Operation, OperationReason, OperationState
 from ringfence.policy.values import HostName, OperationId, Revision
@@ -16,7 +18,11 @@ from ringfence.policy.values import HostName, OperationId, Revision
 NO_HOST: Final = "stored; no host enforces it yet"
 UNCHANGED: Final = "it was so already; nothing was changed"
 _REPEATED_AT_LEAST: Final = 3  # reports of an old error that make it a failure: one may be on its way, one stale
+_MOST_HEARD: Final = 1000  # operations of which it is kept what each host said
 _MAX_ERROR: Final = 500  # characters of a host's error text that a message carries
+
+
+Said = tuple[Revision | None, str | None]  # of a host: the revision that it enforces, and what is wrong
 
 
 def open_operation(operation: Operation, offline: frozenset[HostName]) -> Operation:
@@ -33,27 +39,65 @@ def open_operation(operation: Operation, offline: frozenset[HostName]) -> Operat
     return replace(operation, state=OperationState.PENDING, message=_offline_text(offline))
 
 
+class Standing(Enum):
+    """Where a host stands with one operation."""
+
+    APPLIED = "applied"
+    FAILED = "failed"
+    SILENT = "silent"  # it is there, and has not said that it applied it
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of an operation on one host; ``after_ms`` is the time from its commit, None when it was not seen."""
+
+    host: HostName
+    standing: Standing
+    after_ms: int | None = None
+    reason: str | None = None
+
+
+def fate_of(revision: Revision, status: HostStatus, heard: "Pending | None", *, is_live: bool) -> Fate:
+    """What became of the operation of ``revision`` on a host, by what was ``heard`` while it was pending, and since.
+
+    Converging goes on after an operation's end: a host that applied it late has applied it.
+    """
+    host = status.host
+    if heard is not None and host in heard.applied:
+        return Fate(host, Standing.APPLIED, heard.applied[host])
+    if status.applied is not None and status.applied >= revision:
+        return Fate(host, Standing.APPLIED)
+    if heard is not None and host in heard.failed:
+        return Fate(host, Standing.FAILED, reason=heard.failed[host])
+    return Fate(host, Standing.SILENT if is_live else Standing.OFFLINE, reason=status.error)
+
+
 @dataclass(slots=True)
-class _Pending:
+class Pending:
+    """An operation that waits for hosts, and what they said of it; times are monotonic seconds."""
+
     operation: Operation
     revision: Revision
     waiting: set[HostName]
+    opened_s: float
     deadline_s: float
     said: dict[HostName, str | None]  # the last error of each host that was not held against this operation
     repeated: Counter[HostName] = field(default_factory=Counter)
-    applied: set[HostName] = field(default_factory=set)
+    applied: dict[HostName, int] = field(default_factory=dict)  # ms after the commit
     failed: dict[HostName, str] = field(default_factory=dict)
 
     @property
     def offline(self) -> frozenset[HostName]:
-        return self.operation.hosts - self.waiting - self.applied - self.failed.keys()
+        return self.operation.hosts - self.waiting - self.applied.keys() - self.failed.keys()
 
-    def hear(self, host: HostName, applied: Revision | None, error: str | None, *, was_offered: bool) -> None:
+    def hear(self, host: HostName, said: Said, *, was_offered: bool, now_s: float) -> None:
         """A later success of a host outweighs its earlier failure."""
+        applied, error = said
         if applied is not None and applied >= self.revision:
             self.waiting.discard(host)
             self.failed.pop(host, None)
-            self.applied.add(host)
+            self.applied[host] = round((now_s - self.opened_s) * 1000)
         elif was_offered and error is not None and self._is_about_this(host, error):
             self.waiting.discard(host)
             self.failed[host] = error[:_MAX_ERROR]
@@ -74,30 +118,37 @@ class PendingOperations:
     """Those that wait for hosts. Every method answers the operations that it has brought to their end."""
 
     def __init__(self) -> None:
-        self._pending: dict[OperationId, _Pending] = {}  # in the order in which they were opened
-        self._of_host: dict[HostName, dict[OperationId, _Pending]] = defaultdict(dict)  # for its reports
+        self._pending: dict[OperationId, Pending] = {}  # in the order in which they were opened
+        self._heard: dict[OperationId, Pending] = {}  # the newest of them, ended ones too
+        self._of_host: dict[HostName, dict[OperationId, Pending]] = defaultdict(dict)  # for its reports
 
-    def track(self, operation: Operation, said: Mapping[HostName, str | None], *, deadline_s: float) -> None:
-        """Waits for the hosts of ``said`` to apply the operation's revision, until ``deadline_s`` (monotonic).
+    def track(
+        self, operation: Operation, said: Mapping[HostName, str | None], *, opened_s: float, deadline_s: float
+    ) -> None:
+        """Waits from ``opened_s`` for the hosts of ``said`` to apply the operation's revision, until ``deadline_s``.
 
         ``said`` is the error that each of them last reported, None for none.
         """
         if operation.state is OperationState.PENDING and operation.revision is not None:
-            pending = _Pending(operation, operation.revision, set(said), deadline_s, dict(said))
-            self._pending[operation.id] = pending
+            pending = Pending(operation, operation.revision, set(said), opened_s, deadline_s, dict(said))
+            self._pending[operation.id] = self._heard[operation.id] = pending
+            if len(self._heard) > _MOST_HEARD:
+                del self._heard[next(iter(self._heard))]
             for host in said:
                 self._of_host[host][operation.id] = pending
 
-    def report(
-        self, host: HostName, applied: Revision | None, error: str | None, *, offered: Revision
-    ) -> list[Operation]:
+    def heard(self, id_: OperationId) -> Pending | None:
+        """What hosts said of an operation while it was pending; None when nobody was waited for, or it is long past."""
+        return self._heard.get(id_)
+
+    def report(self, host: HostName, said: Said, *, offered: Revision, now_s: float) -> list[Operation]:
         """``host`` says what it enforces and what is wrong; ``offered`` is the newest revision that it was sent.
 
         An error says nothing of revisions that the host had not been sent yet. O(operations that wait for the host).
         """
         asked = list(self._of_host.get(host, {}).values())
         for pending in asked:
-            pending.hear(host, applied, error, was_offered=pending.revision <= offered)
+            pending.hear(host, said, was_offered=pending.revision <= offered, now_s=now_s)
             if host in pending.applied:
                 self._forget(host, pending)
         return [self._take(pending, _answered(pending)) for pending in asked if not pending.waiting]
@@ -112,20 +163,20 @@ class PendingOperations:
         due = [pending for pending in self._pending.values() if now_s >= pending.deadline_s]
         return [self._take(pending, _expired(pending)) for pending in due]
 
-    def _take(self, pending: _Pending, ended: Operation) -> Operation:
+    def _take(self, pending: Pending, ended: Operation) -> Operation:
         del self._pending[pending.operation.id]
         for host in pending.waiting | pending.failed.keys():
             self._forget(host, pending)
         return ended
 
-    def _forget(self, host: HostName, pending: _Pending) -> None:
+    def _forget(self, host: HostName, pending: Pending) -> None:
         """Nothing that the host says matters to the operation any more."""
         self._of_host[host].pop(pending.operation.id, None)
         if not self._of_host[host]:
             del self._of_host[host]
 
 
-def _answered(pending: _Pending) -> Operation:
+def _answered(pending: Pending) -> Operation:
     """The end of an operation whose hosts have all answered."""
     if not pending.failed:
         message = f"enforced; {_offline_text(pending.offline)}" if pending.offline else None
@@ -134,7 +185,7 @@ def _answered(pending: _Pending) -> Operation:
     return replace(pending.operation, state=OperationState.FAILURE, reason=reason, message=_failed_text(pending))
 
 
-def _expired(pending: _Pending) -> Operation:
+def _expired(pending: Pending) -> Operation:
     """The end of an operation that some host left unanswered; a failure, when another one failed."""
     silent = f"not enforced in time on {name_some(_silent_names(pending))}"
     if pending.failed:
@@ -147,12 +198,12 @@ def _expired(pending: _Pending) -> Operation:
     return replace(pending.operation, state=OperationState.TIMEOUT, reason=reason, message=message)
 
 
-def _failed_text(pending: _Pending) -> str:
+def _failed_text(pending: Pending) -> str:
     failures = "; ".join(f"{host}: {error}" for host, error in sorted(pending.failed.items()))
     return f"{failures} (enforced on {name_some(pending.applied)})" if pending.applied else failures
 
 
-def _silent_names(pending: _Pending) -> list[str]:
+def _silent_names(pending: Pending) -> list[str]:
     """The hosts that were waited for in vain, each with what it last had to say."""
     said = {host: pending.said.get(host) for host in pending.waiting}
     return [f"{host} ({error[:_MAX_ERROR]})" if error else host for host, error in said.items()]

@@ -24,6 +24,7 @@ from ringfence.control.flow_book import FlowBook, Kept
 from ringfence.control.history import History
 from ringfence.control.hosts import AddedHost, HostStatus, Presence, mint_key
 from ringfence.control.keys import KeyRing
+from ringfence.control.operations import Fate, fate_of
 from ringfence.control.owners import Owners
 from ringfence.control.replicas import Telling
 from ringfence.control.settings import Settings
@@ -140,6 +141,25 @@ class ControlPlane:
         """An operation of the organisation, as it stands; ``NotFound`` for any other."""
         return self._book.find(id_, organisation)
 
+    def operations(self, organisation: OrganisationId, most: int) -> list[Operation]:
+        """The newest operations of the organisation, newest first."""
+        return self._book.newest(organisation, most)
+
+    def fates(self, operation: Operation) -> list[Fate]:
+        """What became of an operation on each host that it touches, by name; none when it changed nothing."""
+        now_s, heard, revision = self._clock.monotonic_s(), self._book.heard(operation.id), operation.revision
+        if revision is None:
+            return []
+        return [
+            fate_of(
+                revision,
+                self._presence.status(host, revision, now_s),
+                heard,
+                is_live=self._presence.is_live(host, now_s),
+            )
+            for host in sorted(operation.hosts)
+        ]
+
     def view(self, host: HostName) -> HostView:
         """The newest view wanted of ``host``; its revision is the newest that touched the host."""
         return self._feed.view(host)
@@ -183,7 +203,8 @@ class ControlPlane:
 
     def _hear(self, seen: HostSeen) -> None:
         self._presence.report(seen.host, seen.applied, seen.error, notice=seen.notice)
-        self._book.report(seen.host, seen.applied, seen.error, offered=seen.offered)
+        now_s = self._clock.monotonic_s()
+        self._book.report(seen.host, (seen.applied, seen.error), offered=seen.offered, now_s=now_s)
 
     def _report_later(self, host: HostName, report: Report, offered: Revision) -> None:
         """The host may have it from another server, and be ahead of this one for a moment."""
@@ -262,8 +283,9 @@ class ControlPlane:
 
     def _open(self, stored: StoredOperation, *, is_foreign: bool = False) -> None:
         said = {host: self._presence.error(host) for host in stored.awaited}
-        deadline_s = self._clock.monotonic_s() + self.settings.operation_timeout_s
-        self._book.open(stored.operation, said, deadline_s=deadline_s, is_foreign=is_foreign)
+        now_s = self._clock.monotonic_s()
+        deadline_s = now_s + self.settings.operation_timeout_s
+        self._book.open(stored.operation, said, opened_s=now_s, deadline_s=deadline_s, is_foreign=is_foreign)
 
     async def _tick(self) -> None:
         pause_s = min(_TICK_S, self.settings.operation_timeout_s / 4)

@@ -488,10 +488,10 @@ class FakeFiles:
         self.contents[path] = content
         self._stamps[path] = Stamp((next(self._count), 0, len(content)))
 
-    def append(self, path, content: bytes, *, most_bytes: int) -> None:
+    def append(self, path, content: bytes, *, most_bytes: int | None) -> None:
         self._check(path)
         present = self.contents.get(path, b"")
-        if present and len(present) + len(content) > most_bytes:
+        if most_bytes is not None and present and len(present) + len(content) > most_bytes:
             self.contents[path.with_name(f"{path.name}.1")] = present
             present = b""
         self.contents[path] = present + content
@@ -529,6 +529,35 @@ class FakePackets:
 
     def interface(self, index: int) -> str | None:
         return self.names.get(index)
+
+
+class FakeConnections:
+    """What conntrack tells of connections while somebody listens: what ``tell`` was given."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.dropped = 0
+        self._told: list = []
+        self._came = asyncio.Event()
+
+    def listen(self, *, on: bool) -> None:
+        self.on = on
+
+    def tell(self, *told) -> None:
+        if self.on:
+            self._told += told
+            self._came.set()
+
+    async def wait(self) -> None:
+        await self._came.wait()
+
+    def take(self):
+        found, self._told = tuple(self._told), []
+        self._came.clear()
+        return found
+
+    def lost(self) -> int:
+        return self.dropped
 
 
 class FakeClock:

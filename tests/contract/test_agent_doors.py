@@ -4,23 +4,34 @@ import asyncio
 import stat
 import subprocess
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from types import SimpleNamespace
 
 import pytest
 
-from fake_doors import FakeBridging, FakeClock, FakeConntrack, FakeFiles, FakeLinks, FakeNames, FakeNftables
+from fake_doors import (
+    FakeBridging,
+    FakeClock,
+    FakeConnections,
+    FakeConntrack,
+    FakeFiles,
+    FakeLinks,
+    FakeNames,
+    FakeNftables,
+)
 from flows import add_flow
 from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.clock import SystemClock
+from ringfence.agent.doors.connections import KernelConnections
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles
 from ringfence.agent.doors.links import KernelLinks, lock_network
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import About, Generation, Hits, Touched
+from ringfence.nft.connections import Connection, Way
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import (
     AddChain,
@@ -307,6 +318,57 @@ def test_deleting_what_is_not_there_is_no_error(conntrack):
 def test_a_deletion_of_everything_is_not_possible(conntrack):
     with pytest.raises(ValueError, match="every flow"):
         conntrack.delete(0, 0)
+
+
+@dataclass
+class Conntracked:
+    """The door, and what makes a connection to a port begin where it listens."""
+
+    door: object
+    begin: object
+
+
+@pytest.fixture(params=["fake", REAL])
+def connections(request, namespace):
+    if request.param == "fake":
+        door = FakeConnections()
+        ends = Way(b"\xc0\0\2\1", b"\xc0\0\2\2", 40000, 0), Way(b"\xc0\0\2\2", b"\xc0\0\2\1", 0, 40000)
+
+        def begin(port):
+            first, back = ends
+            there = replace(first, destination_port=port)
+            door.tell(Connection(ended=False, protocol=17, original=there, reply=replace(back, source_port=port)))
+
+        yield Conntracked(door, begin)
+        return
+    door = namespace.run(KernelConnections)
+    yield Conntracked(door, lambda port: namespace.run(partial(add_flow, 1, port)))
+    door.close()
+
+
+def test_connections_are_told_of_while_somebody_listens(connections):
+    connections.begin(6001)
+    connections.door.listen(on=True)
+    connections.begin(6002)
+    [told] = connections.door.take()
+    connections.door.listen(on=False)
+    connections.begin(6003)
+    assert connections.door.take() == ()
+    assert (told.ended, told.protocol, connections.door.lost()) == (False, 17, 0)
+    for packet in (told.asked, told.reached):
+        assert (str(packet.source), packet.source_port) == ("192.0.2.1", 40000)
+        assert (str(packet.destination), packet.destination_port) == ("192.0.2.2", 6002)
+
+
+@pytest.mark.netns
+def test_connections_that_find_no_room_are_counted(monkeypatch):
+    monkeypatch.setattr("ringfence.agent.doors.connections._RECEIVE_SIZE_BYTES", 4096)
+    with closing(make_namespace("doors")) as namespace, closing(namespace.run(KernelConnections)) as door:
+        door.listen(on=True)
+        namespace.run(lambda: [add_flow(1, port) for port in range(6000, 6100)])
+        told = door.take()
+        assert 0 < len(told) < 100
+        assert len(told) + door.lost() == 100
 
 
 @pytest.mark.parametrize("kind", ["fake", "system"])

@@ -1,11 +1,12 @@
 """What each rule has allowed, over recompiles, restarts and tables made anew: the kernel's counters, added up.
 
-Input: the kernel's counters, read every ten seconds. Output: totals, kept in the agent's folder and told to the server.
-A counter that is smaller than it was is a new one: what it counts is added to what was known.
+Input: the kernel's counters, read every ten seconds, and the connections that ``allowed`` hears of, if it does. Output:
+totals, kept in the agent's folder and told to the server. A counter that is smaller than it was is a new one: what it
+counts is added to what was known.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -22,7 +23,7 @@ from ringfence.wire.counters import MOST_COUNTS, RuleCount
 READ_S: Final = 10.0
 SAVE_S: Final = 60.0
 FILE: Final = "counters.json"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,27 @@ class _Known:
     seen: int
 
 
+@dataclass(slots=True)
+class Gain:
+    """Connections that began by a rule, and of those that ended packets and octets in both directions, if counted."""
+
+    connections: int = 0
+    packets: int | None = None
+    octets: int | None = None
+
+
+class _KeptCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    judged: int
+    last_hit: float | None
+    since: float
+    connections: int | None
+    packets: int | None
+    octets: int | None
+
+
 class _KeptShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
-    rules: dict[str, tuple[int, int, float | None, float]]  # judged, seen, last hit, since
+    rules: dict[str, tuple[int, _KeptCount]]  # seen, and the rest
 
 
 class RuleCounts:
@@ -56,8 +75,8 @@ class RuleCounts:
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
             return
         self._known = {
-            rule_counter(rule): _Known(RuleCount(rule, judged, last_hit, since), seen)
-            for rule, (judged, seen, last_hit, since) in known.items()
+            rule_counter(rule): _Known(RuleCount(rule, *msgspec.structs.astuple(count)), seen)
+            for rule, (seen, count) in known.items()
         }
         self.tell_all()
 
@@ -66,10 +85,7 @@ class RuleCounts:
         known = self._known
         if self._saved == known:
             return
-        rules = {
-            str(one.count.rule): (one.count.judged, one.seen, one.count.last_hit, one.count.since)
-            for one in known.values()
-        }
+        rules = {str(one.count.rule): (one.seen, _KeptCount(*astuple(one.count)[1:])) for one in known.values()}
         self._files.replace(self._file, msgspec.json.encode(_KeptShape(_FORMAT, rules)))
         self._saved = known
 
@@ -83,6 +99,17 @@ class RuleCounts:
                     changed[name] = _added(before, hit.packets, now)
             elif (rule := parse_rule_counter(name)) is not None:
                 changed[name] = _added(_Known(RuleCount(rule, 0, None, now), 0), hit.packets, now)
+        if changed:
+            self._known = self._known | changed
+            self._untold |= changed.keys()
+
+    def add(self, gains: Mapping[RuleId, Gain], now: float) -> None:
+        """Take note of connections since the last call. O(counters), if there are any."""
+        changed: dict[str, _Known] = {}
+        for rule, gain in gains.items():
+            name = rule_counter(rule)
+            known = self._known.get(name) or _Known(RuleCount(rule, 0, None, now), 0)
+            changed[name] = replace(known, count=_grown(known.count, gain, now))
         if changed:
             self._known = self._known | changed
             self._untold |= changed.keys()
@@ -113,3 +140,17 @@ def _added(before: _Known, seen: int, now: float) -> _Known:
         return replace(before, seen=seen)
     count = replace(before.count, judged=before.count.judged + grown, last_hit=round(now, 3))
     return _Known(count, seen)
+
+
+def _grown(count: RuleCount, gain: Gain, now: float) -> RuleCount:
+    return replace(
+        count,
+        last_hit=round(now, 3) if gain.connections else count.last_hit,
+        connections=_sum(count.connections, gain.connections),
+        packets=_sum(count.packets, gain.packets),
+        octets=_sum(count.octets, gain.octets),
+    )
+
+
+def _sum(known: int | None, more: int | None) -> int | None:
+    return known if more is None else (known or 0) + more

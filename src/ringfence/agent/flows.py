@@ -1,11 +1,11 @@
-"""The flow log: each packet that the kernel tells of becomes a record, kept in a file and sent to the server.
+"""The flow log: what was refused and what was allowed, as lines of a file and as reports to the server.
 
-Input: the kernel's words, and which view is in force. Output: lines in the agent's own file, which is bounded, and
-reports to the server. What cannot be sent in time is counted and not kept: a log must not grow without end.
+Input: records, as ``refused`` and ``allowed`` make them. Output: a file, and reports. What cannot be sent in time is
+counted and not kept: a log must not grow without end.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,50 +13,36 @@ from typing import Final
 from ringfence.agent.client import Server
 from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.files import FilesDoor
-from ringfence.agent.doors.packets import PacketsDoor
-from ringfence.nft.packetlog import Told
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.model import GroupPeer
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
-from ringfence.policy.refusal import Fate, Refusal, parse_log_prefix
-from ringfence.policy.values import Address, Direction, GroupId, Kind
+from ringfence.policy.values import Address, Direction, GroupId, RuleId
 from ringfence.policy.view import Endpoint, HostView
-from ringfence.wire.flows import MOST_RECORDS, FlowRecord, FlowReport, encode_record
+from ringfence.wire.flows import MOST_RECORDS, RATE_LIMIT, FlowRecord, FlowReport, encode_record
 
 FILE: Final = "flows.jsonl"
 FILE_SIZE_BYTES: Final = 8 << 20  # then it becomes flows.jsonl.1, and a new one is begun
 _MOST_WAITING: Final = 1000  # records that wait for the server
 _MOST_GROUPS: Final = 32
 _PAUSE_S: Final = 0.5  # between two reports at least
-_REASON: Final = {
-    Refusal.SPOOFED: "spoofed",
-    Refusal.MARTIAN: "martian",
-    Refusal.ROGUE: "rogue",
-    Refusal.STRAY: "mid-stream",
-    Refusal.LINK: "forwarded discovery",
-    Refusal.CLOSED: "closed port",
-    Refusal.DENIED_IN: "default ingress",
-    Refusal.DENIED_OUT: "default egress",
-}
-_DIRECTION: Final = {Refusal.DENIED_IN: Direction.INGRESS, Refusal.DENIED_OUT: Direction.EGRESS}
+EVERYWHERE: Final = "*"  # instead of an interface: of the whole host
 
 
 class FlowLog:
     """Owns the file and what waits for the server. ``problem`` says why the file is not written, if so."""
 
-    def __init__(self, packets: PacketsDoor, files: FilesDoor, clock: Clock, folder: Path) -> None:
-        self._packets = packets
+    def __init__(self, files: FilesDoor, clock: Clock, folder: Path, *, file: Path | None = None) -> None:
+        """``file``: one of the operator's own, which somebody else keeps from growing; else one in ``folder``."""
         self._files = files
         self._clock = clock
-        self._file = folder / FILE
+        self._file = file or folder / FILE
+        self._most_bytes = None if file else FILE_SIZE_BYTES
         self._waiting: deque[FlowRecord] = deque()
         self._untold = 0
         self.problem: str | None = None
 
-    async def follow(self, in_force: Callable[[], HostView]) -> None:
-        """Wait until the kernel tells of something, and take note of it by the view that is in force then."""
-        await self._packets.wait()
-        records = tuple(self._records(self._packets.take(), in_force()))
+    def note(self, records: Collection[FlowRecord]) -> None:
+        """Write them down, and let them wait for the server."""
         self._keep(records)
         self._waiting += records
         while len(self._waiting) > _MOST_WAITING:
@@ -75,58 +61,47 @@ class FlowLog:
                 if self._waiting and self._waiting[0] is record:  # else it made room for a newer one meanwhile
                     self._waiting.popleft()
 
-    def _records(self, told: Iterable[Told], view: HostView) -> Iterable[FlowRecord]:
-        ends = {str(end.interface): end for end in view.endpoints}
-        for one in told:
-            meaning, interface = parse_log_prefix(one.prefix), self._packets.interface(one.index)
-            if meaning is not None and interface is not None and one.packet is not None:
-                end = ends.get(interface) or _bridged_end(one, view)
-                # What comes in by an uplink enters the host that is its own instance.
-                leaves = one.leaves is not (end is not None and end.kind is Kind.SELF)
-                yield make_record(one.packet, *meaning, Place(interface, end, leaves, self._clock.now()), view)
-
     def _keep(self, records: Iterable[FlowRecord]) -> None:
         lines = b"".join(map(encode_record, records))
         if not lines:
             return
         try:
-            self._files.append(self._file, lines, most_bytes=FILE_SIZE_BYTES)
+            self._files.append(self._file, lines, most_bytes=self._most_bytes)
         except OperatorError as error:
-            self.problem = f"{error}; refused packets are not logged"
+            self.problem = f"{error}; the flow log is not written"
         else:
             self.problem = None
 
 
-def _bridged_end(told: Told, view: HostView) -> Endpoint | None:
-    """Behind a bridge the interface is the bridge: whose packet it was only its address says."""
-    if told.packet is None:
-        return None
-    address = told.packet.source if told.leaves else told.packet.destination
-    return next((end for end in view.endpoints if end.kind is Kind.BRIDGED and address in end.addresses), None)
+def summary(at: float, interface: str, end: Endpoint | None, verdict: str, packets: int) -> FlowRecord:
+    """The record of so many packets, or connections, that were too many to be told of one by one."""
+    instance = end.instance if end else None
+    return FlowRecord(round(at, 3), interface, instance, None, verdict, RATE_LIMIT, packets=packets)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a packet was judged, and when (seconds since 1970); ``leaves``: on its way out of the instance."""
+class Side:
+    """Where a packet was judged, whose it is there, which way it goes, and when (seconds since 1970)."""
 
     interface: str
     end: Endpoint | None
-    leaves: bool
+    direction: Direction
     at: float
 
 
-def make_record(packet: Packet, refusal: Refusal, fate: Fate, place: Place, view: HostView) -> FlowRecord:
-    """The record of one refused packet."""
-    direction = Direction.EGRESS if place.leaves else Direction.INGRESS
-    peer = packet.destination if place.leaves else packet.source
+def make_record(
+    packet: Packet, side: Side, verdict: str, reason: str, *, view: HostView, rule: RuleId | None = None
+) -> FlowRecord:
+    """The record of what one side said of a packet."""
+    peer = packet.destination if side.direction is Direction.EGRESS else packet.source
     has_ports, has_types = packet.protocol in (TCP, UDP), packet.protocol in (ICMP, ICMPV6)
     return FlowRecord(
-        at=round(place.at, 3),
-        interface=place.interface,
-        instance=place.end.instance if place.end else None,
-        direction=_DIRECTION.get(refusal, direction),
-        verdict=fate.value,
-        reason=_REASON[refusal],
+        at=round(side.at, 3),
+        interface=side.interface,
+        instance=side.end.instance if side.end else None,
+        direction=side.direction,
+        verdict=verdict,
+        reason=reason,
         protocol=packet.protocol,
         source=str(packet.source),
         destination=str(packet.destination),
@@ -134,7 +109,8 @@ def make_record(packet: Packet, refusal: Refusal, fate: Fate, place: Place, view
         destination_port=packet.destination_port if has_ports else None,
         icmp_type=packet.icmp_type if has_types else None,
         icmp_code=packet.icmp_code if has_types else None,
-        peer_groups=_groups_of(peer, place.end, view) if place.end else (),
+        peer_groups=_groups_of(peer, side.end, view) if side.end else (),
+        rule=rule,
     )
 
 

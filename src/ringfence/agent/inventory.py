@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from types import MappingProxyType
 from typing import Final, TypeVar
 from uuid import UUID
@@ -39,6 +40,14 @@ _MAX_NAME: Final = 255
 _NO_ID: Final = InstanceId(UUID(int=0))
 
 
+class Logged(Enum):
+    """What the flow log holds: nothing, what is refused, or that and every connection that is allowed."""
+
+    OFF = "off"
+    DROPS = "drops"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """``managed``: patterns of interfaces that are closed until programmed; those of instances are in any case.
@@ -51,6 +60,7 @@ class Inventory:
     instances: tuple[InstanceClaim, ...] = ()
     kind: Kind = Kind.ROUTED
     failsafe: tuple[Failsafe, ...] = ()
+    flow_log: Logged = Logged.DROPS
 
     @property
     def claim(self) -> ClaimInstances:
@@ -89,6 +99,7 @@ class _FileShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     version: int = VERSION
     kind: str = Kind.ROUTED.value
+    flow_log: str = Logged.DROPS.value
     realm: str = "default"
     managed: list[str] = []
     instance: list[dict[str, object]] = []
@@ -211,7 +222,7 @@ def _is_same(claim: InstanceClaim, endpoint: Endpoint) -> bool:
 def _parse(text: bytes) -> Inventory:
     shape = _convert(tomllib.loads(text.decode()), _FileShape, "")
     _check_version(shape)
-    kind = _kind(shape.kind)
+    kind = Kind(_one_of(Kind, shape.kind, "kind"))
     instances = tuple(
         _instance(table, n, realm=shape.realm, kind=kind) for n, table in enumerate(shape.instance, start=1)
     )
@@ -224,6 +235,7 @@ def _parse(text: bytes) -> Inventory:
         instances=instances,
         kind=kind,
         failsafe=_failsafes(shape.failsafe, kind),
+        flow_log=Logged(_one_of(Logged, shape.flow_log, "flow_log")),
     )
 
 
@@ -233,11 +245,11 @@ def _check_version(shape: _FileShape) -> None:
     _check_name(shape.realm, "realm")
 
 
-def _kind(text: str) -> Kind:
-    offered = [kind.value for kind in Kind]
-    if text not in offered:
-        raise Invalid(f"expected {', '.join(map(repr, offered))}, got {text[:_MAX_NAME]!r}", field="kind")
-    return Kind(text)
+def _one_of(offered: type[Enum], text: str, field: str) -> str:
+    values = [one.value for one in offered]
+    if text not in values:
+        raise Invalid(f"expected {', '.join(map(repr, values))}, got {text[:_MAX_NAME]!r}", field=field)
+    return text
 
 
 def _failsafes(tables: list[dict[str, object]], kind: Kind) -> tuple[Failsafe, ...]:

@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
+from ringfence.agent.allowed import AllowedLog
 from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.channel import Channel, ServerPlace
 from ringfence.agent.client import Server
 from ringfence.agent.counters import READ_S, SAVE_S, RuleCounts
 from ringfence.agent.doors.bridging import BridgingDoor
 from ringfence.agent.doors.clock import Clock
+from ringfence.agent.doors.connections import ConnectionsDoor
 from ringfence.agent.doors.conntrack import ConntrackDoor
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.agent.doors.links import LinksDoor
@@ -31,14 +33,16 @@ from ringfence.agent.doors.packets import PacketsDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.flows import FlowLog
 from ringfence.agent.generations import Generations
-from ringfence.agent.inventory import OwnPart
+from ringfence.agent.inventory import Logged, OwnPart
 from ringfence.agent.link import Pauses, follow
 from ringfence.agent.ports import Declared
+from ringfence.agent.refused import RefusedLog
 from ringfence.agent.report import REPORT_S, Reporter, Standing
 from ringfence.agent.start import NotEnforceable, carry_out, load_view
 from ringfence.agent.watch import Watch
 from ringfence.nft import Heard
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.local import Lifelines
 from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import FeedView
@@ -68,6 +72,8 @@ class Doors:
     clock: Clock
     bridging: BridgingDoor
     packets: PacketsDoor | None = None  # without it no refused packet is told of
+    connections: ConnectionsDoor | None = None  # nor without this an allowed connection
+    flow_file: Path | None = None  # of the operator's own, instead of the one in the agent's folder
 
 
 class Agent:
@@ -101,7 +107,9 @@ class Agent:
         self._counts = RuleCounts(doors.files, cache.folder)
         self._counts_saved_at = 0.0
         self._counted: FeedView | None = None  # the view whose rules are the only ones that are counted
-        self._flows = FlowLog(doors.packets, doors.files, doors.clock, cache.folder) if doors.packets else None
+        self._flows = FlowLog(doors.files, doors.clock, cache.folder, file=doors.flow_file)
+        self._refused = RefusedLog(doors.packets, self._flows, doors.clock) if doors.packets else None
+        self._allowed = AllowedLog(doors.connections, self._flows, doors.clock) if doors.connections else None
         self._own = OwnPart()
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
         # One thread for what takes the kernel long, one for what takes the disk long: no door is used by two at a time.
@@ -142,6 +150,7 @@ class Agent:
         if self._wanted is not None:
             self._declared.note_view(self._wanted.view)
         self._counts.load()
+        self._listen()
         await self._enforce()
 
     def close(self) -> None:
@@ -170,9 +179,11 @@ class Agent:
             ):
                 tasks.create_task(self._forever(what, step), name=what)
             tasks.create_task(self._forever("count", self._count_when_due), name="count")
-            if self._flows is not None:
-                tasks.create_task(self._forever("log refused packets", partial(self._log_refused, self._flows)))
-                tasks.create_task(self._forever("send the flow log", partial(self._send_flows, self._flows)))
+            tasks.create_task(self._forever("send the flow log", self._send_flows))
+            if self._refused is not None:
+                tasks.create_task(self._forever("log what is refused", partial(self._log_refused, self._refused)))
+            if self._allowed is not None:
+                tasks.create_task(self._forever("log what is allowed", partial(self._log_allowed, self._allowed)))
 
     async def _forever(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -248,7 +259,16 @@ class Agent:
             self._to_claim = True
             self._to_enforce.set()
             self._reporter.wake()
+            self._listen()
         self._reporter.set_problem("inventory", self._declared.problem)
+
+    def _listen(self) -> None:
+        """Hear of what the inventory wants to be logged, and of no more."""
+        wanted = self._declared.inventory.flow_log
+        if self._refused is not None:
+            self._refused.on = wanted is not Logged.OFF
+        if self._allowed is not None:
+            self._allowed.listen(on=wanted is Logged.ALL)
 
     async def _enforce_when_due(self) -> None:
         await self._to_enforce.wait()
@@ -343,6 +363,9 @@ class Agent:
     async def _count_when_due(self) -> None:
         await self._clock.sleep(READ_S)
         self._counts.update(await self._in_thread(self._nftables.read_hits), self._clock.now())
+        if self._allowed is not None:
+            self._counts.add(self._allowed.take_gains(), self._clock.now())
+            self._allowed.note_denied()
         if self._enforced is not None and self._enforced is not self._counted:
             self._counted = self._enforced
             self._counts.keep_only(rule.id for rules in self._counted.view.rules.values() for rule in rules)
@@ -354,13 +377,24 @@ class Agent:
         except OperatorError as error:
             _log.debug("the counters are not sent", extra={"fields": {"reason": str(error)}})
 
-    async def _log_refused(self, flows: FlowLog) -> None:
-        await flows.follow(lambda: self._enforced.view if self._enforced else HostView(Revision(0)))
-        self._reporter.set_problem("flow log", flows.problem)
+    @property
+    def _in_force(self) -> HostView:
+        return self._enforced.view if self._enforced else HostView(Revision(0))
 
-    async def _send_flows(self, flows: FlowLog) -> None:
+    async def _log_refused(self, refused: RefusedLog) -> None:
+        await refused.follow(lambda: self._in_force)
+        self._reporter.set_problem("flow log", self._flows.problem)
+
+    async def _log_allowed(self, allowed: AllowedLog) -> None:
+        await allowed.follow(self._in_force_here)
+        self._reporter.set_problem("flow log", self._flows.problem)
+
+    def _in_force_here(self) -> tuple[HostView, Lifelines]:
+        return self._in_force, self._declared.ports.lifelines
+
+    async def _send_flows(self) -> None:
         try:
-            await flows.send(self._server)
+            await self._flows.send(self._server)
         except OperatorError as error:
             _log.debug("the flow log is not sent", extra={"fields": {"reason": str(error)}})
             await self._clock.sleep(_AFTER_A_FAULT_S)

@@ -21,6 +21,7 @@ from ringfence.agent.credential import HostCredential, load_credential
 from ringfence.agent.doctor import Finding, Instruments, examine
 from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.clock import SystemClock
+from ringfence.agent.doors.connections import KernelConnections
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.agent.doors.links import KernelLinks, lock_network
@@ -41,7 +42,13 @@ _log: Final = logging.getLogger("ringfence.agent")
 
 
 async def run_agent(
-    server: str, folder: Path, inventory: Path, credential: HostCredential, *, insecure: bool = False
+    server: str,
+    folder: Path,
+    inventory: Path,
+    credential: HostCredential,
+    *,
+    insecure: bool = False,
+    flow_file: Path | None = None,
 ) -> None:
     """Enforce this host's view in the network namespace of the caller, until SIGTERM, SIGINT or cancellation.
 
@@ -61,11 +68,13 @@ async def run_agent(
         closing(nftables.listen()) as notices,
         closing(KernelConntrack()) as conntrack,
         _open_packets() as packets,
+        closing(KernelConnections()) as connections,
     ):
         nftables.count_changes()  # says at once when nf_tables cannot be had here
         async with open_server(server, credential, clock, insecure=insecure) as connection:
             kernel = nftables, notices, conntrack, KernelLinks()
-            doors = Doors(*kernel, SystemFiles(), SystemNames(), clock, KernelBridging(), packets)
+            system = SystemFiles(), SystemNames(), clock, KernelBridging()
+            doors = Doors(*kernel, *system, packets, connections, flow_file)
             cache = Cache(doors.files, folder, credential.host)
             started = Agent(doors, connection, cache, inventory, place=place_of(server), jitter=random.random)
             with closing(started) as agent:

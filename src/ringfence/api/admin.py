@@ -14,8 +14,8 @@ import msgspec
 
 from ringfence.api.app import bare_app
 from ringfence.api.counters import show_counts
-from ringfence.api.drops import show_drop
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_json
+from ringfence.api.flows import show_flow
 from ringfence.api.front import front
 from ringfence.api.operations import add_operation_routes
 from ringfence.api.owners import add_owner_routes
@@ -172,17 +172,22 @@ class _Counters:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drops:
-    """GET /admin/v1/drops?after=N&host=NAME: what hosts told of refused packets, oldest first, and the last number."""
+class _Flows:
+    """GET /admin/v1/drops?after=N&host=NAME: what hosts told of refused packets, oldest first, and the last number.
+
+    GET /admin/v1/flows is the same with allowed connections.
+    """
 
     plane: ControlPlane
+    name: str
+    allowed: bool
 
     async def on_get(self, request: Request, response: Response) -> None:
         after, host = request.get_param_as_int("after", default=0, min_value=0), request.get_param("host")
-        found = self.plane.flows(after or 0, HostName(host) if host else None)
+        found = self.plane.flows(after or 0, HostName(host) if host else None, allowed=self.allowed)
         snapshot = self.plane.snapshot
         last = found[-1].number if found else after
-        put_json(response, {"last": last, "drops": [show_drop(kept, snapshot) for kept in found]})
+        put_json(response, {"last": last, self.name: [show_flow(kept, snapshot) for kept in found]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +221,8 @@ def build_admin_app(plane: ControlPlane) -> Asgi:
     add_operation_routes(app, plane)
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/counters", _Counters(plane))
-    app.add_route("/admin/v1/drops", _Drops(plane))
+    app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))
+    app.add_route("/admin/v1/flows", _Flows(plane, "flows", allowed=True))
     app.add_route("/admin/v1/explain", _Explanation(plane))
     return front(app)
 

@@ -26,6 +26,9 @@ def show_counts(
                 "direction": rule.direction.value,
                 "description": describe_rule(snapshot, rule),
                 "judged": count.judged if count else None,
+                "connections": count.connections if count else None,
+                "packets": count.packets if count else None,
+                "bytes": count.octets if count else None,
                 "last-hit": _time(count.last_hit) if count else None,
                 "since": _time(count.since) if count else None,
             }

@@ -17,6 +17,10 @@ def agent(
         Path, typer.Option(help="TOML: which interfaces belong to which instances; re-read on change.")
     ],
     *,
+    flow_log: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the flow log to FILE, which is yours to rotate, not into --data."),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow plain HTTP to a server that is not on loopback.")
     ] = False,
@@ -36,4 +40,4 @@ def agent(
 
     configure_log(sys.stderr)
     credential = load_credential(data, os.environ)
-    asyncio.run(run_agent(server, data, inventory, credential, insecure=insecure))
+    asyncio.run(run_agent(server, data, inventory, credential, insecure=insecure, flow_file=flow_log))

@@ -1,5 +1,6 @@
 """``ringfence host``: the machines whose agents may report to the server, and how far each has come."""
 
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
@@ -19,11 +20,13 @@ from ringfence.cli.output import (
 
 app = typer.Typer(help="Hosts: register one, see what each enforces.", no_args_is_help=True)
 _VARIABLES = {"RINGFENCE_HOST": "name", "RINGFENCE_HOST_KEY": "private-key"}
-_DROP_COLUMNS = (
-    *("time", "host", "interface", "instance", "verdict", "direction", "reason"),
-    *("protocol", "source", "destination", "peer"),
+_FLOW_COLUMNS = (
+    *("time", "host", "interface", "instance", "verdict", "direction", "reason", "rule"),
+    *("protocol", "source", "destination", "peer", "packets"),
 )
-_COUNTER_COLUMNS = ("host", "group", "rule", "description", "judged", "last-hit", "since")
+_COUNTER_COLUMNS = (
+    *("host", "group", "rule", "description", "judged", "connections", "packets", "bytes", "last-hit", "since"),
+)
 _FOLLOW_PAUSE_S = 0.5
 _COLUMNS = ("host", "wanted", "applied", "age_s", "error", "notice")
 
@@ -80,10 +83,11 @@ def counters(
     group: Annotated[str | None, typer.Option(help="Only the rules of this group, by name or id.")] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """What each rule has allowed on each host: packets that it judged, and when it last did.
+    """What each rule has allowed on each host: packets that it judged, connections, and when it last did.
 
     The first packets of a connection are judged, until it is answered, and one after every change that takes something
-    away: not all of its packets.
+    away: not all of its packets. Connections, and packets and bytes of those that ended, are counted where the host's
+    inventory says flow_log = "all", the latter with net.netfilter.nf_conntrack_acct = 1; else they are empty.
     Example: [bold]ringfence host counters h1 --group web[/bold]
     """
     from ringfence.cli.admin_client import Ask, ask
@@ -105,6 +109,26 @@ def drops(
     A host tells of ten packets a second for each interface at most; its own file flows.jsonl goes further back.
     Example: [bold]ringfence host drops h1 --follow -o json[/bold]
     """
+    _show_flows("drops", data, host, follow=follow, output=output)
+
+
+@app.command("flows")
+def flows(
+    data: DataOption,
+    host: Annotated[str | None, typer.Argument(help="One host's name; all hosts if you give none.")] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on: show what comes, until you end it.")] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """What hosts allowed and dropped: connections as they begin, by which rule, and everything that drops shows.
+
+    A host tells of connections where its inventory says flow_log = "all": twenty a second for each instance at most.
+    Example: [bold]ringfence host flows h1 --follow -o json[/bold]
+    """
+    _show_flows("flows", data, host, follow=follow, output=output)
+
+
+def _show_flows(what: str, data: Path, host: str | None, *, follow: bool, output: Format) -> None:
     import json
     import time
 
@@ -113,15 +137,15 @@ def drops(
     last = 0
     while True:
         query = {"after": str(last)} | ({"host": host} if host else {})
-        answer = ask(data, Ask("GET", "/drops", query=query))
-        found, last = answer["drops"], answer["last"]
+        answer = ask(data, Ask("GET", f"/{what}", query=query))
+        found, last = answer[what], answer["last"]
         if not follow:
-            show_rows(found, _DROP_COLUMNS, output)
+            show_rows(found, _FLOW_COLUMNS, output)
             return
         for row in found:
-            show(json.dumps(row) if output is Format.JSON else _drop_line(row))
+            show(json.dumps(row) if output is Format.JSON else _flow_line(row))
         time.sleep(_FOLLOW_PAUSE_S)
 
 
-def _drop_line(row: dict[str, object]) -> str:
-    return "  ".join(str(row[column]) for column in _DROP_COLUMNS if row[column] is not None)
+def _flow_line(row: dict[str, object]) -> str:
+    return "  ".join(str(row[column]) for column in _FLOW_COLUMNS if row[column] is not None)

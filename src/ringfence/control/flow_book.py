@@ -1,4 +1,4 @@
-"""What hosts told of refused packets: the newest of each host, in memory only.
+"""What hosts told of refused packets and allowed connections: the newest of each host, in memory only.
 
 Input: hosts' reports, which are hosts' words: an instance that is not theirs is not believed. Output: numbered records,
 so that whoever follows them can say from where on. A restart of the server forgets them; each host's own file has more.
@@ -14,7 +14,7 @@ from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName
 from ringfence.wire.flows import FlowRecord, FlowReport
 
-MOST_KEPT: Final = 1000  # of each host
+MOST_KEPT: Final = 1000  # of each host, refused and allowed each: what is allowed pushes out nothing refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +31,30 @@ class FlowBook:
     """Lives in the event loop's thread."""
 
     def __init__(self) -> None:
-        self._kept: dict[HostName, deque[Kept]] = {}
+        self._refused: dict[HostName, deque[Kept]] = {}
+        self._allowed: dict[HostName, deque[Kept]] = {}
         self._untold: dict[HostName, int] = {}
         self._last = 0
 
     def add(self, host: HostName, report: FlowReport, snapshot: Snapshot) -> None:
-        kept = self._kept.setdefault(host, deque(maxlen=MOST_KEPT))
         self._untold[host] = self._untold.get(host, 0) + report.untold
         for record in report.records:
             self._last += 1
+            book = self._allowed if record.is_allowed else self._refused
+            kept = book.setdefault(host, deque(maxlen=MOST_KEPT))
             kept.append(Kept(self._last, host, _believed(record, host, snapshot), self._untold.pop(host, 0)))
 
     def forget(self, host: HostName) -> None:
         """The host was removed."""
-        self._kept.pop(host, None)
+        self._refused.pop(host, None)
+        self._allowed.pop(host, None)
         self._untold.pop(host, None)
 
-    def after(self, number: int, host: HostName | None = None) -> list[Kept]:
-        """The records after that number, oldest first: of one host, or of all. O(kept)."""
-        books = list(self._kept.values()) if host is None else [self._kept.get(host, deque())]
-        return sorted((one for book in books for one in book if one.number > number), key=lambda one: one.number)
+    def after(self, number: int, host: HostName | None = None, *, allowed: bool = False) -> list[Kept]:
+        """The refused packets after that number, and with ``allowed`` connections too, oldest first. O(kept)."""
+        books = [self._refused, self._allowed] if allowed else [self._refused]
+        kept = (one for book in books for name, held in book.items() if host in (None, name) for one in held)
+        return sorted((one for one in kept if one.number > number), key=lambda one: one.number)
 
 
 def _believed(record: FlowRecord, host: HostName, snapshot: Snapshot) -> FlowRecord:

@@ -232,9 +232,12 @@ class ControlPlane:
         """Packets that ``host`` says it refused."""
         self._flows.add(self._host(host).name, report, self.snapshot)
 
-    def flows(self, after: int, host: HostName | None = None) -> list[Kept]:
-        """What hosts told of refused packets after that number; ``NotFound`` for a host that there is not."""
-        return self._flows.after(after, None if host is None else self._host(host).name)
+    def flows(self, after: int, host: HostName | None = None, *, allowed: bool = False) -> list[Kept]:
+        """What hosts told of refused packets, or of allowed connections too, after that number.
+
+        ``NotFound`` for a host that there is not.
+        """
+        return self._flows.after(after, None if host is None else self._host(host).name, allowed=allowed)
 
     def host_status(self) -> list[HostStatus]:
         """Every host: what is wanted of it, what it applied, when it was last heard, what is wrong."""

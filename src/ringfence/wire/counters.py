@@ -3,7 +3,7 @@
 Input: values, or octets from the other side. Output: the other, or ``Invalid``. A report is bounded, whoever sends it.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -23,13 +23,17 @@ _Time = Annotated[float, msgspec.Meta(ge=0, le=2**37)]
 class RuleCount:
     """``judged``: packets that the rule allowed when they were judged. Times are seconds since 1970.
 
-    ``last_hit`` is when the agent saw the number grow, so some ten seconds late at most; None: never.
+    ``last_hit`` is when the agent saw the number grow, so some ten seconds late at most; None: never. ``connections``
+    that began by the rule, and ``packets`` and ``octets`` of those that ended, are None where nobody counts them.
     """
 
     rule: RuleId
     judged: int
     last_hit: float | None
     since: float
+    connections: int | None = None
+    packets: int | None = None
+    octets: int | None = None
 
 
 class _CountShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -37,6 +41,9 @@ class _CountShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array
     judged: _Count
     last_hit: _Time | None
     since: _Time
+    connections: _Count | None
+    packets: _Count | None
+    octets: _Count | None
 
 
 class _ReportShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,8 +52,8 @@ class _ReportShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def encode_counts(counts: tuple[RuleCount, ...]) -> bytes:
-    """The body of ``POST /agent/v1/counters``: for each rule its id, judged packets, last hit, and counted since."""
-    shapes = tuple(_CountShape(one.rule, one.judged, one.last_hit, one.since) for one in counts)
+    """The body of ``POST /agent/v1/counters``: for each rule what ``RuleCount`` has, in that order."""
+    shapes = tuple(_CountShape(*astuple(one)) for one in counts)
     return msgspec.json.encode(_ReportShape(FORMAT, shapes))
 
 
@@ -57,4 +64,4 @@ def decode_counts(body: bytes) -> tuple[RuleCount, ...]:
         raise Invalid(f"not a document of the agent protocol: {error}") from error
     if shape.format != FORMAT:
         raise Invalid(f"expected format {FORMAT}, got {shape.format}", field="$.format")
-    return tuple(RuleCount(RuleId(one.rule), one.judged, one.last_hit, one.since) for one in shape.counts)
+    return tuple(RuleCount(RuleId(one.rule), *msgspec.structs.astuple(one)[1:]) for one in shape.counts)

@@ -1,4 +1,6 @@
-"""PURE: what a host tells of packets that were refused: one JSON object each, in its own log and for the server.
+"""PURE: what a host tells of packets that were refused and of connections that were allowed: one JSON object each.
+
+It is the same in the host's own log and for the server.
 
 Input: records, or octets from the other side. Output: the same the other way, or ``Invalid`` naming the place. Sizes
 are bounded: what a host sends is a host's word, and no more of it is taken than this.
@@ -16,6 +18,8 @@ from ringfence.policy.values import Direction, GroupId, InstanceId
 from ringfence.wire.feed import FORMAT
 
 MOST_RECORDS: Final = 200  # in one message
+ALLOWED: Final = "allow"
+RATE_LIMIT: Final = "rate limit"  # the reason of a record that stands for what was not told of one by one
 
 _Octet = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -26,25 +30,33 @@ _Address = Annotated[str, msgspec.Meta(max_length=45)]
 
 
 class FlowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    """A packet and its fate: ``verdict`` is "drop" or "would-drop", ``reason`` why. Addresses are the packet's own.
+    """A packet and its fate: ``verdict`` is "drop", "would-drop", or "allow" for a connection's first; ``reason`` why.
 
-    ``at``: seconds since 1970. ``peer_groups``: what the other end is, of the groups that the instance's rules name.
+    ``at``: seconds since 1970. Addresses are the packet's own. ``rule``: the one that allows it. ``packets``: how
+    many the record stands for; where its reason is ``RATE_LIMIT`` nothing else of them is known.
+    ``peer_groups``: what the other end is, of the groups that the instance's rules name.
     """
 
     at: float
     interface: _Interface
     instance: UUID | None
-    direction: Direction
+    direction: Direction | None
     verdict: _Word
     reason: _Word
-    protocol: _Octet
-    source: _Address
-    destination: _Address
+    protocol: _Octet | None = None
+    source: _Address | None = None
+    destination: _Address | None = None
     source_port: _Port | None = None
     destination_port: _Port | None = None
     icmp_type: _Octet | None = None
     icmp_code: _Octet | None = None
     peer_groups: Annotated[tuple[UUID, ...], msgspec.Meta(max_length=32)] = ()
+    rule: UUID | None = None
+    packets: _Count = 1
+
+    @property
+    def is_allowed(self) -> bool:
+        return self.verdict == ALLOWED
 
     @property
     def instance_id(self) -> InstanceId | None:
@@ -95,9 +107,10 @@ def decode_flow_report(body: bytes) -> FlowReport:
     return FlowReport(shape.records, shape.untold)
 
 
-def _check_address(text: str, field: str) -> None:
+def _check_address(text: str | None, field: str) -> None:
     """Any address, also one that no instance may have: it may be why the packet was refused."""
     try:
-        ip_address(text)
+        if text is not None:
+            ip_address(text)
     except ValueError as error:
         raise Invalid("expected one IPv4 or IPv6 address", field=field) from error

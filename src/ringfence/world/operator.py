@@ -44,6 +44,10 @@ class Operator:
         """Have an instance observed, or enforced again; returns when its host has taken it over."""
         self._ask("PUT", f"/instances/{instance}", {"observe": observe})
 
+    def flows(self) -> list[dict[str, Any]]:
+        """What hosts told of: what was refused, and what was allowed."""
+        return list(self._ask("GET", "/flows")["flows"])
+
     def drops(self) -> list[dict[str, Any]]:
         """What hosts told of refused packets."""
         return list(self._ask("GET", "/drops")["drops"])

@@ -8,7 +8,7 @@ import pytest
 
 from fake_doors import FakeFiles
 from fake_server import FakeServer
-from ringfence.agent.counters import FILE, RuleCounts
+from ringfence.agent.counters import FILE, Gain, RuleCounts
 from ringfence.nft import Hits
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.names import parse_rule_counter, rule_counter
@@ -131,3 +131,13 @@ def test_what_did_not_change_is_not_written_again(scene):
     scene.read(one=1)
     scene.counts.save()
     assert scene.files.stamp(FOLDER / FILE) == stamp
+
+
+def test_what_connections_brought_adds_up_and_survives_a_restart(scene):
+    scene.counts.add({ONE: Gain(2, 7, 900), TWO: Gain(1)}, 110.0)
+    scene.restart()
+    scene.counts.add({ONE: Gain(0, 1, 100)}, 120.0)
+    scene.told()
+    one, two = scene.server.counts[ONE], scene.server.counts[TWO]
+    assert (one.connections, one.packets, one.octets, one.last_hit) == (2, 8, 1000, 110.0)
+    assert (two.connections, two.packets, two.octets) == (1, None, None)

@@ -11,6 +11,7 @@ import pytest
 from fake_doors import FakeClock, FakeFiles, FakePackets
 from fake_server import FakeServer
 from ringfence.agent.flows import FILE, FlowLog
+from ringfence.agent.refused import RefusedLog
 from ringfence.nft.packetlog import Told
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.packet import ICMP, TCP, Packet
@@ -36,11 +37,12 @@ class Scene:
     def __init__(self):
         self.packets = FakePackets(**{"veth-web": 7, "veth-bare": 8})
         self.files, self.clock, self.server = FakeFiles(), FakeClock(), FakeServer()
-        self.log = FlowLog(self.packets, self.files, self.clock, FOLDER)
+        self.log = FlowLog(self.files, self.clock, FOLDER)
+        self.refused = RefusedLog(self.packets, self.log, self.clock)
 
     def follow(self, *some, seen=VIEW):
         self.packets.tell(*some)
-        asyncio.run(self.log.follow(lambda: seen))
+        asyncio.run(self.refused.follow(lambda: seen))
         return [json.loads(line) for line in self.files.contents.get(FOLDER / FILE, b"").splitlines()]
 
     def send(self):
@@ -84,7 +86,22 @@ def test_a_record_says_whose_packet_it_was_and_why_it_was_refused(scene):
         "icmp-type": None,
         "icmp-code": None,
         "peer-groups": [str(APP)],
+        "rule": None,
+        "packets": 1,
     }
+
+
+def test_where_the_log_is_off_nothing_is_written(scene):
+    scene.refused.on = False
+    assert scene.follow(told()) == []
+
+
+def test_a_file_of_the_operators_own_is_written_instead_and_never_rotated(scene):
+    own = Path("/var/log/flows.jsonl")
+    scene.log = FlowLog(scene.files, scene.clock, FOLDER, file=own)
+    scene.refused = RefusedLog(scene.packets, scene.log, scene.clock)
+    assert scene.follow(*[told()] * 30_000) == []
+    assert scene.files.contents.keys() == {own}
 
 
 def test_a_port_without_an_instance_is_told_of_by_its_interface(scene):
@@ -130,8 +147,8 @@ def test_while_there_is_no_server_a_bounded_number_waits_and_the_rest_is_counted
 def test_a_file_that_cannot_be_written_is_a_problem_and_no_reason_not_to_tell_the_server(scene):
     scene.files.broken.add(FOLDER / FILE)
     scene.packets.tell(told())
-    asyncio.run(scene.log.follow(lambda: VIEW))
-    assert "refused packets are not logged" in scene.log.problem
+    asyncio.run(scene.refused.follow(lambda: VIEW))
+    assert "the flow log is not written" in scene.log.problem
     assert len(scene.send()) == 1
     scene.files.broken.clear()
     scene.follow(told())

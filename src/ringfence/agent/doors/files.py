@@ -24,8 +24,11 @@ class FilesDoor(Protocol):
         """The file has this content, owner-only, even after a power cut, or it is unchanged. Makes its folder."""
         ...
 
-    def append(self, path: Path, content: bytes, *, most_bytes: int) -> None:
-        """Add to the file's end, owner-only; one that is full becomes ``NAME.1`` first, and what that was is gone."""
+    def append(self, path: Path, content: bytes, *, most_bytes: int | None) -> None:
+        """Add to the file's end, owner-only; one that is full becomes ``NAME.1`` first, and what that was is gone.
+
+        It is opened by its name each time: a file that was moved away is begun anew. None: it is never full.
+        """
         ...
 
     def stamp(self, path: Path) -> Stamp | None:
@@ -49,10 +52,10 @@ class SystemFiles:
         except OSError as error:
             raise OperatorError(f"write {path}", error.strerror or str(error)) from error
 
-    def append(self, path: Path, content: bytes, *, most_bytes: int) -> None:
+    def append(self, path: Path, content: bytes, *, most_bytes: int | None) -> None:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.exists() and path.stat().st_size + len(content) > most_bytes:
+            if most_bytes is not None and path.exists() and path.stat().st_size + len(content) > most_bytes:
                 path.replace(path.with_name(f"{path.name}.1"))
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "ab") as opened:

@@ -1,0 +1,201 @@
+"""Connections that were allowed, as records of the flow log and as counts of the rules that let them pass.
+
+Input: conntrack's events, and the view in force. Output: records, bounded for each instance, and gains of rules. Which
+rule it was is asked of ``verdict``, in the order in which the kernel asks its lines. It takes at most half of the
+agent's time: what comes faster is lost in the kernel's queue, and counted there.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ringfence.agent.counters import Gain
+from ringfence.agent.doors.clock import Clock
+from ringfence.agent.doors.connections import ConnectionsDoor
+from ringfence.agent.flows import EVERYWHERE, FlowLog, Side, make_record, summary
+from ringfence.nft.connections import Connection
+from ringfence.policy.link import own_addresses
+from ringfence.policy.local import Lifelines
+from ringfence.policy.packet import Packet
+from ringfence.policy.values import Direction, InstanceId, Kind, RuleId
+from ringfence.policy.verdict import Allowance, Default, SideVerdict, judge
+from ringfence.policy.view import Endpoint, HostView
+from ringfence.wire.flows import ALLOWED, FlowRecord
+
+RATE: Final = 20  # records a second of one instance, and
+BURST: Final = 100  # how many of them at once after a silence
+_MOST_KNOWN: Final = 10_000  # answers that are remembered
+_PAUSE_AFTER_S: Final = 0.001  # work of less than this is not worth a pause
+_REASON: Final = {
+    Default.EGRESS_OPEN: "default egress",
+    Default.LINK: "own link",
+    Default.FAILSAFE: "failsafe port",
+    Default.CHANNEL: "agent channel",
+}
+_RULE: Final = "rule"
+_UNKNOWN: Final = "unattributed"  # the rules changed since it was judged, or it touched no interface of ours
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What one side said of a connection; without a ``rule`` the reason says what let it pass."""
+
+    end: Endpoint
+    direction: Direction
+    reason: str
+    rule: RuleId | None = None
+
+
+class Attribution:
+    """Finds who let a connection pass, by the last view that it was given; remembers answers as long as that stays."""
+
+    def __init__(self) -> None:
+        self.view: HostView | None = None
+        self._lifelines = Lifelines()
+        self._ends: dict[bytes, Endpoint] = {}
+        self._known: dict[tuple[object, ...], tuple[Allowed, ...]] = {}
+
+    def use(self, view: HostView, lifelines: Lifelines) -> None:
+        if view is self.view and lifelines == self._lifelines:
+            return
+        self.view, self._lifelines, self._known = view, lifelines, {}
+        owned = [(address.packed, end) for end in view.endpoints for address in own_addresses(end)]
+        instances = {(packed, end.instance) for packed, end in owned}
+        times = Counter(packed for packed, _ in instances)
+        self._ends = {packed: end for packed, end in owned if times[packed] == 1}  # else nobody can tell whose it is
+
+    def sides(self, connection: Connection) -> tuple[Allowed, ...]:
+        """The sides under our care, none for a connection of others. O(rules) for one that is not remembered."""
+        one, back = connection.original, connection.reply
+        found = [self._ends.get(packed) for packed in (one.source, one.destination, back.source, back.destination)]
+        if self.view is None or not any(found):
+            return ()
+        ports = connection.protocol, one.destination_port, back.source_port, connection.icmp_type, connection.icmp_code
+        key = (*ports, one.source, one.destination, back.source, back.destination)
+        if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = tuple(self._judge(connection, found))
+        return self._known[key]
+
+    def _judge(self, connection: Connection, found: list[Endpoint | None]) -> Iterator[Allowed]:
+        sender, asked, reached, sender_shown = found
+        host = next((end for end in (sender, asked, sender_shown) if end and end.kind is Kind.SELF), None)
+        if host is None:
+            yield from self._said(connection.reached, sender, reached)
+        elif (sender or sender_shown) is not None and asked is None:
+            yield from self._said(connection.reached, sender or sender_shown, None, from_host=sender is not None)
+        elif sender is None:
+            yield from self._said(connection.asked, None, asked)
+
+    def _said(
+        self, packet: Packet, source: Endpoint | None, destination: Endpoint | None, *, from_host: bool = True
+    ) -> Iterator[Allowed]:
+        if self.view is None:
+            return
+        verdict = judge(
+            self.view, packet, source=source, destination=destination, from_host=from_host, lifelines=self._lifelines
+        )
+        for side in (verdict.egress, verdict.ingress):
+            if side is not None and (side.allowed or not side.endpoint.observe):  # else it was told of as a would-drop
+                yield _allowed(side)
+
+
+def _allowed(side: SideVerdict) -> Allowed:
+    if isinstance(side.reason, Allowance):
+        return Allowed(side.endpoint, side.direction, _RULE, side.reason.rule.id)
+    reason = _REASON.get(side.reason, _UNKNOWN)
+    return Allowed(side.endpoint, side.direction, reason)
+
+
+@dataclass(slots=True)
+class _Budget:
+    """Of one instance: how many records it may still have, as of when, and how many it was denied."""
+
+    left: float
+    at: float
+    denied: int = 0
+
+
+class AllowedLog:
+    """Takes note of allowed connections: in the flow log, and in the counts of rules."""
+
+    def __init__(self, connections: ConnectionsDoor, flows: FlowLog, clock: Clock) -> None:
+        self._connections = connections
+        self._flows = flows
+        self._clock = clock
+        self._gains: dict[RuleId, Gain] = {}
+        self._attribution = Attribution()
+        self._budgets: dict[InstanceId, _Budget] = {}
+        self._lost = 0
+        self._on = False
+
+    def listen(self, *, on: bool) -> None:
+        """Hear of connections from now on, or no more. Raises ``OperatorError``."""
+        if on is not self._on:
+            self._connections.listen(on=on)
+            self._on = on
+
+    async def follow(self, in_force: Callable[[], tuple[HostView, Lifelines]]) -> None:
+        """Wait until connections begin or end, and take note of them by the view that is in force then."""
+        await self._connections.wait()
+        began = self._clock.monotonic()
+        self._attribution.use(*in_force())
+        self._flows.note([record for one in self._connections.take() for record in self._take(one)])
+        took = self._clock.monotonic() - began
+        if took > _PAUSE_AFTER_S:
+            await self._clock.sleep(took)
+
+    def take_gains(self) -> dict[RuleId, Gain]:
+        """What rules gained since the last call."""
+        gains, self._gains = self._gains, {}
+        return gains
+
+    def note_denied(self) -> None:
+        """Tell how many connections were not told of since the last call: for their number, or as events were lost."""
+        now, ends = self._clock.now(), {end.instance: end for end in self._endpoints}
+        records = [
+            summary(now, end.interface, end, ALLOWED, budget.denied)
+            for instance, budget in self._budgets.items()
+            if budget.denied and (end := ends.get(instance))
+        ]
+        for budget in self._budgets.values():
+            budget.denied = 0
+        lost = self._connections.lost()
+        if lost != self._lost:
+            records.append(summary(now, EVERYWHERE, None, ALLOWED, (lost - self._lost) & 0xFFFFFFFF))
+            self._lost = lost
+        self._flows.note(records)
+
+    @property
+    def _endpoints(self) -> tuple[Endpoint, ...]:
+        return self._attribution.view.endpoints if self._attribution.view else ()
+
+    def _take(self, connection: Connection) -> Iterator[FlowRecord]:
+        sides, now = self._attribution.sides(connection), self._clock.now()
+        for side in sides:
+            if side.rule is not None:
+                self._count(side.rule, connection)
+            if not connection.ended and self._attribution.view and self._has_room(side.end.instance, now):
+                packet = connection.asked if side.end.kind is Kind.SELF else connection.reached
+                place = Side(str(side.end.interface), side.end, side.direction, now)
+                yield make_record(packet, place, ALLOWED, side.reason, view=self._attribution.view, rule=side.rule)
+
+    def _count(self, rule: RuleId, connection: Connection) -> None:
+        gain = self._gains.setdefault(rule, Gain())
+        if not connection.ended:
+            gain.connections += 1
+        elif connection.packets is not None and connection.octets is not None:
+            gain.packets = (gain.packets or 0) + connection.packets
+            gain.octets = (gain.octets or 0) + connection.octets
+
+    def _has_room(self, instance: InstanceId, now: float) -> bool:
+        budget = self._budgets.setdefault(instance, _Budget(BURST, now))
+        budget.left = min(BURST, budget.left + max(0.0, now - budget.at) * RATE)
+        budget.at = now
+        if budget.left < 1:
+            budget.denied += 1
+            return False
+        budget.left -= 1
+        return True

@@ -1,0 +1,69 @@
+"""What the kernel tells of refused packets, as records of the flow log; and how many it did not tell of.
+
+Input: the kernel's words, its tallies, and which view is in force. Output: records. Each port has its own limit in the
+kernel, so that a flood at one costs no other its log; what is beyond it is counted there.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from ringfence.agent.doors.clock import Clock
+from ringfence.agent.doors.packets import PacketsDoor
+from ringfence.agent.flows import FlowLog, Side, make_record
+from ringfence.nft.packetlog import Told
+from ringfence.policy.refusal import Refusal, parse_log_prefix
+from ringfence.policy.values import Direction, Kind
+from ringfence.policy.view import Endpoint, HostView
+from ringfence.wire.flows import FlowRecord
+
+_REASON: Final = {
+    Refusal.SPOOFED: "spoofed",
+    Refusal.MARTIAN: "martian",
+    Refusal.ROGUE: "rogue",
+    Refusal.STRAY: "mid-stream",
+    Refusal.LINK: "forwarded discovery",
+    Refusal.CLOSED: "closed port",
+    Refusal.DENIED_IN: "default ingress",
+    Refusal.DENIED_OUT: "default egress",
+}
+_DIRECTION: Final = {Refusal.DENIED_IN: Direction.INGRESS, Refusal.DENIED_OUT: Direction.EGRESS}
+
+
+class RefusedLog:
+    """Takes note of refused packets in the flow log; with ``on`` False it hears them and says nothing."""
+
+    def __init__(self, packets: PacketsDoor, flows: FlowLog, clock: Clock) -> None:
+        self._packets = packets
+        self._flows = flows
+        self._clock = clock
+        self.on = True
+
+    async def follow(self, in_force: Callable[[], HostView]) -> None:
+        """Wait until the kernel tells of something, and take note of it by the view that is in force then."""
+        await self._packets.wait()
+        told = self._packets.take()
+        if self.on:
+            self._flows.note(tuple(self._records(told, in_force())))
+
+    def _records(self, told: Iterable[Told], view: HostView) -> Iterator[FlowRecord]:
+        ends = {str(end.interface): end for end in view.endpoints}
+        for one in told:
+            meaning, interface = parse_log_prefix(one.prefix), self._packets.interface(one.index)
+            if meaning is not None and interface is not None and one.packet is not None:
+                end = ends.get(interface) or _bridged_end(one, view)
+                side = Side(interface, end, _direction(meaning[0], one, end), self._clock.now())
+                yield make_record(one.packet, side, meaning[1].value, _REASON[meaning[0]], view=view)
+
+
+def _direction(refusal: Refusal, told: Told, end: Endpoint | None) -> Direction:
+    # What comes in by an uplink enters the host that is its own instance.
+    leaves = told.leaves is not (end is not None and end.kind is Kind.SELF)
+    return _DIRECTION.get(refusal, Direction.EGRESS if leaves else Direction.INGRESS)
+
+
+def _bridged_end(told: Told, view: HostView) -> Endpoint | None:
+    """Behind a bridge the interface is the bridge: whose packet it was only its address says."""
+    if told.packet is None:
+        return None
+    address = told.packet.source if told.leaves else told.packet.destination
+    return next((end for end in view.endpoints if end.kind is Kind.BRIDGED and address in end.addresses), None)

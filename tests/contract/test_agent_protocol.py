@@ -5,9 +5,10 @@ import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
+import msgspec
 import pytest
 
 from contract.running import running_server
@@ -307,6 +308,19 @@ def test_what_rules_have_allowed_is_shown_by_group_and_of_no_rule_that_the_host_
         assert send(server, private_key, "POST", COUNTERS, told).status_code == 400
 
 
+def test_allowed_connections_are_shown_apart_and_push_out_nothing_refused(server, private_key):
+    rule = uuid4()
+    refused = FlowRecord(1.0, "veth1", None, Direction.INGRESS, "drop", "closed port", 6, "10.0.0.2", "10.0.0.1")
+    allowed = msgspec.structs.replace(refused, verdict="allow", reason="rule", rule=rule)
+    many = msgspec.structs.replace(allowed, direction=None, source=None, destination=None, protocol=None, packets=9)
+    told = encode_flow_report(FlowReport((refused, allowed, many)))
+    assert send(server, private_key, "POST", FLOWS, told).status_code == 204
+    shown = {name: server.admin.get(f"/admin/v1/{name}").json()[name] for name in ("drops", "flows")}
+    assert [one["verdict"] for one in shown["drops"]] == ["drop"]
+    assert [one["rule"] for one in shown["flows"]] == [None, str(rule), str(rule)]
+    assert [(one["packets"], one["source"]) for one in shown["flows"][1:]] == [(1, "10.0.0.2"), (9, None)]
+
+
 def test_refused_packets_that_a_host_tells_of_are_shown_with_names_and_by_host(server, private_key):
     claimed = send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web", "db")))
     [(_, web), _] = decode_claimed(claimed.content).accepted
@@ -337,6 +351,8 @@ def test_refused_packets_that_a_host_tells_of_are_shown_with_names_and_by_host(s
         "direction": "ingress",
         "verdict": "drop",
         "reason": "default ingress",
+        "rule": None,
+        "packets": 1,
         "protocol": "tcp",
         "source": "10.0.0.2:4000",
         "destination": "10.0.0.1:22",

@@ -1,5 +1,6 @@
-"""A whole host's rules from nothing: how long until the kernel holds them, and the agent's memory. Run by `make bench`.
+"""A whole host's rules from nothing: how long until the kernel holds them, and to read them back, and the memory.
 
+Run by `make bench`.
 Each size is measured in a process of its own (`python test_load.py SIZE`), so that its memory is the agent's:
 the view, its compilation, the packed transactions. One JSON object on stdout.
 """
@@ -58,13 +59,19 @@ def measure(rules):
     began_s = time.perf_counter()
     enforcer.enforce(view, About(1, "bench"), PORTS)
     took_s, cpu_s = time.perf_counter() - began_s, sum(os.times()[:2])
+    most_mb, after_mb = memory_mb("VmHWM"), memory_mb("VmRSS")
+    began_s = time.perf_counter()
+    door.read()
+    read_s, read_cpu_s = time.perf_counter() - began_s, sum(os.times()[:2]) - cpu_s
     return {
         "s": round(took_s, 2),
         "kernel_s": round(door.kernel_s, 2),
         "cpu_s": round(cpu_s, 2),
         "view_mb": round(before_mb),
-        "most_mb": round(memory_mb("VmHWM")),
-        "after_mb": round(memory_mb("VmRSS")),
+        "most_mb": round(most_mb),
+        "after_mb": round(after_mb),
+        "read_s": round(read_s, 2),
+        "read_cpu_s": round(read_cpu_s, 2),
     }
 
 

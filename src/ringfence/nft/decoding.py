@@ -5,6 +5,7 @@ Whatever we would not have written becomes a ``Foreign`` part, so that a tampere
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
 
@@ -138,9 +139,9 @@ class _Reader:
                 register = self._register(attributes[1])
                 if number_of(attributes.get(6, b"")):
                     raise _Unknown("a shift")
-                register.mask, register.xor = parse(attributes[4])[1], parse(attributes[5])[1]
+                register.mask, register.xor = _value(attributes[4]), _value(attributes[5])
             case "cmp":
-                octets = parse(attributes[3])[1]
+                octets = _value(attributes[3])
                 if number_of(attributes[1]) in self._headers:
                     self._append(_present(self._headers[number_of(attributes[1])], number_of(attributes[2]), octets))
                     return
@@ -170,7 +171,7 @@ class _Reader:
         for needed in _needs(part):
             if self.parts and self.parts[-1] == needed:
                 self.parts.pop()
-        self.parts.append(part)
+        self.parts.append(_shared(part))
 
     def check_whole(self) -> None:
         """Raises when a range was begun and not ended: it would be lost, and the line be taken for a wider one."""
@@ -186,13 +187,12 @@ class _Reader:
         if name == "payload":
             base, offset, size = (number_of(attributes[index]) for index in (2, 3, 4))
             return _Register(self._payload(base, offset, size), size)
-        source = Source(name)
         way = attributes[3][0] if name == "ct" and 3 in attributes else None
         key = number_of(attributes[2])
-        for load in (*self._loads.values(), *_SPECIAL):
-            if (load.source, load.key, load.direction) == (source, key, way):
-                return _Register(load, load.size)
-        raise _Unknown(f"{name} key {key}")
+        load = _load_of(Source(name), key, way, self._table)
+        if load is None:
+            raise _Unknown(f"{name} key {key}")
+        return _Register(load, load.size)
 
     def _payload(self, base: int, offset: int, size: int) -> Load:
         protocols = [part.value for part in self.parts if isinstance(part, Equal) and part.field is Field.PROTOCOL]
@@ -352,9 +352,32 @@ def decode_line(
 
 
 def _expressions(blob: bytes) -> Iterator[tuple[str, Attributes]]:
-    for _, element in parse_list(blob):
-        attributes = parse(element)
-        yield text_of(attributes[1]), parse(attributes.get(2, b""))
+    return (_expression(element) for _, element in parse_list(blob))
+
+
+@lru_cache(maxsize=4096)  # the same few are in most lines
+def _expression(element: bytes) -> tuple[str, Attributes]:
+    attributes = parse(element)
+    return text_of(attributes[1]), parse(attributes.get(2, b""))
+
+
+@lru_cache(maxsize=4096)
+def _value(nested: bytes) -> bytes:
+    return parse(nested)[1]
+
+
+@lru_cache(maxsize=4096)
+def _shared(part: Part | Foreign) -> Part | Foreign:
+    """The same object for equal parts, so that a hundred thousand lines do not hold one each."""
+    return part
+
+
+@lru_cache(maxsize=1024)
+def _load_of(source: Source, key: int, way: int | None, table: TableFamily) -> Load | None:
+    for load in (*loads_of(table).values(), *_SPECIAL):
+        if (load.source, load.key, load.direction) == (source, key, way):
+            return load
+    return None
 
 
 def _present(header: Header, operation: int, octets: bytes) -> Has:

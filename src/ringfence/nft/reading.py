@@ -228,10 +228,12 @@ def _read_family(table: TableFamily, mask: int, found: _Found) -> Generator[byte
     found.tables.add(table)
     found.dormant |= bool(number_of(ours.get(2, b"")) & _DORMANT)
     hooks = _hooks((yield _dump(_GET_CHAIN, table)))
-    lines, generations, about = _lines((yield _dump(_GET_RULE, table, pack_text(1, TABLE))), table, mask)
-    found.chains |= _chains(table, hooks, lines)
-    found.generations |= generations
-    found.about = found.about or about
+    for bare, hook in hooks.items():  # of all at once the kernel would count its way from the first for every page
+        rules = yield _dump(_GET_RULE, table, pack_text(1, TABLE) + pack_text(2, bare))
+        lines, generations, about = _lines(rules, table, mask)
+        found.chains |= _chains(table, {bare: hook}, lines)
+        found.generations |= generations
+        found.about = found.about or about
     listing = yield _dump(_GET_SET, table, pack_text(1, TABLE))
     yield from _read_sets(table, listing, found.sets, found.maps)
     found.hits |= yield from _read_counters(table)

@@ -50,7 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
-app.command("server")(server.server)
+app.add_typer(server.app, name="server")
 app.command("agent")(agent.agent)
 app.command("boot")(boot.boot)
 app.command("doctor")(doctor.doctor)

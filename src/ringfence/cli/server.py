@@ -1,6 +1,7 @@
 """``ringfence server``: the API and the truth behind it."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -14,7 +15,12 @@ _URL: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{
 _LISTEN = ["127.0.0.1:8443"]
 
 
+app = typer.Typer(help="The API and the truth behind it: serve, back up, restore, move.", invoke_without_command=True)
+
+
+@app.callback()
 def server(  # noqa: PLR0913, PLR0917  one parameter per option
+    context: typer.Context,
     data: DataOption,
     listen: Annotated[
         list[str] | None,
@@ -59,6 +65,8 @@ def server(  # noqa: PLR0913, PLR0917  one parameter per option
 
     Example: [bold]ringfence server --data /var/lib/ringfence --listen 127.0.0.1:8443 --listen unix:/run/rf.sock[/bold]
     """
+    if context.invoked_subcommand is not None:
+        return
     import sys
 
     import uvloop
@@ -95,3 +103,51 @@ def _check(zone: str, public_url: str | None) -> None:
         raise Invalid("expected letters, digits, dots and dashes, like ch-dk-2", field="--zone")
     if public_url is not None and not _URL.fullmatch(public_url):
         raise Invalid("expected http(s)://HOST[:PORT], with the path /v2 or none", field="--public-url")
+
+
+@app.command("backup")
+def backup(data: DataOption, file: Annotated[Path, typer.Argument(help="The file to make, mode 0600.")]) -> None:
+    """Write the whole store into one file, while servers run or not, from SQLite or PostgreSQL.
+
+    The file holds the seal key, and so every secret: keep it as the folder itself.
+    """
+    from ringfence.store.copies import back_up
+
+    show(f"{file}: {back_up(data, file)} bytes; it holds every secret of the store")
+
+
+@app.command("restore")
+def restore(
+    data: DataOption,
+    file: Annotated[Path, typer.Argument(help="What ringfence server backup wrote.", exists=True, dir_okay=False)],
+    database: Annotated[
+        str | None, typer.Option(metavar="URL", help="An empty PostgreSQL database; SQLite in the folder if not given.")
+    ] = None,
+) -> None:
+    """Put a backup into a folder without a store, and check that all of it came back.
+
+    Revisions of the restored store are of another epoch: no agent takes one for what it had before.
+    """
+    from ringfence.store.copies import bring_back
+
+    _tell(bring_back(file, data, database))
+
+
+@app.command("move")
+def move(
+    data: DataOption,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="An empty PostgreSQL database.")],
+) -> None:
+    """Copy the SQLite store of a stopped server into PostgreSQL, check it, and use that from then on.
+
+    Example: [bold]ringfence server move --data /var/lib/ringfence --to postgresql://ringfence@db.example/ringfence[/bold]
+    """
+    from ringfence.store.copies import move as move_store
+
+    _tell(move_store(data, to))
+
+
+def _tell(tallies: dict[str, list[object]]) -> None:
+    for table, (count, digest) in tallies.items():
+        show(f"{table}: {count} rows, {str(digest)[:16]}")
+    show("all rows are there, and their hashes are equal; revisions go on in a new epoch")

@@ -41,7 +41,7 @@ from ringfence.policy.errors import Busy, Conflict, NotFound
 from ringfence.policy.model import Host, Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision, RuleId
 from ringfence.policy.view import HostView
-from ringfence.store import HostSeen, Lost, Store, StoredOperation, place_of
+from ringfence.store import HostSeen, Lost, Store, StoredOperation, place_of, remember
 from ringfence.wire.counters import RuleCount
 from ringfence.wire.feed import Claimed, Report
 from ringfence.wire.flows import FlowReport
@@ -351,6 +351,8 @@ def _no_collections() -> Iterator[None]:
 def _open_store(folder: Path, database: str | None, now_s: int) -> Store:
     """The store, founded when it is new; then opened anew, because another server may have founded it just before."""
     store = Store.open(folder, place_of(folder, database))
+    if database is not None:
+        remember(folder, database)
     if store.snapshot.organisations:
         return store
     try:

@@ -24,7 +24,7 @@ from ringfence.store.folder import FolderHeld
 from ringfence.store.follow import Followed, Lost
 from ringfence.store.history import Checked, HistoryLine, HistoryQuery
 from ringfence.store.load import MAX_OPERATIONS, StoredOperation
-from ringfence.store.place import has_store, place_of
+from ringfence.store.place import has_store, place_of, remember
 from ringfence.store.store import Store
 
 __all__ = [
@@ -52,4 +52,5 @@ __all__ = [
     "has_store",
     "next_revision",
     "place_of",
+    "remember",
 ]

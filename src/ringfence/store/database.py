@@ -48,6 +48,9 @@ class Database(Protocol):
     def begin(self) -> None:
         """Begins the transaction of the one writer; ends one that was left open."""
 
+    def begin_reading(self) -> None:
+        """Begins a transaction that sees one moment and keeps nobody from writing; ``rollback`` ends it."""
+
     def define(self, statements: Iterable[str]) -> None:
         """Runs the statements of a migration inside the transaction; they are in SQLite's dialect."""
 
@@ -68,6 +71,12 @@ class Database(Protocol):
 
     def check(self) -> None:
         """Raises ``DatabaseFault`` when what is there is damaged, as far as this database can tell."""
+
+    def settle_positions(self) -> None:
+        """After rows came with positions of their own: new ones go on behind them."""
+
+    def discard(self) -> None:
+        """Takes away all tables of a database that was empty before; one in a file goes with its file."""
 
     def close(self) -> None:
         """Ends the connection."""

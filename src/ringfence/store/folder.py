@@ -85,7 +85,7 @@ def load_seal_key(folder: Path, *, may_create: bool) -> bytes:
                 raise OperatorError(
                     f"reading {path}", "it is missing, and without it the API keys are lost: restore it from a backup"
                 )
-            _create_seal_key(path)
+            _create_seal_key(path, secrets.token_bytes(KEY_SIZE_BYTES))
         if path.parent == folder and path.stat().st_mode & _OTHERS:
             raise OperatorError(f"reading {path}", f"others may read it: revoke all keys, or chmod 400 {path}")
         key = path.read_bytes()
@@ -101,13 +101,27 @@ def _credential() -> Path | None:
     return path if path is not None and path.exists() else None
 
 
-def _create_seal_key(path: Path) -> None:
+def save_seal_key(folder: Path, key: bytes) -> None:
+    """Puts the key of a restored store into its folder.
+
+    Raises:
+        OperatorError: when another key is there.
+    """
+    path = folder / _SEAL_KEY
+    with _explained(folder):
+        if not path.exists():
+            _create_seal_key(path, key)
+        elif path.read_bytes() != key:
+            raise OperatorError(f"writing {path}", "another key is there: name a folder without one")
+
+
+def _create_seal_key(path: Path, key: bytes) -> None:
     """Whole or absent, also after a crash: written beside, synced, then renamed."""
     beside = path.with_suffix(".new")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
     try:
-        os.write(descriptor, secrets.token_bytes(KEY_SIZE_BYTES))
+        os.write(descriptor, key)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

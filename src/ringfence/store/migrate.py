@@ -36,7 +36,7 @@ def migrate(database: Database, migrations: dict[int, str]) -> None:
     Raises:
         OperatorError: when the database is of a newer format, or no store of ringfence.
     """
-    present, newest = _format_of(database), max(migrations)
+    present, newest = format_of(database), max(migrations)
     if present > newest:
         raise OperatorError(
             "opening the store",
@@ -54,7 +54,8 @@ def load_epoch(database: Database) -> str:
     return str(epoch)
 
 
-def _format_of(database: Database) -> int:
+def format_of(database: Database) -> int:
+    """The number of the newest step that was done; 0 for an empty database."""
     tables = database.tables()
     if not tables:
         return 0
@@ -66,7 +67,7 @@ def _format_of(database: Database) -> int:
 def _run_step(database: Database, number: int, script: str) -> None:
     database.begin()
     try:
-        if _format_of(database) < number:  # else another server has just done it
+        if format_of(database) < number:  # else another server has just done it
             database.define(_statements(script))
             database.write([(_NEW_META, [("epoch", secrets.token_hex(16))]), (_SET_META, [("format", str(number))])])
         database.commit()

@@ -24,7 +24,7 @@ def place_of(folder: Path, url: str | None = None) -> OpenDatabase:
     """
     known = remembered(folder)
     if url is None:
-        return open_sqlite if known is None else partial(_open_postgres, known)
+        return open_sqlite if known is None else partial(open_postgresql, known)
     if known not in (None, url):
         raise OperatorError(
             f"opening {folder}", f"its database is {known}: leave --database out, or name another --data"
@@ -33,7 +33,7 @@ def place_of(folder: Path, url: str | None = None) -> OpenDatabase:
         raise OperatorError(
             f"opening {folder}", f"it holds a SQLite database: ringfence server move --data {folder} --to {url}"
         )
-    return partial(_open_postgres, url)
+    return partial(open_postgresql, url)
 
 
 def has_store(folder: Path) -> bool:
@@ -48,12 +48,12 @@ def remembered(folder: Path) -> str | None:
 
 
 def remember(folder: Path, url: str) -> None:
+    """Makes ``url`` the folder's database."""
     (folder / _NAME).write_text(f"{url}\n")
 
 
-def _open_postgres(url: str, folder: Path) -> Database:
+def open_postgresql(url: str, _folder: Path) -> Database:
+    """The database that ``url`` names; ``Invalid`` when it is none of PostgreSQL's, or holds a password."""
     from ringfence.store.postgresql import PostgresDatabase, check_url  # noqa: PLC0415  libpq is loaded when it is used
 
-    database = PostgresDatabase(check_url(url))
-    remember(folder, url)
-    return database
+    return PostgresDatabase(check_url(url))

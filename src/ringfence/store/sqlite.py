@@ -39,6 +39,16 @@ class SqliteDatabase:
         with _translated():
             self._connection.execute("BEGIN IMMEDIATE")
 
+    def begin_reading(self) -> None:
+        with _translated():
+            self._connection.execute("BEGIN")
+
+    def settle_positions(self) -> None:
+        """SQLite goes on behind the last row by itself."""
+
+    def discard(self) -> None:
+        """Whoever made the file removes it."""
+
     def define(self, statements: Iterable[str]) -> None:
         with _translated():
             for statement in statements:

@@ -1,0 +1,146 @@
+"""A store as one file of lines: the rows of either database, to be put back into either.
+
+The first line is a head: format of the schema, seal key. Then every table says its columns and its rows, one a line.
+The last line has a count and a hash for each table, in which the order of rows plays no part, so that what came
+back can be compared with what was there. It holds the seal key, and so every secret of the store.
+"""
+
+import hashlib
+import secrets
+from base64 import b64decode, b64encode
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from ringfence.policy.errors import Invalid, OperatorError
+from ringfence.store.database import Database, Values
+from ringfence.store.migrate import format_of, load_migrations, migrate
+
+KIND: Final = "ringfence backup"
+
+_NEWS: Final = "journal"  # for servers that run; no part of the store
+_FIRST: Final = ("organisation", "revision", "security_group", "host", "instance", "interface", "operation", "api_key")
+_OWN: Final = frozenset({"epoch", "format"})  # of ``meta``: every database has its own
+
+Tallies = dict[str, list[object]]  # of each table: how many rows, and the sum of their hashes
+
+
+class _Tally:
+    """Counts rows and adds up their hashes, whatever their order."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = defaultdict(int)
+        self._sums: dict[str, int] = defaultdict(int)
+
+    def add(self, table: str, row: bytes) -> None:
+        self._counts[table] += 1
+        self._sums[table] = (self._sums[table] + int.from_bytes(hashlib.sha256(row).digest())) % 2**256
+
+    def result(self) -> Tallies:
+        return {table: [count, f"{self._sums[table]:064x}"] for table, count in sorted(self._counts.items())}
+
+
+def dump(database: Database, seal_key: bytes) -> Iterator[bytes]:
+    """The lines of a backup, all of one moment; others may write meanwhile. O(rows)."""
+    database.begin_reading()
+    try:
+        yield _encode({"kind": KIND, "format": format_of(database), "seal-key": b64encode(seal_key).decode()})
+        tally = _Tally()
+        for table in sorted(database.tables() - {_NEWS}, key=_place):
+            columns = database.columns(table)
+            yield _encode({"table": table, "columns": columns})
+            for row in database.query(f"SELECT {', '.join(columns)} FROM {table}"):  # noqa: S608  our own words
+                if table != "meta" or row[0] not in _OWN:
+                    line = _encode([_plain(value) for value in row])
+                    tally.add(table, line)
+                    yield line
+        yield _encode({"rows": tally.result()})
+    finally:
+        database.rollback()
+
+
+def restore(database: Database, lines: Iterable[bytes]) -> tuple[bytes, Tallies]:
+    """Puts a backup into an empty database, all or nothing: its seal key, and what is there.
+
+    A new life of the store begins: its epoch is another, so that no revision is taken for one of the life before.
+
+    Raises:
+        Invalid: when the lines are no whole backup, or one of a newer ringfence.
+        OperatorError: when the database is not empty, or what came back is not what the backup says.
+    """
+    if database.tables():
+        raise OperatorError(f"restoring into {database.name}", "it is not empty: name an empty one")
+    rest = iter(lines)
+    head, migrations = _decode(next(rest, b"")), load_migrations()
+    if not isinstance(head, dict) or head.get("kind") != KIND:
+        raise Invalid("this is no backup of ringfence")
+    if head["format"] > max(migrations):
+        raise Invalid(f"it is of format {head['format']}, this program knows {max(migrations)}: use a newer ringfence")
+    key = b64decode(head["seal-key"])
+    try:
+        migrate(database, {number: script for number, script in migrations.items() if number <= head["format"]})
+        database.begin()
+        wanted = _fill(database, rest)
+        database.write([("UPDATE meta SET value = ? WHERE name = 'epoch'", [(secrets.token_hex(16),)])])
+        database.settle_positions()
+        database.commit()
+        found = _compared(database, key, wanted)
+        migrate(database, migrations)
+    except BaseException:
+        database.rollback()
+        database.discard()
+        raise
+    return key, found
+
+
+def _compared(database: Database, seal_key: bytes, wanted: Tallies) -> Tallies:
+    """Count and hash of every table as they are there; an error unless they are the wanted ones."""
+    *_, last = dump(database, seal_key)
+    found: Tallies = _decode(last)["rows"]
+    if found != wanted:
+        raise OperatorError(f"restoring into {database.name}", "what came back differs from the backup")
+    return found
+
+
+def _fill(database: Database, lines: Iterable[bytes]) -> Tallies:
+    """Writes the rows of each table at once; what the last line says of them all."""
+    sql, rows = "", list[Values]()
+    for line in lines:
+        found = _decode(line)
+        if isinstance(found, list):
+            rows.append(tuple(map(_value, found)))
+            continue
+        if rows:
+            database.write([(sql, rows)])
+        if "rows" in found:
+            wanted: Tallies = found["rows"]
+            return wanted
+        marks = ", ".join("?" * len(found["columns"]))
+        sql, rows = f"INSERT INTO {found['table']} ({', '.join(found['columns'])}) VALUES ({marks})", []  # noqa: S608  checked by the hash
+    raise Invalid("the backup ends before its last line: it was cut")
+
+
+def _place(table: str) -> tuple[int, str]:
+    """What others refer to comes first."""
+    return (_FIRST.index(table) if table in _FIRST else len(_FIRST), table)
+
+
+def _plain(value: Any) -> Any:
+    return {"base64": b64encode(value).decode()} if isinstance(value, bytes) else value
+
+
+def _value(plain: Any) -> Any:
+    return b64decode(plain["base64"]) if isinstance(plain, dict) else plain
+
+
+def _encode(line: object) -> bytes:
+    return msgspec.json.encode(line) + b"\n"
+
+
+def _decode(line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise Invalid("this is no backup of ringfence, or it was cut") from error

@@ -1,0 +1,87 @@
+"""Backup, restore and move, as the command line asks for them: files and folders around ``backup.py``.
+
+Input: data folders, files, URLs. Output: what was copied, table by table. Every refusal says what to do.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from ringfence.policy.errors import OperatorError
+from ringfence.store.backup import Tallies, dump, restore
+from ringfence.store.database import Database, DatabaseFault
+from ringfence.store.folder import DATABASE, hold_folder, load_seal_key, save_seal_key
+from ringfence.store.place import has_store, open_postgresql, place_of, remember, remembered
+from ringfence.store.sqlite import open_sqlite
+
+
+def back_up(folder: Path, file: Path) -> int:
+    """Writes the store of ``folder`` into a new ``file`` of mode 0600; servers may run. How many bytes it has."""
+    if not has_store(folder):
+        raise OperatorError(f"opening {folder}", "no ringfence store is there: check --data")
+    with _explained(f"writing {file}"), closing(place_of(folder)(folder)) as database:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.writelines(dump(database, load_seal_key(folder, may_create=False)))
+            opened.flush()
+            os.fsync(descriptor)
+            return opened.tell()
+
+
+def bring_back(file: Path, folder: Path, url: str | None) -> Tallies:
+    """Puts a backup into a folder without a store, or into an empty PostgreSQL that is the folder's from then on."""
+    with file.open("rb") as lines, _held(folder), _explained(f"restoring {file}"):
+        if has_store(folder):
+            raise OperatorError(f"restoring into {folder}", "a store is there already: name another folder")
+        if url is not None:
+            return _into_postgresql(url, folder, lines)
+        try:
+            with closing(open_sqlite(folder)) as database:
+                return _restore(database, folder, lines)
+        except BaseException:
+            for left in folder.glob(f"{DATABASE}*"):
+                left.unlink()
+            raise
+
+
+def move(folder: Path, url: str) -> Tallies:
+    """Copies the SQLite store of ``folder`` into an empty PostgreSQL, checks it, and makes that the folder's database.
+
+    The file stays where it is, and is used no more.
+    """
+    if remembered(folder) is not None or not has_store(folder):
+        raise OperatorError(f"moving {folder}", "there is no SQLite database in it that is in use: check --data")
+    with _held(folder), _explained(f"moving {folder}"), closing(open_sqlite(folder)) as source:
+        return _into_postgresql(url, folder, dump(source, load_seal_key(folder, may_create=False)))
+
+
+def _into_postgresql(url: str, folder: Path, lines: Iterable[bytes]) -> Tallies:
+    with closing(open_postgresql(url, folder)) as database:
+        database.check()
+        found = _restore(database, folder, lines)
+    remember(folder, url)
+    return found
+
+
+def _restore(database: Database, folder: Path, lines: Iterable[bytes]) -> Tallies:
+    key, found = restore(database, lines)
+    save_seal_key(folder, key)
+    return found
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    lock = hold_folder(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _explained(step: str) -> Iterator[None]:
+    try:
+        yield
+    except (DatabaseFault, OSError) as error:
+        raise OperatorError(step, str(error)) from error

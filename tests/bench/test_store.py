@@ -1,4 +1,4 @@
-"""How fast the store acknowledges, against what the disk can sync at all. Run as a program, or by `make bench`.
+"""How fast the store acknowledges, against what the disk can sync at all. Run by `make bench`, for both databases.
 
 Rounds are interleaved, so that a noisy neighbour hits all of them alike; the figures to trust are the ratios. One JSON
 object on stdout.
@@ -9,13 +9,13 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import time
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 from desk import ORGANISATION
+from places import Place
 from ringfence.control.commits import Commits, Outcome
 from ringfence.control.use_cases import found_organisation
 from ringfence.policy.facts import RuleAdded, RuleDeleted, apply_facts
@@ -84,16 +84,15 @@ def change(present):
     return decide
 
 
-def measure(folder: Path) -> dict[str, object]:
+def measure(new_place: Callable[[], Place], folder: Path) -> dict[str, object]:
     """Medians over the rounds."""
     floors: list[float] = []
     rates: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
     latencies: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
-    stores = count()
     for _ in range(ROUNDS):
         floors.append(syncs_per_s(folder))
         for clients in CLIENTS:
-            store = Store.open(folder / str(next(stores)))
+            store = new_place().open()
             store.submit(found_organisation(ORGANISATION, uuid4(), 0)).result()
             rate, latency = writes_per_s(store, clients)
             rates[clients].append(rate)
@@ -113,12 +112,7 @@ def measure(folder: Path) -> dict[str, object]:
     }
 
 
-def test_grouped_commits_are_faster_than_the_disk_can_sync_one_by_one(tmp_path):
-    found = measure(tmp_path)
-    sys.stdout.write(json.dumps({"store": found}) + "\n")
+def test_grouped_commits_are_faster_than_the_disk_can_sync_one_by_one(new_place, tmp_path, request):
+    found = measure(new_place, tmp_path)
+    sys.stdout.write(json.dumps({"store": request.node.callspec.id, **found}) + "\n")
     assert found["clients"][64]["ratio_to_syncs"] > 1.0  # far below what is measured: this machine has neighbours
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as name:
-        sys.stdout.write(json.dumps(measure(Path(name)), indent=1) + "\n")

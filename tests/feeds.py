@@ -3,7 +3,7 @@
 import socket
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ringfence.wire.feed import FeedReader, FeedView, Report, encode_report, render_base
 from ringfence.wire.hostauth import sign_request
@@ -56,19 +56,23 @@ def open_feed(address, private_key, host, *, reader=None):
     with connect(address) as opened:
         opened.sendall(ask(private_key, host, reader.base))
         feed = Feed(opened, reader)
-        assert feed.line().split()[1] == b"101"
-        while feed.line().strip():
-            continue
-        yield feed
+        with feed.file:
+            assert feed.line().split()[1:2] == [b"101"]
+            while feed.line().strip():
+                continue
+            yield feed
 
 
 def follow(path, private_key, host):
-    """Enforces nothing and acknowledges everything, until the server ends."""
-    with open_feed(path, private_key, host) as feed:
-        while line := feed.line():
-            found = feed.reader.decode_line(line)
-            if isinstance(found, FeedView):
-                feed.report(Report(found.view.revision, None))
+    """Enforces nothing and acknowledges everything, for ever; a feed that ends is followed on from where it was."""
+    reader = FeedReader()
+    while True:
+        with suppress(OSError), open_feed(path, private_key, host, reader=reader) as feed:
+            while line := feed.line():
+                found = reader.decode_line(line)
+                if isinstance(found, FeedView):
+                    feed.report(Report(found.view.revision, None))
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

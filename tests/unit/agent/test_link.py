@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from collections import Counter
+from random import Random
 
 from fake_server import FakeServer
 from ringfence.agent.client import HostRefused
-from ringfence.agent.link import Pauses, follow
+from ringfence.agent.link import LONGEST_PAUSE_S, Pauses, follow
 from views import view
 
 
@@ -76,3 +78,15 @@ def test_a_host_that_the_server_does_not_know_is_told_so(caplog):
     assert [record.message for record in caplog.records] == [
         "the server refuses this host: who are you?; the rules in force stay"
     ]
+
+
+def test_a_thousand_agents_whose_server_was_away_come_back_spread_over_seconds():
+    chance, back_s = Random(1), []
+    for _ in range(1000):
+        pauses, at_s = Pauses(chance.random), 0.0
+        while at_s < 5.0:
+            at_s += pauses.take()
+        back_s.append(at_s)
+    busiest = max(Counter(int(at_s * 10) for at_s in back_s).values())
+    assert busiest < 100  # in a tenth of a second
+    assert max(back_s) < 5.0 + LONGEST_PAUSE_S

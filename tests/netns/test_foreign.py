@@ -84,3 +84,17 @@ def test_reading_them_changes_nothing(namespace, door):
     before = door.count_changes()
     door.read_foreign()
     assert door.count_changes() == before
+
+
+def test_who_may_set_connection_marks_is_known_and_who_only_reads_them_is_not(namespace, door):
+    _load(
+        namespace,
+        """
+        table inet marking {
+            chain sets { type filter hook prerouting priority 1; jump deep; }
+            chain deep { ct mark set 7; }
+            chain reads { type filter hook prerouting priority 2; ct mark 7 counter; meta mark set ct mark; }
+        }
+        """,
+    )
+    assert {chain.chain: chain.marks for chain in door.read_foreign()} == {"sets": True, "reads": False}

@@ -17,7 +17,7 @@ from ringfence.agent.doors.files import FilesDoor
 from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.doors.machine import MachineDoor
 from ringfence.agent.doors.nftables import NftablesDoor
-from ringfence.agent.inventory import Inventory, declared_endpoints, parse_inventory
+from ringfence.agent.inventory import Inventory, Logged, declared_endpoints, parse_inventory
 from ringfence.nft import DEFAULT_MASK
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import OperatorError
@@ -27,6 +27,8 @@ from ringfence.policy.view import Endpoint
 
 _ENOUGH_BYTES: Final = 4 << 20  # one transaction of some thousand rules
 _FORWARDING: Final = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
+_EVENTS: Final = "net/netfilter/nf_conntrack_events"
+_ACCOUNTING: Final = "net/netfilter/nf_conntrack_acct"
 # Whose tables they are: what others call them, or begin their names with.
 _FIREWALLS: Final = {
     "firewalld": "firewalld",
@@ -77,6 +79,7 @@ def examine(instruments: Instruments, inventory_file: Path | None) -> list[Findi
     return [
         *_rules(instruments),
         *_flows(instruments),
+        *_events(instruments.machine, inventory),
         *_bridges(instruments, kind),
         *_machine(instruments.machine, kind),
         *findings,
@@ -118,6 +121,12 @@ def _foreign(chains: tuple[ForeignChain, ...]) -> Iterator[Finding]:
         owners = sorted({chain.table for chain in chains})
         yield Finding("other firewall", State.OK, f"no other table drops{': ' if owners else ''}{', '.join(owners)}")
 
+    for chain in chains:
+        if chain.marks:
+            text = f"{_owner(chain.table)}{chain.place} may set connection marks"
+            advice = f"it must leave the bits {DEFAULT_MASK:#010x} alone, or flows are judged anew, or pass unjudged"
+            yield Finding("connection marks", State.WARNING, text, advice)
+
 
 def _owner(table: str) -> str:
     return next((f"{owner}: " for name, owner in _FIREWALLS.items() if table.lower().startswith(name)), "")
@@ -139,6 +148,18 @@ def _flows(instruments: Instruments) -> Iterator[Finding]:
         yield Finding(
             "connection marks", State.OK, f"nobody else uses the bits {DEFAULT_MASK:#010x}, as far as flows show"
         )
+
+
+def _events(machine: MachineDoor, inventory: Inventory | None) -> Iterator[Finding]:
+    """What the flow log of allowed connections needs of the kernel, where it is asked for."""
+    if inventory is None or inventory.flow_log is not Logged.ALL:
+        return
+    if machine.setting(_EVENTS) == "0":
+        text = "switched off (net.netfilter.nf_conntrack_events = 0): no allowed connection is logged or counted"
+        yield Finding("connection events", State.PROBLEM, text, "sysctl -w net.netfilter.nf_conntrack_events=2")
+    if machine.setting(_ACCOUNTING) == "0":
+        text = "not counted (net.netfilter.nf_conntrack_acct = 0): rules' packets and bytes stay empty"
+        yield Finding("connection bytes", State.WARNING, text, "sysctl -w net.netfilter.nf_conntrack_acct=1")
 
 
 def _foreign_marks(conntrack: ConntrackDoor, nftables: NftablesDoor) -> int:

@@ -28,6 +28,8 @@ _HOOK: Final = 4
 _POLICY_DROP: Final = 0
 _VERDICT_DROP: Final = 0
 _VERDICT_JUMP, _VERDICT_GOTO = -3, -4
+_CT_KEY, _CT_SOURCE = 2, 4  # of the expression; with a source it sets
+_CT_MARK: Final = 3
 _INGRESS_FAMILY: Final = 5
 _FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", _INGRESS_FAMILY: "netdev", 7: "bridge", 10: "ip6"}
 _HOOKS: Final = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting", 5: "ingress"}
@@ -37,7 +39,10 @@ _NAMELESS: Final = "?"
 
 @dataclass(frozen=True, slots=True)
 class ForeignChain:
-    """A base chain outside our table. ``drops``: some line that it leads to may drop or reject a packet."""
+    """A base chain outside our table. ``drops``: some line that it leads to may drop or reject a packet.
+
+    ``marks``: some may set the mark of a connection, of which ringfence needs some bits.
+    """
 
     family: str
     table: str
@@ -46,6 +51,12 @@ class ForeignChain:
     priority: int
     policy_drops: bool
     drops: bool
+    marks: bool = False
+
+    @property
+    def place(self) -> str:
+        """For people, e.g. "table ip filter, chain FORWARD (forward, priority 0)"."""
+        return f"table {self.family} {self.table}, chain {self.chain} ({self.hook}, priority {self.priority})"
 
     @property
     def may_drop(self) -> bool:
@@ -56,7 +67,7 @@ class ForeignChain:
         """For people, e.g. "table ip filter, chain FORWARD (forward, priority 0): its policy is drop"."""
         why = "it holds lines that drop" if self.drops else "it drops nothing"
         why = "its policy is drop" if self.policy_drops else why
-        return f"table {self.family} {self.table}, chain {self.chain} ({self.hook}, priority {self.priority}): {why}"
+        return f"{self.place}: {why}"
 
 
 @dataclass(slots=True)
@@ -64,6 +75,7 @@ class _Lines:
     """What the lines of one chain may do."""
 
     drops: bool
+    marks: bool
     targets: set[str]
 
 
@@ -90,27 +102,27 @@ def _chain(family: int, attributes: Attributes, lines: Mapping[str, _Lines]) -> 
         hooks.get(number_of(place[1]), _NAMELESS),
         int.from_bytes(place[2], "big", signed=True),
         number_of(attributes.get(5, b"\1")) == _POLICY_DROP,
-        _may_drop(chain, lines),
+        any(one.drops for one in _reached(chain, lines)),
+        any(one.marks for one in _reached(chain, lines)),
     )
 
 
-def _may_drop(chain: str, lines: Mapping[str, _Lines]) -> bool:
+def _reached(chain: str, lines: Mapping[str, _Lines]) -> Iterator[_Lines]:
+    """The lines of the chain, and of all chains that it leads to."""
     seen, ahead = set[str](), [chain]
     while ahead:
         name = ahead.pop()
         if name in seen or name not in lines:
             continue
-        if lines[name].drops:
-            return True
+        yield lines[name]
         seen.add(name)
         ahead += lines[name].targets
-    return False
 
 
 def _lines(rules: bytes) -> dict[str, _Lines]:
     found: dict[str, _Lines] = {}
     for attributes in _answers(rules, NEW_RULE):
-        known = found.setdefault(text_of(attributes[2]), _Lines(drops=False, targets=set()))
+        known = found.setdefault(text_of(attributes[2]), _Lines(drops=False, marks=False, targets=set()))
         for name, details in _expressions(attributes.get(4, b"")):
             _judge(known, name, details)
     return found
@@ -119,6 +131,10 @@ def _lines(rules: bytes) -> dict[str, _Lines]:
 def _judge(known: _Lines, name: str, details: Attributes) -> None:
     if name == "reject" or (name == "target" and text_of(details.get(1, b"")) in ("DROP", "REJECT")):
         known.drops = True
+    elif name == "ct" and _CT_SOURCE in details and number_of(details.get(_CT_KEY, b"")) == _CT_MARK:
+        known.marks = True
+    elif name == "target" and text_of(details.get(1, b"")) == "CONNMARK":
+        known.marks = True  # or only reads it: what it does is its own to know
     elif name == "lookup" and number_of(details.get(3, b"\1")) == 0:
         known.drops = True  # a map of verdicts, which may hold any
     elif name == "immediate" and 2 in (value := parse(details.get(2, b""))):

@@ -90,6 +90,21 @@ def test_another_firewall_that_may_drop_is_told_with_whose_it_is(host):
     assert "its policy is drop" in warning
 
 
+def test_another_program_that_sets_connection_marks_is_named(host):
+    chain = ForeignChain("ip", "mangle", "PREROUTING", "prerouting", -150, policy_drops=False, drops=False, marks=True)
+    host.nftables.foreign = [chain]
+    (warning,) = host.said(State.WARNING)
+    assert "table ip mangle, chain PREROUTING (prerouting, priority -150) may set connection marks" in warning
+
+
+def test_what_the_log_of_allowed_connections_needs_is_asked_for_with_it_alone(host):
+    host.machine.settings |= {"net/netfilter/nf_conntrack_events": "0", "net/netfilter/nf_conntrack_acct": "0"}
+    assert not host.said(State.PROBLEM)
+    host.write(f'flow_log = "all"\n{INVENTORY}')
+    assert [text.partition(":")[0] for text in host.said(State.PROBLEM)] == ["connection events"]
+    assert [text.partition(":")[0] for text in host.said(State.WARNING)] == ["connection bytes"]
+
+
 def test_flows_with_marks_that_were_never_given_out_are_a_problem(host):
     host.conntrack.marks = [256 << 16, 255 << 16, 0x0000FFFF]
     assert not host.said(State.PROBLEM)

@@ -88,6 +88,15 @@ class Bench:
 
 @contextmanager
 def open_bench(folder: Path, rules: int):
+    with open_agent(folder, rules) as (lab, _):
+        ways = [lab.udp("outside", "beyond", 9), lab.udp("outside", "web", 4000)]
+        with closing(Flood(build_flooder(folder), lab.world, ways, allowed=1)) as flood:
+            yield Bench(lab, flood, lab.nftables.read_about())
+
+
+@contextmanager
+def open_agent(folder: Path, rules: int):
+    """A world with a real agent that has enforced so many rules, and the number of its process."""
     view = sized_view(rules)
     world = build_world(_NODES, router_addresses=HOST_ADDRESSES, mute=True)
     web = world.placed["web"]
@@ -98,12 +107,9 @@ def open_bench(folder: Path, rules: int):
     (folder / "inventory.toml").write_text(_inventory(view))
     lab = Lab(world)
     agent = world.router.run(lambda: _start(folder, data))
-    ways = [lab.udp("outside", "beyond", 9), lab.udp("outside", "web", 4000)]
     try:
         wait_until(lambda: (found := lab.nftables.read_about()) and found.revision == view.revision, _START_S)
-        about = lab.nftables.read_about()
-        with closing(Flood(build_flooder(folder), world, ways, allowed=1)) as flood:
-            yield Bench(lab, flood, about)
+        yield lab, agent.pid
     finally:
         agent.terminate()
         agent.wait()

@@ -346,6 +346,10 @@ class Failing:
         if fails:
             raise OperatorError("change the kernel's rules", "made to fail")
 
+    def commit_pieces(self, pieces, *, generation):
+        for piece in pieces:
+            yield self.commit(piece, generation=generation, about=None)
+
 
 PORTS = LocalPorts(("veth*",))
 ONE = view(1, endpoint("web", GROUPS[0]), rules={GROUPS[0]: (ingress(80),)})
@@ -395,6 +399,10 @@ class Cursing:
         poison = AddLine(self.chain, Line((Jump("nowhere"),)))
         steps = [one for step in steps for one in ([poison, step] if _is_line_of(step, self.chain) else [step])]
         self._door.commit(steps, generation=generation, about=about)
+
+    def commit_pieces(self, pieces, *, generation):
+        for piece in pieces:
+            yield self.commit(piece, generation=generation, about=None)
 
 
 def _is_line_of(step, chain):

@@ -145,7 +145,8 @@ class Agent:
         self._reporter.set_problem("inventory", self._declared.problem)
         if not self._channel.ends:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._find_server(), FIND_SERVER_S)
+                async with asyncio.timeout(FIND_SERVER_S):
+                    await self._find_server()
         self._wanted = self._saved = load_view(self._cache, self._oldest)
         if self._wanted is not None:
             self._declared.note_view(self._wanted.view)

@@ -5,6 +5,7 @@ Lives in the event loop's thread.
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -92,10 +93,9 @@ class OperationBook:
         end = self._ends.get(id_)
         if end is None:
             return
-        try:
-            await asyncio.wait_for(end.wait(), timeout_s)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await end.wait()
 
     def unsaved(self) -> tuple[Operation, ...]:
         """Ended operations whose end is not on disk yet."""

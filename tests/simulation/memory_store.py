@@ -1,0 +1,53 @@
+"""The store without a disk: decisions are committed in the order in which they come, and outlive any server."""
+
+from concurrent.futures import Future
+from dataclasses import replace
+
+from ringfence.policy.errors import RingfenceError
+from ringfence.policy.model import Snapshot
+from ringfence.policy.values import Revision
+from ringfence.store import Committed, OperationSettled, StoredOperation
+
+
+class MemoryStore:
+    """``history`` has every snapshot by its revision."""
+
+    def __init__(self, epoch: str = "e1") -> None:
+        self.epoch = epoch
+        self.snapshot = Snapshot()
+        self.history = {Revision(0): self.snapshot}
+        self.wanted = {}
+        self.keys = ()
+        self.is_shared = False
+        self._operations = {}
+
+    @property
+    def operations(self):
+        return tuple(self._operations.values())
+
+    def submit(self, decide) -> Future:
+        future = Future()
+        try:
+            decision = decide(self.snapshot)
+        except RingfenceError as error:
+            future.set_exception(error)
+            return future
+        if decision.after is not None:
+            self.snapshot = decision.after
+            self.history[decision.after.revision] = decision.after
+            self.wanted = {host: self.wanted.get(host, decision.after.revision) for host in decision.after.hosts}
+            self.wanted |= dict.fromkeys(decision.touched, decision.after.revision)
+        if decision.operation is not None:
+            self._operations[decision.operation.id] = StoredOperation(decision.operation, decision.awaited)
+        for record in decision.records:
+            if isinstance(record, OperationSettled):
+                id_ = record.operation.id
+                self._operations[id_] = replace(self._operations[id_], operation=record.operation)
+        future.set_result(Committed(decision, self.snapshot))
+        return future
+
+    def follow(self, hear) -> None:
+        """Nobody else writes here."""
+
+    def close(self) -> None:
+        """What was committed stays."""

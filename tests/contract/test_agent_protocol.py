@@ -183,7 +183,7 @@ def test_a_removed_host_is_heard_no_more_and_its_instances_are_free_for_another(
         opened.next()
         assert server.admin.delete("/admin/v1/hosts/h1").status_code == 204
         assert opened.line() == b""
-    assert send(server, private_key, "GET", FEED).status_code == 403
+    assert send(server, private_key, "GET", FEED).status_code == 401
     assert list(status(server)) == ["h2"]
     [left] = server.admin.get("/admin/v1/instances").json()["instances"]
     assert (left["id"], left["host"], left["addresses"], left["groups"]) == (str(instance), None, [], ["default"])
@@ -209,7 +209,7 @@ def test_a_request_that_no_known_host_signed_is_refused(server, private_key, met
         refused.append(client.request(method, target, content=body))
         signed = server.sign(method, target, body)  # an API key is no host
         refused.append(client.request(method, target, content=body, headers={"Authorization": signed}))
-    assert [answer.status_code for answer in refused] == [403] * 6
+    assert [answer.status_code for answer in refused] == [401] * 6
 
 
 def test_a_hosts_signature_is_no_api_key(server, private_key):

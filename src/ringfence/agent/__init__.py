@@ -6,6 +6,7 @@ Stopping it leaves the rules in force.
 """
 
 from ringfence.agent.credential import HostCredential, load_credential
+from ringfence.agent.join import join_server
 from ringfence.agent.service import examine_host, run_agent, run_boot
 
-__all__ = ["HostCredential", "examine_host", "load_credential", "run_agent", "run_boot"]
+__all__ = ["HostCredential", "examine_host", "join_server", "load_credential", "run_agent", "run_boot"]

@@ -92,7 +92,7 @@ class HttpServer:
     async def report(self, report: Report) -> None:
         if self._stream is None:
             raise OperatorError("report", "there is no connection to report over")
-        with _network_errors("report"):
+        with network_errors("report"):
             await self._stream.write(encode_report(report) + b"\n", timeout=ANSWER_TIMEOUT_S)
 
     async def counters(self, counts: tuple[RuleCount, ...]) -> None:
@@ -106,7 +106,7 @@ class HttpServer:
         request = self._signed("GET", "/agent/v1/feed" + (f"?{render_base(base)}" if base else ""), b"")
         request.headers["Connection"], request.headers["Upgrade"] = "upgrade", _FEED
         request.extensions = {"timeout": httpx.Timeout(ANSWER_TIMEOUT_S, read=SILENCE_S).as_dict()}
-        with _network_errors("follow the feed"):
+        with network_errors("follow the feed"):
             answer = await self._client.send(request, stream=True)
             try:
                 if answer.is_error:
@@ -129,7 +129,7 @@ class HttpServer:
 
     async def _send(self, method: str, path: str, body: bytes) -> httpx.Response:
         step = f"{method} {path}"
-        with _network_errors(step):
+        with network_errors(step):
             answer = await self._client.send(self._signed(method, path, body))
         _check(answer, step)
         return answer
@@ -158,12 +158,17 @@ async def open_server(
         transport = httpx.AsyncHTTPTransport(uds=address.removeprefix(_UNIX), limits=limits)
         base = "http://ringfence"
     else:
-        base = _checked_url(address, insecure=insecure)
-        transport = httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits)
+        base = checked_url(address, insecure=insecure)
+        transport = httpx.AsyncHTTPTransport(verify=trust(credential.ca), limits=limits)
     async with httpx.AsyncClient(
         base_url=base, transport=transport, timeout=ANSWER_TIMEOUT_S, trust_env=False, follow_redirects=False
     ) as client:
         yield HttpServer(client, credential, clock)
+
+
+def trust(ca: bytes | None) -> ssl.SSLContext:
+    """Verifies servers by this CA (DER) and no other, or by the system's store when there is none."""
+    return ssl.create_default_context(cadata=ca) if ca else ssl.create_default_context()
 
 
 def place_of(address: str) -> ServerPlace | None:
@@ -176,7 +181,7 @@ def place_of(address: str) -> ServerPlace | None:
     return ServerPlace(url.host, port) if url.host and port else None
 
 
-def _checked_url(address: str, *, insecure: bool) -> str:
+def checked_url(address: str, *, insecure: bool) -> str:
     step = f"use the server address {address!r}"
     try:
         url = httpx.URL(address)
@@ -200,7 +205,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class _network_errors:  # noqa: N801  read as a with-statement
+class network_errors:  # noqa: N801  read as a with-statement
     """Turns what the network does into an ``OperatorError`` that names the step."""
 
     def __init__(self, step: str) -> None:
@@ -219,13 +224,13 @@ class _network_errors:  # noqa: N801  read as a with-statement
 def _check(answer: httpx.Response, step: str) -> None:
     if answer.is_success:
         return
-    if answer.status_code == httpx.codes.FORBIDDEN:
-        reason = f"the server refuses this host: {_message(answer)}"
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        reason = f"the server refuses this host: {message_of(answer)}"
         raise HostRefused(step, f"{reason} (is it added there, with this key, and are the clocks right?)")
-    raise OperatorError(step, f"the server answered {answer.status_code}: {_message(answer)}")
+    raise OperatorError(step, f"the server answered {answer.status_code}: {message_of(answer)}")
 
 
-def _message(answer: httpx.Response) -> str:
+def message_of(answer: httpx.Response) -> str:
     """The sentence in an error of the server's; of anybody else's error, which may be on the way, its beginning."""
     try:
         return msgspec.json.decode(answer.content, type=_Problem).message[:_SHOWN]

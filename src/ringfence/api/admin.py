@@ -13,10 +13,12 @@ import falcon
 import msgspec
 
 from ringfence.api.app import bare_app
+from ringfence.api.authority import Authority
 from ringfence.api.counters import show_counts
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_json
 from ringfence.api.flows import show_flow
 from ringfence.api.front import front
+from ringfence.api.join import Invitations
 from ringfence.api.operations import add_operation_routes
 from ringfence.api.owners import add_owner_routes
 from ringfence.control.actor import Actor, operator_of
@@ -210,12 +212,13 @@ class _Explanation:
             return text
 
 
-def build_admin_app(plane: ControlPlane) -> Asgi:
+def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> Asgi:
     """The app behind the control socket; it authenticates nobody."""
     app = bare_app()
     add_owner_routes(app, plane)
     app.add_route("/admin/v1/hosts", _Hosts(plane))
     app.add_route("/admin/v1/hosts/{host}", _OneHost(plane))
+    app.add_route("/admin/v1/hosts/{host}/token", Invitations(plane, authority))
     app.add_route("/admin/v1/instances", _Instances(plane))
     app.add_route("/admin/v1/instances/{instance}", _OneInstance(plane))
     add_operation_routes(app, plane)

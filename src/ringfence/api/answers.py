@@ -22,6 +22,7 @@ from ringfence.policy.errors import (
     QuotaReached,
     RingfenceError,
     StateError,
+    Stranger,
     TooLarge,
     TooMany,
 )
@@ -32,6 +33,7 @@ from ringfence.wire.answers import encode_problem
 STATUS: Final[Mapping[type[RingfenceError], HTTPStatus]] = {
     Invalid: HTTPStatus.BAD_REQUEST,
     Denied: HTTPStatus.FORBIDDEN,
+    Stranger: HTTPStatus.UNAUTHORIZED,
     NotFound: HTTPStatus.NOT_FOUND,
     NotOffered: HTTPStatus.NOT_FOUND,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -14,16 +14,19 @@ from ringfence.api.account import add_account_routes
 from ringfence.api.agents import Feed, add_agent_routes
 from ringfence.api.answers import Answer, answer_error, answer_http_error
 from ringfence.api.authentication import API_ROOT, ZONE_ROUTE, Authentication
+from ringfence.api.authority import Authority
 from ringfence.api.exchange import Asgi, FalconApp, Request, Response, exchange_of
 from ringfence.api.feed_connection import HEARTBEAT_S
 from ringfence.api.front import BodyLimits, front
 from ringfence.api.groups import add_group_routes
 from ringfence.api.instances import add_instance_routes
+from ringfence.api.join import Join
 from ringfence.api.rates import Gate, RateLimits
 from ringfence.api.zones import Origin, ZoneList
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import NotFound, NotOffered, OperatorError, RingfenceError
 from ringfence.wire.answers import MEDIA_TYPE
+from ringfence.wire.join import JOIN_PATH
 from ringfence.wire.signature import Window
 
 
@@ -44,10 +47,11 @@ def build_app(
     options: ApiOptions = ApiOptions(),
     *,
     now: Callable[[], float] = time.time,
+    authority: Authority | None = None,
 ) -> Asgi:
     """The API of the official clients under /v2 and that of the agents under /agent/v1.
 
-    ``now`` is the time of day that signatures are judged by.
+    ``now`` is the time of day that signatures are judged by; ``authority`` is the own CA, if TLS is by its certificate.
     """
     authentication = Authentication(plane, now, options.window, options.origin, Gate(options.rates))
     app = bare_app(authentication)
@@ -56,6 +60,7 @@ def build_app(
     add_instance_routes(app, plane)
     add_account_routes(app, plane, now)
     add_agent_routes(app, Feed(plane, options.heartbeat_s, options.most_feeds))
+    app.add_route(JOIN_PATH, Join(plane, authority))
     app.add_sink(_refuse_unoffered(authentication), f"{API_ROOT}(?:/|$)")
     return front(app, options.body)
 

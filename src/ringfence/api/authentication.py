@@ -18,11 +18,14 @@ from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Denied, NotFound
 from ringfence.policy.values import HostName, KeyId
 from ringfence.wire import hostauth
+from ringfence.wire.join import JOIN_PATH
 from ringfence.wire.signature import BadSignature, Window, verify_request
 
 API_ROOT = "/v2"
 AGENT_ROOT = "/agent/v1"
-ZONE_ROUTE = f"{API_ROOT}/zone"  # GET is open: clients ask it to learn where to send what they sign
+ZONE_ROUTE = f"{API_ROOT}/zone"
+# Asked by who cannot sign yet: clients learn where to send what they sign, hosts join by a token.
+_OPEN = frozenset({("GET", ZONE_ROUTE), ("GET", JOIN_PATH), ("POST", JOIN_PATH)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Authentication:
             raise falcon.HTTPMethodNotAllowed([name for name in methods if hasattr(resource, f"on_{name.lower()}")])
 
     def identify(self, request: Request) -> None:
-        """Raises ``Denied`` unless the request is signed, or is the one that clients send unsigned (list-zones).
+        """Raises ``Denied`` unless the request is signed, or is one of those that are open to all.
 
         Agents' routes take a host's signature; every other one, and what no route was found for, an API key's.
         Raises ``TooMany`` when an address or key asks too often. Agents are many, and at times behind one address: only
@@ -70,11 +73,11 @@ class Authentication:
 
     def _identify(self, request: Request, exchange: Exchange) -> None:
         route = request.uri_template or ""
-        if route.startswith(f"{AGENT_ROOT}/"):
+        if route.startswith(f"{AGENT_ROOT}/") and route != JOIN_PATH:
             request.context.host = self._host(request, exchange)
             return
         self.gate.admit_address(exchange.address, time.monotonic())
-        if (request.method, route) != ("GET", ZONE_ROUTE):
+        if (request.method, route) not in _OPEN:
             actor = self._actor(request, exchange)
             self.gate.admit_key(KeyId(actor.name), time.monotonic())
             request.context.actor = actor
@@ -113,7 +116,7 @@ class Authentication:
 
     def _public_key(self, name: HostName) -> bytes | None:
         host = self.plane.snapshot.hosts.get(name)
-        return None if host is None else host.public_key
+        return None if host is None else host.public_key or None
 
 
 def actor_of(request: Request) -> Actor:

@@ -68,8 +68,8 @@ def check_plaintext(listens: list[Listen], *, insecure: bool) -> None:
         if not insecure and not is_loopback(listen):
             raise OperatorError(
                 f"listen on {render_listen(listen)}",
-                "plain HTTP is served on loopback only; put a TLS proxy before the server and listen on 127.0.0.1, "
-                "or say --insecure if nobody else can read this network",
+                "plain HTTP is served on loopback only; run ringfence server init to have a certificate made, or give "
+                "yours with --tls-cert and --tls-key, or say --insecure if nobody else can read this network",
             )
 
 
@@ -97,13 +97,14 @@ def render_listen(listen: Listen) -> str:
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def render_url(listen: Listen, opened: socket.socket) -> str:
+def render_url(listen: Listen, opened: socket.socket, *, tls: bool = False) -> str:
     """The API's base URL of a listener, with the port that it really has: ``http://127.0.0.1:8443/v2``."""
     match listen:
         case UnixListen(path):
             return f"unix:{path}"
         case TcpListen(host):
-            return f"http://{render_listen(TcpListen(host, opened.getsockname()[1]))}/v2"
+            scheme = "https" if tls else "http"
+            return f"{scheme}://{render_listen(TcpListen(host, opened.getsockname()[1]))}/v2"
 
 
 def _open_tcp(host: str, port: int) -> socket.socket:

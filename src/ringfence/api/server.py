@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +21,11 @@ from uvicorn.server import ServerState
 
 from ringfence.api.admin import build_admin_app
 from ringfence.api.app import ApiOptions, build_app
+from ringfence.api.authority import Authority, TlsFiles, find_authority
 from ringfence.api.connection import Connection
 from ringfence.api.exchange import Asgi
-from ringfence.api.listen import BACKLOG, Listen, UnixListen, check_plaintext, open_socket, render_url
+from ringfence.api.listen import BACKLOG, Listen, UnixListen, check_plaintext, is_loopback, open_socket, render_url
+from ringfence.api.tls import HANDSHAKE_TIME_S, Certificate
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
 
@@ -37,21 +40,40 @@ log = logging.getLogger("ringfence.api")
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """``insecure`` permits plain HTTP beyond loopback. ``stop``, when set, ends the server as SIGTERM does."""
+    """``tls`` is the operator's certificate; without it that of the own CA counts, if ``server init`` made one.
+
+    ``insecure`` has plain HTTP served beyond loopback. ``stop``, when set, ends the server as SIGTERM does.
+    """
 
     api: ApiOptions = field(default_factory=ApiOptions)
+    tls: TlsFiles | None = None
     insecure: bool = False
     database: str | None = None  # the URL of PostgreSQL; None for what the folder has
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True, slots=True)
+class _Served:
+    """What is served: a data folder, the certificate beyond loopback, and the CA that it is from if that is ours."""
+
+    folder: Path
+    plane: ControlPlane
+    authority: Authority | None
+    certificate: Certificate | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Listener:
-    """One open socket and the app that it serves."""
+    """One open socket and the app that it serves, with TLS or, without a ``certificate``, without."""
 
     listen: Listen
     opened: socket.socket
     app: Asgi
+    certificate: Certificate | None = None
+
+    @property
+    def url(self) -> str:
+        return render_url(self.listen, self.opened, tls=self.certificate is not None)
 
 
 async def serve(
@@ -64,27 +86,43 @@ async def serve(
     """Serves until SIGTERM or SIGINT, with open feeds too; a write is on disk before it is acknowledged.
 
     Raises:
-        OperatorError: the folder is in use by another process, an address is taken, or plain HTTP would leave loopback.
+        OperatorError: the folder is in use by another process, an address is taken, the certificate cannot be used, or
+            plain HTTP would leave loopback.
     """
     options = options or ServeOptions()
-    check_plaintext(listens, insecure=options.insecure)
+    authority = None if options.tls or options.insecure else find_authority(folder)
+    certificate = _load_certificate(authority, options)
+    if certificate is None:
+        check_plaintext(listens, insecure=options.insecure)
     plane = await ControlPlane.open(folder, settings, database=options.database)
+    keeping = asyncio.ensure_future(certificate.keep()) if certificate else None
     try:
-        await _serve_plane(plane, folder, listens, ready, options)
+        await _serve_plane(_Served(folder, plane, authority, certificate), listens, ready, options)
     finally:
+        if keeping:
+            keeping.cancel()
         await plane.close()
 
 
+def _load_certificate(authority: Authority | None, options: ServeOptions) -> Certificate | None:
+    if authority is not None:
+        authority.renew(datetime.now(UTC))  # it may have ended while no server ran
+        return Certificate(authority.server, authority)
+    return Certificate(options.tls) if options.tls else None
+
+
 async def _serve_plane(
-    plane: ControlPlane, folder: Path, listens: list[Listen], ready: Callable[[list[str]], None], options: ServeOptions
+    served: _Served, listens: list[Listen], ready: Callable[[list[str]], None], options: ServeOptions
 ) -> None:
-    public = build_app(plane, replace(options.api, most_feeds=raise_file_limit() - SPARE_FILES))
-    control = UnixListen(folder / CONTROL_SOCKET)
+    api = replace(options.api, most_feeds=raise_file_limit() - SPARE_FILES)
+    public = build_app(served.plane, api, authority=served.authority)
+    control = UnixListen(served.folder / CONTROL_SOCKET)
     listeners: list[_Listener] = []
     try:
-        listeners.append(_Listener(control, open_socket(control), build_admin_app(plane)))
+        listeners.append(_Listener(control, open_socket(control), build_admin_app(served.plane, served.authority)))
         for listen in listens:
-            listeners.append(_Listener(listen, open_socket(listen), public))  # noqa: PERF401  those opened so far are closed
+            used = None if is_loopback(listen) else served.certificate
+            listeners.append(_Listener(listen, open_socket(listen), public, used))  # those opened so far are closed
         await _accept(listeners, ready, options.stop)
     finally:
         for listener in listeners:
@@ -95,7 +133,7 @@ async def _accept(listeners: list[_Listener], ready: Callable[[list[str]], None]
     state = ServerState()
     servers = [await _start(listener, state) for listener in listeners]
     _stop_on_signals(stop)
-    urls = [render_url(listener.listen, listener.opened) for listener in listeners[1:]]
+    urls = [listener.url for listener in listeners[1:]]
     log.info("server ready", extra={"fields": {"listens": urls}})
     ready(urls)
     await stop.wait()
@@ -126,7 +164,16 @@ async def _start(listener: _Listener, state: ServerState) -> asyncio.AbstractSer
 
     if isinstance(listener.listen, UnixListen):
         return await loop.create_unix_server(connect, sock=listener.opened, backlog=BACKLOG)
-    return await loop.create_server(connect, sock=listener.opened, backlog=BACKLOG)
+    if listener.certificate is None:
+        return await loop.create_server(connect, sock=listener.opened, backlog=BACKLOG)
+    return await loop.create_server(
+        connect,
+        sock=listener.opened,
+        backlog=BACKLOG,
+        ssl=listener.certificate.context,
+        ssl_handshake_timeout=HANDSHAKE_TIME_S,
+        ssl_shutdown_timeout=GRACE_S,
+    )
 
 
 def raise_file_limit() -> int:

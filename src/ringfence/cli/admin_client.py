@@ -17,6 +17,7 @@ from typing import Any, Final
 import httpx
 
 from ringfence.api.admin import build_admin_app
+from ringfence.api.authority import find_authority
 from ringfence.api.server import CONTROL_SOCKET
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import CallerError, OperatorError
@@ -97,7 +98,8 @@ async def _client(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
                 raise
             await asyncio.sleep(_PAUSE_S)
             continue
-        app: Any = build_admin_app(plane)  # httpx and Falcon spell the type of an ASGI app differently
+        # httpx and Falcon spell the type of an ASGI app differently
+        app: Any = build_admin_app(plane, find_authority(folder))
         try:
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app)) as client:
                 yield client

@@ -1,21 +1,33 @@
-"""``ringfence agent``: enforces on this host what the server wants."""
+"""``ringfence agent``: enforces on this host what the server wants; and how a host comes to a server."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ringfence.cli.options import refuse_before_verb
+from ringfence.cli.output import complain
+from ringfence.policy.errors import Invalid
 
+app = typer.Typer(invoke_without_command=True)
+_FOLDER = "The agent's own folder: its credential, and the last policy it applied."
+
+
+@app.callback()
 def agent(
+    context: typer.Context,
     server: Annotated[
-        str, typer.Option(metavar="URL|unix:PATH", help="The server: https://HOST:PORT, or http:// on loopback.")
-    ],
-    data: Annotated[
-        Path, typer.Option("--data", help="The agent's own folder: its credential, and the last policy it applied.")
-    ],
+        str | None,
+        typer.Option(
+            metavar="URL|unix:PATH",
+            help="The server: https://HOST:PORT, or http:// on loopback.",
+            show_default="as joined",
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help=_FOLDER)] = None,
     inventory: Annotated[
-        Path, typer.Option(help="TOML: which interfaces belong to which instances; re-read on change.")
-    ],
+        Path | None, typer.Option(help="TOML: which interfaces belong to which instances; re-read on change.")
+    ] = None,
     *,
     flow_log: Annotated[
         Path | None,
@@ -27,10 +39,12 @@ def agent(
 ) -> None:
     """Filter the instances of this host, in the network namespace this is started in. Needs CAP_NET_ADMIN there.
 
-    The credential is RINGFENCE_HOST and RINGFENCE_HOST_KEY in the environment, or the file credential in --data, as
-    [bold]ringfence host add NAME -o env[/bold] prints it. When the agent ends, its rules stay in force.
-    Example: [bold]ringfence agent --server unix:/run/rf.sock --data /var/lib/rf-agent --inventory /etc/rf.toml[/bold]
+    The credential is the file credential in --data, which [bold]ringfence agent join[/bold] writes, or
+    RINGFENCE_HOST and RINGFENCE_HOST_KEY in the environment. When the agent ends, its rules stay in force.
+    Example: [bold]ringfence agent --data /var/lib/rf-agent --inventory /etc/rf.toml[/bold]
     """
+    if refuse_before_verb(context):
+        return
     import asyncio
     import os
     import sys
@@ -38,6 +52,36 @@ def agent(
     from ringfence.agent import load_credential, run_agent
     from ringfence.api.log import configure_log
 
+    if data is None or inventory is None:
+        raise Invalid("required, but not given", field="--data" if data is None else "--inventory")
     configure_log(sys.stderr)
     credential = load_credential(data, os.environ)
-    asyncio.run(run_agent(server, data, inventory, credential, insecure=insecure, flow_file=flow_log))
+    address = server or credential.server
+    if address is None:
+        raise Invalid("required, because this host was not joined by ringfence agent join", field="--server")
+    asyncio.run(run_agent(address, data, inventory, credential, insecure=insecure, flow_file=flow_log))
+
+
+@app.command("join")
+def join(
+    url: Annotated[str, typer.Argument(help="The server: https://HOST:PORT, http:// on loopback, or unix:PATH.")],
+    token: Annotated[
+        str,
+        typer.Argument(envvar="RINGFENCE_JOIN_TOKEN", help="As ringfence host token prints it; - reads it from stdin."),
+    ],
+    data: Annotated[Path, typer.Option("--data", help=_FOLDER)],
+) -> None:
+    """Make this host known to a server: by a token, with a key that is made here and never leaves.
+
+    With a token of a server with its own CA the server must prove to be that one, before anything is told to it.
+    May be repeated if it broke off: the same command then ends what it began.
+    Example: [bold]ringfence agent join https://rf.example:8443 TOKEN --data /var/lib/ringfence-agent[/bold]
+    """
+    import asyncio
+    import sys
+
+    from ringfence.agent import join_server
+
+    text = sys.stdin.readline() if token == "-" else token  # noqa: S105  a dash is no secret
+    host = asyncio.run(join_server(url, text, data))
+    complain(f"joined as host {host}; start ringfence agent --data {data} --inventory FILE")

@@ -51,7 +51,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(server.app, name="server")
-app.command("agent")(agent.agent)
+app.add_typer(agent.app, name="agent")
 app.command("boot")(boot.boot)
 app.command("doctor")(doctor.doctor)
 app.add_typer(organisation.app, name="organisation")

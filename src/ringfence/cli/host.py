@@ -53,6 +53,27 @@ def add(
     show_secret(answer, minted, output)
 
 
+@app.command("token")
+def token(
+    data: DataOption,
+    name: Annotated[str, typer.Argument(help="The host's name, as its inventory says it; new, or known already.")],
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="How long it may be used: 90s, 15m, at most 24h.")] = "15m",
+    organisation: OrganisationOption = None,
+    output: KeyFormatOption = KeyFormat.TABLE,
+) -> None:
+    """Make a token with which one host may join, once. It is shown this once; one made before for it counts no more.
+
+    A host that is there already gets another key by it, and keeps its instances.
+    On the host follows ringfence agent join. Example: [bold]ringfence host token h1 --ttl 10m[/bold]
+    """
+    from ringfence.cli.admin_client import Ask, ask
+    from ringfence.policy.values import parse_duration
+
+    body = {"ttl-s": parse_duration(ttl, field="--ttl")}
+    answer = ask(data, Ask("POST", f"/hosts/{quote(name, safe='')}/token", body, query_of(organisation)))
+    show_secret(answer, {"RINGFENCE_JOIN_TOKEN": "token"}, output)
+
+
 @app.command("remove")
 def remove(data: DataOption, name: Annotated[str, typer.Argument(help="The host's name, as status shows it.")]) -> None:
     """Remove a host: none of its requests is accepted once this command has returned.

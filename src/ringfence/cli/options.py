@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ringfence.policy.errors import Invalid
+
 
 def default_folder() -> Path:
     """``$XDG_DATA_HOME/ringfence``, by default ``~/.local/share/ringfence``."""
@@ -32,3 +34,15 @@ OrganisationOption = Annotated[
 def query_of(organisation: str | None) -> dict[str, str]:
     """The part of a request to the operator's app that names an organisation."""
     return {} if organisation is None else {"organisation": organisation}
+
+
+def refuse_before_verb(context: typer.Context) -> bool:
+    """Whether a verb of the group follows, which does the work; an option before it would be lost, and is refused."""
+    verb = context.invoked_subcommand
+    if verb is None:
+        return False
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            raise Invalid(f"options come after {verb}", field=parameter.opts[0])
+    return True

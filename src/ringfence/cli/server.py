@@ -2,13 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ringfence.cli.options import DataOption
-from ringfence.cli.output import show
+from ringfence.cli.options import DataOption, refuse_before_verb
+from ringfence.cli.output import Format, FormatOption, show, show_rows
 from ringfence.policy.errors import Invalid
+
+if TYPE_CHECKING:
+    from ringfence.api.authority import TlsFiles
 
 _ZONE: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _URL: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/v2)?/?")
@@ -58,14 +61,20 @@ def server(  # noqa: PLR0913, PLR0917  one parameter per option
         bool, typer.Option("--offer-all-protocol", help="Accept rules of protocol all; the Java SDK cannot read them.")
     ] = False,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow plain HTTP on other addresses than loopback.")
+        bool, typer.Option("--insecure", help="Serve plain HTTP, on other addresses than loopback too.")
     ] = False,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Your own certificate with its chain, in PEM; re-read on change."),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key, in PEM.")] = None,
 ) -> None:
     """Serve the Exoscale Security Group API; one line on stdout says when requests are accepted. SIGTERM ends it.
 
+    Beyond loopback it is TLS, with the certificate of [bold]ringfence server init[/bold] or with yours.
     Example: [bold]ringfence server --data /var/lib/ringfence --listen 127.0.0.1:8443 --listen unix:/run/rf.sock[/bold]
     """
-    if context.invoked_subcommand is not None:
+    if refuse_before_verb(context):
         return
     import sys
 
@@ -92,10 +101,54 @@ def server(  # noqa: PLR0913, PLR0917  one parameter per option
     settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol, keep_history_s=keep_s)
     proxies = tuple(parse_cidr(text, field="--trusted-proxy").network for text in trusted_proxy or [])
     rates = RateLimits(key=rate_limit, address=2 * rate_limit)
-    options = ServeOptions(
-        ApiOptions(origin=Origin(public_url, proxies), rates=rates), insecure=insecure, database=database
-    )
+    api = ApiOptions(origin=Origin(public_url, proxies), rates=rates)
+    tls = _tls_files(tls_cert, tls_key, insecure=insecure)
+    options = ServeOptions(api, tls, insecure=insecure, database=database)
     uvloop.run(serve(data, listens, settings, announce, options))
+
+
+@app.command("init")
+def init(
+    data: DataOption,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name or address that callers use for this server; repeat for more.", show_default="its own"
+        ),
+    ] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Make a certificate authority for this server, and a certificate by it that the server renews by itself.
+
+    Said again it keeps the authority, and makes a certificate for the names of this time; a running server takes it up.
+    Example: [bold]ringfence server init --data /var/lib/ringfence --name ringfence.example --name 192.0.2.1[/bold]
+    """
+    import socket
+    from datetime import UTC, datetime
+
+    from ringfence.api.authority import authority_of
+
+    authority = authority_of(data)
+    authority.make(name or list(dict.fromkeys((socket.getfqdn(), socket.gethostname()))), datetime.now(UTC))
+    row = {
+        "ca": str(authority.certificate),
+        "sha256": authority.fingerprint(),
+        "names": authority.names(),
+        "ends-at": int(authority.ends().timestamp()),
+    }
+    show_rows([row], list(row), output)
+
+
+def _tls_files(certificate: Path | None, key: Path | None, *, insecure: bool) -> "TlsFiles | None":
+    from ringfence.api.authority import TlsFiles
+
+    if (certificate is None) != (key is None):
+        raise Invalid("give both or neither", field="--tls-cert and --tls-key")
+    if certificate is None or key is None:
+        return None
+    if insecure:
+        raise Invalid("contradicts --tls-cert: it has plain HTTP served", field="--insecure")
+    return TlsFiles(certificate, key)
 
 
 def _check(zone: str, public_url: str | None) -> None:

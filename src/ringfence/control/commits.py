@@ -53,6 +53,7 @@ class Outcome(Generic[T_co]):
     revoked: tuple[KeyId, ...] = ()
     removed: HostName | None = None
     foreign: Foreign | None = None
+    rekeyed: HostName | None = None
 
 
 class Commits:

@@ -60,8 +60,12 @@ class Feed:
             for follower in tuple(self._followers[host]):
                 follower.offer(wanted, encoded[id(changes)])
         for host in change.removed & before.keys():
-            for follower in tuple(self._followers.get(host, ())):  # they end even if a host of that name is added
-                follower.end()
+            self.end(host)  # also if a host of that name is added
+
+    def end(self, host: HostName) -> None:
+        """Ends whoever follows ``host``: who began to may do so no more."""
+        for follower in tuple(self._followers.get(host, ())):
+            follower.end()
 
     def follow(
         self, host: HostName, base: Base | None, *, send: Callable[[bytes], None], end: Callable[[], None]

@@ -4,6 +4,8 @@ What a host has applied is kept in memory only: the truth is in that host's kern
 of a restart of the server. A stored figure would be stale just when it matters, and cost a write per host and change.
 """
 
+import hmac
+import secrets
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,12 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ringfence.control.room import require_room_for_host
 from ringfence.policy.errors import Conflict, Invalid, NotFound
-from ringfence.policy.facts import Fact, HostAdded, HostRemoved, InstancePlaced
+from ringfence.policy.facts import Fact, HostAdded, HostInvited, HostJoined, HostRemoved, InstancePlaced
 from ringfence.policy.index import index_of
-from ringfence.policy.model import Host, Snapshot
+from ringfence.policy.model import Host, Invitation, Snapshot
 from ringfence.policy.values import HostName, Revision, parse_label
+from ringfence.wire.join import JoinRequest, hash_secret, refuse_token
 
 KEY_SIZE_BYTES: Final = 32
+LONGEST_INVITATION_S: Final = 24 * 3600  # longer ones lie about in scripts and histories
+
+_NONE: Final = Invitation(bytes(KEY_SIZE_BYTES), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +99,53 @@ def mint_key() -> tuple[bytes, bytes]:
     return key.private_bytes_raw(), key.public_key().public_bytes_raw()
 
 
+def mint_secret() -> str:
+    """The secret of an invitation: 256 bits in base64url."""
+    return secrets.token_urlsafe(32)
+
+
+def decide_invite(snapshot: Snapshot, host: Host) -> tuple[Fact, ...]:
+    """An invitation for a new host, or for one that is there and is to have another key."""
+    if host.invitation is not None and host.name in snapshot.hosts:
+        return (HostInvited(host.name, host.invitation),)
+    _check_name(snapshot, host)
+    return (HostAdded(host),)
+
+
+def decide_join(snapshot: Snapshot, request: JoinRequest, now_s: int) -> tuple[Fact, ...]:
+    """The host's own key, registered; nothing new when this very key used this very token before.
+
+    So a try may be repeated whose answer was lost.
+    """
+    host = snapshot.hosts.get(request.host)
+    check_invitation(host, request, now_s)
+    if host is not None and host.invitation is not None and host.invitation.used:
+        return ()
+    return (HostJoined(request.host, request.public_key),)
+
+
+def check_invitation(host: Host | None, request: JoinRequest, now_s: int) -> None:
+    """``Denied``, always with the same words, unless the token counts for this key."""
+    invitation = (host and host.invitation) or _NONE
+    is_known = hmac.compare_digest(invitation.secret_hash, hash_secret(request.secret))
+    is_spent = invitation.used and (host is None or host.public_key != request.public_key)
+    if not is_known or is_spent or now_s >= invitation.expires_at:
+        raise refuse_token()
+
+
 def decide_add_host(snapshot: Snapshot, host: Host) -> tuple[Fact, ...]:
     """A new host; its name must be free and fit into a header and a file name."""
-    parse_label(host.name, field="$.name")
     if len(host.public_key) != KEY_SIZE_BYTES:
         raise Invalid(f"expected a raw Ed25519 key of {KEY_SIZE_BYTES} bytes", field="$.public-key")
+    _check_name(snapshot, host)
+    return (HostAdded(host),)
+
+
+def _check_name(snapshot: Snapshot, host: Host) -> None:
+    parse_label(host.name, field="$.name")
     if host.name in snapshot.hosts:
         raise Conflict(f"a host named {host.name} already exists")
     require_room_for_host(snapshot, host.organisation)
-    return (HostAdded(host),)
 
 
 def decide_remove_host(snapshot: Snapshot, name: HostName) -> tuple[Fact, ...]:

@@ -22,7 +22,7 @@ from ringfence.control.decide import Given
 from ringfence.control.feed import Feed
 from ringfence.control.flow_book import FlowBook, Kept
 from ringfence.control.history import History
-from ringfence.control.hosts import AddedHost, HostStatus, Presence, mint_key
+from ringfence.control.hosts import AddedHost, HostStatus, Presence, check_invitation, mint_key, mint_secret
 from ringfence.control.keys import KeyRing
 from ringfence.control.operations import Fate, fate_of
 from ringfence.control.owners import Owners
@@ -38,13 +38,14 @@ from ringfence.control.use_cases import (
 from ringfence.control.views import ViewCache, resolve_views
 from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
 from ringfence.policy.errors import Busy, Conflict, NotFound
-from ringfence.policy.model import Host, Operation, Snapshot
+from ringfence.policy.model import Host, Invitation, Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision, RuleId
 from ringfence.policy.view import HostView
 from ringfence.store import HostSeen, Lost, Store, StoredOperation, place_of, remember
 from ringfence.wire.counters import RuleCount
 from ringfence.wire.feed import Claimed, Report
 from ringfence.wire.flows import FlowReport
+from ringfence.wire.join import JoinRequest, hash_secret
 
 _ALLOCATIONS = 100_000  # between two looks at what was allocated since the last
 FRESH_S = 1.0  # how long a request waits to learn whether other servers committed
@@ -253,6 +254,26 @@ class ControlPlane:
         await self._commits.run(self._use_cases.add_host(host, self._asked(operator_of(host.organisation))))
         return AddedHost(host, private_key)
 
+    async def invite_host(self, name: HostName, life_s: int, organisation: str | None = None) -> str:
+        """The secret with which the host may join within ``life_s``; it is kept nowhere. One before counts no more."""
+        secret, now_s = mint_secret(), self._now_s()
+        invitation = Invitation(hash_secret(secret), now_s + life_s)
+        host = Host(name, self.owners.named(organisation).id, b"", now_s, invitation)
+        await self._commits.run(self._use_cases.invite_host(host, self._asked(operator_of(host.organisation))))
+        return secret
+
+    async def join_host(self, request: JoinRequest, *, address: str | None, request_id: str | None) -> None:
+        """Makes the key of ``request`` the host's own. Asking again with the same token and key changes nothing.
+
+        Raises:
+            Denied: the token does not count, whatever the reason.
+        """
+        host = self.snapshot.hosts.get(request.host)
+        check_invitation(host, request, self._now_s())  # here too, so that guessing costs the writer nothing
+        organisation = host.organisation if host else self.owners.first.id
+        actor = replace(host_actor(organisation, request.host), address=address, request_id=request_id)
+        await self._commits.run(self._use_cases.join_host(request, self._asked(actor)))
+
     async def remove_host(self, name: HostName) -> None:
         """Ends a host; when this returns its requests are refused, and its open feeds end."""
         actor = operator_of(self._host(name).organisation)
@@ -266,6 +287,8 @@ class ControlPlane:
             self._feed.publish(outcome.change)
         for revoked in outcome.revoked:
             self.owners.keys.remove(revoked)
+        if outcome.rekeyed is not None:
+            self._feed.end(outcome.rekeyed)
         if outcome.removed is not None:
             self._presence.forget(outcome.removed)
             self._flows.forget(outcome.removed)

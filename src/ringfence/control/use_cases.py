@@ -11,7 +11,7 @@ from ringfence.control.actor import Actor, operator_of
 from ringfence.control.commits import Foreign, Outcome, follow
 from ringfence.control.decide import Given, decide, referred_group, subject_of
 from ringfence.control.decide_claims import decide_claim
-from ringfence.control.hosts import Presence, decide_add_host, decide_remove_host
+from ringfence.control.hosts import Presence, decide_add_host, decide_invite, decide_join, decide_remove_host
 from ringfence.control.keys import ApiKey, stored_form
 from ringfence.control.operations import open_operation
 from ringfence.control.organisations import decide_found
@@ -35,6 +35,7 @@ from ringfence.store import (
     next_revision,
 )
 from ringfence.wire.feed import Claimed
+from ringfence.wire.join import JoinRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,29 @@ class UseCases:
             return Decision(
                 Outcome(host, change), facts=facts, after=after, audit=asked.audit("AddHost", f"host {host.name}")
             )
+
+        return decision
+
+    def invite_host(self, host: Host, asked: Asked) -> Decide[Outcome[None]]:
+        """A token for a host; the audit line has its name, and nothing of the token."""
+
+        def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
+            facts = decide_invite(snapshot, host)
+            after, change = follow(self._cache, snapshot, facts)
+            audit = asked.audit("InviteHost", f"host {host.name}")
+            return Decision(Outcome(None, change), facts=facts, after=after, audit=audit)
+
+        return decision
+
+    def join_host(self, request: JoinRequest, asked: Asked) -> Decide[Outcome[None]]:
+        """A host's own key; who held the one before is the host no more."""
+
+        def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
+            facts = decide_join(snapshot, request, asked.now_s)
+            after, change = follow(self._cache, snapshot, facts)
+            outcome = Outcome(None, change, rekeyed=request.host if facts else None)
+            audit = asked.audit("JoinHost", f"host {request.host}")
+            return Decision(outcome, facts=facts, after=after, audit=audit)
 
         return decision
 

@@ -20,6 +20,8 @@ from ringfence.policy.facts import (
     GroupTakenOff,
     GroupWorn,
     HostAdded,
+    HostInvited,
+    HostJoined,
     HostRemoved,
     InstanceCreated,
     InstanceObserved,
@@ -129,7 +131,7 @@ class _Subjects:
 
     def _note(self, fact: Fact) -> None:
         match fact:
-            case OrganisationCreated() | OrganisationRemoved() | LimitSet():
+            case OrganisationCreated() | OrganisationRemoved() | LimitSet() | HostInvited() | HostJoined():
                 pass
             case HostAdded(host):
                 self.hosts.add(host.name)

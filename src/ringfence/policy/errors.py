@@ -36,6 +36,10 @@ class Denied(CallerError):
     """The request is not signed, not signed rightly, or not allowed to this key or host."""
 
 
+class Stranger(Denied):
+    """The host that asks is none that this server knows: it was never added, or was removed, or has another key."""
+
+
 class TooLarge(CallerError):
     """The request's body is larger than the limit."""
 

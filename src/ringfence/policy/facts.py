@@ -10,7 +10,7 @@ from typing import assert_never
 
 from ringfence.policy.evolving import Draft, evolving
 from ringfence.policy.index import Index, index_of, next_index
-from ringfence.policy.model import Group, Host, Instance, Interface, Organisation, Rule, Snapshot
+from ringfence.policy.model import Group, Host, Instance, Interface, Invitation, Organisation, Rule, Snapshot
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision, RuleId
 
@@ -114,6 +114,22 @@ class HostAdded:
 
 
 @dataclass(frozen=True, slots=True)
+class HostInvited:
+    """The host may join, once more if it is there; an invitation that it had counts no more."""
+
+    host: HostName
+    invitation: Invitation
+
+
+@dataclass(frozen=True, slots=True)
+class HostJoined:
+    """The host has used its invitation: from now on only this key is the host's."""
+
+    host: HostName
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HostRemoved:
     """The host is gone; none of its instances is on it any more, and what it bound is bound to no host."""
 
@@ -136,6 +152,8 @@ Fact = (
     | InstancePlaced
     | InstanceObserved
     | HostAdded
+    | HostInvited
+    | HostJoined
     | HostRemoved
 )
 
@@ -157,8 +175,8 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
                 del organisations[id_]
             case LimitSet(organisation=id_):
                 organisations[id_] = _limited(organisations[id_], fact)
-            case HostAdded(host):
-                hosts[host.name] = host
+            case HostAdded() | HostInvited() | HostJoined():
+                _change_host(hosts, fact)
             case HostRemoved(name):
                 del hosts[name]
                 _unbind(index, instances, name)
@@ -184,6 +202,20 @@ def _limited(organisation: Organisation, fact: LimitSet) -> Organisation:
     others = {quota: limit for quota, limit in organisation.limits.items() if quota is not fact.quota}
     limits = others if fact.limit is None else {**others, fact.quota: fact.limit}
     return replace(organisation, limits=MappingProxyType(limits))
+
+
+def _change_host(hosts: Draft[HostName, Host], fact: HostAdded | HostInvited | HostJoined) -> None:
+    match fact:
+        case HostAdded(host):
+            hosts[host.name] = host
+        case HostInvited(name, invitation):
+            hosts[name] = replace(hosts[name], invitation=invitation)
+        case HostJoined(name, public_key):
+            present = hosts[name].invitation
+            spent = None if present is None else replace(present, used=True)
+            hosts[name] = replace(hosts[name], public_key=public_key, invitation=spent)
+        case _:
+            assert_never(fact)
 
 
 def _change_instance(

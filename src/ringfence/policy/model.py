@@ -149,13 +149,23 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Invitation:
+    """What lets a host join once: the SHA-256 of its secret, and until when it counts, in seconds since 1970."""
+
+    secret_hash: bytes
+    expires_at: int
+    used: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
-    """A machine with an agent; ``public_key`` is its raw Ed25519 key (32 bytes)."""
+    """A machine with an agent; ``public_key`` is its raw Ed25519 key (32 bytes), empty until it has joined."""
 
     name: HostName
     organisation: OrganisationId
     public_key: bytes
     created_at: int = 0
+    invitation: Invitation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def hold_folder(folder: Path) -> Lock:
         FolderHeld: when another process holds it.
         OperatorError: when it cannot be made or written.
     """
-    with _explained(folder):
+    with explained(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -63,7 +63,7 @@ def hold_folder(folder: Path) -> Lock:
 
 def prepare_database(folder: Path) -> Path:
     """The path of the database file, made with mode 0600 before SQLite would make it with another."""
-    with _explained(folder):
+    with explained(folder):
         path = folder / DATABASE
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         return path
@@ -79,13 +79,13 @@ def load_seal_key(folder: Path, *, may_create: bool) -> bytes:
         OperatorError: when it is missing from a store that has secrets, readable by others, or not 32 bytes.
     """
     path = _credential() or folder / _SEAL_KEY
-    with _explained(path.parent):
+    with explained(path.parent):
         if not path.exists():
             if not may_create:
                 raise OperatorError(
                     f"reading {path}", "it is missing, and without it the API keys are lost: restore it from a backup"
                 )
-            _create_seal_key(path, secrets.token_bytes(KEY_SIZE_BYTES))
+            write_whole(path, secrets.token_bytes(KEY_SIZE_BYTES), mode=0o400)
         if path.parent == folder and path.stat().st_mode & _OTHERS:
             raise OperatorError(f"reading {path}", f"others may read it: revoke all keys, or chmod 400 {path}")
         key = path.read_bytes()
@@ -108,20 +108,20 @@ def save_seal_key(folder: Path, key: bytes) -> None:
         OperatorError: when another key is there.
     """
     path = folder / _SEAL_KEY
-    with _explained(folder):
+    with explained(folder):
         if not path.exists():
-            _create_seal_key(path, key)
+            write_whole(path, key, mode=0o400)
         elif path.read_bytes() != key:
             raise OperatorError(f"writing {path}", "another key is there: name a folder without one")
 
 
-def _create_seal_key(path: Path, key: bytes) -> None:
-    """Whole or absent, also after a crash: written beside, synced, then renamed."""
-    beside = path.with_suffix(".new")
+def write_whole(path: Path, content: bytes, *, mode: int) -> None:
+    """The file has this content and mode, also after a crash, or is as it was: written beside, synced, then renamed."""
+    beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        os.write(descriptor, key)
+        os.write(descriptor, content)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -138,7 +138,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def explained(folder: Path) -> Iterator[None]:
+    """Turns what the system refuses in the folder into an ``OperatorError`` that names the file."""
     try:
         yield
     except OSError as error:

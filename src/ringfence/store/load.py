@@ -19,6 +19,7 @@ from ringfence.policy.model import (
     Host,
     Instance,
     Interface,
+    Invitation,
     Operation,
     OperationReason,
     OperationState,
@@ -229,11 +230,20 @@ def _load_worn(database: Database) -> dict[str, list[GroupId]]:
 
 
 def _load_hosts(database: Database) -> Mapping[HostName, Host]:
-    rows = database.query("SELECT name, organisation, public_key, created_at FROM host ORDER BY position")
+    rows = database.query(
+        "SELECT name, organisation, public_key, created_at, token_hash, token_expires_at, token_used"
+        " FROM host ORDER BY position"
+    )
     return MappingProxyType(
         {
-            HostName(name): Host(HostName(name), OrganisationId(UUID(organisation)), public_key, created_at)
-            for name, organisation, public_key, created_at in rows
+            HostName(name): Host(
+                HostName(name),
+                OrganisationId(UUID(organisation)),
+                public_key,
+                created_at,
+                None if token_hash is None else Invitation(token_hash, expires_at, bool(used)),
+            )
+            for name, organisation, public_key, created_at, token_hash, expires_at, used in rows
         }
     )
 

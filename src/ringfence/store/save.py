@@ -14,6 +14,8 @@ from ringfence.policy.facts import (
     GroupTakenOff,
     GroupWorn,
     HostAdded,
+    HostInvited,
+    HostJoined,
     HostRemoved,
     InstanceCreated,
     InstanceObserved,
@@ -77,6 +79,13 @@ def _save_fact(rows: Rows, fact: Fact, revision: Revision, audit: AuditLine | No
             _save_organisation_fact(rows, fact, audit)
         case HostAdded(host):
             _save_host(rows, host, revision)
+        case HostInvited(name, invitation):
+            rows.add(
+                "UPDATE host SET token_hash = ?, token_expires_at = ?, token_used = 0 WHERE name = ?",
+                (invitation.secret_hash, invitation.expires_at, name),
+            )
+        case HostJoined(name, public_key):
+            rows.add("UPDATE host SET public_key = ?, token_used = 1 WHERE name = ?", (public_key, name))
         case HostRemoved(name):
             rows.add("UPDATE instance SET bound_to = NULL WHERE bound_to = ?", (name,))
             rows.add("DELETE FROM host WHERE name = ?", (name,))
@@ -206,8 +215,13 @@ def _save_source(rows: Rows, group: GroupId, source: Cidr) -> None:
 def _save_host(rows: Rows, host: Host, revision: Revision) -> None:
     _insert(
         rows,
-        "host (name, organisation, public_key, wanted, created_at)",
-        (host.name, str(host.organisation), host.public_key, revision, host.created_at),
+        "host (name, organisation, public_key, wanted, created_at, token_hash, token_expires_at, token_used)",
+        (
+            *(host.name, str(host.organisation), host.public_key, revision, host.created_at),
+            host.invitation.secret_hash if host.invitation else None,
+            host.invitation.expires_at if host.invitation else None,
+            int(host.invitation is not None and host.invitation.used),
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ringfence.policy.errors import Denied, Invalid
+from ringfence.policy.errors import Invalid, Stranger
 from ringfence.policy.values import HostName
 
 SCHEME: Final = "RINGFENCE-ED25519"
@@ -63,29 +63,29 @@ def verify_request(
     is right learns that its clock is not.
 
     Raises:
-        Denied: the request is not signed, not signed rightly, or signed for another time.
+        Stranger: the request is not signed, not signed rightly, or signed for another time.
     """
     parts = _HEADER.fullmatch(header or "")
     if parts is None:
-        raise Denied(_REFUSED)
+        raise Stranger(_REFUSED)
     host = HostName(parts["host"])
     public_key = key_of(host)
     key = _NOBODY if public_key is None else Ed25519PublicKey.from_public_bytes(public_key)
     try:
         key.verify(b64decode(parts["signature"]), _signed_text(method, target, body, parts["expires"]))
     except InvalidSignature as error:
-        raise Denied(_REFUSED) from error
+        raise Stranger(_REFUSED) from error
     if public_key is None:
-        raise Denied(_REFUSED)
+        raise Stranger(_REFUSED)
     _check_time(int(parts["expires"]), now)
     return host
 
 
 def _check_time(expires: int, now: float) -> None:
     if now > expires + LEEWAY_S:
-        raise Denied(f"the signature expired {now - expires:.0f} s ago by this server's clock: compare the clocks")
+        raise Stranger(f"the signature expired {now - expires:.0f} s ago by this server's clock: compare the clocks")
     if expires > now + HORIZON_S:
-        raise Denied(
+        raise Stranger(
             f"the signature expires {expires - now:.0f} s ahead, at most {HORIZON_S} is taken: compare the clocks"
         )
 

@@ -32,7 +32,7 @@ def test_a_file_holds_what_host_add_prints(tmp_path, form):
 @pytest.mark.parametrize(
     ("environment", "text", "mode", "words"),
     [
-        ({}, None, 0, "ringfence host add NAME"),
+        ({}, None, 0, "ringfence host token NAME"),
         ({"RINGFENCE_HOST": "h1"}, None, 0, "RINGFENCE_HOST_KEY is not"),
         ({"RINGFENCE_HOST_KEY": TEXT}, None, 0, "RINGFENCE_HOST is not"),
         ({}, f"RINGFENCE_HOST=h1\nRINGFENCE_HOST_KEY={TEXT}", 0o640, "chmod 600"),

@@ -16,6 +16,8 @@ def _verbs(command, path):
     if hasattr(command, "commands"):
         if command.invoke_without_command and path != "ringfence":
             yield path, command
+        if command.invoke_without_command:
+            yield path, command
         for name, inner in command.commands.items():
             yield from _verbs(inner, f"{path} {name}")
     else:

@@ -225,7 +225,7 @@ def test_an_agent_without_credential_is_told_what_to_run(ringfence, tmp_path, mo
     folder = str(tmp_path)
     status, _, err = ringfence("agent", "--server", "unix:/x", "--data", folder, "--inventory", "/nowhere")
     assert status == 1
-    assert "ringfence host add" in err
+    assert "ringfence agent join" in err
 
 
 def test_the_version_is_told(ringfence):

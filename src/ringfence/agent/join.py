@@ -1,0 +1,109 @@
+"""How this host comes to a server: it proves by a token that an operator wants it, and registers a key of its own.
+
+Input: the server's address, the token, the agent's folder. Output: the file ``credential`` there, last and whole: a
+host that has it has joined. Until then the key lies in ``credential.joining``, so that the same command, said again
+after it was broken off anywhere, asks with the same key and is answered as before.
+"""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ringfence.agent.client import ANSWER_TIMEOUT_S, checked_url, message_of, network_errors, trust
+from ringfence.agent.credential import HostCredential, load_credential, render_credential
+from ringfence.agent.doors.files import SystemFiles, lock_folder
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.values import HostName
+from ringfence.wire.hostauth import derive_public_key
+from ringfence.wire.join import JOIN_PATH, JoinRequest, JoinToken, encode_join, fingerprint_of, parse_token
+
+_UNIX: Final = "unix:"
+_STEP: Final = "join the server"
+
+
+async def join_server(address: str, text: str, folder: Path) -> HostName:
+    """The name under which this host has joined; its credential is in ``folder`` then.
+
+    Raises:
+        Invalid: this is no token.
+        OperatorError: the server cannot be reached, is not the token's, or does not accept it; or an agent runs with
+            the folder, or it is another host's.
+    """
+    token = parse_token(text)
+    files = SystemFiles()
+    with lock_folder(folder):
+        begun = _begin(files, folder, token)
+        ca = await _fetch_ca(address, token.fingerprint) if token.fingerprint and _is_tls(address) else None
+        wanted = replace(begun, server=address, ca=ca)
+        await _register(wanted, token)
+        files.replace(folder / "credential", render_credential(wanted))
+        (folder / "credential.joining").unlink(missing_ok=True)
+    return token.host
+
+
+def _begin(files: SystemFiles, folder: Path, token: JoinToken) -> HostCredential:
+    """The key to join with: that of an earlier try for the same host, or a new one, on disk before it is told."""
+    present = _load(folder, "credential")
+    if present is not None and present.host != token.host:
+        reason = f"{folder} is that of host {present.host}, and the token is for {token.host}: choose another --data"
+        raise OperatorError(_STEP, reason)
+    begun = _load(folder, "credential.joining")
+    is_ended = begun is not None and present is not None and begun.private_key == present.private_key
+    if begun is not None and begun.host == token.host and not is_ended:
+        return begun
+    made = HostCredential(token.host, Ed25519PrivateKey.generate().private_bytes_raw())
+    files.replace(folder / "credential.joining", render_credential(made))
+    return made
+
+
+def _load(folder: Path, name: str) -> HostCredential | None:
+    return load_credential(folder, {}, name=name) if (folder / name).exists() else None
+
+
+async def _fetch_ca(address: str, fingerprint: str) -> bytes:
+    """The server's CA, in DER, if it is the one of the token. Nothing is told to the server, which is not known yet."""
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    async with _open(address, unverified) as client:
+        with network_errors(_STEP):
+            answer = await client.get(JOIN_PATH)
+    try:
+        ca = ssl.PEM_cert_to_DER_cert(answer.text)
+    except ValueError as error:
+        reason = f"the server at {address} has no CA of its own, the token's has one; nothing was told to it"
+        raise OperatorError(_STEP, reason) from error
+    if fingerprint_of(ca) != fingerprint:
+        reason = f"the server at {address} is not the token's: its CA is another; nothing was told to it"
+        raise OperatorError(_STEP, reason)
+    return ca
+
+
+async def _register(credential: HostCredential, token: JoinToken) -> None:
+    body = encode_join(JoinRequest(token.host, token.secret, derive_public_key(credential.private_key)))
+    async with _open(credential.server or "", trust(credential.ca)) as client:
+        with network_errors(_STEP):
+            answer = await client.post(JOIN_PATH, content=body, headers={"Content-Type": "application/json"})
+    if not answer.is_success:
+        raise OperatorError(_STEP, f"the server answered {answer.status_code}: {message_of(answer)}")
+
+
+@asynccontextmanager
+async def _open(address: str, verify: ssl.SSLContext) -> AsyncIterator[httpx.AsyncClient]:
+    if address.startswith(_UNIX):
+        transport, base = httpx.AsyncHTTPTransport(uds=address.removeprefix(_UNIX)), "http://ringfence"
+    else:
+        transport, base = httpx.AsyncHTTPTransport(verify=verify), checked_url(address, insecure=False)
+    async with httpx.AsyncClient(
+        base_url=base, transport=transport, timeout=ANSWER_TIMEOUT_S, trust_env=False
+    ) as client:
+        yield client
+
+
+def _is_tls(address: str) -> bool:
+    return address.startswith("https:")

@@ -1,0 +1,61 @@
+"""How a host comes in: the operator's token for it, and the one request that the token is good for.
+
+Input: a wish on the operator's socket; a token and a public key on the public listeners. Output: the token, shown this
+once; a host whose key is its own.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import falcon
+import msgspec
+
+from ringfence.api.authority import Authority
+from ringfence.api.exchange import Request, Response, exchange_of, put_json
+from ringfence.control.hosts import LONGEST_INVITATION_S
+from ringfence.control.plane import ControlPlane
+from ringfence.policy.errors import NotFound
+from ringfence.wire.decode import convert
+from ringfence.wire.document import parse_document
+from ringfence.wire.hostauth import parse_host_name
+from ringfence.wire.join import JoinToken, decode_join
+
+
+class _TokenShape(msgspec.Struct, frozen=True, rename="kebab"):
+    ttl_s: Annotated[int, msgspec.Meta(ge=1, le=LONGEST_INVITATION_S)]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """/agent/v1/join, unsigned: GET the own CA's certificate, POST a token and the host's public key."""
+
+    plane: ControlPlane
+    authority: Authority | None
+
+    async def on_get(self, _: Request, response: Response) -> None:
+        if self.authority is None:
+            raise NotFound("this server's certificate is from no CA of its own")
+        response.content_type = "application/x-pem-file"
+        response.data = self.authority.pem()
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        exchange = exchange_of(request)
+        wanted = decode_join(exchange.body)
+        await self.plane.join_host(wanted, address=exchange.address, request_id=exchange.request_id)
+        exchange.caller = f"host:{wanted.host}"
+        response.status = falcon.HTTP_204
+
+
+@dataclass(frozen=True, slots=True)
+class Invitations:
+    """/admin/v1/hosts/{host}/token: a token for a new host, or for one that is to have another key."""
+
+    plane: ControlPlane
+    authority: Authority | None
+
+    async def on_post(self, request: Request, response: Response, host: str) -> None:
+        shape = convert(parse_document(exchange_of(request).body), _TokenShape)
+        name = parse_host_name(host, field="host")
+        secret = await self.plane.invite_host(name, shape.ttl_s, request.get_param("organisation"))
+        fingerprint = self.authority.fingerprint() if self.authority else None
+        put_json(response, {"name": name, "token": JoinToken(name, secret, fingerprint).text, "ttl-s": shape.ttl_s})

@@ -18,7 +18,7 @@ from ringfence.control.organisations import decide_found
 from ringfence.control.views import ViewCache
 from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
 from ringfence.policy.errors import NotFound
-from ringfence.policy.facts import Fact, HostRemoved, apply_facts
+from ringfence.policy.facts import Fact, HostJoined, HostRemoved, apply_facts
 from ringfence.policy.model import Host, Operation, OperationState, Snapshot
 from ringfence.policy.values import GroupId, HostName, InstanceId, KeyId, OperationId, OrganisationId
 from ringfence.store import (
@@ -179,6 +179,7 @@ class UseCases:
             self._cache.change(followed.before, followed.after, entry.facts) if entry.facts else None,
             None if entry.operation is None else StoredOperation(entry.operation, entry.awaited),
             removed=next((fact.host for fact in entry.facts if isinstance(fact, HostRemoved)), None),
+            rekeyed=next((fact.host for fact in entry.facts if isinstance(fact, HostJoined)), None),
             foreign=Foreign(entry.settled, followed.keys, entry.seen),
         )
 

@@ -7,8 +7,17 @@ from uuid import uuid4
 import pytest
 
 from desk import ORGANISATION
-from ringfence.policy.facts import Fact, HostAdded, HostRemoved, InstanceObserved, LimitSet, OrganisationRemoved
-from ringfence.policy.model import Host, Operation, OperationReason, OperationState
+from ringfence.policy.facts import (
+    Fact,
+    HostAdded,
+    HostInvited,
+    HostJoined,
+    HostRemoved,
+    InstanceObserved,
+    LimitSet,
+    OrganisationRemoved,
+)
+from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState
 from ringfence.policy.quota import Quota
 from ringfence.store.decision import HostSeen
 from ringfence.store.journal import Entry, decode_entries, encode_entries
@@ -20,6 +29,8 @@ def all_facts():
     start, facts, _ = everything()
     more = [
         HostAdded(Host("h9", ORGANISATION, bytes(range(32)), 7)),
+        HostInvited("h9", Invitation(bytes(range(32)), 1_800_000_000)),
+        HostJoined("h9", bytes(range(32))),
         HostRemoved("h9"),
         InstanceObserved(uuid4(), observe=True),
         OrganisationRemoved(ORGANISATION),

@@ -22,7 +22,8 @@ test: .venv/.installed-dev ## all tests with reduced counts, under 5 minutes on 
 	$(PYTEST) --numprocesses 2 tests/contract tests/faults
 
 test-full: .venv/.installed-dev ## the tests that have stated counts (marker "full"), with those counts
-	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 --ignore=tests/bench
+	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 --numprocesses 2 tests/unit tests/property tests/contract tests/faults
+	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 tests/netns
 
 lint: .venv/.installed-dev ## ruff, formatting, mypy --strict, import rules
 	$(BIN)/ruff check .

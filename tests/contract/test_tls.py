@@ -1,13 +1,15 @@
 """TLS beyond loopback by the own CA: the official SDK, hosts that join by a token, new certificates at work."""
 
+import asyncio
 import signal
 import socket
 import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPSConnection
 from urllib.parse import urlsplit
@@ -17,9 +19,12 @@ from exoscale.api.v2 import Client
 
 from contract.running import admin_client
 from ringfence.agent import load_credential
+from ringfence.agent.client import open_server
+from ringfence.agent.doors.clock import SystemClock
 from ringfence.api.authority import RENEWED_BEFORE_END, SERVER_LIFE, authority_of
 from ringfence.cli.app import run
 from ringfence.policy.errors import OperatorError
+from ringfence.wire.feed import Report
 from ringfence.wire.hostauth import sign_request
 from ringfence.wire.join import fingerprint_of, parse_token
 from waiting import wait_until
@@ -80,6 +85,11 @@ def ask(url, credential, method="GET", target="/agent/v1/feed", body=b"", **trus
     connection = kind(parts.hostname, parts.port, timeout=10, **trust)
     connection.request(method, target, body=body or None, headers={"Authorization": header})
     return connection.getresponse()
+
+
+def applied(admin, host):
+    hosts = admin.get("/admin/v1/hosts").raise_for_status().json()["hosts"]
+    return next(one["applied"] for one in hosts if one["host"] == host)
 
 
 def serial(url, pem):
@@ -250,3 +260,41 @@ def test_what_is_no_token_is_not_shown(tmp_path):
     assert "notasecret" not in refused.stderr
     with pytest.raises(OperatorError):
         load_credential(tmp_path, {})
+
+
+def test_the_feed_of_a_joined_host_goes_over_tls_and_ends_with_its_key_and_with_the_server(tmp_path):
+    folder = tmp_path / "data"
+    authority_of(folder).make(["127.0.0.1"], datetime.now(UTC))
+    with serving(folder) as (_, url), admin_client(folder) as admin:
+        assert join(url, token_of(admin, "h5"), tmp_path / "h5").returncode == 0
+        credential = load_credential(tmp_path / "h5", {})
+
+        async def talk():
+            async with open_server(url, credential, SystemClock()) as client, aclosing(client.feed()) as feed:
+                offered = await anext(feed)
+                await client.report(Report(offered.view.revision, None))
+                await asyncio.to_thread(admin.delete, "/admin/v1/hosts/h5")
+                return offered, [item async for item in feed]
+
+        offered, rest = asyncio.run(talk())
+        assert (offered.view.endpoints, rest) == ((), [])
+        assert join(url, token_of(admin, "h6"), tmp_path / "h6").returncode == 0
+
+        async def stay():
+            async with (
+                open_server(url, load_credential(tmp_path / "h6", {}), SystemClock()) as client,
+                aclosing(client.feed()) as feed,
+            ):
+                await client.report(Report((await anext(feed)).view.revision, None))
+                await asyncio.to_thread(wait_until, lambda: applied(admin, "h6") is not None)
+                admin.close()
+                leave.set()
+                return [item async for item in feed]
+
+        leave = threading.Event()
+        staying = threading.Thread(target=lambda: left.append(asyncio.run(stay())))
+        left = []
+        staying.start()
+        assert leave.wait(20)
+    staying.join(10)
+    assert left == [[]]

@@ -18,7 +18,7 @@ up: .venv/.installed ## set up what is needed, then run the demo: a throw-away w
 
 test: .venv/.installed-dev ## all tests with reduced counts, under 5 minutes on 2 cores
 	$(PYTEST) --numprocesses 2 tests/unit tests/golden tests/property
-	$(PYTEST) tests/netns
+	$(PYTEST) --numprocesses 2 tests/netns
 	$(PYTEST) --numprocesses 2 tests/contract tests/faults
 
 test-full: .venv/.installed-dev ## the tests that have stated counts (marker "full"), with those counts

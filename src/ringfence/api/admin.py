@@ -21,6 +21,7 @@ from ringfence.api.front import front
 from ringfence.api.join import Invitations
 from ringfence.api.operations import add_operation_routes
 from ringfence.api.owners import add_owner_routes
+from ringfence.api.reach import ReachResource
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim, Observe
@@ -227,6 +228,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))
     app.add_route("/admin/v1/flows", _Flows(plane, "flows", allowed=True))
     app.add_route("/admin/v1/explain", _Explanation(plane))
+    app.add_route("/admin/v1/reach", ReachResource(plane))
     return front(app)
 
 

@@ -23,6 +23,7 @@ from ringfence.cli import (
     key,
     operation,
     organisation,
+    reach,
     server,
     version,
 )
@@ -62,6 +63,7 @@ app.add_typer(instance.app, name="instance")
 app.add_typer(group.app, name="group")
 app.add_typer(operation.app, name="operation")
 app.command("explain")(explain.explain)
+app.command("reach")(reach.reach)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)
 app.command("version")(version.version)

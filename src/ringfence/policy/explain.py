@@ -21,6 +21,7 @@ from ringfence.policy.verdict import (
     protocol_matches,
 )
 from ringfence.policy.view import Endpoint, HostView, resolve_view
+from ringfence.policy.wording import shown
 
 INTERNET: Final = "internet"
 _INTERNET_ADDRESSES: Final = ("192.0.2.1", "2001:db8::1")  # documentation addresses: members of nothing by accident
@@ -117,7 +118,7 @@ def _addresses(snapshot: Snapshot, source: str, destination: str, service: Servi
         if one and other:
             return one[0], other[0]
     raise Invalid(
-        f"{_shown(source)} and {_shown(destination)} have no addresses of one family that {service} could use",
+        f"{shown(source)} and {shown(destination)} have no addresses of one family that {service} could use",
         field="destination",
     )
 
@@ -147,12 +148,12 @@ def find_instance_named(snapshot: Snapshot, text: str) -> Instance:
 def _only(found: list[Instance], text: str, field: str) -> Instance:
     if len(found) > 1:
         ids = ", ".join(str(instance.id) for instance in found)
-        raise Invalid(f"several instances are named {_shown(text)}: say which by its id ({ids})", field=field)
+        raise Invalid(f"several instances are named {shown(text)}: say which by its id ({ids})", field=field)
     return found[0]
 
 
 def _not_found(snapshot: Snapshot, text: str, field: str, *others: str) -> NotFound:
-    known = sorted({_shown(instance.name) for instance in snapshot.instances.values()} | set(others))
+    known = sorted({shown(instance.name) for instance in snapshot.instances.values()} | set(others))
     close = get_close_matches(text, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}" if len(known) < 10 else ""  # noqa: PLR2004  a readable line
     return NotFound(f"no instance is named {text!a}{hint}", field=field)
@@ -164,7 +165,7 @@ def _instances(snapshot: Snapshot, text: str) -> list[Instance]:
 
 def _sentences(snapshot: Snapshot, view: HostView, packet: Packet, verdict: Verdict, service: Service) -> list[str]:
     names = [
-        f"{_shown(endpoint.name)} ({address})"
+        f"{shown(endpoint.name)} ({address})"
         if (endpoint := find_endpoint(view, address))
         else f"{address} (unmanaged)"
         for address in (packet.source, packet.destination)
@@ -193,7 +194,7 @@ def _lifelines(packet: Packet, side: SideVerdict) -> list[str]:
 def _side_sentence(snapshot: Snapshot, side: SideVerdict) -> str:
     worn = ", ".join(_group_name(snapshot, group) for group in side.endpoint.groups) or "no group"
     said = "allows it" if side.allowed else "would deny it, but is only observed" if side.passes else "denies it"
-    head = f"  {side.direction.value} of {_shown(side.endpoint.name)} (wears {worn}) {said}"
+    head = f"  {side.direction.value} of {shown(side.endpoint.name)} (wears {worn}) {said}"
     if isinstance(side.reason, Allowance):
         group = _group_name(snapshot, side.reason.group)
         return f"{head}: rule {side.reason.rule.id} of group {group}, {describe_rule(snapshot, side.reason.rule)}"
@@ -211,7 +212,7 @@ def describe_rule(snapshot: Snapshot, rule: Rule) -> str:
         what += f"/{rule.icmp.type}" if rule.icmp.any_code else f"/{rule.icmp.type}/{rule.icmp.code}"
     way = "from" if rule.direction is Direction.INGRESS else "to"
     peer = f"group {_group_name(snapshot, rule.peer.group)}" if isinstance(rule.peer, GroupPeer) else rule.peer.text
-    note = f" ({_shown(rule.description)})" if rule.description else ""
+    note = f" ({shown(rule.description)})" if rule.description else ""
     return f"{rule.direction.value} {what} {way} {peer}{note}"
 
 
@@ -239,9 +240,4 @@ def _peer_words(snapshot: Snapshot, view: HostView, rule: Rule) -> str:
 
 
 def _group_name(snapshot: Snapshot, group: GroupId) -> str:
-    return _shown(snapshot.groups[group].name) if group in snapshot.groups else str(group)
-
-
-def _shown(text: str) -> str:
-    """A person's text in which what a terminal would obey, or end a line at, stands as its escape in Python."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return shown(snapshot.groups[group].name) if group in snapshot.groups else str(group)

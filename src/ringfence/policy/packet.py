@@ -16,8 +16,8 @@ ICMP: Final = PROTOCOL_NUMBER[Protocol.ICMP]
 ICMPV6: Final = PROTOCOL_NUMBER[Protocol.ICMPV6]
 AH: Final = PROTOCOL_NUMBER[Protocol.AH]
 
-_OPENING_ICMP: Final = frozenset({8, 13, 15, 17})  # echo, timestamp, information and address mask requests
-_OPENING_ICMPV6: Final = frozenset({128, 139})  # echo and node information requests
+OPENING_ICMP: Final = frozenset({8, 13, 15, 17})  # echo, timestamp, information and address mask requests
+OPENING_ICMPV6: Final = frozenset({128, 139})  # echo and node information requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ def tracking_of(packet: Packet) -> Tracking:
     """What a packet that belongs to no known flow is to conntrack."""
     match (packet.protocol, packet.family):
         case (1, 4):
-            return Tracking.FLOW if packet.icmp_type in _OPENING_ICMP else Tracking.NONE
+            return Tracking.FLOW if packet.icmp_type in OPENING_ICMP else Tracking.NONE
         case (58, 6):
             if packet.icmp_type in LINK_TYPES:
                 return Tracking.LINK
-            return Tracking.FLOW if packet.icmp_type in _OPENING_ICMPV6 else Tracking.NONE
+            return Tracking.FLOW if packet.icmp_type in OPENING_ICMPV6 else Tracking.NONE
         case (1, 6) | (58, 4) | (51, 6):
             return Tracking.NONE
         case (6, _):

@@ -1,0 +1,120 @@
+"""Who is meant by a word: "internet", "any", an instance, a group, an address or a network.
+
+Input: the word and a population. Output: an ``End``; or who of that name there is instead.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from ipaddress import ip_address
+from typing import Final
+from uuid import UUID
+
+from ringfence.policy.address_axis import UNICAST, addresses_of, position
+from ringfence.policy.errors import Invalid, NotFound
+from ringfence.policy.intervals import Intervals
+from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.population import Class, Dweller, Population, bits_of
+from ringfence.policy.values import Network, parse_cidr
+from ringfence.policy.wording import shown
+
+ANY: Final = "any"
+INTERNET_END: Final = "internet"
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_GROUP: Final = "group:"
+_INSTANCE: Final = "instance:"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """``bits`` are the classes concerned, of each of which only ``addresses`` are meant, or all (None)."""
+
+    word: str
+    bits: int
+    addresses: Intervals | None = None
+
+    def part_of(self, kind: Class) -> Intervals:
+        """What of a class's addresses is meant."""
+        return kind.addresses if self.addresses is None else kind.addresses & self.addresses
+
+    def dwellers(self, kind: Class) -> Iterator[Dweller]:
+        """Who of a class is meant."""
+        return (one for one in kind.dwellers if self.addresses is None or position(one.address) in self.addresses)
+
+
+def parse_end(population: Population, text: str, *, field: str) -> End:
+    """The end that ``text`` names in the last snapshot; ``group:NAME`` and ``instance:NAME`` leave no doubt.
+
+    A group stands for its members and its external sources.
+
+    Raises:
+        NotFound: nobody is named so; the text suggests the nearest.
+        Invalid: several are, or it is an address that no flow can have.
+    """
+    if text == ANY:
+        return End(text, population.everybody)
+    if text == INTERNET_END:
+        return End(text, population.internet)
+    if (network := _network(text, field)) is not None:
+        return _within(population, text, addresses_of([network]), field)
+    found = _named(population.snapshots[-1], text)
+    if not found:
+        raise _unknown(population.snapshots[-1], text, field)
+    if len(found) > 1:
+        raise Invalid(f"{shown(text)} is ambiguous: say which by {_choices(found)}", field=field)
+    [one] = found
+    if isinstance(one, Group):
+        return End(text, population.peers[-1].get(one.id, 0))
+    places = [place for address in one.addresses if (place := position(address)) in UNICAST]
+    return End(text, population.living_at(places), Intervals.union((place, place) for place in places))
+
+
+def _within(population: Population, text: str, addresses: Intervals, field: str) -> End:
+    if not (addresses := addresses & UNICAST):
+        raise Invalid(f"no flow between hosts has an address of {text}", field=field)
+    bits = bits_of(number for number, one in enumerate(population.classes) if _meets(one.addresses, addresses))
+    return End(text, bits, addresses)
+
+
+def _meets(one: Intervals, two: Intervals) -> bool:
+    """Whether two sets have an address in common; most lie apart, which their ends tell."""
+    if not (one and two) or one.toggles[-1] <= two.toggles[0] or two.toggles[-1] <= one.toggles[0]:
+        return False
+    return bool(one & two)
+
+
+def _network(text: str, field: str) -> Network | None:
+    """The network or address that ``text`` is; None when it is a name."""
+    if "/" in text and text.rpartition("/")[2].isdigit() and set(text) <= set("0123456789abcdefABCDEF:./"):
+        return parse_cidr(text, field=field).network
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return parse_cidr(f"{address}/{address.max_prefixlen}", field=field).network
+
+
+def _named(snapshot: Snapshot, text: str) -> list[Group | Instance]:
+    name = text.removeprefix(_GROUP).removeprefix(_INSTANCE)
+    groups = () if text.startswith(_INSTANCE) else snapshot.groups.values()
+    instances = () if text.startswith(_GROUP) else snapshot.instances.values()
+    id_ = UUID(name) if _UUID.fullmatch(name) else None
+    found: list[Group | Instance] = [one for one in groups if one.name == name or one.id == id_]
+    return [*found, *(one for one in instances if one.name == name or one.id == id_)]
+
+
+def _choices(found: list[Group | Instance]) -> str:
+    kinds = [_GROUP if isinstance(one, Group) else _INSTANCE for one in found]
+    by_name = len(set(kinds)) == len(found)
+    return " or ".join(
+        f"{kind}{shown(one.name) if by_name else one.id}" for kind, one in zip(kinds, found, strict=True)
+    )
+
+
+def _unknown(snapshot: Snapshot, text: str, field: str) -> NotFound:
+    names = {group.name for group in snapshot.groups.values()} | {one.name for one in snapshot.instances.values()}
+    known = sorted(map(shown, names))
+    close = get_close_matches(text, [*known, ANY, INTERNET_END], n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return NotFound(f"no instance or group is named {text!a}, and it is no address or network{hint}", field=field)

@@ -1,0 +1,113 @@
+"""Exact answers in rows of words, for a table or JSON: who, to whom, asking for what, by which rules.
+
+A network stands for those of its addresses that no instance has and that no narrower network of the policy holds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import starmap
+
+from ringfence.policy.address_axis import networks_of
+from ringfence.policy.ends import INTERNET_END, End
+from ringfence.policy.explain import describe_rule
+from ringfence.policy.grants import Because, Standing
+from ringfence.policy.intervals import EMPTY, Intervals
+from ringfence.policy.matrix import INTERNET_ROW, Matrix
+from ringfence.policy.model import Snapshot
+from ringfence.policy.population import Population, numbers_of
+from ringfence.policy.reach import Reach, Reachability, Reasons
+from ringfence.policy.services import describe_services
+from ringfence.policy.values import GroupId
+from ringfence.policy.wording import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of an answer; ``rules`` are what lets it out of the one and into the other."""
+
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+    services: str
+    rules: tuple[str, ...]
+
+
+def portray_reach(reachability: Reachability, reach: Reach) -> list[Row]:
+    """The parts of an answer; what holds of both families alike stands once."""
+    rows: dict[Row, None] = {}
+    for part in reach.parts:
+        sources = _names(reachability.population, part.sources, reach.source)
+        destinations = _names(reachability.population, part.destinations, reach.destination)
+        reasons = _reasons(reachability.snapshot, part.reasons)
+        rows[Row(sources, destinations, describe_services(part.services), reasons)] = None
+    return sorted(rows, key=lambda row: (row.destinations, row.sources, row.services))
+
+
+def portray_matrix(snapshot: Snapshot, matrix: Matrix, services: Intervals | None = None) -> Iterator[Row]:
+    """Every cell that is not empty, or of which something of ``services`` is left."""
+    names = {INTERNET_ROW: INTERNET_END}
+    names |= {row: _group_name(snapshot, group) for row, group in enumerate(matrix.groups, start=1)}
+    for row, column, cell in matrix.cells():
+        if wanted := cell.services if services is None else cell.services & services:
+            words = describe_services(wanted)
+            yield Row((names[row],), (names[column],), words, _reasons(snapshot, cell.reasons))
+
+
+def _reasons(snapshot: Snapshot, reasons: Reasons) -> tuple[str, ...]:
+    found = {side for pair in reasons for side in pair if side is not Standing.OUTSIDE}
+    return tuple(sorted(_because(snapshot, side) for side in found))
+
+
+def _because(snapshot: Snapshot, side: Because) -> str:
+    if isinstance(side, Standing):
+        return side.value
+    group = _group_name(snapshot, side.group)
+    return f"rule {side.rule.id} of group {group}, {describe_rule(snapshot, side.rule)}"
+
+
+def _group_name(snapshot: Snapshot, group: GroupId) -> str:
+    return shown(snapshot.groups[group].name) if group in snapshot.groups else str(group)
+
+
+def _names(population: Population, bits: int, end: End) -> tuple[str, ...]:
+    inside, outside = bits & ~population.outside, bits & population.outside
+    return (*_outside_names(population, outside, end), *_inside_names(population, inside, end))
+
+
+def _inside_names(population: Population, bits: int, end: End) -> Iterator[str]:
+    """Whole groups first, the largest that add somebody; then instances by name."""
+    rest = bits
+    if end.addresses is None:
+        families = [here for here in population.family.values() if here & bits]
+        worn = [(members & _union(families), group) for group, members in population.worn[-1].items()]
+        for members, group in sorted(worn, key=lambda one: (-one[0].bit_count(), one[1])):
+            if members & rest and not members & ~bits:
+                yield f"group {_group_name(population.snapshots[-1], group)}"
+                rest &= ~members
+    yield from sorted({shown(one.name) for kind in population.chosen(rest) for one in end.dwellers(kind)})
+
+
+def _union(sets: list[int]) -> int:
+    found = 0
+    for bits in sets:
+        found |= bits
+    return found
+
+
+def _outside_names(population: Population, bits: int, end: End) -> Iterator[str]:
+    if end.addresses is not None:
+        part = EMPTY
+        for kind in population.chosen(bits):
+            part |= end.part_of(kind)
+        yield from map(str, networks_of(part))
+        return
+    internet = [population.internet & here for here in population.family.values() if bits & here]
+    if internet and not _union(internet) & ~bits:
+        yield INTERNET_END
+        bits &= ~population.internet
+    spans = {next(iter(population.regions_around(number))) for number in numbers_of(bits)}
+    yield from map(str, starmap(_network, sorted(spans)))
+
+
+def _network(first: int, last: int) -> str:
+    [network] = networks_of(Intervals.of((first, last)))
+    return str(network)

@@ -1,0 +1,83 @@
+"""Exact answers: which first packets pass, from whom, to whom, asking for what, and by which rules.
+
+Input: a snapshot, ends in words (``ends``). Output: parts that together hold all that passes and nothing else.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ringfence.policy.ends import End, parse_end
+from ringfence.policy.grants import Because, Flow, Grants, Question
+from ringfence.policy.intervals import EMPTY, Intervals
+from ringfence.policy.model import Snapshot
+from ringfence.policy.population import Population
+
+Reasons = frozenset[tuple[Because, Because]]  # what lets it out, and what lets it in
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Whoever is in ``sources`` reaches whoever is in ``destinations`` on ``services``; both are sets of classes."""
+
+    sources: int
+    destinations: int
+    services: Intervals
+    reasons: Reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """An answer: its parts, and the ends that narrow the classes to the addresses that were asked about."""
+
+    source: End
+    destination: End
+    parts: tuple[Part, ...]
+
+
+class Reachability:
+    """One snapshot, made ready to be asked. Making it costs O(n log n), so keep it as long as the snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.population = Population(snapshot)
+        self.grants = Grants(self.population)
+
+    def ask(self, source: str = "any", destination: str = "any", services: Intervals | None = None) -> Reach:
+        """Who of ``source`` reaches whom of ``destination``, on which of ``services``.
+
+        Raises:
+            NotFound, Invalid: as ``parse_end``.
+        """
+        ends = [
+            parse_end(self.population, text, field=field) for text, field in ((source, "from"), (destination, "to"))
+        ]
+        question = Question(ends[0].bits, ends[1].bits, services)
+        flows = [flow for flow in self.grants.flows(question) if meets_another(self.population, flow, *ends)]
+        return Reach(ends[0], ends[1], merge(flows))
+
+
+def meets_another(population: Population, flow: Flow | Part, source: End, destination: End) -> bool:
+    """Whether two different ends are in it: what an instance sends to itself never leaves it."""
+    both = flow.sources & flow.destinations & ~population.outside
+    if flow.sources != flow.destinations or not both:
+        return True
+    dwellers = [one for end in (source, destination) for kind in population.chosen(both) for one in end.dwellers(kind)]
+    return len({one.instance for one in dwellers}) > 1
+
+
+def merge(flows: Iterable[Flow]) -> tuple[Part, ...]:
+    """The same flows in fewer parts: services of the same two ends together, then ends that differ on one side only."""
+    by_ends: dict[tuple[int, int], tuple[Intervals, Reasons]] = {}
+    for flow in flows:
+        services, reasons = by_ends.get((flow.sources, flow.destinations), (EMPTY, frozenset()))
+        said = services | flow.services, reasons | {(flow.egress, flow.ingress)}
+        by_ends[flow.sources, flow.destinations] = said
+    by_destination: dict[tuple[int, Intervals, Reasons], int] = {}
+    for (sources, destinations), said in by_ends.items():
+        key = (destinations, *said)
+        by_destination[key] = by_destination.get(key, 0) | sources
+    by_source: dict[tuple[int, Intervals, Reasons], int] = {}
+    for (destinations, services, reasons), sources in by_destination.items():
+        key = (sources, services, reasons)
+        by_source[key] = by_source.get(key, 0) | destinations
+    return tuple(Part(sources, bits, services, reasons) for (sources, services, reasons), bits in by_source.items())

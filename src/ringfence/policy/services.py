@@ -1,0 +1,160 @@
+"""What a first packet asks for - protocol and destination port, or ICMP type and code - on one line of integers.
+
+tcp and udp take 65,536 places each, icmp and icmpv6 one for every type and code, every other protocol number one.
+Discovery on the link is left out: no group judges it. Source ports are taken to be ephemeral ones.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+from ringfence.policy.addresses import Family
+from ringfence.policy.errors import Invalid
+from ringfence.policy.intervals import EMPTY, Intervals
+from ringfence.policy.link import LINK_TYPES, ROGUE_ICMP_TYPE
+from ringfence.policy.model import Rule
+from ringfence.policy.packet import AH, ICMP, ICMPV6, OPENING_ICMP, OPENING_ICMPV6, TCP, UDP
+from ringfence.policy.values import MAX_PORT, PROTOCOL_NUMBER, Protocol
+
+_SIZE: Final = 1 << 16
+_BASE: Final = {TCP: 0, UDP: _SIZE, ICMP: 2 * _SIZE, ICMPV6: 3 * _SIZE}
+_OTHERS: Final = 4 * _SIZE
+_OTHER_PLACES: Final = Intervals.of((_OTHERS, _OTHERS + 255))
+_CODES: Final = 256
+_NAMES: Final = {number: protocol.value for protocol, number in PROTOCOL_NUMBER.items()}
+FAMILY_OF_ICMP: Final[Family] = 4
+_SERVICE: Final = re.compile(r"(?P<protocol>[a-z0-9]+)(?:/(?P<first>\d{1,5})(?:(?P<mark>[-/])(?P<second>\d{1,5}))?)?")
+
+
+def service_span(protocol: int, first: int = 0, last: int = MAX_PORT) -> tuple[int, int]:
+    """The places of ``protocol``: ports from ``first`` to ``last``, or type * 256 + code; the one place of another."""
+    if protocol in _BASE:
+        return _BASE[protocol] + first, _BASE[protocol] + last
+    return _OTHERS + protocol, _OTHERS + protocol
+
+
+def protocol_at(place: int) -> tuple[int, int]:
+    """The protocol number there, and the port, or type * 256 + code, or 0."""
+    if place >= _OTHERS:
+        return place - _OTHERS, 0
+    base = place // _SIZE * _SIZE
+    return next(number for number, begin in _BASE.items() if begin == base), place - base
+
+
+def _types(protocol: int, types: frozenset[int] | set[int]) -> Intervals:
+    return Intervals.union(
+        service_span(protocol, type_ * _CODES, type_ * _CODES + _CODES - 1) for type_ in sorted(types)
+    )
+
+
+_EVERY: Final = Intervals.of((0, _OTHERS + 255)) - Intervals.union(
+    (_OTHERS + number, _OTHERS + number) for number in _BASE
+)
+_ICMPS: Final = Intervals.of(service_span(ICMP), service_span(ICMPV6))
+# What may be asked for at all, and what of it opens a flow, by family (packet.tracking_of says the same).
+ALL_SERVICES: Final[dict[Family, Intervals]] = {4: _EVERY, 6: _EVERY - _types(ICMPV6, LINK_TYPES)}
+FLOWS: Final[dict[Family, Intervals]] = {
+    4: (_EVERY - _ICMPS) | _types(ICMP, OPENING_ICMP),
+    6: (_EVERY - _ICMPS - Intervals.of(service_span(AH))) | _types(ICMPV6, OPENING_ICMPV6),
+}
+REDIRECTS: Final = _types(ICMP, {ROGUE_ICMP_TYPE})  # which an instance may not send, whatever its rules say
+
+
+@lru_cache(maxsize=4096)
+def _of_protocol(protocol: Protocol, first: int, last: int, family: Family) -> Intervals:
+    if protocol is Protocol.ALL:
+        return FLOWS[family]
+    if protocol.has_types and (protocol is Protocol.ICMP) != (family == FAMILY_OF_ICMP):
+        return EMPTY
+    return Intervals.of(service_span(PROTOCOL_NUMBER[protocol], first, last)) & ALL_SERVICES[family]
+
+
+def services_of(rule: Rule, family: Family) -> Intervals:
+    """What a rule allows in a family, whoever the peer is: as ``verdict.protocol_matches``, and what conntrack adds."""
+    if rule.protocol.has_types and rule.icmp is not None and not (rule.icmp.any_type and rule.icmp.any_code):
+        return _of_types(rule, family)
+    return _of_protocol(rule.protocol, rule.ports.first, rule.ports.last, family)
+
+
+def _of_types(rule: Rule, family: Family) -> Intervals:
+    icmp = rule.icmp
+    if icmp is None:
+        return EMPTY
+    types = range(_CODES) if icmp.any_type else (icmp.type or 0,)
+    codes = (0, _CODES - 1) if icmp.any_code else (icmp.code or 0, icmp.code or 0)
+    number = PROTOCOL_NUMBER[rule.protocol]
+    spans = [service_span(number, type_ * _CODES + codes[0], type_ * _CODES + codes[1]) for type_ in types]
+    return Intervals.union(spans) & _of_protocol(rule.protocol, 0, MAX_PORT, family)
+
+
+def parse_services(text: str, *, field: str = "service") -> Intervals:
+    """``tcp/5432``, ``tcp/80-90``, ``udp``, ``icmp/8``, ``icmp/3/4``, ``esp``, ``any``; several with commas."""
+    found = EMPTY
+    for one in text.split(","):
+        found |= _EVERY if one.strip() in ("any", "all") else Intervals.of(_parse_service(one.strip(), text, field))
+    return found
+
+
+def _parse_service(one: str, text: str, field: str) -> tuple[int, int]:
+    expected = (
+        f"expected such as tcp/443, tcp/80-90, udp, icmp/8, esp or any, separated by commas; got {ascii(text)[:64]}"
+    )
+    found = _SERVICE.fullmatch(one)
+    names = {name: number for number, name in _NAMES.items()}
+    if not found or found["protocol"] not in names:
+        raise Invalid(expected, field=field)
+    number = names[found["protocol"]]
+    if found["first"] is None:
+        return service_span(number)
+    first = int(found["first"])
+    second = int(found["second"]) if found["second"] else None
+    if (
+        number in (TCP, UDP)
+        and found["mark"] != "/"
+        and first <= (last := first if second is None else second) <= MAX_PORT
+    ):
+        return service_span(number, first, last)
+    if number in (ICMP, ICMPV6) and found["mark"] != "-" and first < _CODES and (second or 0) < _CODES:
+        codes = (0, _CODES - 1) if second is None else (second, second)
+        return service_span(number, first * _CODES + codes[0], first * _CODES + codes[1])
+    raise Invalid(expected, field=field)
+
+
+def describe_services(services: Intervals) -> str:
+    """In words, ascending: ``tcp/22, tcp/80-90, icmp/8, esp``; ``any`` for everything that opens a flow in a family."""
+    words = []
+    for flows in FLOWS.values():
+        if flows <= services:
+            words, services = ["any"], services - flows
+    words += [word for number in (*_BASE, None) for word in _words(services, number)]
+    return ", ".join(words) or "nothing"
+
+
+def _words(services: Intervals, number: int | None) -> Iterator[str]:
+    if number is None:
+        for first, last in services & _OTHER_PLACES:
+            yield from _other_words(first - _OTHERS, last - _OTHERS)
+        return
+    base = _BASE[number]
+    for first, last in services & Intervals.of(service_span(number)):
+        yield _NAMES[number] + _range_words(first - base, last - base, has_types=number in (ICMP, ICMPV6))
+
+
+def _other_words(first: int, last: int) -> Iterator[str]:
+    if last - first > len(_NAMES):
+        yield f"protocol/{first}-{last}"
+        return
+    for number in range(first, last + 1):
+        yield _NAMES.get(number, f"protocol/{number}")
+
+
+def _range_words(first: int, last: int, *, has_types: bool) -> str:
+    if (first, last) == (0, MAX_PORT):
+        return ""
+    if not has_types:
+        return f"/{first}" if first == last else f"/{first}-{last}"
+    (type_, code), (last_type, last_code) = divmod(first, _CODES), divmod(last, _CODES)
+    if (code, last_code) == (0, _CODES - 1):
+        return f"/{type_}" if type_ == last_type else f"/{type_}-{last_type}"
+    return f"/{type_}/{code}" if first == last else f"/{type_}/{code}-{last_type}/{last_code}"

@@ -47,7 +47,6 @@ from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import FeedView
 
-CLAIM_AGAIN_S: Final = 1.0
 INVENTORY_POLL_S: Final = 0.25
 FIND_SERVER_S: Final = 5.0  # a start without a name server must not wait for ever
 RETRY_POLL_S: Final = 0.1
@@ -97,6 +96,7 @@ class Agent:
         self._watch = Watch(doors.notices, doors.clock)
         self._feed_pauses = Pauses(jitter)
         self._kernel_pauses = Pauses(jitter)
+        self._claim_pauses = Pauses(jitter)
         self._memory = cache.load_memory()
         self._declared = Declared(
             inventory_file, files=doors.files, links=doors.links, cache=cache, memory=self._memory
@@ -242,11 +242,12 @@ class Agent:
         inventory = self._declared.inventory
         claimed = await self._server.claim(inventory.claim)
         self._to_claim = self._declared.inventory is not inventory
+        self._claim_pauses.reset()
         refused = "; ".join(f"instance {name!r} is refused: {reason}" for name, reason in claimed.refused)
         self._reporter.set_problem("claim", refused or None)
 
     async def _report_when_due(self) -> None:
-        await self._reporter.wait(CLAIM_AGAIN_S if self._to_claim else REPORT_S)
+        await self._reporter.wait(self._claim_pauses.take() if self._to_claim else REPORT_S)
         try:
             if self._to_claim:
                 await self._claim()
@@ -299,7 +300,7 @@ class Agent:
     async def _watch_bridging(self) -> None:
         """Somebody may switch it off at any time; the bridge's own table still holds, and the rest is put right."""
         await self._clock.sleep(BRIDGING_POLL_S)
-        bridged = self._declared.ports.kind is Kind.BRIDGED
+        bridged = self._declared.inventory.kind is Kind.BRIDGED
         if bridged and self._retry_at is None and not self._bridging.is_on():
             _log.warning("another program switched br_netfilter off; it is switched on again")
             self._to_enforce.set()

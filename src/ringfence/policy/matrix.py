@@ -20,10 +20,15 @@ INTERNET_ROW = 0  # groups follow from 1, in the order of ``Matrix.groups``
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Services that pass between some of the row and some of the column, and every pair of reasons that implies one."""
+    """Services that pass between some of the row and some of the column, by the ``flows`` that cells share."""
 
     services: Intervals
-    reasons: Reasons
+    flows: tuple[list[Flow], ...]
+
+    @property
+    def reasons(self) -> Reasons:
+        """Every pair of reasons that implies one of the services. O(flows)."""
+        return frozenset((flow.egress, flow.ingress) for shared in self.flows for flow in shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ def _is_lonely(grants: Grants, flow: Flow) -> bool:
 
 
 def _cells(column: dict[int, list[Flow]]) -> Iterator[tuple[int, Cell]]:
-    entries = [(rows, *_joined(flows)) for rows, flows in column.items()]
+    entries = [(rows, _services(flows), flows) for rows, flows in column.items()]
     held_by: dict[int, list[int]] = defaultdict(list)
     for n, (rows, _, _) in enumerate(entries):
         for row in numbers_of(rows):
@@ -97,9 +102,8 @@ def _cells(column: dict[int, list[Flow]]) -> Iterator[tuple[int, Cell]]:
         alike[tuple(held)].append(row)
     for held_alike, same in alike.items():
         services = Intervals.joined({entries[n][1] for n in held_alike})
-        yield bits_of(same), Cell(services, frozenset().union(*(entries[n][2] for n in held_alike)))
+        yield bits_of(same), Cell(services, tuple(entries[n][2] for n in held_alike))
 
 
-def _joined(flows: list[Flow]) -> tuple[Intervals, Reasons]:
-    services = Intervals.joined({flow.services for flow in flows})
-    return services, frozenset((flow.egress, flow.ingress) for flow in flows)
+def _services(flows: list[Flow]) -> Intervals:
+    return Intervals.joined({flow.services for flow in flows})

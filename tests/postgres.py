@@ -36,11 +36,13 @@ class Postgres:
         assert self.process.poll() is None, (self.folder / "log").read_text()
 
     def kill(self):
-        """As kill -9 of the whole server: the postmaster and every backend."""
+        """As kill -9 of the whole server: the postmaster, held first so that it makes no more, and every backend."""
+        self.process.send_signal(signal.SIGSTOP)
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in (self.process.pid, *map(int, children)):
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        wait_until(lambda: all(_is_gone(pid) for pid in children))  # its memory is theirs too: no other could start
 
     def stop(self):
         self.process.send_signal(signal.SIGQUIT)  # at once: nobody will read this database again
@@ -61,6 +63,13 @@ class Postgres:
             psycopg.connect(self.url("postgres")).close()
         except psycopg.OperationalError:
             return False
+        return True
+
+
+def _is_gone(pid) -> bool:
+    try:
+        return " Z " in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 

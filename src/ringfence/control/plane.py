@@ -47,7 +47,7 @@ from ringfence.wire.feed import Claimed, Report
 from ringfence.wire.flows import FlowReport
 from ringfence.wire.join import JoinRequest, hash_secret
 
-_ALLOCATIONS = 100_000  # between two looks at what was allocated since the last
+_ALLOCATIONS = 10_000  # between two looks at what was allocated since the last
 FRESH_S = 1.0  # how long a request waits to learn whether other servers committed
 _TELL_S = 0.02
 _TICK_S = 0.5  # how late the end of an operation that times out may be noticed

@@ -229,6 +229,12 @@ class FakeNotices:
             self._told.append((changes, touched))
             self._rouse()
 
+    def hear_again(self) -> None:
+        """Whoever was deaf is told that something was lost, as the kernel does (ENOBUFS)."""
+        if self.deaf:
+            self.deaf = False
+            self.lose()
+
     def lose(self) -> None:
         self._lost = True
         self._rouse()

@@ -180,7 +180,7 @@ class Fleet:
             self.wire.mend(machine.name)
             machine.kernel.refusals = []
             machine.kernel.fuse = None
-            machine.kernel.notices.deaf = False
+            machine.kernel.notices.hear_again()
             machine.clock.skew_s = 0
             machine.start()
         began = self.clock.monotonic()
@@ -321,7 +321,10 @@ class Fleet:
 
     async def turn_deaf(self) -> None:
         notices = self.machine().kernel.notices
-        notices.deaf = not notices.deaf
+        if notices.deaf:
+            notices.hear_again()
+        else:
+            notices.deaf = True
 
     async def edit_inventory(self) -> None:
         machine = self.machine()

@@ -1,8 +1,7 @@
 """The agents' protocol: a host claims its instances, follows its view, reports what it enforces.
 
-Input: requests signed by a host's key. Output: claims' results, and the feed, over which it
-reports too. A host sees and
-says only what is its own: its name comes from the signature, never from the request.
+Input: requests signed by a host's key. Output: claims' results, and the feed, over which it reports too. A host sees
+and says only what is its own: its name comes from the signature, never from the request.
 """
 
 from dataclasses import dataclass

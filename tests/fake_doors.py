@@ -9,27 +9,6 @@ from typing import assert_never
 from ringfence.agent.doors.files import Stamp
 from ringfence.agent.doors.nftables import RulesRefused
 from ringfence.nft import About, Generation, Heard, Hits, Reading, Touched, kernel_set, render_text
-from ringfence.policy.delta import (
-    AddChain,
-    AddCounter,
-    AddElements,
-    AddLine,
-    AddMap,
-    AddSet,
-    AddTable,
-    AddTargets,
-    DeleteChain,
-    DeleteCounter,
-    DeleteElements,
-    DeleteLine,
-    DeleteMap,
-    DeleteSet,
-    DeleteTable,
-    DeleteTargets,
-    FlushChain,
-    SetGeneration,
-    Step,
-)
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.link import FIXED_SETS
 from ringfence.policy.names import FRESH, TableFamily, place_of
@@ -49,6 +28,27 @@ from ringfence.policy.program import (
 )
 from ringfence.policy.program import (
     Stamp as StampMark,
+)
+from ringfence.policy.steps import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddLine,
+    AddMap,
+    AddSet,
+    AddTable,
+    AddTargets,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteLine,
+    DeleteMap,
+    DeleteSet,
+    DeleteTable,
+    DeleteTargets,
+    FlushChain,
+    SetGeneration,
+    Step,
 )
 
 

@@ -9,7 +9,21 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from ringfence.policy.addresses import Interval
-from ringfence.policy.delta import (
+from ringfence.policy.names import FRESH, place_of
+from ringfence.policy.program import (
+    Chain,
+    Count,
+    Dispatch,
+    Fresh,
+    Goto,
+    Jump,
+    Member,
+    NamedSet,
+    Program,
+    Seldom,
+    VerdictMap,
+)
+from ringfence.policy.steps import (
     AddChain,
     AddCounter,
     AddElements,
@@ -28,20 +42,6 @@ from ringfence.policy.delta import (
     DeleteTargets,
     FlushChain,
     SetGeneration,
-)
-from ringfence.policy.names import FRESH, place_of
-from ringfence.policy.program import (
-    Chain,
-    Count,
-    Dispatch,
-    Fresh,
-    Goto,
-    Jump,
-    Member,
-    NamedSet,
-    Program,
-    Seldom,
-    VerdictMap,
 )
 
 

@@ -33,7 +33,10 @@ from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import About, Generation, Hits, Touched
 from ringfence.nft.connections import Connection, Way
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import (
+from ringfence.policy.delta import diff_programs
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.program import Program
+from ringfence.policy.steps import (
     AddChain,
     AddCounter,
     AddElements,
@@ -43,10 +46,7 @@ from ringfence.policy.delta import (
     DeleteTable,
     DeleteTargets,
     FlushChain,
-    diff_programs,
 )
-from ringfence.policy.errors import OperatorError
-from ringfence.policy.program import Program
 from ringfence.policy.view import PeerAddresses
 from ringfence.world.namespaces import make_namespace
 from views import GROUPS, endpoint, ingress, view

@@ -11,8 +11,8 @@ import pytest
 from counts import count
 from ringfence.agent import enforce, loop
 from ringfence.control import use_cases
-from ringfence.policy.delta import DeleteElements
 from ringfence.policy.model import OperationState
+from ringfence.policy.steps import DeleteElements
 from simulation.fleet import play
 
 TESTS = Path(__file__).parents[1]

@@ -11,7 +11,8 @@ from generated import PORTS, changed, snapshots
 from policies import address, group, group_id, instance, snapshot
 from ringfence.policy import names
 from ringfence.policy.compile import Compiler, LocalPorts, compile_program
-from ringfence.policy.delta import AddElements, diff_programs
+from ringfence.policy.delta import diff_programs
+from ringfence.policy.steps import AddElements
 from ringfence.policy.view import PeerAddresses, resolve_view
 
 pytestmark = pytest.mark.full

@@ -12,17 +12,7 @@ from kernel import Table
 from policies import group, instance
 from policies import snapshot as snapshot_of
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import (
-    AddLine,
-    AddSet,
-    DeleteCounter,
-    DeleteLine,
-    DeleteTable,
-    FlushChain,
-    SetGeneration,
-    diff_programs,
-    hold_stamps,
-)
+from ringfence.policy.delta import diff_programs, hold_stamps
 from ringfence.policy.link import STAMP
 from ringfence.policy.names import TableFamily, place_of
 from ringfence.policy.program import (
@@ -40,6 +30,7 @@ from ringfence.policy.program import (
     State,
     VerdictMap,
 )
+from ringfence.policy.steps import AddLine, AddSet, DeleteCounter, DeleteLine, DeleteTable, FlushChain, SetGeneration
 from ringfence.policy.values import HostName, Kind
 from ringfence.policy.view import resolve_view
 

@@ -27,10 +27,10 @@ from ringfence.policy.commands import (
     RemoveSource,
 )
 from ringfence.policy.compile import compile_program
-from ringfence.policy.delta import FlushChain
 from ringfence.policy.errors import RingfenceError
 from ringfence.policy.model import OperationState
 from ringfence.policy.packet import TCP, Packet
+from ringfence.policy.steps import FlushChain
 from ringfence.policy.values import HostName
 from ringfence.policy.verdict import judge
 from ringfence.policy.view import resolve_view

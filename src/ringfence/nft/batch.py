@@ -38,7 +38,9 @@ from ringfence.nft.netlink import (
     pack_text,
 )
 from ringfence.policy.addresses import Interval
-from ringfence.policy.delta import (
+from ringfence.policy.names import FRESH, TableFamily, bare_name, place_of
+from ringfence.policy.program import TALLY_LIFE_S, Element, ElementType, HookName, NamedSet, Scalar
+from ringfence.policy.steps import (
     AddChain,
     AddCounter,
     AddElements,
@@ -59,8 +61,6 @@ from ringfence.policy.delta import (
     SetGeneration,
     Step,
 )
-from ringfence.policy.names import FRESH, TableFamily, bare_name, place_of
-from ringfence.policy.program import TALLY_LIFE_S, Element, ElementType, HookName, NamedSet, Scalar
 
 TABLE: Final = "ringfence"
 ABOUT: Final = "about"

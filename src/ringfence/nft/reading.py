@@ -54,7 +54,6 @@ from ringfence.nft.netlink import (
 )
 from ringfence.nft.notices import Touched
 from ringfence.policy.addresses import Interval
-from ringfence.policy.delta import DeleteLine
 from ringfence.policy.names import FRESH, TableFamily, place_of, placed_name
 from ringfence.policy.program import (
     Chain,
@@ -67,6 +66,7 @@ from ringfence.policy.program import (
     Scalar,
     VerdictMap,
 )
+from ringfence.policy.steps import DeleteLine
 
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_GENERATION, _GET_OBJECT = 1, 4, 7, 10, 13, 16, 19
 _NEW_CHAIN, _NEW_SET, _NEW_GENERATION, _NEW_OBJECT = 3, 9, 15, 18

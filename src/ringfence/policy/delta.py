@@ -377,28 +377,4 @@ def _can_only_allow(line: Line) -> bool:
     return isinstance(last, Jump) or last == Goto(ALLOW)
 
 
-__all__ = [
-    "AddChain",
-    "AddCounter",
-    "AddElements",
-    "AddLine",
-    "AddMap",
-    "AddSet",
-    "AddTable",
-    "AddTargets",
-    "DeleteChain",
-    "DeleteCounter",
-    "DeleteElements",
-    "DeleteLine",
-    "DeleteMap",
-    "DeleteSet",
-    "DeleteTable",
-    "DeleteTargets",
-    "Delta",
-    "FlushChain",
-    "SetGeneration",
-    "Step",
-    "diff_programs",
-    "hold_stamps",
-    "in_pieces",
-]
+__all__ = ["Delta", "diff_programs", "hold_stamps", "in_pieces"]

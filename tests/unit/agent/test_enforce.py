@@ -13,19 +13,6 @@ from ringfence.agent.generations import Generations
 from ringfence.nft import About, Generation, Touched
 from ringfence.policy import delta, names
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import (
-    AddChain,
-    AddCounter,
-    AddElements,
-    AddLine,
-    AddSet,
-    AddTargets,
-    DeleteChain,
-    DeleteElements,
-    DeleteTargets,
-    FlushChain,
-    SetGeneration,
-)
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.link import STAMP
 from ringfence.policy.program import (
@@ -42,6 +29,19 @@ from ringfence.policy.program import (
     Member,
     NamedSet,
     Stamp,
+)
+from ringfence.policy.steps import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddLine,
+    AddSet,
+    AddTargets,
+    DeleteChain,
+    DeleteElements,
+    DeleteTargets,
+    FlushChain,
+    SetGeneration,
 )
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses

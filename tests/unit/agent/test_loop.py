@@ -30,12 +30,12 @@ from ringfence.agent.watch import SHOWN_S
 from ringfence.nft import About, Generation, Hits, Touched, render_text
 from ringfence.nft.packetlog import Told
 from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import AddElements, FlushChain
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.names import FRAME_PROGRAMMED, group_chain, rule_counter
 from ringfence.policy.packet import Packet
 from ringfence.policy.program import NamedSet, Within
 from ringfence.policy.refusal import Fate, Refusal, log_prefix
+from ringfence.policy.steps import AddElements, FlushChain
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import FeedView

@@ -39,8 +39,8 @@ from ringfence.nft.netlink import (
     pack_message,
     parse,
 )
-from ringfence.policy.delta import DeleteLine, Step
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.steps import DeleteLine, Step
 
 _SHOWN_REFUSALS: Final = 3
 _GET_GENERATION: Final = 16

@@ -513,11 +513,10 @@ class FakeFiles:
             raise OperatorError(f"read {path}", "Input/output error")
 
 
-class FakePackets:
-    """What the kernel tells of refused packets: what ``tell`` was given."""
+class Telling:
+    """What the kernel tells: what ``tell`` was given."""
 
-    def __init__(self, **interfaces: int) -> None:
-        self.names = {index: name for name, index in interfaces.items()}
+    def __init__(self) -> None:
         self._told: list = []
         self._came = asyncio.Event()
 
@@ -533,34 +532,32 @@ class FakePackets:
         self._came.clear()
         return found
 
+
+class FakePackets(Telling):
+    """What the kernel tells of refused packets."""
+
+    def __init__(self, **interfaces: int) -> None:
+        super().__init__()
+        self.names = {index: name for name, index in interfaces.items()}
+
     def interface(self, index: int) -> str | None:
         return self.names.get(index)
 
 
-class FakeConnections:
-    """What conntrack tells of connections while somebody listens: what ``tell`` was given."""
+class FakeConnections(Telling):
+    """What conntrack tells of connections while somebody listens."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.on = False
         self.dropped = 0
-        self._told: list = []
-        self._came = asyncio.Event()
 
     def listen(self, *, on: bool) -> None:
         self.on = on
 
     def tell(self, *told) -> None:
         if self.on:
-            self._told += told
-            self._came.set()
-
-    async def wait(self) -> None:
-        await self._came.wait()
-
-    def take(self):
-        found, self._told = tuple(self._told), []
-        self._came.clear()
-        return found
+            super().tell(*told)
 
     def lost(self) -> int:
         return self.dropped

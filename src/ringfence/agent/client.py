@@ -5,7 +5,7 @@ when to try again is ``link``'s to decide.
 """
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Final, Protocol
@@ -146,6 +146,24 @@ class HttpServer:
 
 
 @asynccontextmanager
+async def open_client(
+    address: str, verify: Callable[[], ssl.SSLContext], *, insecure: bool = False
+) -> AsyncIterator[httpx.AsyncClient]:
+    """HTTP to ``address``, as ``open_server`` takes it; ``verify`` is asked for unless it is a unix socket."""
+    limits = httpx.Limits(keepalive_expiry=60)
+    if address.startswith(_UNIX):
+        transport = httpx.AsyncHTTPTransport(uds=address.removeprefix(_UNIX), limits=limits)
+        base = "http://ringfence"
+    else:
+        base = _checked_url(address, insecure=insecure)
+        transport = httpx.AsyncHTTPTransport(verify=verify(), limits=limits)
+    async with httpx.AsyncClient(
+        base_url=base, transport=transport, timeout=ANSWER_TIMEOUT_S, trust_env=False, follow_redirects=False
+    ) as client:
+        yield client
+
+
+@asynccontextmanager
 async def open_server(
     address: str, credential: HostCredential, clock: Clock, *, insecure: bool = False
 ) -> AsyncIterator[HttpServer]:
@@ -153,16 +171,7 @@ async def open_server(
 
     Nothing is sent yet. Raises ``OperatorError`` for an address that cannot be used.
     """
-    limits = httpx.Limits(keepalive_expiry=60)
-    if address.startswith(_UNIX):
-        transport = httpx.AsyncHTTPTransport(uds=address.removeprefix(_UNIX), limits=limits)
-        base = "http://ringfence"
-    else:
-        base = checked_url(address, insecure=insecure)
-        transport = httpx.AsyncHTTPTransport(verify=trust(credential.ca), limits=limits)
-    async with httpx.AsyncClient(
-        base_url=base, transport=transport, timeout=ANSWER_TIMEOUT_S, trust_env=False, follow_redirects=False
-    ) as client:
+    async with open_client(address, lambda: trust(credential.ca), insecure=insecure) as client:
         yield HttpServer(client, credential, clock)
 
 
@@ -181,7 +190,7 @@ def place_of(address: str) -> ServerPlace | None:
     return ServerPlace(url.host, port) if url.host and port else None
 
 
-def checked_url(address: str, *, insecure: bool) -> str:
+def _checked_url(address: str, *, insecure: bool) -> str:
     step = f"use the server address {address!r}"
     try:
         url = httpx.URL(address)

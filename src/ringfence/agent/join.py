@@ -6,16 +6,13 @@ after it was broken off anywhere, asks with the same key and is answered as befo
 """
 
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ringfence.agent.client import ANSWER_TIMEOUT_S, checked_url, message_of, network_errors, trust
+from ringfence.agent.client import message_of, network_errors, open_client, trust
 from ringfence.agent.credential import HostCredential, load_credential, render_credential
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.policy.errors import OperatorError
@@ -23,7 +20,6 @@ from ringfence.policy.values import HostName
 from ringfence.wire.hostauth import derive_public_key
 from ringfence.wire.join import JOIN_PATH, JoinRequest, JoinToken, encode_join, fingerprint_of, parse_token
 
-_UNIX: Final = "unix:"
 _STEP: Final = "join the server"
 
 
@@ -70,7 +66,7 @@ async def _fetch_ca(address: str, fingerprint: str) -> bytes:
     """The server's CA, in DER, if it is the one of the token. Nothing is told to the server, which is not known yet."""
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
-    async with _open(address, unverified) as client:
+    async with open_client(address, lambda: unverified) as client:
         with network_errors(_STEP):
             answer = await client.get(JOIN_PATH)
     try:
@@ -86,23 +82,11 @@ async def _fetch_ca(address: str, fingerprint: str) -> bytes:
 
 async def _register(credential: HostCredential, token: JoinToken) -> None:
     body = encode_join(JoinRequest(token.host, token.secret, derive_public_key(credential.private_key)))
-    async with _open(credential.server or "", trust(credential.ca)) as client:
+    async with open_client(credential.server or "", lambda: trust(credential.ca)) as client:
         with network_errors(_STEP):
             answer = await client.post(JOIN_PATH, content=body, headers={"Content-Type": "application/json"})
     if not answer.is_success:
         raise OperatorError(_STEP, f"the server answered {answer.status_code}: {message_of(answer)}")
-
-
-@asynccontextmanager
-async def _open(address: str, verify: ssl.SSLContext) -> AsyncIterator[httpx.AsyncClient]:
-    if address.startswith(_UNIX):
-        transport, base = httpx.AsyncHTTPTransport(uds=address.removeprefix(_UNIX)), "http://ringfence"
-    else:
-        transport, base = httpx.AsyncHTTPTransport(verify=verify), checked_url(address, insecure=False)
-    async with httpx.AsyncClient(
-        base_url=base, transport=transport, timeout=ANSWER_TIMEOUT_S, trust_env=False
-    ) as client:
-        yield client
 
 
 def _is_tls(address: str) -> bool:

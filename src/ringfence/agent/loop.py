@@ -392,7 +392,7 @@ class Agent:
         self._reporter.set_problem("flow log", self._flows.problem)
 
     def _in_force_here(self) -> tuple[HostView, Lifelines]:
-        return self._in_force, self._declared.ports.lifelines
+        return self._in_force, self._declared.snapshot.ports.lifelines
 
     async def _send_flows(self) -> None:
         try:

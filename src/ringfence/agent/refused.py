@@ -1,7 +1,7 @@
-"""What the kernel tells of refused packets, as records of the flow log; and how many it did not tell of.
+"""What the kernel tells of refused packets, as records of the flow log.
 
-Input: the kernel's words, its tallies, and which view is in force. Output: records. Each port has its own limit in the
-kernel, so that a flood at one costs no other its log; what is beyond it is counted there.
+Input: the kernel's words, and which view is in force. Output: records. Each port has its own limit in the kernel, so
+that a flood at one costs no other its log; what is beyond it is counted there, and not told of here.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.options import DataOption, query_of
+from ringfence.cli.options import DataOption, FollowOption, query_of
 from ringfence.cli.output import Format, FormatOption, complain, show, show_rows
 from ringfence.policy.errors import CallerError, Invalid
 from ringfence.policy.values import parse_duration
@@ -26,7 +26,7 @@ def history(
     ] = None,
     organisation: Annotated[str | None, typer.Option(help="Only what was done in this organisation.")] = None,
     *,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on: show what comes, until you end it.")] = False,
+    follow: FollowOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Every change: who made it, from where, what, and the revisions before and after it.

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from ringfence.cli.options import DataOption, OrganisationOption, query_of
+from ringfence.cli.options import DataOption, FollowOption, OrganisationOption, query_of
 from ringfence.cli.output import (
     Format,
     FormatOption,
@@ -28,6 +28,7 @@ _COUNTER_COLUMNS = (
     *("host", "group", "rule", "description", "judged", "connections", "packets", "bytes", "last-hit", "since"),
 )
 _FOLLOW_PAUSE_S = 0.5
+_HostArgument = Annotated[str | None, typer.Argument(help="One host's name; all hosts if you give none.")]
 _COLUMNS = ("host", "wanted", "applied", "age_s", "error", "notice")
 
 
@@ -100,7 +101,7 @@ def status(data: DataOption, output: FormatOption = Format.TABLE) -> None:
 @app.command("counters")
 def counters(
     data: DataOption,
-    host: Annotated[str | None, typer.Argument(help="One host's name; all hosts if you give none.")] = None,
+    host: _HostArgument = None,
     group: Annotated[str | None, typer.Option(help="Only the rules of this group, by name or id.")] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -120,9 +121,9 @@ def counters(
 @app.command("drops")
 def drops(
     data: DataOption,
-    host: Annotated[str | None, typer.Argument(help="One host's name; all hosts if you give none.")] = None,
+    host: _HostArgument = None,
     *,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on: show what comes, until you end it.")] = False,
+    follow: FollowOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """What hosts dropped, or would drop of observed instances: the newest that they told of since the server began.
@@ -136,9 +137,9 @@ def drops(
 @app.command("flows")
 def flows(
     data: DataOption,
-    host: Annotated[str | None, typer.Argument(help="One host's name; all hosts if you give none.")] = None,
+    host: _HostArgument = None,
     *,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on: show what comes, until you end it.")] = False,
+    follow: FollowOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """What hosts allowed and dropped: connections as they begin, by which rule, and everything that drops shows.

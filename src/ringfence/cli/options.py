@@ -30,6 +30,8 @@ OrganisationOption = Annotated[
     str | None, typer.Option("--organisation", help="Whose it is, by name; the first organisation if you give none.")
 ]
 
+FollowOption = Annotated[bool, typer.Option("--follow", help="Go on: show what comes, until you end it.")]
+
 
 def query_of(organisation: str | None) -> dict[str, str]:
     """The part of a request to the operator's app that names an organisation."""

@@ -175,7 +175,8 @@ class ControlPlane:
         if not self._store.is_shared:
             return
         try:
-            await asyncio.wait_for(asyncio.wrap_future(self._store.refresh()), FRESH_S)
+            async with asyncio.timeout(FRESH_S):
+                await asyncio.wrap_future(self._store.refresh())
         except (Busy, TimeoutError):
             return
         except Lost as error:

@@ -118,14 +118,16 @@ async def _serve_client(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
 async def _read_head(reader: asyncio.StreamReader) -> bytes:
     try:
-        return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_TIME_S)
+        async with asyncio.timeout(_HEAD_TIME_S):
+            return await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError as error:
         raise Refusal(431, f"ringfence guard: a request head is at most {_HEAD_BYTES} bytes here") from error
 
 
 async def _connect(target: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
-        return await asyncio.wait_for(asyncio.open_connection(*target), _CONNECT_TIME_S)
+        async with asyncio.timeout(_CONNECT_TIME_S):
+            return await asyncio.open_connection(*target)
     except (OSError, TimeoutError) as error:
         why = getattr(error, "strerror", None) or "no answer"
         raise Refusal(502, f"ringfence guard: cannot reach {target[0]} port {target[1]}: {why}") from error

@@ -12,6 +12,7 @@ import pytest
 from fake_doors import (
     FakeBridging,
     FakeClock,
+    FakeConnections,
     FakeConntrack,
     FakeFiles,
     FakeLinks,
@@ -21,6 +22,7 @@ from fake_doors import (
     FakePackets,
 )
 from fake_server import FakeServer
+from ringfence.agent.allowed import BURST
 from ringfence.agent.cache import Cache
 from ringfence.agent.channel import ServerPlace
 from ringfence.agent.enforce import CLOSED
@@ -28,6 +30,7 @@ from ringfence.agent.inventory import declared_endpoints, keep_own, parse_invent
 from ringfence.agent.loop import Agent, Doors
 from ringfence.agent.watch import SHOWN_S
 from ringfence.nft import About, Generation, Hits, Touched, render_text
+from ringfence.nft.connections import Connection, Way
 from ringfence.nft.packetlog import Told
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.errors import OperatorError
@@ -73,6 +76,7 @@ class World:
         self.files = FakeFiles()
         self.clock = FakeClock()
         self.packets = None
+        self.connections = None
         self.names = FakeNames()
         self.place = None
         self.bridging = FakeBridging()
@@ -90,7 +94,7 @@ class World:
     async def agent(self, *, runs=True):
         self.nftables.notices = FakeNotices()
         kernel = self.nftables, self.nftables.notices, self.conntrack, self.links
-        doors = Doors(*kernel, self.files, self.names, self.clock, self.bridging, self.packets)
+        doors = Doors(*kernel, self.files, self.names, self.clock, self.bridging, self.packets, self.connections)
         agent = Agent(doors, self.server, self.cache, FILE, place=self.place, jitter=lambda: 0.5)
         try:
             await agent.start()
@@ -756,6 +760,24 @@ async def test_what_rules_counted_is_told_and_a_restarted_agent_goes_on_from_it(
     world.nftables.hits = {rule_counter(rule): Hits(5, 500)}
     async with world.agent():
         await world.until(lambda: world.server.counts[rule].judged == 5)
+
+
+@scenario
+async def test_allowed_connections_are_told_of_and_counted_by_rule_once_the_inventory_asks_for_it(world):
+    rule, web, source = RULES[WEB][0].id, ENDS["web"].addresses[0].packed, ip_address("192.0.2.1").packed
+    ways = Way(source, web, 4000, 80), Way(web, source, 80, 4000)
+    world.connections = FakeConnections()
+    world.write(inventory("web", "app", managed='managed = ["veth*"]\nflow_log = "all"\n'))
+    async with world.agent():
+        world.server.publish(TWO)
+        await world.until_applied(2)
+        world.connections.tell(*(Connection(ended=False, protocol=6, original=ways[0], reply=ways[1]),) * (BURST + 7))
+        await world.until(lambda: rule in world.server.counts and world.server.counts[rule].connections == BURST + 7)
+        told = [record for report in world.server.flow_reports for record in report.records]
+        assert {(record.rule, record.instance) for record in told[:BURST]} == {(rule, ENDS["web"].instance)}
+        await world.until(
+            lambda: any(one.packets == 7 for report in world.server.flow_reports for one in report.records)
+        )
 
 
 @scenario

@@ -201,7 +201,7 @@ def _payloads(rule, source, destination):
     packet = Packet(source, destination, number, source_port=40000)
     if rule.protocol.has_ports:
         around = {rule.ports.first - 1, rule.ports.first, rule.ports.last, rule.ports.last + 1}
-        for port in sorted(around & set(range(65536))):
+        for port in sorted(port for port in around if 0 <= port <= 65535):
             yield replace(packet, destination_port=port)
     elif rule.protocol.has_types:
         opening = {ICMP: 8, ICMPV6: 128}[number]

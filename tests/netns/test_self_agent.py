@@ -224,8 +224,9 @@ def test_the_table_at_boot_has_the_lifelines_with_a_kept_policy_and_without(scen
     scene.until_applied()
     scene.enforce()
     scene.until_applied()
-    memory = scene.folder / "agent" / "memory.json"
-    wait_until(lambda: memory.exists() and b'"observed":false' in memory.read_bytes(), QUICK_S)
+    for name, kept in (("memory.json", b'"observed":false'), ("view.json", b'"observe":false')):
+        file = scene.folder / "agent" / name
+        wait_until(lambda file=file, kept=kept: file.exists() and kept in file.read_bytes(), QUICK_S)
     scene.kill(process)
     kernel = scene.world.router.run(NetlinkSocket)
     with closing(kernel):

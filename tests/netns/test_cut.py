@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from lab import FAMILIES, HOST, HOST_ADDRESSES, NODES, Lab, Way
+from lab import FAMILIES, HOST, HOST_ADDRESSES, NODES, Lab
+from live_flows import LiveFlow
 from policies import group
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import encode_batch, largest_generation
@@ -15,7 +16,7 @@ from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP
 from ringfence.policy.values import HostName, Kind
 from ringfence.world.stream import Stream, heard_since, last_heard_s
 from ringfence.world.topology import build_world
-from segments import ACK, SYN, Connection, Echo, Segment
+from segments import ACK, SYN, Segment
 from traffic import Traffic, sending_process
 from waiting import wait_until
 
@@ -69,44 +70,9 @@ CUTS = {
 }
 
 
-class Flow:
-    """A live flow from a client to db: whatever either end says next is a packet of it."""
-
-    def __init__(self, lab, client, protocol, family):
-        self.lab, self.client = lab, client
-        port = {TCP: 5432, UDP: 99}.get(protocol, 0)
-        self._opening = lab.way(client, "db", protocol, family, destination_port=port)
-        self._connection = Connection(self._opening.packet) if protocol == TCP else None
-
-    @property
-    def from_client(self) -> Way:
-        return self._encoded(self._opening, 8, 128, "from_client")
-
-    @property
-    def from_server(self) -> Way:
-        return self._encoded(self._opening.back(), 0, 129, "from_server")
-
-    def open(self):
-        if self._connection:
-            segments = self._connection.handshake()
-            ways = (self._opening, self._opening.back(), self._opening)
-            for way, segment in zip(ways, segments, strict=True):
-                self.lab.expect_fate(ALLOWED, replace(way, encode=segment))
-        self.lab.expect_fate(ALLOWED, self.from_client)
-        self.lab.expect_fate(ALLOWED, self.from_server)
-
-    def _encoded(self, way, type4, type6, says):
-        if self._connection:
-            return replace(way, encode=getattr(self._connection, says)())
-        if way.packet.protocol == UDP:
-            return way
-        echo = way.again(icmp_type=type4 if way.packet.family == 4 else type6)
-        return replace(echo, encode=Echo(echo.packet, self._opening.packet.source_port))
-
-
 def _flows(lab, client):
     return [
-        Flow(lab, client, protocol, family)
+        LiveFlow(lab, client, protocol, family)
         for family in FAMILIES
         for protocol in (TCP, UDP, ICMP if family == 4 else ICMPV6)
     ]
@@ -158,7 +124,7 @@ def test_after_a_cut_tcp_in_mid_stream_comes_back_neither_way_round(lab):
 
     for family, client in ((4, "app"), (6, "app"), (4, "outside"), (6, "outside")):
         enforce("ingress tcp/5432 from 0.0.0.0/0", "ingress tcp/5432 from ::/0")
-        flow = Flow(lab, client, TCP, family)
+        flow = LiveFlow(lab, client, TCP, family)
         flow.open()
         enforce()
         server = flow.from_server.packet
@@ -193,7 +159,7 @@ def test_flows_of_the_host_itself_are_cut_too(lab, family):
 def test_allowing_again_lets_a_cut_flow_go_on(lab):
     for protocol in (TCP, UDP, ICMP):
         _policy(lab)
-        flow = Flow(lab, "app", protocol, 4)
+        flow = LiveFlow(lab, "app", protocol, 4)
         flow.open()
         _policy(lab, db=_db_group(without=SERVICES))
         lab.expect_fate(DENIED, flow.from_server)
@@ -205,7 +171,7 @@ def test_one_of_two_rules_that_allow_a_flow_may_go(lab):
     both = group("db", "ingress udp/99 from group app", "ingress udp/90-99 from 0.0.0.0/0", SHUT)
     for rest in ("ingress udp/99 from group app", "ingress udp/90-99 from 0.0.0.0/0"):
         _policy(lab, db=both)
-        flow = Flow(lab, "app", UDP, 4)
+        flow = LiveFlow(lab, "app", UDP, 4)
         flow.open()
         _policy(lab, db=group("db", rest, SHUT))
         lab.expect_fate(ALLOWED, flow.from_server, flow.from_client)
@@ -247,7 +213,7 @@ def test_a_generation_that_comes_round_again_revives_no_flow_because_old_flows_a
     mask = NarrowNftables.mask
     with closing(Lab(world, nftables=NarrowNftables, mask=mask, sweeps=sweeps)) as lab:
         _policy(lab)
-        flow = Flow(lab, "app", UDP, 4)
+        flow = LiveFlow(lab, "app", UDP, 4)
         flow.open()
         for change in range(largest_generation(mask)):  # each takes a rule away and gives another
             lab.expect_fate(DENIED, flow.from_server) if change % 100 == 1 else None

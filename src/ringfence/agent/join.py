@@ -12,9 +12,9 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ringfence.agent.client import message_of, network_errors, open_client, trust
 from ringfence.agent.credential import HostCredential, load_credential, render_credential
 from ringfence.agent.doors.files import SystemFiles, lock_folder
+from ringfence.agent.http import is_success, message_of, network_errors, open_client, trust
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import HostName
 from ringfence.wire.hostauth import derive_public_key
@@ -68,9 +68,9 @@ async def _fetch_ca(address: str, fingerprint: str) -> bytes:
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     async with open_client(address, lambda: unverified) as client:
         with network_errors(_STEP):
-            answer = await client.get(JOIN_PATH)
+            answer = await client.request("GET", JOIN_PATH)
     try:
-        ca = ssl.PEM_cert_to_DER_cert(answer.text)
+        ca = ssl.PEM_cert_to_DER_cert(answer.content.decode(errors="replace"))
     except ValueError as error:
         reason = f"the server at {address} has no CA of its own, the token's has one; nothing was told to it"
         raise OperatorError(_STEP, reason) from error
@@ -84,9 +84,9 @@ async def _register(credential: HostCredential, token: JoinToken) -> None:
     body = encode_join(JoinRequest(token.host, token.secret, derive_public_key(credential.private_key)))
     async with open_client(credential.server or "", lambda: trust(credential.ca)) as client:
         with network_errors(_STEP):
-            answer = await client.post(JOIN_PATH, content=body, headers={"Content-Type": "application/json"})
-    if not answer.is_success:
-        raise OperatorError(_STEP, f"the server answered {answer.status_code}: {message_of(answer)}")
+            answer = await client.request("POST", JOIN_PATH, content=body)
+    if not is_success(answer):
+        raise OperatorError(_STEP, f"the server answered {answer.status}: {message_of(answer)}")
 
 
 def _is_tls(address: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ringfence.agent.cache import Cache
-from ringfence.agent.client import open_server, place_of
+from ringfence.agent.client import open_server
 from ringfence.agent.credential import HostCredential, load_credential
 from ringfence.agent.doctor import Finding, Instruments, examine
 from ringfence.agent.doors.bridging import KernelBridging
@@ -30,6 +30,7 @@ from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.doors.packets import KernelPackets
 from ringfence.agent.enforce import Outcome
+from ringfence.agent.http import place_of
 from ringfence.agent.inventory import parse_inventory
 from ringfence.agent.loop import Agent, Doors
 from ringfence.agent.start import BootDoors, boot

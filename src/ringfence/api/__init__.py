@@ -7,7 +7,6 @@ policy, touches no store, and is the only room that knows of HTTP servers.
 from ringfence.api.admin import build_admin_app
 from ringfence.api.app import ApiOptions, build_app
 from ringfence.api.listen import Listen, parse_listen
-from ringfence.api.log import configure_log
 from ringfence.api.server import CONTROL_SOCKET, ServeOptions, serve
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "ServeOptions",
     "build_admin_app",
     "build_app",
-    "configure_log",
     "parse_listen",
     "serve",
 ]

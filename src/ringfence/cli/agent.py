@@ -50,7 +50,7 @@ def agent(
     import sys
 
     from ringfence.agent import load_credential, run_agent
-    from ringfence.api.log import configure_log
+    from ringfence.cli.log import configure_log
 
     if data is None or inventory is None:
         raise Invalid("required, but not given", field="--data" if data is None else "--inventory")

@@ -22,7 +22,7 @@ def boot(
     import sys
 
     from ringfence.agent import run_boot
-    from ringfence.api.log import configure_log
+    from ringfence.cli.log import configure_log
     from ringfence.cli.output import complain
 
     configure_log(sys.stderr)

@@ -82,11 +82,11 @@ def server(  # noqa: PLR0913, PLR0917  one parameter per option
 
     from ringfence.api.app import ApiOptions
     from ringfence.api.listen import parse_listen
-    from ringfence.api.log import configure_log
     from ringfence.api.rates import RateLimits
     from ringfence.api.server import ServeOptions, serve
     from ringfence.api.zones import Origin
     from ringfence.cli.credentials import save_endpoint
+    from ringfence.cli.log import configure_log
     from ringfence.control.settings import Settings
     from ringfence.policy.values import parse_cidr, parse_duration
 

@@ -6,7 +6,7 @@ import pytest
 
 from fake_doors import FakeClock, FakeNames
 from ringfence.agent.channel import KEPT_S, Channel, ServerPlace
-from ringfence.agent.client import place_of
+from ringfence.agent.http import place_of
 
 ONE, TWO = ip_address("192.0.2.1"), ip_address("2001:db8::2")
 PLACE = ServerPlace("rf.example", 8443)

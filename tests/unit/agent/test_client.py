@@ -13,7 +13,7 @@ from ringfence.policy.errors import OperatorError
 
 async def _open(address, **options):
     async with open_server(address, HostCredential("h1", b"k" * 32), FakeClock(), **options) as server:
-        return str(server._client.base_url)
+        return str(server._client.base)
 
 
 @pytest.mark.parametrize(

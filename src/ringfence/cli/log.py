@@ -1,4 +1,4 @@
-"""How the server's log looks: one JSON object a line on stderr, or plain lines when a person watches a terminal.
+"""How a log looks: one JSON object a line on stderr, or plain lines when a person watches a terminal.
 
 Input: records of ``logging``, whose ``extra={"fields": {...}}`` become fields. Secrets never come here: no code logs
 headers or bodies.

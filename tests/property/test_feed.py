@@ -35,7 +35,7 @@ from ringfence.wire.feed import (
 from views import addresses, views
 
 pytestmark = pytest.mark.full
-EXAMPLES = count(reduced=60, stated=300)
+EXAMPLES = count(reduced=40, stated=300)
 
 _names = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=30)
 _counts = st.integers(0, 2**63 - 1)

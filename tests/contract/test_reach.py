@@ -18,6 +18,19 @@ RULES = {
 }
 
 
+POLICY = """
+version: 1
+groups:
+  web: {ingress: [{protocol: tcp, ports: 443, from: 0.0.0.0/0}]}
+  db: {ingress: [{protocol: tcp, ports: 5432, from: group web}]}
+  ops:
+instances:
+  web-1: {groups: [default, web], addresses: [192.0.2.10]}
+  db-1: {groups: [default, db], addresses: [192.0.2.20]}
+  ops-1: {groups: [default, ops], addresses: [192.0.2.30]}
+"""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server that holds the policy of the page."""
@@ -46,6 +59,15 @@ def _add_rule(running, groups, name, rule):
 def test_the_page_shows_what_the_command_prints(server, capsys, monkeypatch, line, wanted):
     monkeypatch.setenv("RINGFENCE_DATA", str(server.folder))
     assert run(line.split()) == 0
+    shown = capsys.readouterr()
+    assert re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "…", shown.out + shown.err) == wanted
+
+
+@pytest.mark.parametrize(("line", "wanted"), EXAMPLES)
+def test_a_file_that_says_the_same_is_answered_the_same(tmp_path, capsys, line, wanted):
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    assert run([*line.split(), "--file", str(file)]) == 0
     shown = capsys.readouterr()
     assert re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "…", shown.out + shown.err) == wanted
 

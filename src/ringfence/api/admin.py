@@ -5,7 +5,7 @@ the same app in its own process when no server runs, so that there is one way fo
 """
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -21,12 +21,12 @@ from ringfence.api.front import front
 from ringfence.api.join import Invitations
 from ringfence.api.operations import add_operation_routes
 from ringfence.api.owners import add_owner_routes
-from ringfence.api.reach import ReachResource
+from ringfence.api.questions import add_question_routes
 from ringfence.control.actor import Actor, operator_of
+from ringfence.control.lookup import find_instance_of
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim, Observe
-from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.explain import explain, find_instance_named, parse_service
+from ringfence.policy.errors import Invalid
 from ringfence.policy.model import Group, Instance, Interface, Snapshot
 from ringfence.policy.values import (
     GroupId,
@@ -127,7 +127,7 @@ class _OneInstance:
 
     async def on_put(self, request: Request, response: Response, instance: str) -> None:
         wanted = convert(parse_document(_body(request)), _ObserveShape)
-        found = _find_instance(self.plane, request, instance)
+        found = find_instance_of(self.plane.snapshot, instance, request.get_param("organisation"))
         operator = operator_of(found.organisation, exchange_of(request).request_id)
         operation = await self.plane.execute(Observe(found.id, wanted.observe), operator)
         response.data = encode_operation(operation)
@@ -193,26 +193,6 @@ class _Flows:
         put_json(response, {"last": last, self.name: [show_flow(kept, snapshot) for kept in found]})
 
 
-@dataclass(frozen=True, slots=True)
-class _Explanation:
-    """GET /admin/v1/explain?source=&destination=&service=: the verdict on a first packet, in words."""
-
-    plane: ControlPlane
-
-    async def on_get(self, request: Request, response: Response) -> None:
-        source, destination, service = (_argument(request, name) for name in ("source", "destination", "service"))
-        source, destination = (self._end(request, text) for text in (source, destination))
-        found = explain(self.plane.snapshot, source, destination, parse_service(service))
-        put_json(response, {"allowed": found.verdict.allowed, "text": found.text})
-
-    def _end(self, request: Request, text: str) -> str:
-        """An end as it was given, or the id of the instance that the named organisation calls so."""
-        try:
-            return str(_find_instance(self.plane, request, text).id) if request.get_param("organisation") else text
-        except NotFound:
-            return text
-
-
 def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> Asgi:
     """The app behind the control socket; it authenticates nobody."""
     app = bare_app()
@@ -227,8 +207,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/counters", _Counters(plane))
     app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))
     app.add_route("/admin/v1/flows", _Flows(plane, "flows", allowed=True))
-    app.add_route("/admin/v1/explain", _Explanation(plane))
-    app.add_route("/admin/v1/reach", ReachResource(plane))
+    add_question_routes(app, plane)
     return front(app)
 
 
@@ -236,23 +215,6 @@ def _operator(plane: ControlPlane, request: Request) -> Actor:
     """The operator, acting for the organisation that the query names, by default the first."""
     organisation = plane.owners.named(request.get_param("organisation"))
     return operator_of(organisation.id, exchange_of(request).request_id)
-
-
-def _find_instance(plane: ControlPlane, request: Request, text: str) -> Instance:
-    """The one instance of that name or id, among those of the organisation that the query names, if it names one."""
-    snapshot, name = plane.snapshot, request.get_param("organisation")
-    if name:
-        id_ = plane.owners.named(name).id
-        own = {key: one for key, one in snapshot.instances.items() if one.organisation == id_}
-        snapshot = replace(snapshot, instances=own)
-    return find_instance_named(snapshot, text)
-
-
-def _argument(request: Request, name: str) -> str:
-    value = request.get_param(name)
-    if not value:
-        raise Invalid("required, but not given", field=f"?{name}")
-    return str(value)
 
 
 def _body(request: Request) -> bytes:

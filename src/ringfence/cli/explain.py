@@ -6,6 +6,7 @@ import typer
 
 from ringfence.cli.options import DataOption, query_of
 from ringfence.cli.output import Format, FormatOption, show
+from ringfence.cli.questions import FileOption, question
 
 _END = "An instance's name or id, an address, or internet."
 
@@ -18,6 +19,7 @@ def explain(
     organisation: Annotated[
         str | None, typer.Option(help="Whose instances are meant, when several have instances of the name.")
     ] = None,
+    file: FileOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Say whether a first packet from SOURCE to DESTINATION passes, by which rule, and what is missing if not.
@@ -27,8 +29,6 @@ def explain(
     """
     import json
 
-    from ringfence.cli.admin_client import Ask, ask
-
     query = {"source": source, "destination": destination, "service": service} | query_of(organisation)
-    answer = ask(data, Ask("GET", "/explain", query=query))
+    answer = question(data, file, "explain", query)
     show(json.dumps(answer, indent=2) if output is Format.JSON else str(answer["text"]))

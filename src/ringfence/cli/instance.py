@@ -14,7 +14,7 @@ _COLUMNS = ("id", "name", "organisation", "host", "mode", "addresses", "groups")
 
 
 @app.command("add")
-def add(  # noqa: PLR0913, PLR0917  one parameter per option
+def add(
     data: DataOption,
     name: Annotated[str, typer.Argument(help="The instance's name.")],
     address: Annotated[list[str] | None, typer.Option(help="An IPv4 or IPv6 address; repeat for more.")] = None,

@@ -6,6 +6,7 @@ import typer
 
 from ringfence.cli.options import DataOption
 from ringfence.cli.output import Format, FormatOption, show_rows
+from ringfence.cli.questions import FileOption, question
 
 _END = "An instance or group (name or id), an address, a network, internet, or any."
 
@@ -17,14 +18,13 @@ def reach(
     ] = None,
     source: Annotated[str | None, typer.Option("--from", help=_END)] = None,
     destination: Annotated[str | None, typer.Option("--to", help=_END)] = None,
+    file: FileOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Say who can reach whom on what, exactly, with the rules that imply it; without ends, every group and every group.
 
     Example: [bold]ringfence reach --to db tcp/5432[/bold]
     """
-    from ringfence.cli.admin_client import Ask, ask
-
     given = {"from": source, "to": destination, "service": service}
     query = {name: value for name, value in given.items() if value}
-    show_rows(ask(data, Ask("GET", "/reach", query=query))["reach"], ("from", "to", "services", "rules"), output)
+    show_rows(question(data, file, "reach", query)["reach"], ("from", "to", "services", "rules"), output)

@@ -22,7 +22,7 @@ app = typer.Typer(help="The API and the truth behind it: serve, back up, restore
 
 
 @app.callback()
-def server(  # noqa: PLR0913, PLR0917  one parameter per option
+def server(
     context: typer.Context,
     data: DataOption,
     listen: Annotated[

@@ -4,10 +4,12 @@ Things of another organisation do not exist for the actor, and the texts do not 
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
 from ringfence.policy.errors import Denied, Invalid, NotFound
+from ringfence.policy.explain import find_instance_named
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, Instance, Organisation, Snapshot
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
@@ -47,6 +49,19 @@ def find_instance(snapshot: Snapshot, id_: InstanceId, organisation: Organisatio
     if instance is None or instance.organisation != organisation:
         raise NotFound(f"there is no instance {id_}")
     return instance
+
+
+def find_instance_of(snapshot: Snapshot, text: str, organisation: str | None) -> Instance:
+    """The one instance of that name or id, among those of the organisation that is named, if one is.
+
+    Raises:
+        NotFound: there is none, or no such organisation; ``Invalid``: several have the name.
+    """
+    if organisation:
+        id_ = find_organisation(snapshot, organisation).id
+        own = {key: one for key, one in snapshot.instances.items() if one.organisation == id_}
+        snapshot = replace(snapshot, instances=own)
+    return find_instance_named(snapshot, text)
 
 
 def find_peer(snapshot: Snapshot, reference: GroupReference, organisation: OrganisationId) -> Group:

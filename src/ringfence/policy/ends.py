@@ -6,7 +6,6 @@ Input: the word and a population. Output: an ``End``; or who of that name there 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Final
 from uuid import UUID
@@ -17,7 +16,7 @@ from ringfence.policy.intervals import Intervals
 from ringfence.policy.model import Group, Instance, Snapshot
 from ringfence.policy.population import Class, Dweller, Population, bits_of
 from ringfence.policy.values import Network, parse_cidr
-from ringfence.policy.wording import shown
+from ringfence.policy.wording import shown, suggestion
 
 ANY: Final = "any"
 INTERNET_END: Final = "internet"
@@ -114,7 +113,5 @@ def _choices(found: list[Group | Instance]) -> str:
 
 def _unknown(snapshot: Snapshot, text: str, field: str) -> NotFound:
     names = {group.name for group in snapshot.groups.values()} | {one.name for one in snapshot.instances.values()}
-    known = sorted(map(shown, names))
-    close = get_close_matches(text, [*known, ANY, INTERNET_END], n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = suggestion(text, names | {ANY, INTERNET_END})
     return NotFound(f"no instance or group is named {text!a}, and it is no address or network{hint}", field=field)

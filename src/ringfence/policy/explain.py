@@ -5,7 +5,6 @@ Pure: reads a snapshot, sends nothing. The exit of every sentence is an operator
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final
 
 from ringfence.policy.errors import Invalid, NotFound
@@ -21,7 +20,7 @@ from ringfence.policy.verdict import (
     protocol_matches,
 )
 from ringfence.policy.view import Endpoint, HostView, resolve_view
-from ringfence.policy.wording import shown
+from ringfence.policy.wording import shown, suggestion
 
 INTERNET: Final = "internet"
 _INTERNET_ADDRESSES: Final = ("192.0.2.1", "2001:db8::1")  # documentation addresses: members of nothing by accident
@@ -153,10 +152,8 @@ def _only(found: list[Instance], text: str, field: str) -> Instance:
 
 
 def _not_found(snapshot: Snapshot, text: str, field: str, *others: str) -> NotFound:
-    known = sorted({shown(instance.name) for instance in snapshot.instances.values()} | set(others))
-    close = get_close_matches(text, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}" if len(known) < 10 else ""  # noqa: PLR2004  a readable line
-    return NotFound(f"no instance is named {text!a}{hint}", field=field)
+    known = (*(instance.name for instance in snapshot.instances.values()), *others)
+    return NotFound(f"no instance is named {text!a}{suggestion(text, known)}", field=field)
 
 
 def _instances(snapshot: Snapshot, text: str) -> list[Instance]:

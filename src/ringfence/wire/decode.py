@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ringfence.policy.commands import CreateGroup, GroupReference, RuleDraft
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.values import Cidr, Direction, GroupId, Icmp, InstanceId, Protocol, Visibility, parse_cidr
-from ringfence.wire.document import JsonValue, parse_document
+from ringfence.wire.document import parse_document
 
 MAX_TEXT: Final = 255  # characters of a name or description (openapi.json)
 
@@ -139,20 +139,20 @@ def parse_choice(text: str, choices: type[_E], *, field: str) -> _E:
     raise Invalid(f"expected one of {spellings}, got {ascii(text)[:64]}", field=field)
 
 
-def convert(value: JsonValue, shape: type[_S]) -> _S:
-    """``value`` as ``shape``; ``Invalid`` names the path of the first field that does not fit."""
+def convert(value: object, shape: type[_S], *, at: str = "$") -> _S:
+    """``value``, which stands at the path ``at``, as ``shape``; ``Invalid`` names the first field that does not fit."""
     if not isinstance(value, dict):
-        raise Invalid("expected a JSON object", field="$")
+        raise Invalid("expected an object of names and values", field=at)
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from error
+        raise _refusal(str(error), at) from error
 
 
-def _refusal(text: str) -> Invalid:
+def _refusal(text: str, at: str) -> Invalid:
     """What msgspec says (``Expected `int`, got `bool` - at `$.start-port```), in the form of all our refusals."""
-    text, _, at = text.partition(" - at `")
-    path = at.removesuffix("`") or "$"
+    text, _, within = text.partition(" - at `")
+    path = at + within.removesuffix("`").removeprefix("$")
     missing = _MISSING.fullmatch(text)
     if missing:
         return Invalid("required, but not given", field=f"{path}.{missing[1]}")

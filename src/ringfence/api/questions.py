@@ -1,0 +1,30 @@
+"""GET /admin/v1/{explain,reach,…}: what is asked of the policy alone, over the newest snapshot."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from ringfence.api.exchange import FalconApp, Request, Response, put_json
+from ringfence.control.plane import ControlPlane
+from ringfence.control.questions import ANSWERS, Answer, Query, Questions
+from ringfence.policy.model import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Answered in a thread: some ten milliseconds, for the matrix of a large fleet some seconds."""
+
+    plane: ControlPlane
+    answer: Callable[[Snapshot, Query], Answer]
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        query = {name: str(request.get_param(name)) for name in request.params}
+        put_json(response, await asyncio.to_thread(self.answer, self.plane.snapshot, query))
+
+
+def add_question_routes(app: FalconApp, plane: ControlPlane) -> None:
+    """One route for each question; they share what is kept ready."""
+    questions = Questions()
+    for name, answer in ANSWERS.items():
+        app.add_route(f"/admin/v1/{name}", _Question(plane, partial(answer, questions)))

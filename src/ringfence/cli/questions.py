@@ -1,0 +1,58 @@
+"""A question about a policy: asked of a server, or of a policy file and no server."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ringfence.policy.errors import CallerError, OperatorError
+
+if TYPE_CHECKING:
+    from ringfence.policy.model import Snapshot
+
+FileOption = Annotated[
+    Path | None, typer.Option("--file", "-f", help="Ask this policy file; no server is needed, and none is asked.")
+]
+
+
+def question(data: Path, file: Path | None, name: str, query: dict[str, str]) -> dict[str, Any]:
+    """The answer, a JSON object; the same of a file as of a server that holds what the file says.
+
+    Raises:
+        CallerError: nobody is named so, or the file says what no policy can; ``OperatorError``: nobody answers.
+    """
+    if file is not None:
+        import msgspec
+
+        from ringfence.control.questions import ANSWERS, Questions
+
+        answer: dict[str, Any] = msgspec.to_builtins(ANSWERS[name](Questions(), read_snapshot(file), query))
+        return answer
+    from ringfence.cli.admin_client import Ask, ask
+
+    return ask(data, Ask("GET", f"/{name}", query=query))
+
+
+def read_snapshot(file: Path) -> "Snapshot":
+    """The policy that a file describes.
+
+    Raises:
+        Invalid: the message begins with file and line; ``OperatorError``: the file cannot be read.
+    """
+    from ringfence.policy.desired import snapshot_of
+    from ringfence.wire.policy_file import read_policy
+
+    read = read_policy(read_text(file), str(file))
+    try:
+        return snapshot_of(read.document)
+    except CallerError as error:
+        raise read.locate(error) from error
+
+
+def read_text(file: Path) -> str:
+    """What a file says; ``-`` is standard input."""
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"reading {file}", str(error)) from error

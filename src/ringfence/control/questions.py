@@ -1,0 +1,84 @@
+"""What is asked of a policy alone, and answered alike by a server and of a file: one method for each question.
+
+Input: a snapshot and the arguments of the question, as text. Output: what JSON shows. Pure but for what is kept ready.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ringfence.control.lookup import find_instance_of
+from ringfence.policy.ends import ANY
+from ringfence.policy.errors import Invalid, NotFound
+from ringfence.policy.explain import explain, parse_service
+from ringfence.policy.intervals import Intervals
+from ringfence.policy.matrix import draw_matrix
+from ringfence.policy.model import Snapshot
+from ringfence.policy.portray import Row, portray_matrix, portray_reach
+from ringfence.policy.reach import Reachability
+from ringfence.policy.services import parse_services
+
+Query = Mapping[str, str]
+Answer = dict[str, object]
+
+
+@dataclass(slots=True)
+class Questions:
+    """The newest snapshot that was asked about is kept ready: it is asked again more often than it changes."""
+
+    _prepared: Reachability | None = None
+
+    def explain(self, snapshot: Snapshot, query: Query) -> Answer:
+        """``source``, ``destination``, ``service``, ``organisation``: the verdict on a first packet, in words."""
+        organisation = query.get("organisation")
+        source, destination = (_end(snapshot, _given(query, name), organisation) for name in ("source", "destination"))
+        found = explain(snapshot, source, destination, parse_service(_given(query, "service")))
+        return {"allowed": found.verdict.allowed, "text": found.text}
+
+    def reach(self, snapshot: Snapshot, query: Query) -> Answer:
+        """``from``, ``to``, ``service``: who reaches whom, exactly; without ends every group and every group."""
+        source, destination, service = (query.get(name) for name in ("from", "to", "service"))
+        services = parse_services(service, field="?service") if service else None
+        ends = (source or ANY, destination or ANY) if source or destination else None
+        return {"reach": [_show(row) for row in self._rows(snapshot, ends, services)]}
+
+    def _rows(self, snapshot: Snapshot, ends: tuple[str, str] | None, services: Intervals | None) -> list[Row]:
+        prepared = self._ready(snapshot)
+        if ends is not None:
+            return portray_reach(prepared, prepared.ask(*ends, services))
+        return [*portray_matrix(snapshot, draw_matrix(prepared.grants), services)]
+
+    def _ready(self, snapshot: Snapshot) -> Reachability:
+        prepared = self._prepared
+        if prepared is None or prepared.snapshot is not snapshot:
+            prepared = self._prepared = Reachability(snapshot)
+        return prepared
+
+
+ANSWERS: Final[Mapping[str, Callable[[Questions, Snapshot, Query], Answer]]] = {
+    "explain": Questions.explain,
+    "reach": Questions.reach,
+}
+
+
+def _end(snapshot: Snapshot, text: str, organisation: str | None) -> str:
+    """An end as it was given, or the id of the instance that the named organisation calls so."""
+    try:
+        return str(find_instance_of(snapshot, text, organisation).id) if organisation else text
+    except NotFound:
+        return text
+
+
+def _given(query: Query, name: str) -> str:
+    if not (value := query.get(name)):
+        raise Invalid("required, but not given", field=f"?{name}")
+    return value
+
+
+def _show(row: Row) -> Answer:
+    return {
+        "from": list(row.sources),
+        "to": list(row.destinations),
+        "services": row.services,
+        "rules": list(row.rules),
+    }

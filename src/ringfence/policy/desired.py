@@ -1,0 +1,176 @@
+"""What a policy file says there shall be: groups with rules and sources, and who wears them, all by name.
+
+Values only. ``snapshot_of`` makes them a policy that can be asked about without any server.
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+from uuid import UUID, uuid5
+
+from ringfence.policy.commands import GroupReference, RuleDraft
+from ringfence.policy.errors import Invalid, NotFound
+from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Organisation, Rule, Snapshot
+from ringfence.policy.values import (
+    Address,
+    Cidr,
+    Direction,
+    GroupId,
+    HostName,
+    InstanceId,
+    InterfaceName,
+    OrganisationId,
+    Revision,
+    RuleId,
+    Visibility,
+)
+from ringfence.policy.wording import shown, suggestion
+
+DEFAULT: Final = "default"
+PEER_WAY: Final = {Direction.INGRESS: "from", Direction.EGRESS: "to"}  # what a rule's peer is called in a file
+_NAMES: Final = UUID("5f6c0f0e-6f38-5c1c-9d3b-3d4c2b1a9e77")  # what ids of things that only a file knows are made of
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredGroup:
+    """A group of a file; a rule's peer group is referred to by name alone."""
+
+    name: str
+    description: str | None = None
+    visibility: Visibility = Visibility.PRIVATE
+    sources: tuple[Cidr, ...] = ()
+    rules: tuple[RuleDraft, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredInstance:
+    """An instance of a file. ``groups`` are those that it wears, None when the file leaves them as they are.
+
+    Addresses, host and observation are what hosts and operators say; a question that is asked of the file needs them.
+    """
+
+    name: str
+    groups: tuple[str, ...] | None = None
+    addresses: tuple[Address, ...] = ()
+    host: HostName | None = None
+    observe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole policy file; ``assertions`` as they are written."""
+
+    groups: tuple[DesiredGroup, ...] = ()
+    instances: tuple[DesiredInstance, ...] = ()
+    assertions: tuple[str, ...] = ()
+
+
+def rule_field(group: DesiredGroup, index: int) -> str:
+    """The path in a file of a group's rule: among those of its direction, as the file lists them."""
+    rule = group.rules[index]
+    number = sum(one.direction is rule.direction for one in group.rules[:index])
+    return f"$.groups.{group.name}.{rule.direction.value}[{number}]"
+
+
+def peer_field(group: DesiredGroup, index: int) -> str:
+    """The path in a file of the peer of a group's rule."""
+    return f"{rule_field(group, index)}.{PEER_WAY[group.rules[index].direction]}"
+
+
+def snapshot_of(document: Document) -> Snapshot:
+    """The policy that a file describes, as if it were all that there is. Ids are made of names: equal files, equal ids.
+
+    Raises:
+        NotFound: a rule or an instance names a group that the file has not; the text suggests the nearest.
+        Invalid: two instances have one address.
+    """
+    organisation = OrganisationId(uuid5(_NAMES, "organisation"))
+    named = document.groups
+    if all(group.name != DEFAULT for group in named):
+        named = (DesiredGroup(DEFAULT), *named)
+    ids = {
+        (group.visibility, group.name): GroupId(uuid5(_NAMES, f"{group.visibility.value} {group.name}"))
+        for group in named
+    }
+    groups = {ids[group.visibility, group.name]: _group(group, organisation, ids) for group in named}
+    _require_free_addresses(document)
+    instances = [_instance(one, organisation, ids) for one in document.instances]
+    default = Organisation(organisation, "file", ids[Visibility.PRIVATE, DEFAULT])
+    return Snapshot(
+        revision=Revision(1),
+        organisations=MappingProxyType({organisation: default}),
+        groups=MappingProxyType(groups),
+        instances=MappingProxyType({one.id: one for one in instances}),
+    )
+
+
+_Ids = dict[tuple[Visibility, str], GroupId]
+
+
+def _group(group: DesiredGroup, organisation: OrganisationId, ids: _Ids) -> Group:
+    rules = tuple(_rule(group, index, ids) for index in range(len(group.rules)))
+    return Group(
+        ids[group.visibility, group.name],
+        organisation,
+        group.name,
+        group.description,
+        group.visibility,
+        rules,
+        group.sources,
+    )
+
+
+def _rule(group: DesiredGroup, index: int, ids: _Ids) -> Rule:
+    draft = group.rules[index]
+    if isinstance(draft.peer, GroupReference):
+        key = (draft.peer.visibility, draft.peer.name or "")
+        peer: Cidr | GroupPeer = GroupPeer(_find(key, ids, peer_field(group, index)))
+    else:
+        peer = draft.peer
+    return Rule(
+        RuleId(uuid5(_NAMES, f"rule {index} of {group.visibility.value} {group.name}")),
+        draft.direction,
+        draft.protocol,
+        peer,
+        draft.start_port,
+        draft.end_port,
+        draft.icmp,
+        draft.description,
+    )
+
+
+def _instance(one: DesiredInstance, organisation: OrganisationId, ids: _Ids) -> Instance:
+    worn = (DEFAULT,) if one.groups is None else one.groups
+    at = f"$.instances.{one.name}.groups"
+    groups = tuple(_find((Visibility.PRIVATE, name), ids, f"{at}[{n}]") for n, name in enumerate(worn))
+    interface = Interface(InterfaceName("eth0"), one.addresses)
+    return Instance(
+        id=InstanceId(uuid5(_NAMES, f"instance {one.name}")),
+        organisation=organisation,
+        name=one.name,
+        host=one.host,
+        interfaces=(interface,),
+        groups=groups,
+        observe=one.observe,
+    )
+
+
+def _require_free_addresses(document: Document) -> None:
+    holders: dict[Address, str] = {}
+    for one in document.instances:
+        for index, address in enumerate(one.addresses):
+            if address in holders:
+                raise Invalid(
+                    f"{address} is instance {shown(holders[address])}'s already",
+                    field=f"$.instances.{one.name}.addresses[{index}]",
+                )
+            holders[address] = one.name
+
+
+def _find(key: tuple[Visibility, str], ids: _Ids, field: str) -> GroupId:
+    if key in ids:
+        return ids[key]
+    visibility, name = key
+    kind = "public group" if visibility is Visibility.PUBLIC else "group"
+    known = (other for kept, other in ids if kept is visibility)
+    raise NotFound(f"there is no {kind} {shown(name)}{suggestion(name, known)}", field=field)

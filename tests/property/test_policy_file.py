@@ -1,0 +1,63 @@
+"""Whatever a document says, its file says it too."""
+
+from ipaddress import ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.policy.commands import GroupReference, RuleDraft
+from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
+from ringfence.policy.values import Cidr, Direction, HostName, Icmp, Protocol, Visibility
+from ringfence.wire.policy_file import read_policy, write_policy
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+texts = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+cidrs = st.ip_addresses().map(lambda one: f"{one}/{one.max_prefixlen}").map(lambda text: Cidr(text, ip_network(text)))
+peers = cidrs | st.builds(GroupReference, st.none(), names, st.sampled_from(Visibility))
+ports = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted).map(tuple) | st.just((None, None))
+
+
+@st.composite
+def drafts(draw):
+    protocol = draw(st.sampled_from(Protocol))
+    start, end = draw(ports) if protocol.has_ports else (None, None)
+    type_ = draw(st.none() | st.integers(0, 254))
+    code = draw(st.none() | st.integers(0, 254)) if type_ is not None else None
+    icmp = Icmp(type_, code) if protocol.has_types and type_ is not None else None
+    return RuleDraft(draw(st.sampled_from(Direction)), protocol, draw(peers), start, end, icmp, draw(texts))
+
+
+def _by_direction(rules):
+    return tuple(sorted(rules, key=lambda rule: rule.direction is Direction.EGRESS))
+
+
+groups = st.builds(
+    DesiredGroup,
+    names,
+    texts,
+    st.sampled_from(Visibility),
+    st.lists(cidrs, max_size=3).map(tuple),
+    st.lists(drafts(), max_size=4).map(_by_direction),
+)
+instances = st.builds(
+    DesiredInstance,
+    names,
+    st.none() | st.lists(names, max_size=3).map(tuple),
+    st.lists(st.ip_addresses(network="192.0.2.0/24"), max_size=2).map(tuple),
+    st.none() | names.map(HostName),
+    st.booleans(),
+)
+
+
+@given(
+    st.builds(
+        Document,
+        st.lists(groups, max_size=3, unique_by=lambda one: one.name).map(tuple),
+        st.lists(instances, max_size=3, unique_by=lambda one: one.name).map(tuple),
+        st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20), max_size=3).map(tuple),
+    )
+)
+def test_what_is_written_reads_back_and_is_written_the_same(document):
+    text = write_policy(document)
+    assert read_policy(text, "policy.yaml").document == document
+    assert write_policy(read_policy(text, "policy.yaml").document) == text

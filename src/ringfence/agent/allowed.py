@@ -21,14 +21,14 @@ from ringfence.policy.packet import Packet
 from ringfence.policy.values import Direction, InstanceId, Kind, RuleId
 from ringfence.policy.verdict import Allowance, Default, SideVerdict, judge
 from ringfence.policy.view import Endpoint, HostView
-from ringfence.wire.flows import ALLOWED, FlowRecord
+from ringfence.wire.flows import ALLOWED, DEFAULT_EGRESS, FlowRecord
 
 RATE: Final = 20  # records a second of one instance, and
 BURST: Final = 100  # how many of them at once after a silence
 _MOST_KNOWN: Final = 10_000  # answers that are remembered
 _PAUSE_AFTER_S: Final = 0.001  # work of less than this is not worth a pause
 _REASON: Final = {
-    Default.EGRESS_OPEN: "default egress",
+    Default.EGRESS_OPEN: DEFAULT_EGRESS,
     Default.LINK: "own link",
     Default.FAILSAFE: "failsafe port",
     Default.CHANNEL: "agent channel",

@@ -14,7 +14,7 @@ from ringfence.nft.packetlog import Told
 from ringfence.policy.refusal import Refusal, parse_log_prefix
 from ringfence.policy.values import Direction, Kind
 from ringfence.policy.view import Endpoint, HostView
-from ringfence.wire.flows import FlowRecord
+from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord
 
 _REASON: Final = {
     Refusal.SPOOFED: "spoofed",
@@ -23,8 +23,8 @@ _REASON: Final = {
     Refusal.STRAY: "mid-stream",
     Refusal.LINK: "forwarded discovery",
     Refusal.CLOSED: "closed port",
-    Refusal.DENIED_IN: "default ingress",
-    Refusal.DENIED_OUT: "default egress",
+    Refusal.DENIED_IN: DEFAULT_INGRESS,
+    Refusal.DENIED_OUT: DEFAULT_EGRESS,
 }
 _DIRECTION: Final = {Refusal.DENIED_IN: Direction.INGRESS, Refusal.DENIED_OUT: Direction.EGRESS}
 

@@ -22,6 +22,7 @@ from ringfence.api.join import Invitations
 from ringfence.api.operations import add_operation_routes
 from ringfence.api.owners import add_owner_routes
 from ringfence.api.questions import add_question_routes
+from ringfence.api.suggestion import Suggestion
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.lookup import find_instance_of
 from ringfence.control.plane import ControlPlane
@@ -208,6 +209,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))
     app.add_route("/admin/v1/flows", _Flows(plane, "flows", allowed=True))
     add_question_routes(app, plane)
+    app.add_route("/admin/v1/instances/{instance}/suggestion", Suggestion(plane))
     return front(app)
 
 

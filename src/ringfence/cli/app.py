@@ -25,6 +25,7 @@ from ringfence.cli import (
     organisation,
     reach,
     server,
+    suggest,
     version,
 )
 from ringfence.cli.output import complain
@@ -64,6 +65,7 @@ app.add_typer(group.app, name="group")
 app.add_typer(operation.app, name="operation")
 app.command("explain")(explain.explain)
 app.command("reach")(reach.reach)
+app.command("suggest")(suggest.suggest)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)
 app.command("version")(version.version)

@@ -6,6 +6,7 @@ Input: records, or octets from the other side. Output: the same the other way, o
 are bounded: what a host sends is a host's word, and no more of it is taken than this.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Annotated, Final
@@ -19,6 +20,8 @@ from ringfence.wire.feed import FORMAT
 
 MOST_RECORDS: Final = 200  # in one message
 ALLOWED: Final = "allow"
+DEFAULT_INGRESS: Final = "default ingress"  # the reason where no rule said anything: it was denied,
+DEFAULT_EGRESS: Final = "default egress"  # or allowed, if there were no rules about leaving
 RATE_LIMIT: Final = "rate limit"  # the reason of a record that stands for what was not told of one by one
 
 _Octet = Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -81,7 +84,12 @@ class _ReportShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     untold: _Count
 
 
+class _RecordsShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    records: tuple[FlowRecord, ...]
+
+
 _encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(FlowRecord)
 
 
 def encode_record(record: FlowRecord) -> bytes:
@@ -102,9 +110,39 @@ def decode_flow_report(body: bytes) -> FlowReport:
     if shape.format != FORMAT:
         raise Invalid(f"expected format {FORMAT}, got {shape.format}", field="$.format")
     for number, record in enumerate(shape.records):
-        _check_address(record.source, f"$.records[{number}].source")
-        _check_address(record.destination, f"$.records[{number}].destination")
+        _check_addresses(record, f"$.records[{number}]")
     return FlowReport(shape.records, shape.untold)
+
+
+def decode_records(body: bytes) -> tuple[FlowRecord, ...]:
+    """``{records: [...]}``, each as in a host's own log."""
+    try:
+        records = msgspec.json.decode(body, type=_RecordsShape).records
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"expected records of a flow log: {error}") from error
+    for number, record in enumerate(records):
+        _check_addresses(record, f"$.records[{number}]")
+    return records
+
+
+def decode_log(lines: Iterable[bytes], name: str) -> Iterator[FlowRecord]:
+    """The records of a host's own log, the file ``name``.
+
+    Raises:
+        Invalid: a line is none; the message begins with file and line.
+    """
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = _decoder.decode(line)
+            _check_addresses(record, "$")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Invalid) as error:
+            raise Invalid(f"{name}, line {number}: no line of a flow log: {error}") from error
+        yield record
+
+
+def _check_addresses(record: FlowRecord, at: str) -> None:
+    _check_address(record.source, f"{at}.source")
+    _check_address(record.destination, f"{at}.destination")
 
 
 def _check_address(text: str | None, field: str) -> None:

@@ -1,0 +1,32 @@
+"""/admin/v1/instances/{instance}/suggestion: rules that would allow what was seen of an instance, to review."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ringfence.api.exchange import Request, Response, exchange_of, put_json
+from ringfence.control.lookup import find_instance_of
+from ringfence.control.plane import ControlPlane
+from ringfence.control.suggestions import suggest_rules
+from ringfence.wire.flows import FlowRecord, decode_records
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """``?egress=true``: also for what it may send while no rule says anything about leaving."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response, instance: str) -> None:
+        """From what hosts told of since the server began."""
+        await self._answer(request, response, instance, [kept.record for kept in self.plane.flows(0, allowed=True)])
+
+    async def on_post(self, request: Request, response: Response, instance: str) -> None:
+        """From ``{records: [...]}``, as they stand in a host's own log."""
+        await self._answer(request, response, instance, decode_records(exchange_of(request).body))
+
+    async def _answer(self, request: Request, response: Response, instance: str, records: Sequence[FlowRecord]) -> None:
+        snapshot = self.plane.snapshot
+        found = find_instance_of(snapshot, instance, request.get_param("organisation"))
+        egress = request.get_param_as_bool("egress", default=False) or False
+        put_json(response, await asyncio.to_thread(suggest_rules, snapshot, found, records, egress=egress))

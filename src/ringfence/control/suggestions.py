@@ -1,0 +1,76 @@
+"""From what hosts told of an instance's refused packets to rules that would allow them, as a policy file to review.
+
+Input: a snapshot, an instance, flow records. Output: what JSON shows; nothing is changed.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+import msgspec
+
+from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
+from ringfence.policy.model import Instance, Snapshot
+from ringfence.policy.packet import Packet
+from ringfence.policy.suggest import Seen, suggest
+from ringfence.policy.values import Direction
+from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord
+from ringfence.wire.policy_file import write_policy
+
+_SUFFIX = "-seen"  # of the suggested group's name
+
+
+def suggest_rules(
+    snapshot: Snapshot, instance: Instance, records: Iterable[FlowRecord], *, egress: bool
+) -> dict[str, object]:
+    """What ``records`` of the instance need; with ``egress`` also what it may send by the open default, to close that.
+
+    ``policy`` is a file of one group more that the instance wears; ``left-out`` says what is no matter of rules.
+    """
+    seen, left_out = [], Counter[str]()
+    for record in merge_records(records):
+        if record.instance_id != instance.id:
+            continue
+        if (one := _seen(record, egress=egress)) is not None:
+            seen.append(one)
+        elif not record.is_allowed:
+            left_out[record.reason] += record.packets
+    found = suggest(snapshot, instance, seen)
+    group = DesiredGroup(f"{instance.name}{_SUFFIX}", f"what was seen of {instance.name}", rules=found.rules)
+    worn = [snapshot.groups[id_].name for id_ in instance.groups if id_ in snapshot.groups]
+    wears = DesiredInstance(instance.name, tuple(dict.fromkeys((*worn, group.name))))
+    left_out.update(dict(found.unsayable))
+    return {
+        "instance": instance.name,
+        "packets": sum(one.packets for one in seen),
+        "policy": write_policy(Document((group,), (wears,))) if found.rules else "",
+        "left-out": [{"reason": reason, "packets": packets} for reason, packets in sorted(left_out.items())],
+    }
+
+
+def merge_records(records: Iterable[FlowRecord]) -> list[FlowRecord]:
+    """Records that differ in nothing that a rule could tell apart, as one each, with their packets."""
+    found: dict[FlowRecord, int] = {}
+    for record in records:
+        alike = msgspec.structs.replace(record, at=0.0, interface="-", source_port=None, peer_groups=(), packets=1)
+        found[alike] = found.get(alike, 0) + record.packets
+    return [msgspec.structs.replace(record, packets=packets) for record, packets in found.items()]
+
+
+def _seen(record: FlowRecord, *, egress: bool) -> Seen | None:
+    """What a record says that a rule could have allowed; None when no rule is asked."""
+    if record.reason not in (DEFAULT_INGRESS, DEFAULT_EGRESS) or (record.is_allowed and not egress):
+        return None
+    if record.source is None or record.destination is None or record.protocol is None:
+        return None
+    packet = Packet(
+        ip_address(record.source),
+        ip_address(record.destination),
+        record.protocol,
+        source_port=record.source_port or 0,
+        destination_port=record.destination_port or 0,
+        icmp_type=record.icmp_type or 0,
+        icmp_code=record.icmp_code or 0,
+    )
+    direction = Direction.INGRESS if record.reason == DEFAULT_INGRESS else Direction.EGRESS
+    return Seen(direction, packet, record.packets)

@@ -1,14 +1,16 @@
-"""GET /admin/v1/{explain,reach,…}: what is asked of the policy alone, over the newest snapshot."""
+"""GET or POST /admin/v1/{explain,reach,…}: what is asked of the policy alone, over the newest snapshot."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ringfence.api.exchange import FalconApp, Request, Response, put_json
+from ringfence.api.exchange import FalconApp, Request, Response, exchange_of, put_json
 from ringfence.control.plane import ControlPlane
 from ringfence.control.questions import ANSWERS, Answer, Query, Questions
 from ringfence.policy.model import Snapshot
+from ringfence.wire.decode import convert
+from ringfence.wire.document import parse_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,13 @@ class _Question:
     answer: Callable[[Snapshot, Query], Answer]
 
     async def on_get(self, request: Request, response: Response) -> None:
-        query = {name: str(request.get_param(name)) for name in request.params}
+        await self._answer(response, {name: str(request.get_param(name)) for name in request.params})
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        """The same; the arguments are a JSON object of texts, which may be longer than a line."""
+        await self._answer(response, convert(parse_document(exchange_of(request).body), dict[str, str]))
+
+    async def _answer(self, response: Response, query: Query) -> None:
         put_json(response, await asyncio.to_thread(self.answer, self.plane.snapshot, query))
 
 

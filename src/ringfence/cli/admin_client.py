@@ -35,12 +35,18 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request to the operator's app; ``path`` is below ``/admin/v1``."""
+    """A request to the operator's app; ``path`` is below ``/admin/v1``. ``asks_only``: a POST that makes nothing."""
 
     method: str
     path: str
     body: Document | None = None
     query: Mapping[str, str] = field(default_factory=dict)
+    asks_only: bool = False
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether it may make a store where there is none."""
+        return self.method == _FIRST and not self.asks_only
 
 
 def ask(folder: Path, wanted: Ask) -> Document:
@@ -50,7 +56,7 @@ def ask(folder: Path, wanted: Ask) -> Document:
         CallerError: the server refused what was asked; the text is the server's.
         OperatorError: no server answers and the folder cannot be opened either, or holds no store to ask about.
     """
-    if wanted.method != _FIRST and _lacks_store(folder):
+    if not wanted.may_begin and _lacks_store(folder):
         reason = "no ringfence store is there; ringfence server, key create and host add make one: check --data"
         raise OperatorError(f"opening {folder}", reason)
     return asyncio.run(_ask(folder, wanted))
@@ -66,8 +72,14 @@ async def _ask(folder: Path, wanted: Ask) -> Document:
             raise OperatorError(f"asking the server of {folder}", str(error) or type(error).__name__) from error
     document: Document = response.json() if response.content else {}
     if response.is_error:
-        raise CallerError(_ROOT.sub("", str(document.get("message", f"the server answered {response.status_code}"))))
+        raise _refusal(document, response.status_code)
     return document
+
+
+def _refusal(document: Document, status: int) -> CallerError:
+    refusal = CallerError(_ROOT.sub("", str(document.get("message", f"the server answered {status}"))))
+    refusal.field = document.get("field")  # the message names it already
+    return refusal
 
 
 def _lacks_store(folder: Path) -> bool:

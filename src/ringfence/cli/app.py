@@ -11,6 +11,7 @@ import typer
 from ringfence.cli import (
     agent,
     boot,
+    check,
     demo,
     doctor,
     env,
@@ -66,6 +67,7 @@ app.add_typer(operation.app, name="operation")
 app.command("explain")(explain.explain)
 app.command("reach")(reach.reach)
 app.command("suggest")(suggest.suggest)
+app.command("check")(check.check)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)
 app.command("version")(version.version)

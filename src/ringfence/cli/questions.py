@@ -31,7 +31,7 @@ def question(data: Path, file: Path | None, name: str, query: dict[str, str]) ->
         return answer
     from ringfence.cli.admin_client import Ask, ask
 
-    return ask(data, Ask("GET", f"/{name}", query=query))
+    return ask(data, Ask("POST", f"/{name}", query, asks_only=True))
 
 
 def read_snapshot(file: Path) -> "Snapshot":

@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ringfence.control.lookup import find_instance_of
+from ringfence.control.lookup import find_instance_of, find_organisation
+from ringfence.policy.assertions import Result, Witness, check, parse_assertions
 from ringfence.policy.ends import ANY
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.explain import explain, parse_service
 from ringfence.policy.intervals import Intervals
 from ringfence.policy.matrix import draw_matrix
 from ringfence.policy.model import Snapshot
-from ringfence.policy.portray import Row, portray_matrix, portray_reach
+from ringfence.policy.portray import Row, portray_matrix, portray_reach, portray_witness
 from ringfence.policy.reach import Reachability
 from ringfence.policy.services import parse_services
+from ringfence.policy.values import OrganisationId
 
 Query = Mapping[str, str]
 Answer = dict[str, object]
@@ -42,6 +44,13 @@ class Questions:
         ends = (source or ANY, destination or ANY) if source or destination else None
         return {"reach": [_show(row) for row in self._rows(snapshot, ends, services)]}
 
+    def check(self, snapshot: Snapshot, query: Query) -> Answer:
+        """``assertions``, one a line, and ``organisation``, whose names are meant: whether each holds, or the proof."""
+        owner = find_organisation(snapshot, name).id if (name := query.get("organisation")) else None
+        prepared = self._ready(snapshot)
+        asked = parse_assertions(_given(query, "assertions").splitlines())
+        return {"assertions": [_show_result(snapshot, check(prepared, one, owner=owner), owner) for one in asked]}
+
     def _rows(self, snapshot: Snapshot, ends: tuple[str, str] | None, services: Intervals | None) -> list[Row]:
         prepared = self._ready(snapshot)
         if ends is not None:
@@ -58,6 +67,7 @@ class Questions:
 ANSWERS: Final[Mapping[str, Callable[[Questions, Snapshot, Query], Answer]]] = {
     "explain": Questions.explain,
     "reach": Questions.reach,
+    "check": Questions.check,
 }
 
 
@@ -82,3 +92,19 @@ def _show(row: Row) -> Answer:
         "services": row.services,
         "rules": list(row.rules),
     }
+
+
+def _show_result(snapshot: Snapshot, result: Result, owner: OrganisationId | None) -> Answer:
+    witness = result.witness
+    return {
+        "assertion": str(result.assertion),
+        "holds": witness is None,
+        "about-nobody": result.about_nobody,
+        "packet": None if witness is None else _show_packet(witness),
+        "proof": [] if witness is None else portray_witness(snapshot, witness, owner=owner),
+    }
+
+
+def _show_packet(witness: Witness) -> Answer:
+    packet = witness.packet
+    return {"source": str(packet.source), "destination": str(packet.destination), "service": witness.service}

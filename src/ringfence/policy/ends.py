@@ -15,7 +15,7 @@ from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.intervals import Intervals
 from ringfence.policy.model import Group, Instance, Snapshot
 from ringfence.policy.population import Class, Dweller, Population, bits_of
-from ringfence.policy.values import Network, parse_cidr
+from ringfence.policy.values import Network, OrganisationId, Visibility, parse_cidr
 from ringfence.policy.wording import shown, suggestion
 
 ANY: Final = "any"
@@ -42,10 +42,11 @@ class End:
         return (one for one in kind.dwellers if self.addresses is None or position(one.address) in self.addresses)
 
 
-def parse_end(population: Population, text: str, *, field: str) -> End:
+def parse_end(population: Population, text: str, *, field: str, owner: OrganisationId | None = None) -> End:
     """The end that ``text`` names in the last snapshot; ``group:NAME`` and ``instance:NAME`` leave no doubt.
 
-    A group stands for its members and its external sources.
+    A group stands for its members and its external sources. With an ``owner`` only its own names and those of public
+    groups are known.
 
     Raises:
         NotFound: nobody is named so; the text suggests the nearest.
@@ -57,9 +58,10 @@ def parse_end(population: Population, text: str, *, field: str) -> End:
         return End(text, population.internet)
     if (network := _network(text, field)) is not None:
         return _within(population, text, addresses_of([network]), field)
-    found = _named(population.snapshots[-1], text)
+    known = _known(population.snapshots[-1], owner)
+    found = _named(known, text)
     if not found:
-        raise _unknown(population.snapshots[-1], text, field)
+        raise _unknown(known, text, field)
     if len(found) > 1:
         raise Invalid(f"{shown(text)} is ambiguous: say which by {_choices(found)}", field=field)
     [one] = found
@@ -94,13 +96,21 @@ def _network(text: str, field: str) -> Network | None:
     return parse_cidr(f"{address}/{address.max_prefixlen}", field=field).network
 
 
-def _named(snapshot: Snapshot, text: str) -> list[Group | Instance]:
+def _known(snapshot: Snapshot, owner: OrganisationId | None) -> list[Group | Instance]:
+    """Whom the owner may name; without one, everybody."""
+    everyone: list[Group | Instance] = [*snapshot.groups.values(), *snapshot.instances.values()]
+    return [one for one in everyone if owner in (None, one.organisation) or _is_public(one)]
+
+
+def _is_public(one: Group | Instance) -> bool:
+    return isinstance(one, Group) and one.visibility is Visibility.PUBLIC
+
+
+def _named(known: list[Group | Instance], text: str) -> list[Group | Instance]:
     name = text.removeprefix(_GROUP).removeprefix(_INSTANCE)
-    groups = () if text.startswith(_INSTANCE) else snapshot.groups.values()
-    instances = () if text.startswith(_GROUP) else snapshot.instances.values()
+    kinds = (Instance,) if text.startswith(_INSTANCE) else (Group,) if text.startswith(_GROUP) else (Group, Instance)
     id_ = UUID(name) if _UUID.fullmatch(name) else None
-    found: list[Group | Instance] = [one for one in groups if one.name == name or one.id == id_]
-    return [*found, *(one for one in instances if one.name == name or one.id == id_)]
+    return [one for one in known if isinstance(one, kinds) and (one.name == name or one.id == id_)]
 
 
 def _choices(found: list[Group | Instance]) -> str:
@@ -111,7 +121,6 @@ def _choices(found: list[Group | Instance]) -> str:
     )
 
 
-def _unknown(snapshot: Snapshot, text: str, field: str) -> NotFound:
-    names = {group.name for group in snapshot.groups.values()} | {one.name for one in snapshot.instances.values()}
-    hint = suggestion(text, names | {ANY, INTERNET_END})
+def _unknown(known: list[Group | Instance], text: str, field: str) -> NotFound:
+    hint = suggestion(text, {one.name for one in known} | {ANY, INTERNET_END})
     return NotFound(f"no instance or group is named {text!a}, and it is no address or network{hint}", field=field)

@@ -171,7 +171,7 @@ def _sentences(snapshot: Snapshot, view: HostView, packet: Packet, verdict: Verd
     sentences = [f"{found}: {names[0]} -> {names[1]} {service}"]
     for side in (verdict.egress, verdict.ingress):
         if side is not None:
-            sentences.append(_side_sentence(snapshot, side))
+            sentences.append(f"  {describe_side(snapshot, side)}")
             if not side.allowed:
                 sentences += [*_nearest(snapshot, view, packet, side), *_lifelines(packet, side)]
     if verdict.egress is None and verdict.ingress is None:
@@ -188,10 +188,11 @@ def _lifelines(packet: Packet, side: SideVerdict) -> list[str]:
     return ["  the host's failsafe ports, which only its inventory knows, and its agent's channel pass all the same"]
 
 
-def _side_sentence(snapshot: Snapshot, side: SideVerdict) -> str:
+def describe_side(snapshot: Snapshot, side: SideVerdict) -> str:
+    """What a side says and why, e.g. "ingress of db-1 (wears db) denies it: no rule of its groups allows it in …"."""
     worn = ", ".join(_group_name(snapshot, group) for group in side.endpoint.groups) or "no group"
     said = "allows it" if side.allowed else "would deny it, but is only observed" if side.passes else "denies it"
-    head = f"  {side.direction.value} of {shown(side.endpoint.name)} (wears {worn}) {said}"
+    head = f"{side.direction.value} of {shown(side.endpoint.name)} (wears {worn}) {said}"
     if isinstance(side.reason, Allowance):
         group = _group_name(snapshot, side.reason.group)
         return f"{head}: rule {side.reason.rule.id} of group {group}, {describe_rule(snapshot, side.reason.rule)}"

@@ -1,4 +1,4 @@
-"""Exact answers in rows of words, for a table or JSON: who, to whom, asking for what, by which rules.
+"""Exact answers in words, for a table or JSON: who, to whom, asking for what, by which rules.
 
 A network stands for those of its addresses that no instance has and that no narrower network of the policy holds.
 """
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import starmap
 
 from ringfence.policy.address_axis import networks_of
+from ringfence.policy.assertions import Witness
 from ringfence.policy.ends import INTERNET_END, End
-from ringfence.policy.explain import describe_rule
+from ringfence.policy.explain import describe_rule, describe_side
 from ringfence.policy.grants import Because, Standing
 from ringfence.policy.intervals import EMPTY, Intervals
 from ringfence.policy.matrix import INTERNET_ROW, Matrix
@@ -17,7 +18,8 @@ from ringfence.policy.model import Snapshot
 from ringfence.policy.population import Population, numbers_of
 from ringfence.policy.reach import Reach, Reachability, Reasons
 from ringfence.policy.services import describe_services
-from ringfence.policy.values import GroupId
+from ringfence.policy.values import Address, GroupId, OrganisationId
+from ringfence.policy.view import Endpoint
 from ringfence.policy.wording import shown
 
 
@@ -50,6 +52,29 @@ def portray_matrix(snapshot: Snapshot, matrix: Matrix, services: Intervals | Non
         if wanted := cell.services if services is None else cell.services & services:
             words = describe_services(wanted)
             yield Row((names[row],), (names[column],), words, _reasons(snapshot, cell.reasons))
+
+
+def portray_witness(snapshot: Snapshot, witness: Witness, *, owner: OrganisationId | None = None) -> list[str]:
+    """What happens to a packet that proves an assertion wrong, and what each side says of it, a line each.
+
+    With an ``owner`` nothing is said of others' instances but their addresses.
+    """
+    packet, verdict = witness.packet, witness.verdict
+    ends = ((packet.source, witness.source), (packet.destination, witness.destination))
+    source, destination = (_end_name(snapshot, *end, owner) for end in ends)
+    said = "passes" if verdict.allowed else "is denied"
+    sides = [side for side in (verdict.egress, verdict.ingress) if side and _is_owned(snapshot, side.endpoint, owner)]
+    return [f"{source} -> {destination} {witness.service} {said}", *(describe_side(snapshot, side) for side in sides)]
+
+
+def _end_name(snapshot: Snapshot, address: Address, end: Endpoint | None, owner: OrganisationId | None) -> str:
+    if end is None:
+        return f"{address} (unmanaged)"
+    return f"{shown(end.name)} ({address})" if _is_owned(snapshot, end, owner) else f"{address} (another's)"
+
+
+def _is_owned(snapshot: Snapshot, end: Endpoint, owner: OrganisationId | None) -> bool:
+    return owner in (None, snapshot.instances[end.instance].organisation)
 
 
 def _reasons(snapshot: Snapshot, reasons: Reasons) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ MAX_TEXT: Final = 255  # characters of a name or description (openapi.json)
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _MISSING = re.compile(r"Object missing required field `([a-z-]+)`")
 _E = TypeVar("_E", bound=Enum)
-_S = TypeVar("_S", bound=msgspec.Struct)
+_S = TypeVar("_S")
 
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
 _Text = Annotated[str, Meta(max_length=MAX_TEXT)]

@@ -1,0 +1,243 @@
+"""What must hold, in a sentence ("any -> db tcp/22 deny"), and whether it does: of every packet meant, exactly.
+
+Input: sentences and a snapshot made ready. Output: for each, that it holds, or a packet that proves the opposite.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from ringfence.policy.address_axis import address_at
+from ringfence.policy.addresses import FAMILIES, Family
+from ringfence.policy.ends import End, parse_end
+from ringfence.policy.errors import Invalid
+from ringfence.policy.grants import Question
+from ringfence.policy.intervals import Intervals
+from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
+from ringfence.policy.population import Class, Dweller, Population
+from ringfence.policy.reach import Reachability
+from ringfence.policy.services import ALL_SERVICES, FLOWS, describe_services, parse_services, protocol_at, service_span
+from ringfence.policy.values import Address, Kind, OrganisationId
+from ringfence.policy.verdict import Verdict, judge
+from ringfence.policy.view import Endpoint, HostView
+from ringfence.policy.wording import shown, suggestion
+
+_WORDS: Final = {"allow": True, "deny": False}
+_SENTENCE: Final = re.compile(r"\s*(?P<source>.+?)\s+->\s+(?P<destination>.+?)\s+(?P<service>\S+)\s+(?P<word>\S+)\s*")
+_EXPECTED: Final = "expected SOURCE -> DESTINATION SERVICE allow, or deny, such as any -> db tcp/22 deny"
+_PORT_ZERO: Final = Intervals.of(service_span(TCP, 0, 0), service_span(UDP, 0, 0))  # a poor example of a port
+_SPOKEN: Final[dict[Family, Intervals]] = {  # the other family's ICMP is no ICMP at all
+    4: ALL_SERVICES[4] - Intervals.of(service_span(ICMPV6)),
+    6: ALL_SERVICES[6] - Intervals.of(service_span(ICMP)),
+}
+_SOURCE_PORT: Final = 49152  # the first of the ephemeral ones
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """Every packet from ``source`` to ``destination`` on ``services`` passes (``allow``), or none does.
+
+    ``field`` is where it stands, for what may be said against it later.
+    """
+
+    source: str
+    destination: str
+    service: str
+    services: Intervals
+    allow: bool
+    field: str
+
+    def __str__(self) -> str:
+        word = "allow" if self.allow else "deny"
+        return f"{shown(self.source)} -> {shown(self.destination)} {self.service} {word}"
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A packet for which an assertion is wrong, who sends it to whom (None: no instance), and the verdict on it."""
+
+    packet: Packet
+    source: Endpoint | None
+    destination: Endpoint | None
+    service: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """``witness`` is None where the assertion holds; ``about_nobody`` when it does because it means no packet."""
+
+    assertion: Assertion
+    witness: Witness | None = None
+    about_nobody: bool = False
+
+
+def parse_assertion(text: str, *, field: str) -> Assertion:
+    """The assertion that a sentence is.
+
+    Raises:
+        Invalid: naming ``field``, and what was expected.
+    """
+    found = _SENTENCE.fullmatch(text)
+    if found is None:
+        raise Invalid(f"{_EXPECTED}; got {ascii(text)[:96]}", field=field)
+    if found["word"] not in _WORDS:
+        hint = suggestion(found["word"], _WORDS)
+        raise Invalid(f"{_EXPECTED}; it ends with {found['word']!a}{hint}", field=field)
+    services = parse_services(found["service"], field=field)
+    return Assertion(
+        found["source"], found["destination"], found["service"], services, _WORDS[found["word"]], field=field
+    )
+
+
+def parse_assertions(texts: Iterable[str], *, field: str = "$.assertions") -> tuple[Assertion, ...]:
+    """As ``parse_assertion``, of a list that stands at ``field``."""
+    return tuple(parse_assertion(text, field=f"{field}[{number}]") for number, text in enumerate(texts))
+
+
+def check(reachability: Reachability, assertion: Assertion, *, owner: OrganisationId | None = None) -> Result:
+    """Whether an assertion holds; ``owner`` is whose names are meant. Costs what a question of ``reach`` does.
+
+    Raises:
+        NotFound, Invalid: as ``parse_end``, naming the assertion's field.
+    """
+    population = reachability.population
+    source, destination = (
+        parse_end(population, text, field=assertion.field, owner=owner)
+        for text in (assertion.source, assertion.destination)
+    )
+    ends = _Ends(population, source, destination)
+    meant = [box for box in _meant(population, assertion, source, destination) if ends.pair(box)]
+    wrong = _refused(reachability, meant) if assertion.allow else _passing(reachability, meant)
+    witness = next((_witness(population, box, pair) for box in wrong if (pair := ends.pair(box))), None)
+    return Result(assertion, witness, about_nobody=not meant)
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """All packets from one of ``sources`` to one of ``destinations`` (sets of classes) on ``services``."""
+
+    sources: int
+    destinations: int
+    services: Intervals
+
+    def __bool__(self) -> bool:
+        return bool(self.sources and self.destinations and self.services)
+
+    def __and__(self, other: "_Box") -> "_Box":
+        sources, destinations = self.sources & other.sources, self.destinations & other.destinations
+        if not (sources and destinations):
+            return _NOTHING
+        return _Box(sources, destinations, self.services & other.services)
+
+    def without(self, part: "_Box") -> Iterator["_Box"]:
+        """What is left of it when ``part``, which lies within it, is taken away: at most three boxes."""
+        left = (
+            _Box(self.sources & ~part.sources, self.destinations, self.services),
+            _Box(part.sources, self.destinations & ~part.destinations, self.services),
+            _Box(part.sources, part.destinations, self.services - part.services),
+        )
+        return (box for box in left if box)
+
+
+_NOTHING: Final = _Box(0, 0, Intervals())
+
+
+def _meant(population: Population, assertion: Assertion, source: End, destination: End) -> Iterator[_Box]:
+    """What an assertion speaks of: within one family, and with an instance at one end at least.
+
+    ``allow`` speaks of what opens a connection, unless it names nothing of that kind: errors pass as part of one.
+    """
+    outside = population.outside
+    for family in FAMILIES:
+        here = population.family[family]
+        services = assertion.services & _SPOKEN[family]
+        if assertion.allow:
+            services = services & FLOWS[family] or services
+        sources, destinations = source.bits & here, destination.bits & here
+        yield from filter(None, (_Box(sources & ~outside, destinations, services),))
+        yield from filter(None, (_Box(sources & outside, destinations & ~outside, services),))
+
+
+def _passing(reachability: Reachability, meant: Iterable[_Box]) -> Iterator[_Box]:
+    for box in meant:
+        for flow in reachability.grants.flows(Question(box.sources, box.destinations, box.services)):
+            yield _Box(flow.sources, flow.destinations, flow.services)
+
+
+def _refused(reachability: Reachability, meant: Iterable[_Box]) -> Iterator[_Box]:
+    """What of it no flow holds: each is taken away in turn, of what the ones before have left."""
+    for box in meant:
+        flows = [*_passing(reachability, (box,))]
+        open_ = [(box, 0)]
+        while open_:
+            left, first = open_.pop()
+            for number in range(first, len(flows)):
+                if part := left & flows[number]:
+                    open_ += ((piece, number + 1) for piece in left.without(part))
+                    break
+            else:
+                yield left
+
+
+_Somebody = tuple[Address, Dweller | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Whom of each class an assertion means."""
+
+    population: Population
+    source: End
+    destination: End
+
+    def pair(self, box: _Box) -> tuple[_Somebody, _Somebody] | None:
+        """Two of a box that can send to each other; None when it holds only what never leaves an instance."""
+        for one, two in product(self.population.chosen(box.sources), self.population.chosen(box.destinations)):
+            for sender, receiver in product(_meant_of(one, self.source), _meant_of(two, self.destination)):
+                if _are_apart(sender, receiver):
+                    return sender, receiver
+        return None
+
+
+def _meant_of(kind: Class, end: End) -> Iterator[_Somebody]:
+    if kind.roles:
+        yield from ((one.address, one) for one in end.dwellers(kind))
+    else:
+        yield address_at(end.part_of(kind).first), None
+
+
+def _are_apart(sender: _Somebody, receiver: _Somebody) -> bool:
+    (one, sends), (two, receives) = sender, receiver
+    if sends is not None and receives is not None and sends.instance == receives.instance:
+        return False
+    return one != two
+
+
+def _witness(population: Population, box: _Box, pair: tuple[_Somebody, _Somebody]) -> Witness:
+    (source, sends), (destination, receives) = pair
+    place = _example(box.services, source).first
+    protocol, value = protocol_at(place)
+    type_, code = divmod(value, 256) if protocol in (ICMP, ICMPV6) else (0, 0)
+    ports = (_SOURCE_PORT, value) if protocol in (TCP, UDP) else (0, 0)
+    packet = Packet(source, destination, protocol, *ports, icmp_type=type_, icmp_code=code)
+    view = population.views[0]
+    sender, receiver = _endpoint(view, sends), _endpoint(view, receives)
+    leaves_host = sender is not None and sender.kind is Kind.SELF
+    verdict = judge(view, packet, source=sender, destination=receiver, from_host=leaves_host)
+    return Witness(packet, sender, receiver, describe_services(Intervals.of((place, place))), verdict)
+
+
+def _example(services: Intervals, source: Address) -> Intervals:
+    """The part of ``services`` that a person would rather read: no port 0, no error message, if there is another."""
+    flows = services & FLOWS[4 if source.version == 4 else 6]  # noqa: PLR2004  the family's number
+    return (flows - _PORT_ZERO) or flows or services
+
+
+def _endpoint(view: HostView, dweller: Dweller | None) -> Endpoint | None:
+    if dweller is None:
+        return None
+    where = (dweller.instance, dweller.interface)
+    return next(one for one in view.endpoints if (one.instance, one.interface) == where)

@@ -1,12 +1,17 @@
 """Whatever a document says, its file says it too."""
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generated import snapshots
+from policies import ORGANISATION, group_id
 from ringfence.policy.commands import GroupReference, RuleDraft
-from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
+from ringfence.policy.desired import DEFAULT, DesiredGroup, DesiredInstance, Document, snapshot_of
+from ringfence.policy.export import document_of
+from ringfence.policy.model import Organisation
 from ringfence.policy.values import Cidr, Direction, HostName, Icmp, Protocol, Visibility
 from ringfence.wire.policy_file import read_policy, write_policy
 
@@ -61,3 +66,29 @@ def test_what_is_written_reads_back_and_is_written_the_same(document):
     text = write_policy(document)
     assert read_policy(text, "policy.yaml").document == document
     assert write_policy(read_policy(text, "policy.yaml").document) == text
+
+
+@given(snapshots(), st.randoms(use_true_random=False))
+def test_an_export_does_not_depend_on_the_order_of_things_and_is_exported_the_same(snapshot, rng):
+    snapshot = replace(snapshot, organisations={ORGANISATION: Organisation(ORGANISATION, "first", group_id("default"))})
+    shuffled = replace(
+        snapshot,
+        groups={
+            group.id: replace(group, rules=_mixed(rng, group.rules), sources=_mixed(rng, group.sources))
+            for group in _mixed(rng, snapshot.groups.values())
+        },
+        instances={one.id: replace(one, groups=_mixed(rng, one.groups)) for one in snapshot.instances.values()},
+    )
+    text = write_policy(_with_default(document_of(snapshot, ORGANISATION)))
+    assert write_policy(_with_default(document_of(shuffled, ORGANISATION))) == text
+    read = snapshot_of(read_policy(text, "policy.yaml").document)
+    assert write_policy(document_of(read, next(iter(read.organisations)))) == text
+
+
+def _mixed(rng, things):
+    return tuple(rng.sample(list(things), len(things)))
+
+
+def _with_default(document):
+    """With the group that every policy has and a snapshot of a test may lack."""
+    return replace(document, groups=tuple(sorted((*document.groups, DesiredGroup(DEFAULT)), key=lambda one: one.name)))

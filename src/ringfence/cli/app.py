@@ -16,6 +16,7 @@ from ringfence.cli import (
     doctor,
     env,
     explain,
+    export,
     group,
     guard,
     history,
@@ -68,6 +69,7 @@ app.command("explain")(explain.explain)
 app.command("reach")(reach.reach)
 app.command("suggest")(suggest.suggest)
 app.command("check")(check.check)
+app.command("export")(export.export)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)
 app.command("version")(version.version)

@@ -12,6 +12,7 @@ from ringfence.policy.assertions import Result, Witness, check, parse_assertions
 from ringfence.policy.ends import ANY
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.explain import explain, parse_service
+from ringfence.policy.export import document_of
 from ringfence.policy.intervals import Intervals
 from ringfence.policy.matrix import draw_matrix
 from ringfence.policy.model import Snapshot
@@ -19,6 +20,7 @@ from ringfence.policy.portray import Row, portray_matrix, portray_reach, portray
 from ringfence.policy.reach import Reachability
 from ringfence.policy.services import parse_services
 from ringfence.policy.values import OrganisationId
+from ringfence.wire.policy_file import encode_policy
 
 Query = Mapping[str, str]
 Answer = dict[str, object]
@@ -51,6 +53,13 @@ class Questions:
         asked = parse_assertions(_given(query, "assertions").splitlines())
         return {"assertions": [_show_result(snapshot, check(prepared, one, owner=owner), owner) for one in asked]}
 
+    def export(self, snapshot: Snapshot, query: Query) -> Answer:
+        """``organisation``: all that it has, as a policy file says it."""
+        name = query.get("organisation")
+        first = next(iter(snapshot.organisations.values()))
+        organisation = first if name is None else find_organisation(snapshot, name)
+        return encode_policy(document_of(snapshot, organisation.id))
+
     def _rows(self, snapshot: Snapshot, ends: tuple[str, str] | None, services: Intervals | None) -> list[Row]:
         prepared = self._ready(snapshot)
         if ends is not None:
@@ -66,6 +75,7 @@ class Questions:
 
 ANSWERS: Final[Mapping[str, Callable[[Questions, Snapshot, Query], Answer]]] = {
     "explain": Questions.explain,
+    "export": Questions.export,
     "reach": Questions.reach,
     "check": Questions.check,
 }

@@ -3,6 +3,7 @@
 Values only. ``snapshot_of`` makes them a policy that can be asked about without any server.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -19,6 +20,7 @@ from ringfence.policy.values import (
     HostName,
     InstanceId,
     InterfaceName,
+    Kind,
     OrganisationId,
     Revision,
     RuleId,
@@ -28,6 +30,7 @@ from ringfence.policy.wording import shown, suggestion
 
 DEFAULT: Final = "default"
 PEER_WAY: Final = {Direction.INGRESS: "from", Direction.EGRESS: "to"}  # what a rule's peer is called in a file
+GroupKey = tuple[Visibility, str]  # what a group is found by: names are unique among those of one visibility
 _NAMES: Final = UUID("5f6c0f0e-6f38-5c1c-9d3b-3d4c2b1a9e77")  # what ids of things that only a file knows are made of
 
 
@@ -41,19 +44,34 @@ class DesiredGroup:
     sources: tuple[Cidr, ...] = ()
     rules: tuple[RuleDraft, ...] = ()
 
+    @property
+    def key(self) -> GroupKey:
+        return self.visibility, self.name
+
+    @property
+    def field(self) -> str:
+        """Its path in a file."""
+        return f"$.groups.{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class DesiredInstance:
     """An instance of a file. ``groups`` are those that it wears, None when the file leaves them as they are.
 
-    Addresses, host and observation are what hosts and operators say; a question that is asked of the file needs them.
+    So with ``observe``. Addresses, host and kind are what hosts say; a question that is asked of the file needs them.
     """
 
     name: str
     groups: tuple[str, ...] | None = None
     addresses: tuple[Address, ...] = ()
     host: HostName | None = None
-    observe: bool = False
+    observe: bool | None = None
+    kind: Kind = Kind.ROUTED
+
+    @property
+    def field(self) -> str:
+        """Its path in a file."""
+        return f"$.instances.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +87,7 @@ def rule_field(group: DesiredGroup, index: int) -> str:
     """The path in a file of a group's rule: among those of its direction, as the file lists them."""
     rule = group.rules[index]
     number = sum(one.direction is rule.direction for one in group.rules[:index])
-    return f"$.groups.{group.name}.{rule.direction.value}[{number}]"
+    return f"{group.field}.{rule.direction.value}[{number}]"
 
 
 def peer_field(group: DesiredGroup, index: int) -> str:
@@ -88,11 +106,8 @@ def snapshot_of(document: Document) -> Snapshot:
     named = document.groups
     if all(group.name != DEFAULT for group in named):
         named = (DesiredGroup(DEFAULT), *named)
-    ids = {
-        (group.visibility, group.name): GroupId(uuid5(_NAMES, f"{group.visibility.value} {group.name}"))
-        for group in named
-    }
-    groups = {ids[group.visibility, group.name]: _group(group, organisation, ids) for group in named}
+    ids = {group.key: GroupId(uuid5(_NAMES, f"{group.visibility.value} {group.name}")) for group in named}
+    groups = {ids[group.key]: _group(group, organisation, ids) for group in named}
     _require_free_addresses(document)
     instances = [_instance(one, organisation, ids) for one in document.instances]
     default = Organisation(organisation, "file", ids[Visibility.PRIVATE, DEFAULT])
@@ -104,13 +119,13 @@ def snapshot_of(document: Document) -> Snapshot:
     )
 
 
-_Ids = dict[tuple[Visibility, str], GroupId]
+_Ids = dict[GroupKey, GroupId]
 
 
 def _group(group: DesiredGroup, organisation: OrganisationId, ids: _Ids) -> Group:
     rules = tuple(_rule(group, index, ids) for index in range(len(group.rules)))
     return Group(
-        ids[group.visibility, group.name],
+        ids[group.key],
         organisation,
         group.name,
         group.description,
@@ -124,7 +139,7 @@ def _rule(group: DesiredGroup, index: int, ids: _Ids) -> Rule:
     draft = group.rules[index]
     if isinstance(draft.peer, GroupReference):
         key = (draft.peer.visibility, draft.peer.name or "")
-        peer: Cidr | GroupPeer = GroupPeer(_find(key, ids, peer_field(group, index)))
+        peer: Cidr | GroupPeer = GroupPeer(find_id(ids, key, peer_field(group, index)))
     else:
         peer = draft.peer
     return Rule(
@@ -141,9 +156,8 @@ def _rule(group: DesiredGroup, index: int, ids: _Ids) -> Rule:
 
 def _instance(one: DesiredInstance, organisation: OrganisationId, ids: _Ids) -> Instance:
     worn = (DEFAULT,) if one.groups is None else one.groups
-    at = f"$.instances.{one.name}.groups"
-    groups = tuple(_find((Visibility.PRIVATE, name), ids, f"{at}[{n}]") for n, name in enumerate(worn))
-    interface = Interface(InterfaceName("eth0"), one.addresses)
+    groups = tuple(find_worn(ids, name, f"{one.field}.groups[{n}]") for n, name in enumerate(worn))
+    interface = Interface(InterfaceName("eth0"), one.addresses, kind=one.kind)
     return Instance(
         id=InstanceId(uuid5(_NAMES, f"instance {one.name}")),
         organisation=organisation,
@@ -151,7 +165,7 @@ def _instance(one: DesiredInstance, organisation: OrganisationId, ids: _Ids) -> 
         host=one.host,
         interfaces=(interface,),
         groups=groups,
-        observe=one.observe,
+        observe=one.kind is Kind.SELF if one.observe is None else one.observe,  # as it is born
     )
 
 
@@ -162,12 +176,19 @@ def _require_free_addresses(document: Document) -> None:
             if address in holders:
                 raise Invalid(
                     f"{address} is instance {shown(holders[address])}'s already",
-                    field=f"$.instances.{one.name}.addresses[{index}]",
+                    field=f"{one.field}.addresses[{index}]",
                 )
             holders[address] = one.name
 
 
-def _find(key: tuple[Visibility, str], ids: _Ids, field: str) -> GroupId:
+def find_worn(ids: Mapping[GroupKey, GroupId], name: str, field: str) -> GroupId:
+    """The group that an instance wears by that name: a private one before a public one."""
+    private, public = (Visibility.PRIVATE, name), (Visibility.PUBLIC, name)
+    return find_id(ids, public if public in ids and private not in ids else private, field)
+
+
+def find_id(ids: Mapping[GroupKey, GroupId], key: GroupKey, field: str) -> GroupId:
+    """The id of the group; ``NotFound`` suggests the nearest of its kind."""
     if key in ids:
         return ids[key]
     visibility, name = key

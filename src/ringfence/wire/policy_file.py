@@ -22,6 +22,7 @@ from ringfence.policy.values import (
     Direction,
     HostName,
     Icmp,
+    Kind,
     Protocol,
     Visibility,
     parse_address,
@@ -74,7 +75,8 @@ class _InstanceShape(_Shape, frozen=True):
     groups: list[str] | None = None
     addresses: list[str] = []
     host: str | None = None
-    observe: bool = False
+    observe: bool | None = None
+    kind: str = Kind.ROUTED.value
 
 
 class _Loader(yaml.CSafeLoader):  # five times as quick as the other; every wheel of PyYAML has it
@@ -90,10 +92,11 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"-?(?:0|[1-9]
 
 @dataclass(frozen=True, slots=True)
 class PolicyFile:
-    """A file that was read: what it says, and where."""
+    """A file that was read: what it says, as a server takes it too (``value``), and where."""
 
     name: str
     document: Document
+    value: JsonValue = field(repr=False)
     _lines: dict[str, int] = field(repr=False)
 
     def locate(self, error: CallerError) -> Invalid:
@@ -110,7 +113,7 @@ def read_policy(text: str, name: str) -> PolicyFile:
     lines: dict[str, int] = {}
     try:
         value = _Reader(lines).plain(_compose(text), "$")
-        return PolicyFile(name, _document(value), lines)
+        return PolicyFile(name, decode_policy(value), value, lines)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
@@ -189,7 +192,8 @@ def _scalar(node: yaml.Node, path: str) -> JsonValue:
             raise Invalid(f"expected plain text or a number, not the type {node.tag}", field=path)
 
 
-def _document(value: JsonValue) -> Document:
+def decode_policy(value: object) -> Document:
+    """The policy that plain values are, as a file or a request has them; ``Invalid`` names the field."""
     shape = convert(value, _FileShape)
     if shape.version != VERSION:
         raise Invalid(f"expected {VERSION}, got {shape.version}: written for another ringfence", field="$.version")
@@ -285,11 +289,21 @@ def _instance(name: str, value: object) -> DesiredInstance:
     shape = convert({} if value is None else value, _InstanceShape, at=at)
     groups = None if shape.groups is None else tuple(shape.groups)
     addresses = tuple(parse_address(one, field=f"{at}.addresses[{n}]") for n, one in enumerate(shape.addresses))
-    return DesiredInstance(name, groups, addresses, None if shape.host is None else HostName(shape.host), shape.observe)
+    host = None if shape.host is None else HostName(shape.host)
+    kind = parse_choice(shape.kind, Kind, field=f"{at}.kind")
+    return DesiredInstance(name, groups, addresses, host, shape.observe, kind)
 
 
 def write_policy(document: Document) -> str:
     """The file that reads as ``document``; equal documents give equal text."""
+    value = encode_policy(document)
+    return yaml.dump(
+        value, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100_000
+    )
+
+
+def encode_policy(document: Document) -> dict[str, object]:
+    """The inverse of ``decode_policy``."""
     value: dict[str, object] = {"version": VERSION}
     if document.groups:
         value["groups"] = {group.name: _show_group(group) for group in document.groups}
@@ -297,7 +311,7 @@ def write_policy(document: Document) -> str:
         value["instances"] = {one.name: _show_instance(one) for one in document.instances}
     if document.assertions:
         value["assertions"] = list(document.assertions)
-    return yaml.safe_dump(value, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100_000)
+    return value
 
 
 def _show_group(group: DesiredGroup) -> dict[str, object]:
@@ -340,7 +354,12 @@ def _show_peer(peer: Cidr | GroupReference) -> str:
 def _show_instance(one: DesiredInstance) -> dict[str, object]:
     shown: dict[str, object] = {} if one.groups is None else {"groups": list(one.groups)}
     return shown | _without_empty(
-        {"addresses": [str(address) for address in one.addresses], "host": one.host, "observe": one.observe or None}
+        {
+            "addresses": [str(address) for address in one.addresses],
+            "host": one.host,
+            "kind": None if one.kind is Kind.ROUTED else one.kind.value,
+            "observe": one.observe,
+        }
     )
 
 

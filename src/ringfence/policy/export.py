@@ -1,0 +1,138 @@
+"""A policy as a document: what an organisation has, by name and in an order of its own.
+
+Input: a snapshot. Output: the document whose file is the same for the same policy, whatever led to it.
+"""
+
+from collections import Counter
+from typing import Final
+
+from ringfence.policy.commands import GroupReference, RuleDraft
+from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
+from ringfence.policy.errors import Conflict
+from ringfence.policy.model import Group, GroupPeer, Instance, Rule, Snapshot
+from ringfence.policy.values import Cidr, Direction, Icmp, Kind, OrganisationId, Protocol, Visibility
+from ringfence.policy.wording import shown
+
+_PROTOCOLS: Final = {protocol: number for number, protocol in enumerate(Protocol)}
+_DIRECTIONS: Final = {direction: number for number, direction in enumerate(Direction)}
+_ANY: Final = -1
+
+
+def document_of(snapshot: Snapshot, organisation: OrganisationId) -> Document:
+    """All groups and instances of the organisation, and the public groups of others that its rules name.
+
+    What means the same stands once: rules that differ in their spelling alone, sources of one network. What names a
+    group that there is not means nobody, and is left out.
+
+    Raises:
+        Conflict: a private and a public group have one name, which a file cannot tell apart.
+    """
+    groups = [group for group in snapshot.groups.values() if group.organisation == organisation]
+    named = {rule.peer.group for group in groups for rule in group.rules if isinstance(rule.peer, GroupPeer)}
+    foreign = [snapshot.groups[id_] for id_ in named if id_ in snapshot.groups]
+    groups += [group for group in foreign if group.organisation != organisation]
+    _require_one_of_each_name(groups)
+    instances = [one for one in snapshot.instances.values() if one.organisation == organisation]
+    names = Counter(one.name for one in instances)
+    shown_instances = (_instance(snapshot, one, is_unique=names[one.name] == 1) for one in instances)
+    return Document(
+        tuple(desired_group(snapshot, group) for group in sorted(groups, key=lambda group: group.name)),
+        tuple(sorted(shown_instances, key=lambda one: one.name)),
+    )
+
+
+def draft_of(snapshot: Snapshot, rule: Rule) -> RuleDraft:
+    """What a rule says, by name, in the one spelling that all rules of its meaning have but for the network's."""
+    ports = rule.ports
+    is_narrow = rule.start_port is not None or rule.end_port is not None
+    return RuleDraft(
+        direction=rule.direction,
+        protocol=rule.protocol,
+        peer=_peer(snapshot, rule),
+        start_port=ports.first if is_narrow else None,
+        end_port=ports.last if is_narrow else None,
+        icmp=plain_icmp(rule.icmp),
+        description=rule.description or None,
+    )
+
+
+def plain_icmp(icmp: Icmp | None) -> Icmp | None:
+    """The one spelling of its meaning: None for any type, and a code only where it narrows."""
+    if icmp is None or icmp.any_type:
+        return None
+    return Icmp(icmp.type, None if icmp.any_code else icmp.code)
+
+
+def _peer_text(draft: RuleDraft) -> str:
+    """Of several spellings of one network the first by this is kept."""
+    return draft.peer.text if isinstance(draft.peer, Cidr) else draft.peer.name or ""
+
+
+def _is_whole(snapshot: Snapshot, rule: Rule) -> bool:
+    return not isinstance(rule.peer, GroupPeer) or rule.peer.group in snapshot.groups
+
+
+def _peer(snapshot: Snapshot, rule: Rule) -> Cidr | GroupReference:
+    if isinstance(rule.peer, Cidr):
+        return rule.peer
+    group = snapshot.groups[rule.peer.group]
+    return GroupReference(None, group.name, group.visibility)
+
+
+def _require_one_of_each_name(groups: list[Group]) -> None:
+    for name, count in Counter(group.name for group in groups).items():
+        if count > 1:
+            raise Conflict(
+                f"a private and a public group are named {shown(name)}: a policy file cannot tell them apart"
+            )
+
+
+def desired_group(snapshot: Snapshot, group: Group) -> DesiredGroup:
+    """What a group is, by name."""
+    rules = (draft_of(snapshot, rule) for rule in group.rules if _is_whole(snapshot, rule))
+    drafts = {meaning_of(draft): draft for draft in sorted(rules, key=_peer_text, reverse=True)}
+    sources = {source.network: source for source in sorted(group.sources, key=lambda one: one.text, reverse=True)}
+    return DesiredGroup(
+        group.name,
+        group.description or None,
+        group.visibility,
+        tuple(sources[network] for network in sorted(sources, key=lambda one: (one.version, one))),
+        tuple(drafts[meaning] for meaning in sorted(drafts)),
+    )
+
+
+def meaning_of(draft: RuleDraft) -> tuple[int | str, ...]:
+    """What two rules have in common when they say the same; sorts as files do. The description comes last."""
+    icmp = plain_icmp(draft.icmp) or Icmp(None, None)
+    first = draft.start_port if draft.start_port is not None else draft.end_port
+    last = draft.end_port if draft.end_port is not None else first
+    return (
+        _DIRECTIONS[draft.direction],
+        _PROTOCOLS[draft.protocol],
+        *(_ANY if number is None else number for number in (first, last, icmp.type, icmp.code)),
+        *_peer_words(draft.peer),
+        draft.description or "",
+    )
+
+
+def _peer_words(peer: Cidr | GroupReference) -> tuple[int | str, ...]:
+    """Networks before groups."""
+    if isinstance(peer, Cidr):
+        network = peer.network
+        return 0, network.version, f"{int(network.network_address):032x}/{network.prefixlen:03}"
+    return 1, int(peer.visibility is Visibility.PUBLIC), peer.name or ""
+
+
+def _instance(snapshot: Snapshot, one: Instance, *, is_unique: bool) -> DesiredInstance:
+    """Named by its id where the name says too little: names are unique on one host only."""
+    worn = sorted(snapshot.groups[id_].name for id_ in one.groups if id_ in snapshot.groups)
+    kinds = {interface.kind for interface in one.interfaces if interface.managed}
+    is_host = Kind.SELF in kinds
+    return DesiredInstance(
+        one.name if is_unique else str(one.id),
+        tuple(worn),
+        one.addresses,
+        one.host,
+        one.observe if one.observe or is_host else None,
+        Kind.SELF if is_host else Kind.ROUTED,
+    )

@@ -14,6 +14,7 @@ import msgspec
 
 from ringfence.api.app import bare_app
 from ringfence.api.authority import Authority
+from ringfence.api.change import ChangeResource
 from ringfence.api.counters import show_counts
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_json
 from ringfence.api.flows import show_flow
@@ -204,6 +205,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/instances", _Instances(plane))
     app.add_route("/admin/v1/instances/{instance}", _OneInstance(plane))
     add_operation_routes(app, plane)
+    app.add_route("/admin/v1/change", ChangeResource(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/counters", _Counters(plane))
     app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))

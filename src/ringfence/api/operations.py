@@ -29,7 +29,7 @@ class _Operations:
         most = request.get_param_as_int("last", default=_USUAL, min_value=1, max_value=_MOST) or _USUAL
         organisation = self.plane.owners.named(request.get_param("organisation"))
         found = self.plane.operations(organisation.id, most)
-        response.data = msgspec.json.encode({"operations": [_show(operation) for operation in found]})
+        response.data = msgspec.json.encode({"operations": [show_operation(operation) for operation in found]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class _OneOperation:
             {"host": fate.host, "state": fate.standing.value, "after-ms": fate.after_ms, "reason": fate.reason}
             for fate in self.plane.fates(found)
         ]
-        response.data = msgspec.json.encode({**_show(found), "hosts": hosts})
+        response.data = msgspec.json.encode({**show_operation(found), "hosts": hosts})
 
 
 def add_operation_routes(app: FalconApp, plane: ControlPlane) -> None:
@@ -53,7 +53,8 @@ def add_operation_routes(app: FalconApp, plane: ControlPlane) -> None:
     app.add_route("/admin/v1/operations/{operation}", _OneOperation(plane))
 
 
-def _show(operation: Operation) -> dict[str, object]:
+def show_operation(operation: Operation) -> dict[str, object]:
+    """An operation as the operator sees it."""
     return {
         "id": str(operation.id),
         "state": operation.state.value,

@@ -26,6 +26,7 @@ from ringfence.cli import (
     operation,
     organisation,
     reach,
+    rule,
     server,
     suggest,
     version,
@@ -64,6 +65,7 @@ app.add_typer(history.app, name="history")
 app.add_typer(host.app, name="host")
 app.add_typer(instance.app, name="instance")
 app.add_typer(group.app, name="group")
+app.add_typer(rule.app, name="rule")
 app.add_typer(operation.app, name="operation")
 app.command("explain")(explain.explain)
 app.command("reach")(reach.reach)

@@ -1,13 +1,82 @@
-"""``ringfence group``: public groups, which only an operator makes. All other groups are made through the API."""
+"""``ringfence group``: groups, their sources and who wears them; and public groups, which only an operator makes."""
 
 from typing import Annotated
 
 import typer
 
+from ringfence.cli.change import Edit, changing
 from ringfence.cli.options import DataOption
 from ringfence.cli.output import Format, FormatOption, complain, show_rows
 
-app = typer.Typer(help="Public groups: peers that every organisation may name.", no_args_is_help=True)
+app = typer.Typer(help="Groups: create, delete, attach, detach, sources; public ones.", no_args_is_help=True)
+source_app = typer.Typer(help="External sources of a group: add, remove.", no_args_is_help=True)
+app.add_typer(source_app, name="source")
+GroupArgument = Annotated[str, typer.Argument(help="The group's name or id.")]
+InstanceArgument = Annotated[str, typer.Argument(help="The instance's name or id.")]
+NetworkArgument = Annotated[str, typer.Argument(metavar="NETWORK", help="A network, or an address.")]
+
+
+@app.command("create")
+@changing
+def create(
+    name: Annotated[str, typer.Argument(help="The new group's name.")],
+    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+) -> list[Edit]:
+    """Create a group. It has no rules yet: by it alone nothing is let in, and everything out.
+
+    Example: [bold]ringfence group create web --description "the public site"[/bold]
+    """
+    return [{"edit": "create-group", "name": name, "description": description}]
+
+
+@app.command("delete")
+@changing
+def delete(group: GroupArgument) -> list[Edit]:
+    """Delete a group that nobody wears and no rule of another group names.
+
+    Example: [bold]ringfence group delete web[/bold]
+    """
+    return [{"edit": "delete-group", "group": group}]
+
+
+@app.command("attach")
+@changing
+def attach(group: GroupArgument, instance: InstanceArgument) -> list[Edit]:
+    """Have an instance wear a group.
+
+    Example: [bold]ringfence group attach web web-1[/bold]
+    """
+    return [{"edit": "attach", "group": group, "instance": instance}]
+
+
+@app.command("detach")
+@changing
+def detach(group: GroupArgument, instance: InstanceArgument) -> list[Edit]:
+    """Have an instance wear a group no more; connections that the group alone allowed are cut.
+
+    Example: [bold]ringfence group detach web web-1[/bold]
+    """
+    return [{"edit": "detach", "group": group, "instance": instance}]
+
+
+@source_app.command("add")
+@changing
+def add_source(group: GroupArgument, network: NetworkArgument) -> list[Edit]:
+    """Add a network to what a group means where rules name it.
+
+    Example: [bold]ringfence group source add office 203.0.113.0/24[/bold]
+    """
+    return [{"edit": "add-source", "group": group, "source": network}]
+
+
+@source_app.command("remove")
+@changing
+def remove_source(group: GroupArgument, network: NetworkArgument) -> list[Edit]:
+    """Take a network out of what a group means where rules name it.
+
+    Example: [bold]ringfence group source remove office 203.0.113.0/24[/bold]
+    """
+    return [{"edit": "remove-source", "group": group, "source": network}]
 
 
 @app.command("public-create")

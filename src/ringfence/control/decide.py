@@ -1,5 +1,6 @@
 """Every command -> its decision, and the group that its operation refers to. Pure: ids and the time come in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 from uuid import UUID
@@ -23,12 +24,14 @@ from ringfence.policy.commands import (
     DeleteGroup,
     DeleteRule,
     Detach,
+    Edit,
     GroupCommand,
     InstanceCommand,
     Observe,
     RemoveSource,
 )
-from ringfence.policy.facts import Fact
+from ringfence.policy.errors import CallerError, RingfenceError
+from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import GroupId, InstanceId
 
@@ -62,6 +65,37 @@ def decide(snapshot: Snapshot, command: GroupCommand | InstanceCommand, actor: A
             return _decide_on_group(snapshot, command, actor, given)
 
 
+def decide_edits(
+    snapshot: Snapshot, edits: Sequence[Edit], actor: Actor, *, now_s: int, offer_all: bool
+) -> tuple[Fact, ...]:
+    """The facts that follow from all edits, each decided over what those before it made.
+
+    Raises:
+        Invalid, NotFound, Conflict, Denied: as ``decide``; of several edits the text says which one it was.
+    """
+    facts: tuple[Fact, ...] = ()
+    working = snapshot
+    for n, edit in enumerate(edits):
+        try:
+            decided = decide(working, edit.command, actor, Given(edit.new_id, now_s, offer_all))
+        except RingfenceError as error:
+            raise _of_edit(error, n) if len(edits) > 1 else error from error
+        facts += decided
+        if decided and n + 1 < len(edits):
+            working = apply_facts(working, decided, revision=snapshot.revision)
+    return facts
+
+
+def _of_edit(error: RingfenceError, n: int) -> RingfenceError:
+    """The same refusal, with the place of its edit."""
+    place = f"$.edits[{n}]"
+    if not isinstance(error, CallerError):
+        return type(error)(f"{place}: {error}")
+    if error.field is None:
+        return type(error)(str(error), field=place)
+    return type(error)(str(error).removeprefix(f"{error.field}: "), field=place + error.field.removeprefix("$"))
+
+
 def _decide_on_group(
     snapshot: Snapshot,
     command: CreateGroup | DeleteGroup | AddRule | DeleteRule | AddSource | RemoveSource,
@@ -85,14 +119,14 @@ def _decide_on_group(
             assert_never(command)
 
 
-def referred_group(snapshot: Snapshot, command: GroupCommand | InstanceCommand, actor: Actor, given: Given) -> GroupId:
-    """What the operation of ``command`` refers to: its group, for rules, sources and instances too (Exoscale)."""
-    match command:
+def referred_group(snapshot: Snapshot, edit: Edit, actor: Actor) -> GroupId:
+    """What the operation of ``edit`` refers to: its group, for rules, sources and instances too (Exoscale)."""
+    match edit.command:
         case CreateGroup():
-            return GroupId(given.new_id)
+            return GroupId(edit.new_id)
         case AddInstance() | Observe():
             return snapshot.organisations[actor.organisation].default_group
-        case _:
+        case command:
             return command.group
 
 

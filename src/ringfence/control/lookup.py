@@ -13,6 +13,7 @@ from ringfence.policy.explain import find_instance_named
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, Instance, Organisation, Snapshot
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
+from ringfence.policy.wording import suggestion
 
 _NAMED_AT_MOST = 10
 
@@ -76,11 +77,34 @@ def find_peer(snapshot: Snapshot, reference: GroupReference, organisation: Organ
     return group
 
 
+def find_group_named(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> Group:
+    """A group of the organisation by its name or id, a private one before a public one; ``NotFound`` suggests one."""
+    own = [group for group in snapshot.groups.values() if group.organisation == organisation]
+    return _only_named(own, text, field)
+
+
+def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> GroupReference:
+    """As ``find_group_named``, of the groups that a rule may name: public ones of anybody too."""
+    groups = snapshot.groups.values()
+    named = [one for one in groups if one.organisation == organisation or one.visibility is Visibility.PUBLIC]
+    found = _only_named(named, text, field)
+    is_public = found.visibility is Visibility.PUBLIC
+    return GroupReference(None if is_public else found.id, found.name if is_public else None, found.visibility)
+
+
 def name_some(names: Iterable[str]) -> str:
     """Names for a sentence: sorted, the first ten and how many more."""
     ordered = sorted(names)
     more = len(ordered) - _NAMED_AT_MOST
     return ", ".join(ordered[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _only_named(groups: list[Group], text: str, field: str) -> Group:
+    found = [group for group in groups if text in (group.name, str(group.id))]
+    if not found:
+        hint = suggestion(text, (group.name for group in groups))
+        raise NotFound(f"there is no security group {ascii(text)[:64]}{hint}", field=field)
+    return min(found, key=lambda group: group.visibility is Visibility.PUBLIC)
 
 
 def _scope_text(snapshot: Snapshot, scope: Iterable[GroupId]) -> str:

@@ -7,9 +7,9 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ from ringfence.control.book import OperationBook
 from ringfence.control.clock import Clock, SystemClock
 from ringfence.control.commits import Commits, Foreign, Outcome
 from ringfence.control.count_book import CountBook
-from ringfence.control.decide import Given
+from ringfence.control.decide import decide_edits
 from ringfence.control.feed import Feed
 from ringfence.control.flow_book import FlowBook, Kept
 from ringfence.control.history import History
@@ -30,18 +30,23 @@ from ringfence.control.replicas import Telling
 from ringfence.control.settings import Settings
 from ringfence.control.use_cases import (
     Asked,
+    Changed,
     UseCases,
+    Wish,
     found_organisation,
     save_ends,
     tell_seen,
 )
 from ringfence.control.views import ViewCache, resolve_views
-from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
-from ringfence.policy.errors import Busy, Conflict, NotFound
+from ringfence.policy.commands import ClaimInstances, Edit, GroupCommand, InstanceCommand
+from ringfence.policy.errors import Busy, Conflict, Invalid, NotFound
+from ringfence.policy.fact_words import describe_facts
+from ringfence.policy.facts import apply_facts
+from ringfence.policy.index import forked
 from ringfence.policy.model import Host, Invitation, Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision, RuleId
 from ringfence.policy.view import HostView
-from ringfence.store import HostSeen, Lost, Store, StoredOperation, place_of, remember
+from ringfence.store import HostSeen, Lost, Store, StoredOperation, next_revision, place_of, remember
 from ringfence.wire.counters import RuleCount
 from ringfence.wire.feed import Claimed, Report
 from ringfence.wire.flows import FlowReport
@@ -53,6 +58,15 @@ _TELL_S = 0.02
 _TICK_S = 0.5  # how late the end of an operation that times out may be noticed
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The state before a change that was not made, the state after it, and in words what it would do."""
+
+    before: Snapshot
+    after: Snapshot
+    would: tuple[str, ...]
 
 
 class ControlPlane:
@@ -123,13 +137,34 @@ class ControlPlane:
             Denied, Invalid, NotFound, Conflict: refused; nothing was changed.
             Busy: nothing was written; the same command may succeed later.
         """
+        edit = Edit(command, uuid4())
+        return (await self._change(Wish((edit,), type(command).__name__), actor)).operation
+
+    async def change(self, edits: Sequence[Edit], actor: Actor, *, action: str, subject: str = "") -> Changed:
+        """Decides all edits as one and commits them as one revision; raises as ``execute``."""
+        if not edits:
+            raise Invalid("expected at least one edit", field="$.edits")
+        return await self._change(Wish(tuple(edits), action, subject), actor)
+
+    async def _change(self, wish: Wish, actor: Actor) -> Changed:
         require_writer(actor)
-        given = Given(uuid4(), self._now_s(), self.settings.offer_all_protocol)
-        operation_id = OperationId(uuid4())
-        decide = self._use_cases.execute(command, self._asked(actor), given, operation_id)
-        operation = await self._commits.run(decide)
-        await self._book.wait(operation.id, self.settings.settle_wait_s)
-        return self.operation(operation.id, actor.organisation)
+        wish = replace(wish, offer_all=self.settings.offer_all_protocol)
+        changed = await self._commits.run(self._use_cases.change(wish, self._asked(actor), OperationId(uuid4())))
+        await self._book.wait(changed.operation.id, self.settings.settle_wait_s)
+        return replace(changed, operation=self.operation(changed.operation.id, actor.organisation))
+
+    async def preview(self, edits: Sequence[Edit], actor: Actor) -> Preview:
+        """What ``change`` would make of the newest snapshot; nothing is committed. Raises as ``execute``."""
+        require_writer(actor)
+        now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
+
+        def decided(snapshot: Snapshot) -> Preview:
+            before = forked(snapshot)
+            facts = decide_edits(before, edits, actor, now_s=now_s, offer_all=offer_all)
+            after = apply_facts(before, facts, revision=next_revision(before)) if facts else before
+            return Preview(before, after, describe_facts(before, after, facts))
+
+        return await asyncio.to_thread(decided, self.snapshot)
 
     async def claim(self, host: HostName, command: ClaimInstances) -> Claimed:
         """Makes the inventory of ``host`` true as far as it may be; what changes nothing makes no revision."""

@@ -5,19 +5,21 @@ Input: what is asked, by whom, when. Output: functions of a snapshot. They run i
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.commits import Foreign, Outcome, follow
-from ringfence.control.decide import Given, decide, referred_group, subject_of
+from ringfence.control.decide import decide_edits, referred_group, subject_of
 from ringfence.control.decide_claims import decide_claim
 from ringfence.control.hosts import Presence, decide_add_host, decide_invite, decide_join, decide_remove_host
 from ringfence.control.keys import ApiKey, stored_form
 from ringfence.control.operations import open_operation
 from ringfence.control.organisations import decide_found
 from ringfence.control.views import ViewCache
-from ringfence.policy.commands import ClaimInstances, GroupCommand, InstanceCommand
+from ringfence.policy.commands import ClaimInstances, Edit
 from ringfence.policy.errors import NotFound
+from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact, HostJoined, HostRemoved, apply_facts
 from ringfence.policy.model import Host, Operation, OperationState, Snapshot
 from ringfence.policy.values import GroupId, HostName, InstanceId, KeyId, OperationId, OrganisationId
@@ -36,6 +38,8 @@ from ringfence.store import (
 )
 from ringfence.wire.feed import Claimed
 from ringfence.wire.join import JoinRequest
+
+_TOLD_AT_MOST: Final = 20  # of what a change did, in its line of the history
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,27 @@ class Asked:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants changed at once: at least one edit; the history calls it ``action`` and ``subject``.
+
+    Without a subject it is named for the first edit.
+    """
+
+    edits: tuple[Edit, ...]
+    action: str
+    subject: str | None = None
+    offer_all: bool = False  # whether rules may have protocol "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What became of a wish: its operation, and in words what it did."""
+
+    operation: Operation
+    did: tuple[str, ...]
+
+
 class UseCases:
     """Builds decisions; keeps the cache of views that they are followed with."""
 
@@ -67,14 +92,12 @@ class UseCases:
         self._cache = cache
         self._presence = presence
 
-    def execute(
-        self, command: GroupCommand | InstanceCommand, asked: Asked, given: Given, operation_id: OperationId
-    ) -> Decide[Outcome[Operation]]:
-        """A command of a caller, with the operation that tells its fate."""
+    def change(self, wish: Wish, asked: Asked, operation_id: OperationId) -> Decide[Outcome[Changed]]:
+        """What a caller wants changed, with the operation that tells its fate."""
 
-        def decision(snapshot: Snapshot) -> Decision[Outcome[Operation]]:
-            facts = decide(snapshot, command, asked.actor, given)
-            group = referred_group(snapshot, command, asked.actor, given)
+        def decision(snapshot: Snapshot) -> Decision[Outcome[Changed]]:
+            facts = decide_edits(snapshot, wish.edits, asked.actor, now_s=asked.now_s, offer_all=wish.offer_all)
+            group = referred_group(snapshot, wish.edits[0], asked.actor)
             after, change = follow(self._cache, snapshot, facts)
             touched = frozenset(change.touched) if change else frozenset[HostName]()
             offline = frozenset(host for host in touched if not self._presence.is_live(host, asked.monotonic_s))
@@ -88,14 +111,16 @@ class UseCases:
                 created_at=asked.now_s,
             )
             opened = StoredOperation(open_operation(operation, offline), touched - offline)
+            did = describe_facts(snapshot, after, facts) if after else ()
+            subject = subject_of(wish.edits[0].command, group) if wish.subject is None else wish.subject
             return Decision(
-                Outcome(opened.operation, change, opened),
+                Outcome(Changed(opened.operation, did), change, opened),
                 facts=facts,
                 after=after,
                 touched=touched,
                 operation=opened.operation,
                 awaited=opened.awaited,
-                audit=asked.audit(type(command).__name__, subject_of(command, group)),
+                audit=asked.audit(wish.action, _subject_with(subject, did)),
             )
 
         return decision
@@ -247,6 +272,12 @@ def found_organisation(organisation_id: UUID, group_id: UUID, now_s: int, name: 
         return Decision(None, facts=facts, after=after, audit=asked.audit("CreateOrganisation", name))
 
     return decision
+
+
+def _subject_with(subject: str, did: tuple[str, ...]) -> str:
+    more = len(did) - _TOLD_AT_MOST
+    told = (*did[:_TOLD_AT_MOST], f"{more} more") if more > 0 else did
+    return ": ".join(part for part in (subject, "; ".join(told)) if part)
 
 
 def _claim_subject(claimed: Claimed) -> str:

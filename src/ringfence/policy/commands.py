@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from ringfence.policy.model import Interface
 from ringfence.policy.values import Cidr, Direction, GroupId, Icmp, InstanceId, Kind, Protocol, RuleId, Visibility
@@ -120,3 +121,11 @@ class Observe:
 
 
 InstanceCommand = AddInstance | Observe
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One command of a change; ``new_id`` is that of what it may create, so that later edits can name it."""
+
+    command: GroupCommand | InstanceCommand
+    new_id: UUID

@@ -132,7 +132,7 @@ def _ends(snapshot: Snapshot, text: str, field: str) -> tuple[Address, ...]:
     raise _not_found(snapshot, text, field, INTERNET)
 
 
-def find_instance_named(snapshot: Snapshot, text: str) -> Instance:
+def find_instance_named(snapshot: Snapshot, text: str, *, field: str = "instance") -> Instance:
     """The one instance of that name or id.
 
     Raises:
@@ -140,8 +140,8 @@ def find_instance_named(snapshot: Snapshot, text: str) -> Instance:
         Invalid: several have the name.
     """
     if not (found := _instances(snapshot, text)):
-        raise _not_found(snapshot, text, "instance")
-    return _only(found, text, "instance")
+        raise _not_found(snapshot, text, field)
+    return _only(found, text, field)
 
 
 def _only(found: list[Instance], text: str, field: str) -> Instance:

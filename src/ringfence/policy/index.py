@@ -94,6 +94,20 @@ def indexed(snapshot: Snapshot) -> Snapshot:
     return replace(whole, index=index_of(whole))
 
 
+def forked(snapshot: Snapshot) -> Snapshot:
+    """The same snapshot as the first of a line of its own, from which any thread may make others. O(everything)."""
+    return indexed(
+        replace(
+            snapshot,
+            organisations=dict(snapshot.organisations),
+            groups=dict(snapshot.groups),
+            instances=dict(snapshot.instances),
+            hosts=dict(snapshot.hosts),
+            index=None,
+        )
+    )
+
+
 def next_index(
     index: Index, after: Snapshot, groups: Changed[GroupId, Group], instances: Changed[InstanceId, Instance]
 ) -> Index:

@@ -24,7 +24,7 @@ _OTHER_PLACES: Final = Intervals.of((_OTHERS, _OTHERS + 255))
 _CODES: Final = 256
 _NAMES: Final = {number: protocol.value for protocol, number in PROTOCOL_NUMBER.items()}
 FAMILY_OF_ICMP: Final[Family] = 4
-_SERVICE: Final = re.compile(r"(?P<protocol>[a-z0-9]+)(?:/(?P<first>\d{1,5})(?:(?P<mark>[-/])(?P<second>\d{1,5}))?)?")
+SERVICE: Final = re.compile(r"(?P<protocol>[a-z0-9]+)(?:/(?P<first>\d{1,5})(?:(?P<mark>[-/])(?P<second>\d{1,5}))?)?")
 
 
 def service_span(protocol: int, first: int = 0, last: int = MAX_PORT) -> tuple[int, int]:
@@ -100,7 +100,7 @@ def _parse_service(one: str, text: str, field: str) -> tuple[int, int]:
     expected = (
         f"expected such as tcp/443, tcp/80-90, udp, icmp/8, esp or any, separated by commas; got {ascii(text)[:64]}"
     )
-    found = _SERVICE.fullmatch(one)
+    found = SERVICE.fullmatch(one)
     names = {name: number for number, name in _NAMES.items()}
     if not found or found["protocol"] not in names:
         raise Invalid(expected, field=field)

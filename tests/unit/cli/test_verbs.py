@@ -230,3 +230,29 @@ def test_an_agent_without_credential_is_told_what_to_run(ringfence, tmp_path, mo
 
 def test_the_version_is_told(ringfence):
     assert ringfence("version")[:2] == (0, "ringfence 0.1.0\n")
+
+
+def test_the_policy_is_changed_by_names_and_each_verb_says_what_it_did(ringfence):
+    ringfence("instance", "add", "vm", "--address", "192.0.2.1")
+    assert ringfence("group", "create", "web", "--dry-run")[1] == "group web created\n"
+    for arguments, did in (
+        (("group", "create", "web"), "group web created"),
+        (("group", "source", "add", "web", "198.51.100.7"), "group web: source 198.51.100.7/32 added"),
+        (("group", "attach", "web", "vm"), "instance vm wears group web"),
+        (("group", "detach", "web", "vm"), "instance vm wears group web no more"),
+        (("group", "source", "remove", "web", "198.51.100.7/32"), "group web: source 198.51.100.7/32 removed"),
+    ):
+        status, out, err = ringfence(*arguments)
+        assert (status, out) == (0, f"{did}\n")
+        assert "ringfence: operation " in err
+    added = _json(ringfence, "rule", "add", "web", "tcp/443", "--from", "0.0.0.0/0")
+    assert "ingress tcp/443 from 0.0.0.0/0" in added["did"][0]
+    assert f"rule {added['ids'][0]} deleted" in ringfence("rule", "delete", "web", *added["ids"])[1]
+    assert ringfence("group", "delete", "web")[1] == "group web deleted\n"
+
+
+def test_a_change_that_is_wrong_names_the_field_and_the_nearest_name(ringfence):
+    ringfence("group", "create", "web")
+    assert "did you mean web?" in ringfence("rule", "add", "wep", "tcp", "--from", "web")[2]
+    assert "ringfence: service: expected such" in ringfence("rule", "add", "web", "tcp/x", "--from", "web")[2]
+    assert "ringfence: expected exactly one of from " in ringfence("rule", "add", "web", "tcp")[2]

@@ -1,0 +1,49 @@
+"""POST /admin/v1/change: several commands as one change, by names or ids; or, as a dry run, what they would do."""
+
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from ringfence.api.exchange import Request, Response, exchange_of, put_json
+from ringfence.api.operations import show_operation
+from ringfence.control.actor import operator_of
+from ringfence.control.lookup import find_group_named, find_peer_named
+from ringfence.control.plane import ControlPlane
+from ringfence.policy.explain import find_instance_named
+from ringfence.policy.model import Snapshot
+from ringfence.policy.values import InstanceId, OrganisationId
+from ringfence.wire.change import Directory, decode_change
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeResource:
+    """The answer has the operation, in words what was done, and of each edit the id of what it asked to create."""
+
+    plane: ControlPlane
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        exchange = exchange_of(request)
+        organisation = self.plane.owners.named(request.get_param("organisation")).id
+        actor = operator_of(organisation, exchange.request_id)
+        order = decode_change(exchange.body, directory_of(self.plane.snapshot, organisation), uuid4)
+        if order.dry_run:
+            preview = await self.plane.preview(order.edits, actor)
+            put_json(response, {"dry-run": True, "would": preview.would})
+            return
+        changed = await self.plane.change(order.edits, actor, action="Change")
+        ids = [str(edit.new_id) for edit in order.edits]
+        put_json(response, {"operation": show_operation(changed.operation), "did": changed.did, "ids": ids})
+
+
+def directory_of(snapshot: Snapshot, organisation: OrganisationId) -> Directory:
+    """Who is who for an organisation."""
+    own = {id_: one for id_, one in snapshot.instances.items() if one.organisation == organisation}
+    instances = replace(snapshot, instances=own)
+
+    def instance(text: str, field: str) -> InstanceId:
+        return find_instance_named(instances, text, field=field).id
+
+    return Directory(
+        group=lambda text, field: find_group_named(snapshot, text, organisation, field=field).id,
+        peer=lambda text, field: find_peer_named(snapshot, text, organisation, field=field),
+        instance=instance,
+    )

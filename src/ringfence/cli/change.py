@@ -1,0 +1,67 @@
+"""What every verb that changes the policy shares: its options, and the one request that it sends."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from ringfence.cli.options import DataOption, OrganisationOption, query_of
+from ringfence.cli.output import Format, FormatOption, complain, show
+
+P = ParamSpec("P")
+Edit = dict[str, object]
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")]
+
+
+def changing(verb: Callable[P, list[Edit]]) -> Callable[..., None]:
+    """A verb that answers edits, as one that sends them as one change, with the options that all changes share."""
+
+    def options(
+        *,
+        data: DataOption,
+        organisation: OrganisationOption = None,
+        dry_run: DryRunOption = False,
+        output: FormatOption = Format.TABLE,
+    ) -> None: ...
+
+    shared = inspect.signature(options).parameters
+
+    @wraps(verb)
+    def run(*args: P.args, **given: P.kwargs) -> None:
+        chosen = {name: given.pop(name) for name in shared}
+        _change(verb(*args, **given), chosen)
+
+    own = inspect.signature(verb).parameters
+    run.__signature__ = inspect.Signature([*own.values(), *shared.values()])  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {**verb.__annotations__, **options.__annotations__}
+    return run
+
+
+def _change(edits: list[Edit], chosen: dict[str, Any]) -> None:
+    """Fields of an edit that are None are left out."""
+    import json
+
+    from ringfence.cli.admin_client import Ask, ask
+
+    given = [{name: value for name, value in edit.items() if value is not None} for edit in edits]
+    body = {"edits": given, "dry-run": chosen["dry_run"]}
+    answer = ask(chosen["data"], Ask("POST", "/change", body, query_of(chosen["organisation"])))
+    if chosen["output"] is Format.JSON:
+        show(json.dumps(answer, indent=2))
+    else:
+        _tell(answer)
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    operation = answer.get("operation")
+    lines = answer["would"] if operation is None else answer["did"]
+    if lines:
+        show("\n".join(lines))
+    if operation is None:
+        complain("nothing was changed, this is what it would do" if lines else "nothing would be changed")
+    else:
+        note = f" ({operation['message']})" if operation["message"] else ""
+        complain(f"operation {operation['id']} {operation['state']}{note}")

@@ -1,0 +1,132 @@
+"""What has become true, in words: for who asks before a change, for the history after it.
+
+Input: facts, and the snapshots around them, in which names are found. Output: a sentence for each fact.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from ringfence.policy.explain import describe_rule
+from ringfence.policy.facts import (
+    Fact,
+    GroupCreated,
+    GroupDeleted,
+    GroupTakenOff,
+    GroupWorn,
+    HostAdded,
+    HostInvited,
+    HostJoined,
+    HostRemoved,
+    InstanceCreated,
+    InstanceObserved,
+    InstancePlaced,
+    LimitSet,
+    OrganisationCreated,
+    OrganisationRemoved,
+    RuleAdded,
+    RuleDeleted,
+    SourceAdded,
+    SourceRemoved,
+)
+from ringfence.policy.model import Rule, Snapshot
+from ringfence.policy.values import GroupId, InstanceId, OrganisationId, RuleId
+from ringfence.policy.wording import shown
+
+
+def describe_facts(before: Snapshot, after: Snapshot, facts: Iterable[Fact]) -> tuple[str, ...]:
+    """A sentence for each fact, in their order. O(facts + rules of the groups of which one was deleted)."""
+    words = _Words(before, after)
+    return tuple(words.of(fact) for fact in facts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    before: Snapshot
+    after: Snapshot
+
+    def of(self, fact: Fact) -> str:
+        match fact:
+            case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
+                return self._of_group(fact)
+            case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
+                return self._of_instance(fact)
+            case HostAdded() | HostInvited() | HostJoined() | HostRemoved():
+                return _of_host(fact)
+            case OrganisationCreated(organisation):
+                return f"organisation {shown(organisation.name)} created"
+            case OrganisationRemoved(id_):
+                return f"organisation {self._organisation(id_)} removed"
+            case LimitSet(id_, quota, limit):
+                value = "its default" if limit is None else limit
+                return f"organisation {self._organisation(id_)}: limit {quota.value} set to {value}"
+            case _:
+                assert_never(fact)
+
+    def _of_group(
+        self, fact: GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | SourceAdded | SourceRemoved
+    ) -> str:
+        match fact:
+            case GroupCreated(group):
+                return f"group {shown(group.name)} created"
+            case GroupDeleted(id_):
+                return f"{self._group(id_)} deleted"
+            case RuleAdded(id_, rule):
+                return f"{self._group(id_)}: rule {rule.id} added: {describe_rule(self.after, rule)}"
+            case RuleDeleted(id_, rule_id):
+                found = self._rule(id_, rule_id)
+                what = f": {describe_rule(self.before, found)}" if found else ""
+                return f"{self._group(id_)}: rule {rule_id} deleted{what}"
+            case SourceAdded(id_, source):
+                return f"{self._group(id_)}: source {source.text} added"
+            case SourceRemoved(id_, source):
+                return f"{self._group(id_)}: source {source.text} removed"
+            case _:
+                assert_never(fact)
+
+    def _of_instance(
+        self, fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff
+    ) -> str:
+        match fact:
+            case InstanceCreated(instance):
+                return f"instance {shown(instance.name)} created"
+            case InstancePlaced(id_, name, host):
+                return f"instance {shown(name)} ({id_}) is {f'on host {host}' if host else 'on no host'}"
+            case InstanceObserved(id_, observe):
+                return f"{self._instance(id_)} is {'observed' if observe else 'enforced'}"
+            case GroupWorn(id_, group):
+                return f"{self._instance(id_)} wears {self._group(group)}"
+            case GroupTakenOff(id_, group):
+                return f"{self._instance(id_)} wears {self._group(group)} no more"
+            case _:
+                assert_never(fact)
+
+    def _group(self, id_: GroupId) -> str:
+        found = self.after.groups.get(id_) or self.before.groups.get(id_)
+        return f"group {shown(found.name) if found else id_}"
+
+    def _instance(self, id_: InstanceId) -> str:
+        found = self.after.instances.get(id_)
+        return f"instance {shown(found.name) if found else id_}"
+
+    def _organisation(self, id_: OrganisationId) -> str:
+        found = self.after.organisations.get(id_) or self.before.organisations.get(id_)
+        return shown(found.name) if found else str(id_)
+
+    def _rule(self, group: GroupId, id_: RuleId) -> Rule | None:
+        found = self.before.groups.get(group)
+        return next((rule for rule in found.rules if rule.id == id_), None) if found else None
+
+
+def _of_host(fact: HostAdded | HostInvited | HostJoined | HostRemoved) -> str:
+    match fact:
+        case HostAdded(host):
+            return f"host {host.name} added"
+        case HostInvited(name):
+            return f"host {name} invited"
+        case HostJoined(name):
+            return f"host {name} joined"
+        case HostRemoved(name):
+            return f"host {name} removed"
+        case _:
+            assert_never(fact)

@@ -1,0 +1,233 @@
+"""PURE: a change of several commands, as an operator sends it in names or ids, into edits.
+
+Input: the raw body, who is who, and ids for what is new. Output: ``ChangeOrder``, or an error that names the field.
+What an edit creates, later edits of the change can name.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Final, assert_never
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from ringfence.policy.commands import (
+    AddRule,
+    AddSource,
+    Attach,
+    CreateGroup,
+    DeleteGroup,
+    DeleteRule,
+    Detach,
+    Edit,
+    GroupCommand,
+    GroupReference,
+    InstanceCommand,
+    Observe,
+    RemoveSource,
+    RuleDraft,
+)
+from ringfence.policy.errors import Invalid
+from ringfence.policy.services import SERVICE
+from ringfence.policy.values import (
+    MAX_PORT,
+    Cidr,
+    Direction,
+    GroupId,
+    Icmp,
+    InstanceId,
+    Protocol,
+    RuleId,
+    parse_address,
+    parse_cidr,
+)
+from ringfence.wire.decode import MAX_TEXT, convert
+from ringfence.wire.document import parse_document
+
+MAX_EDITS: Final = 100_000
+_GROUP: Final = "group:"
+_MAX_ICMP: Final = 254
+_ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]*[:.][0-9A-Fa-f:.]*(/\d+)?")
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+
+
+class _Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", tag_field="edit"):
+    """One command; a group or an instance is its name or id."""
+
+
+class _CreateGroup(_Edit, frozen=True, tag="create-group"):
+    name: _Name
+    description: _Text | None = None
+
+
+class _DeleteGroup(_Edit, frozen=True, tag="delete-group"):
+    group: str
+
+
+class _AddRule(_Edit, frozen=True, tag="add-rule"):
+    group: str
+    service: str
+    from_: str | None = msgspec.field(name="from", default=None)
+    to: str | None = None
+    description: _Text | None = None
+
+
+class _DeleteRule(_Edit, frozen=True, tag="delete-rule"):
+    group: str
+    rule: UUID
+
+
+class _AddSource(_Edit, frozen=True, tag="add-source"):
+    group: str
+    source: str
+
+
+class _RemoveSource(_Edit, frozen=True, tag="remove-source"):
+    group: str
+    source: str
+
+
+class _Attach(_Edit, frozen=True, tag="attach"):
+    group: str
+    instance: str
+
+
+class _Detach(_Edit, frozen=True, tag="detach"):
+    group: str
+    instance: str
+
+
+class _Observe(_Edit, frozen=True, tag="observe"):
+    instance: str
+    observe: bool
+
+
+_EditShape = (
+    _CreateGroup | _DeleteGroup | _AddRule | _DeleteRule | _AddSource | _RemoveSource | _Attach | _Detach | _Observe
+)
+
+
+class _ChangeShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    edits: Annotated[tuple[_EditShape, ...], Meta(min_length=1, max_length=MAX_EDITS)]
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Finds by name or id, and raises ``NotFound`` with the given field; a peer may be a public group too."""
+
+    group: Callable[[str, str], GroupId]
+    peer: Callable[[str, str], GroupReference]
+    instance: Callable[[str, str], InstanceId]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeOrder:
+    """What an operator wants changed at once; with ``dry_run`` only wants to know what it would do."""
+
+    edits: tuple[Edit, ...]
+    dry_run: bool
+
+
+def decode_change(body: bytes, directory: Directory, new_id: Callable[[], UUID]) -> ChangeOrder:
+    """The body of POST /admin/v1/change."""
+    shape = convert(parse_document(body), _ChangeShape)
+    reader = _Reader(directory, new_id)
+    edits = tuple(reader.read(edit, f"$.edits[{n}]") for n, edit in enumerate(shape.edits))
+    return ChangeOrder(edits, shape.dry_run)
+
+
+def parse_draft(service: str, peer: Cidr | GroupReference, direction: Direction, *, field: str) -> RuleDraft:
+    """A rule for ``tcp/22``, ``tcp/80-90``, ``udp``, ``icmp``, ``icmp/8``, ``icmp/3/4``, ``esp``."""
+    expected = f"expected such as tcp/443, tcp/80-90, udp, icmp/8, icmp/3/4 or esp, got {ascii(service)[:64]}"
+    found = SERVICE.fullmatch(service)
+    protocol = next((one for one in Protocol if found and one.value == found["protocol"]), None)
+    if found is None or protocol is None:
+        raise Invalid(expected, field=field)
+    first, second = (None if found[name] is None else int(found[name]) for name in ("first", "second"))
+    if first is None:
+        return RuleDraft(direction, protocol, peer)
+    if protocol.has_ports and found["mark"] != "/" and 1 <= first <= (second or first) <= MAX_PORT:
+        return RuleDraft(direction, protocol, peer, first, first if second is None else second)
+    if protocol.has_types and found["mark"] != "-" and max(first, second or 0) <= _MAX_ICMP:
+        return RuleDraft(direction, protocol, peer, icmp=Icmp(first, -1 if second is None else second))
+    raise Invalid(expected, field=field)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads edits in their order; ``created`` are the groups that those before would make."""
+
+    directory: Directory
+    new_id: Callable[[], UUID]
+    created: dict[str, GroupId] = field(default_factory=dict)
+
+    def read(self, shape: _EditShape, path: str) -> Edit:
+        new_id = self.new_id()
+        command = self._command(shape, path)
+        if isinstance(command, CreateGroup):
+            self.created[command.name] = GroupId(new_id)
+        return Edit(command, new_id)
+
+    def _command(self, shape: _EditShape, path: str) -> GroupCommand | InstanceCommand:
+        match shape:
+            case _CreateGroup():
+                return CreateGroup(shape.name, shape.description)
+            case _Observe():
+                return Observe(self.directory.instance(shape.instance, f"{path}.instance"), shape.observe)
+            case _:
+                return self._on_group(shape, self._group(shape.group, f"{path}.group"), path)
+
+    def _on_group(
+        self,
+        shape: _DeleteGroup | _AddRule | _DeleteRule | _AddSource | _RemoveSource | _Attach | _Detach,
+        group: GroupId,
+        path: str,
+    ) -> GroupCommand:
+        match shape:
+            case _DeleteGroup():
+                return DeleteGroup(group)
+            case _AddRule():
+                return AddRule(group, self._draft(shape, path))
+            case _DeleteRule():
+                return DeleteRule(group, RuleId(shape.rule))
+            case _AddSource() | _RemoveSource():
+                of_source = AddSource if isinstance(shape, _AddSource) else RemoveSource
+                return of_source(group, _network(shape.source, f"{path}.source"))
+            case _Attach() | _Detach():
+                of_member = Attach if isinstance(shape, _Attach) else Detach
+                return of_member(group, self.directory.instance(shape.instance, f"{path}.instance"))
+            case _:
+                assert_never(shape)
+
+    def _draft(self, shape: _AddRule, path: str) -> RuleDraft:
+        given = {"from": shape.from_, "to": shape.to}
+        if sum(value is not None for value in given.values()) != 1:
+            raise Invalid("expected exactly one of from (ingress) and to (egress)", field=path)
+        [(name, text)] = [(name, text) for name, text in given.items() if text is not None]
+        direction = Direction.INGRESS if name == "from" else Direction.EGRESS
+        peer = self._peer(text, f"{path}.{name}")
+        draft = parse_draft(shape.service, peer, direction, field=f"{path}.service")
+        return replace(draft, description=shape.description)
+
+    def _group(self, text: str, path: str) -> GroupId:
+        return self.created.get(text) or self.directory.group(text, path)
+
+    def _peer(self, text: str, path: str) -> Cidr | GroupReference:
+        """A network or an address, or else a group's name or id; ``group:NAME`` leaves no doubt."""
+        name = text.removeprefix(_GROUP)
+        if name == text and _ADDRESS.fullmatch(text):
+            return _network(text, path)
+        created = self.created.get(name)
+        return GroupReference(created, None) if created else self.directory.peer(name, path)
+
+
+def _network(text: str, path: str) -> Cidr:
+    """A network, or the one of a single address."""
+    if "/" in text:
+        return parse_cidr(text, field=path)
+    address = parse_address(text, field=path)
+    return parse_cidr(f"{address}/{address.max_prefixlen}", field=path)

@@ -1,6 +1,7 @@
 """The command line without a server: the folder is opened by the command itself."""
 
 import json
+import logging
 import os
 import re
 import stat
@@ -18,6 +19,7 @@ EXPORTS = ["EXOSCALE_API_KEY", "EXOSCALE_API_SECRET", "EXOSCALE_API_ENDPOINT", "
 def ringfence(tmp_path, capsys, monkeypatch):
     """Runs one command line on a data folder; the exit status, stdout and stderr come back."""
     monkeypatch.setenv("RINGFENCE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers])  # some verbs log to what is captured here
 
     def call(*arguments):
         status = run(arguments)

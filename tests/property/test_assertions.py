@@ -4,36 +4,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nasty
-from generated import snapshots, ways
+from generated import changed, snapshots, ways
+from policies import ORGANISATION
 from reaching import is_asked, service_of
 from ringfence.policy.address_axis import position
-from ringfence.policy.assertions import check, parse_assertion
+from ringfence.policy.assertions import check, find_worse, parse_assertion
 from ringfence.policy.ends import parse_end
+from ringfence.policy.held import decide
 from ringfence.policy.reach import Reachability
 from ringfence.policy.services import FLOWS
+from ringfence.policy.verdict import judge
 from ringfence.policy.view import resolve_view
 
 _ENDS = st.sampled_from(["any", "internet", *(f"group:{name}" for name in nasty.GROUPS), *nasty.NETWORKS[:4]])
 _SERVICES = st.sampled_from(["any", "tcp", "udp", "icmp", "tcp/22-80,udp/53", "gre,esp", "icmpv6/128", "icmp/3/4"])
+_ASSERTIONS = st.builds(
+    lambda source, destination, service, word: parse_assertion(
+        f"{source} -> {destination} {service} {word}", field="it"
+    ),
+    _ENDS,
+    _ENDS,
+    _SERVICES,
+    st.sampled_from(["allow", "deny"]),
+)
 
 
-@given(snapshots(), _ENDS, _ENDS, _SERVICES, st.sampled_from(["allow", "deny"]), st.integers(0, 2**32))
-def test_a_failing_one_is_proved_by_the_verdict_and_a_holding_one_contradicted_by_no_packet(
-    snapshot, source, destination, service, word, seed
-):
+@given(snapshots(), _ASSERTIONS, st.integers(0, 2**32))
+def test_a_failing_one_is_proved_by_the_verdict_and_a_holding_one_contradicted_by_no_packet(snapshot, assertion, seed):
     reachability, view = Reachability(snapshot), resolve_view(snapshot)
-    assertion = parse_assertion(f"{source} -> {destination} {service} {word}", field="it")
     result = check(reachability, assertion)
     if result.witness is not None:
         assert result.witness.verdict.allowed is not assertion.allow
         assert _means(reachability, assertion, result.witness.packet)
         return
     for way in ways(view, seed):
-        ends = (way.source, way.destination)
-        is_honest = way.source is None or way.packet.source in way.source.addresses
-        if is_asked(way.packet) and not way.host and is_honest and ends[0] != ends[1]:
-            is_meant = _means(reachability, assertion, way.packet) and _is_spoken_of(assertion, way.packet)
-            assert not is_meant or way.judged(view).allowed is assertion.allow, way
+        if _is_asked(way) and _concerns(reachability, assertion, way.packet):
+            assert way.judged(view).allowed is assertion.allow, way
+
+
+def _is_asked(way):
+    is_honest = way.source is None or way.packet.source in way.source.addresses
+    return is_asked(way.packet) and not way.host and is_honest and way.source != way.destination
+
+
+def _concerns(reachability, assertion, packet):
+    return _means(reachability, assertion, packet) and _is_spoken_of(assertion, packet)
 
 
 def _means(reachability, assertion, packet):
@@ -52,3 +67,34 @@ def _is_spoken_of(assertion, packet):
         return False
     flows = assertion.services & FLOWS[packet.family]
     return not assertion.allow or not flows or service_of(packet) in flows
+
+
+@given(snapshots(), _ASSERTIONS)
+def test_the_few_who_matter_decide_as_all_do(snapshot, assertion):
+    decided, whole = decide(snapshot, assertion, ORGANISATION), check(Reachability(snapshot), assertion)
+    assert (decided is None) == (whole.witness is None)
+    assert decided is None or decided.verdict.allowed is not assertion.allow
+
+
+@given(st.data(), snapshots(), _ASSERTIONS, st.integers(0, 2**32))
+def test_a_change_makes_an_assertion_worse_exactly_by_packets_that_were_right_before(data, before, assertion, seed):
+    after = data.draw(changed(before))
+    worse = find_worse(before, after, assertion)
+    if worse is not None:
+        assert worse.verdict.allowed is not assertion.allow
+        known = resolve_view(before)
+        ends = [_same(known, end) for end in (worse.source, worse.destination)]
+        was = judge(known, worse.packet, source=ends[0], destination=ends[1]).allowed
+        meant = _means(Reachability(before), assertion, worse.packet)
+        assert was is assertion.allow or not meant
+        return
+    reachability, old, new = Reachability(before), resolve_view(before), resolve_view(after)
+    for way in ways(new, seed):
+        if _is_asked(way) and _concerns(Reachability(after), assertion, way.packet):
+            is_wrong = way.judged(new).allowed is not assertion.allow
+            was_wrong = way.under(old).judged(old).allowed is not assertion.allow
+            assert not is_wrong or (was_wrong and _concerns(reachability, assertion, way.packet)), way
+
+
+def _same(view, end):
+    return None if end is None else next(one for one in view.endpoints if one.interface == end.interface)

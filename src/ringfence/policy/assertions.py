@@ -4,19 +4,20 @@ Input: sentences and a snapshot made ready. Output: for each, that it holds, or 
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
 
 from ringfence.policy.address_axis import address_at
 from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.ends import End, parse_end
-from ringfence.policy.errors import Invalid
-from ringfence.policy.grants import Question
+from ringfence.policy.errors import CallerError, Invalid
+from ringfence.policy.grants import Grants, Question
 from ringfence.policy.intervals import Intervals
+from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
-from ringfence.policy.population import Class, Dweller, Population
+from ringfence.policy.population import Class, Dweller, Population, bits_of
 from ringfence.policy.reach import Reachability
 from ringfence.policy.services import ALL_SERVICES, FLOWS, describe_services, parse_services, protocol_at, service_span
 from ringfence.policy.values import Address, Kind, OrganisationId
@@ -103,16 +104,41 @@ def check(reachability: Reachability, assertion: Assertion, *, owner: Organisati
     Raises:
         NotFound, Invalid: as ``parse_end``, naming the assertion's field.
     """
-    population = reachability.population
-    source, destination = (
-        parse_end(population, text, field=assertion.field, owner=owner)
-        for text in (assertion.source, assertion.destination)
-    )
-    ends = _Ends(population, source, destination)
-    meant = [box for box in _meant(population, assertion, source, destination) if ends.pair(box)]
-    wrong = _refused(reachability, meant) if assertion.allow else _passing(reachability, meant)
-    witness = next((_witness(population, box, pair) for box in wrong if (pair := ends.pair(box))), None)
-    return Result(assertion, witness, about_nobody=not meant)
+    case = _Case(reachability.population, reachability.grants, 0)
+    asked = _Asked.of(case, assertion, owner)
+    return Result(assertion, asked.first(asked.violations()), about_nobody=not asked.meant)
+
+
+def find_worse(
+    before: Snapshot, after: Snapshot, assertion: Assertion, *, owner: OrganisationId | None = None
+) -> Witness | None:
+    """A packet for which an assertion is wrong of ``after`` and was not of ``before``. O(n log n) of both.
+
+    Raises:
+        NotFound, Invalid: as ``parse_end``, of ``after``; whom ``before`` does not know nothing was wrong with.
+    """
+    population = Population(before, after)
+    asked = _Asked.of(_Case(population, Grants(population, 1), 1), assertion, owner)
+    try:
+        known = [*_Asked.of(_Case(population, Grants(population, 0), 0), assertion, owner).violations()]
+    except CallerError:
+        known = []
+    return asked.first(left for box in asked.violations() for left in _left(box, known))
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One snapshot of a population, and what it grants."""
+
+    population: Population
+    grants: Grants
+    version: int
+
+    @property
+    def present(self) -> int:
+        """The classes of whoever is there in this snapshot, and of everybody outside."""
+        numbered = enumerate(self.population.classes)
+        return bits_of(n for n, one in numbered if not one.roles or one.roles[self.version] is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,61 +171,80 @@ class _Box:
 _NOTHING: Final = _Box(0, 0, Intervals())
 
 
-def _meant(population: Population, assertion: Assertion, source: End, destination: End) -> Iterator[_Box]:
-    """What an assertion speaks of: within one family, and with an instance at one end at least.
-
-    ``allow`` speaks of what opens a connection, unless it names nothing of that kind: errors pass as part of one.
-    """
-    outside = population.outside
-    for family in FAMILIES:
-        here = population.family[family]
-        services = assertion.services & _SPOKEN[family]
-        if assertion.allow:
-            services = services & FLOWS[family] or services
-        sources, destinations = source.bits & here, destination.bits & here
-        yield from filter(None, (_Box(sources & ~outside, destinations, services),))
-        yield from filter(None, (_Box(sources & outside, destinations & ~outside, services),))
-
-
-def _passing(reachability: Reachability, meant: Iterable[_Box]) -> Iterator[_Box]:
-    for box in meant:
-        for flow in reachability.grants.flows(Question(box.sources, box.destinations, box.services)):
-            yield _Box(flow.sources, flow.destinations, flow.services)
-
-
-def _refused(reachability: Reachability, meant: Iterable[_Box]) -> Iterator[_Box]:
-    """What of it no flow holds: each is taken away in turn, of what the ones before have left."""
-    for box in meant:
-        flows = [*_passing(reachability, (box,))]
-        open_ = [(box, 0)]
-        while open_:
-            left, first = open_.pop()
-            for number in range(first, len(flows)):
-                if part := left & flows[number]:
-                    open_ += ((piece, number + 1) for piece in left.without(part))
-                    break
-            else:
-                yield left
+def _left(box: _Box, parts: Sequence[_Box]) -> Iterator[_Box]:
+    """What of a box none of ``parts`` holds: each is taken away in turn, of what the ones before have left."""
+    open_ = [(box, 0)]
+    while open_:
+        left, first = open_.pop()
+        for number in range(first, len(parts)):
+            if part := left & parts[number]:
+                open_ += ((piece, number + 1) for piece in left.without(part))
+                break
+        else:
+            yield left
 
 
 _Somebody = tuple[Address, Dweller | None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ends:
-    """Whom of each class an assertion means."""
+class _Asked:
+    """An assertion about one snapshot: its ends there, and all packets that it means."""
 
-    population: Population
+    case: _Case
+    allow: bool
     source: End
     destination: End
+    meant: tuple[_Box, ...]
+
+    @classmethod
+    def of(cls, case: _Case, assertion: Assertion, owner: OrganisationId | None) -> "_Asked":
+        source, destination = (
+            parse_end(case.population, text, field=assertion.field, owner=owner, version=case.version)
+            for text in (assertion.source, assertion.destination)
+        )
+        bare = cls(case, assertion.allow, source, destination, ())
+        meant = tuple(box for box in _meant(case, assertion, source, destination) if bare.pair(box))
+        return replace(bare, meant=meant)
+
+    def violations(self) -> Iterator[_Box]:
+        """What of it does not pass although it shall, or passes although it shall not."""
+        for box in self.meant:
+            flows = self.case.grants.flows(Question(box.sources, box.destinations, box.services))
+            passing = (_Box(flow.sources, flow.destinations, flow.services) for flow in flows)
+            yield from _left(box, [*passing]) if self.allow else passing
+
+    def first(self, boxes: Iterable[_Box]) -> Witness | None:
+        """A packet of the first box that holds any."""
+        return next((_witness(self.case, box, pair) for box in boxes if (pair := self.pair(box))), None)
 
     def pair(self, box: _Box) -> tuple[_Somebody, _Somebody] | None:
         """Two of a box that can send to each other; None when it holds only what never leaves an instance."""
-        for one, two in product(self.population.chosen(box.sources), self.population.chosen(box.destinations)):
+        chosen = self.case.population.chosen
+        for one, two in product(chosen(box.sources), chosen(box.destinations)):
             for sender, receiver in product(_meant_of(one, self.source), _meant_of(two, self.destination)):
                 if _are_apart(sender, receiver):
                     return sender, receiver
         return None
+
+
+def _meant(case: _Case, assertion: Assertion, source: End, destination: End) -> Iterator[_Box]:
+    """What an assertion speaks of: within one family, and with an instance at one end at least.
+
+    ``allow`` speaks of what opens a connection, unless it names nothing of that kind: errors pass as part of one.
+    """
+    outside, present = case.population.outside, case.present
+    for family in FAMILIES:
+        here = case.population.family[family] & present
+        services = assertion.services & _SPOKEN[family]
+        if assertion.allow:
+            services = services & FLOWS[family] or services
+        sources, destinations = source.bits & here, destination.bits & here
+        boxes = (
+            _Box(sources & ~outside, destinations, services),
+            _Box(sources & outside, destinations & ~outside, services),
+        )
+        yield from filter(None, boxes)
 
 
 def _meant_of(kind: Class, end: End) -> Iterator[_Somebody]:
@@ -216,14 +261,14 @@ def _are_apart(sender: _Somebody, receiver: _Somebody) -> bool:
     return one != two
 
 
-def _witness(population: Population, box: _Box, pair: tuple[_Somebody, _Somebody]) -> Witness:
+def _witness(case: _Case, box: _Box, pair: tuple[_Somebody, _Somebody]) -> Witness:
     (source, sends), (destination, receives) = pair
     place = _example(box.services, source).first
     protocol, value = protocol_at(place)
     type_, code = divmod(value, 256) if protocol in (ICMP, ICMPV6) else (0, 0)
     ports = (_SOURCE_PORT, value) if protocol in (TCP, UDP) else (0, 0)
     packet = Packet(source, destination, protocol, *ports, icmp_type=type_, icmp_code=code)
-    view = population.views[0]
+    view = case.population.views[case.version]
     sender, receiver = _endpoint(view, sends), _endpoint(view, receives)
     leaves_host = sender is not None and sender.kind is Kind.SELF
     verdict = judge(view, packet, source=sender, destination=receiver, from_host=leaves_host)

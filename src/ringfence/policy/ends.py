@@ -42,8 +42,10 @@ class End:
         return (one for one in kind.dwellers if self.addresses is None or position(one.address) in self.addresses)
 
 
-def parse_end(population: Population, text: str, *, field: str, owner: OrganisationId | None = None) -> End:
-    """The end that ``text`` names in the last snapshot; ``group:NAME`` and ``instance:NAME`` leave no doubt.
+def parse_end(
+    population: Population, text: str, *, field: str, owner: OrganisationId | None = None, version: int = -1
+) -> End:
+    """The end that ``text`` names in a snapshot; ``group:NAME`` and ``instance:NAME`` leave no doubt.
 
     A group stands for its members and its external sources. With an ``owner`` only its own names and those of public
     groups are known.
@@ -56,19 +58,23 @@ def parse_end(population: Population, text: str, *, field: str, owner: Organisat
         return End(text, population.everybody)
     if text == INTERNET_END:
         return End(text, population.internet)
-    if (network := _network(text, field)) is not None:
+    if (network := parse_network(text, field=field)) is not None:
         return _within(population, text, addresses_of([network]), field)
-    known = _known(population.snapshots[-1], owner)
-    found = _named(known, text)
-    if not found:
-        raise _unknown(known, text, field)
-    if len(found) > 1:
-        raise Invalid(f"{shown(text)} is ambiguous: say which by {_choices(found)}", field=field)
-    [one] = found
+    one = find_named(population.snapshots[version], text, field=field, owner=owner)
     if isinstance(one, Group):
-        return End(text, population.peers[-1].get(one.id, 0))
+        return End(text, population.peers[version].get(one.id, 0))
     places = [place for address in one.addresses if (place := position(address)) in UNICAST]
     return End(text, population.living_at(places), Intervals.union((place, place) for place in places))
+
+
+def find_named(snapshot: Snapshot, text: str, *, field: str, owner: OrganisationId | None = None) -> Group | Instance:
+    """The group or instance that ``text`` names, which is no other end; raises as ``parse_end``."""
+    found = [one for one in _named(snapshot, text) if _may_name(owner, one)]
+    if not found:
+        raise _unknown(snapshot, text, owner, field)
+    if len(found) > 1:
+        raise Invalid(f"{shown(text)} is ambiguous: say which by {_choices(found)}", field=field)
+    return found[0]
 
 
 def _within(population: Population, text: str, addresses: Intervals, field: str) -> End:
@@ -85,7 +91,7 @@ def _meets(one: Intervals, two: Intervals) -> bool:
     return bool(one & two)
 
 
-def _network(text: str, field: str) -> Network | None:
+def parse_network(text: str, *, field: str) -> Network | None:
     """The network or address that ``text`` is; None when it is a name."""
     if "/" in text and text.rpartition("/")[2].isdigit() and set(text) <= set("0123456789abcdefABCDEF:./"):
         return parse_cidr(text, field=field).network
@@ -96,21 +102,18 @@ def _network(text: str, field: str) -> Network | None:
     return parse_cidr(f"{address}/{address.max_prefixlen}", field=field).network
 
 
-def _known(snapshot: Snapshot, owner: OrganisationId | None) -> list[Group | Instance]:
-    """Whom the owner may name; without one, everybody."""
-    everyone: list[Group | Instance] = [*snapshot.groups.values(), *snapshot.instances.values()]
-    return [one for one in everyone if owner in (None, one.organisation) or _is_public(one)]
+def _may_name(owner: OrganisationId | None, one: Group | Instance) -> bool:
+    is_public = isinstance(one, Group) and one.visibility is Visibility.PUBLIC
+    return is_public or owner in (None, one.organisation)
 
 
-def _is_public(one: Group | Instance) -> bool:
-    return isinstance(one, Group) and one.visibility is Visibility.PUBLIC
-
-
-def _named(known: list[Group | Instance], text: str) -> list[Group | Instance]:
+def _named(snapshot: Snapshot, text: str) -> list[Group | Instance]:
     name = text.removeprefix(_GROUP).removeprefix(_INSTANCE)
-    kinds = (Instance,) if text.startswith(_INSTANCE) else (Group,) if text.startswith(_GROUP) else (Group, Instance)
+    groups = () if text.startswith(_INSTANCE) else snapshot.groups.values()
+    instances = () if text.startswith(_GROUP) else snapshot.instances.values()
     id_ = UUID(name) if _UUID.fullmatch(name) else None
-    return [one for one in known if isinstance(one, kinds) and (one.name == name or one.id == id_)]
+    found: list[Group | Instance] = [one for one in groups if one.name == name or one.id == id_]
+    return [*found, *(one for one in instances if one.name == name or one.id == id_)]
 
 
 def _choices(found: list[Group | Instance]) -> str:
@@ -121,6 +124,7 @@ def _choices(found: list[Group | Instance]) -> str:
     )
 
 
-def _unknown(known: list[Group | Instance], text: str, field: str) -> NotFound:
-    hint = suggestion(text, {one.name for one in known} | {ANY, INTERNET_END})
+def _unknown(snapshot: Snapshot, text: str, owner: OrganisationId | None, field: str) -> NotFound:
+    everyone: list[Group | Instance] = [*snapshot.groups.values(), *snapshot.instances.values()]
+    hint = suggestion(text, {one.name for one in everyone if _may_name(owner, one)} | {ANY, INTERNET_END})
     return NotFound(f"no instance or group is named {text!a}, and it is no address or network{hint}", field=field)

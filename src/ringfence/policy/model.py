@@ -172,13 +172,14 @@ class Host:
 class Organisation:
     """The owner of groups, instances, keys and hosts; ``default_group`` is worn by an instance born without groups.
 
-    ``limits`` are those that an operator set in place of the defaults.
+    ``limits`` are those that an operator set in place of the defaults, ``assertions`` what every change must keep true.
     """
 
     id: OrganisationId
     name: str
     default_group: GroupId
     limits: Mapping[Quota, int] = field(default_factory=lambda: MappingProxyType({}))
+    assertions: tuple[str, ...] = ()
 
     def limit(self, quota: Quota) -> int:
         """How much of it the organisation may have; -1 for any."""

@@ -25,10 +25,15 @@ def is_asked(packet):
 
 def passes(reachability, reach, packet):
     """Whether a part of the answer holds the packet."""
-    population, service = reachability.population, service_of(packet)
+    return holds(reachability.population, reach.parts, packet)
+
+
+def holds(population, parts, packet):
+    """Whether one of the parts holds the packet."""
+    service = service_of(packet)
     return any(
         service in part.services
         and any(position(packet.source) in one.addresses for one in population.chosen(part.sources))
         and any(position(packet.destination) in one.addresses for one in population.chosen(part.destinations))
-        for part in reach.parts
+        for part in parts
     )

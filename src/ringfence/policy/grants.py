@@ -6,7 +6,7 @@ packets that ``verdict`` allows. What passes besides rules (discovery, DHCP, lif
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache, reduce
 from operator import or_
@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from ringfence.policy.address_axis import span_of
 from ringfence.policy.addresses import FAMILIES, Family
+from ringfence.policy.boxes import Box
 from ringfence.policy.intervals import Intervals
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.population import NOBODY, Population, Role, Span, bits_of, numbers_of
@@ -46,6 +47,11 @@ class Flow:
     egress: Because
     ingress: Because
 
+    @property
+    def turned(self) -> "Flow":
+        """The same with its ends changed round, for what works along destinations only."""
+        return replace(self, sources=self.destinations, destinations=self.sources)
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -64,7 +70,24 @@ class _Grant:
     peers: int
     services: Intervals
     because: Because
+    family: Family
     naming: GroupId | Span | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What it is known by in another version: two of one key differ in subjects and peers alone.
+
+        Plain numbers and words, because there are tens of thousands of them to be hashed.
+        """
+        because = self.because
+        if isinstance(because, Allowance):
+            return because.group.int, because.rule.id.int, self.family, self.services.toggles
+        return because.value, self.family
+
+    def box(self, subjects: int, peers: int, direction: Direction) -> Box:
+        """What it allows between some of its subjects and peers."""
+        ends = (peers, subjects) if direction is Direction.INGRESS else (subjects, peers)
+        return Box(*ends, self.services)
 
 
 class Grants:
@@ -81,6 +104,7 @@ class Grants:
         )
         self._by_naming = _index((n, grant.naming) for n, grant in enumerate(self._egress) if grant.naming is not None)
         self._by_source = self._index_by_source()
+        self._keyed: dict[Direction, dict[tuple[object, ...], _Grant]] = {}
         self._could_leave: dict[int, int] = {}
         self._could_go_to: dict[int, int] = {}
 
@@ -95,6 +119,21 @@ class Grants:
             wanted = ingress.services if question.services is None else ingress.services & question.services
             if wanted:
                 yield from self._meeting(comes, arrives, wanted, ingress.because)
+
+    def differences(self, other: "Grants") -> Iterator[Box]:
+        """Boxes outside of which both versions of a population allow the same. O(grants)."""
+        for direction in Direction:
+            one, two = self._by_key(direction), other._by_key(direction)  # noqa: SLF001  it is of this class
+            for key, grant in one.items():
+                yield from _difference(grant, two.get(key), direction)
+            for key in two.keys() - one.keys():
+                yield from _difference(two[key], None, direction)
+
+    def _by_key(self, direction: Direction) -> dict[tuple[object, ...], _Grant]:
+        if direction not in self._keyed:
+            grants = self._ingress if direction is Direction.INGRESS else self._egress
+            self._keyed[direction] = {grant.key: grant for grant in grants}
+        return self._keyed[direction]
 
     def _meeting(self, comes: int, arrives: int, wanted: Intervals, because: Because) -> Iterator[Flow]:
         for number in numbers_of(self._candidates(comes, arrives)):
@@ -171,9 +210,9 @@ class Grants:
             if not (services and subjects and known):
                 continue
             if allowance.rule.direction is Direction.EGRESS and services & REDIRECTS:
-                yield _Grant(subjects & hosts, known, services, allowance, naming)
+                yield _Grant(subjects & hosts, known, services, allowance, family, naming)
                 subjects, services = subjects & ~hosts, services - REDIRECTS
-            yield _Grant(subjects, known, services, allowance, naming)
+            yield _Grant(subjects, known, services, allowance, family, naming)
 
     def _peers(self, rule: Rule) -> tuple[int, GroupId | Span]:
         if isinstance(rule.peer, GroupPeer):
@@ -183,11 +222,21 @@ class Grants:
 
     def _without_rules(self, direction: Direction, family: Family, restricted: int) -> Iterator[_Grant]:
         here, everything = self.population.family[family], ALL_SERVICES[family]
-        yield _Grant(here & self.population.outside, here, everything, Standing.OUTSIDE)
-        yield _Grant(here & self._playing(lambda role: role.observe), here, everything, Standing.OBSERVED)
+        yield _Grant(here & self.population.outside, here, everything, Standing.OUTSIDE, family)
+        observed = here & self._playing(lambda role: role.observe)
+        yield _Grant(observed, here, everything, Standing.OBSERVED, family)
         if direction is Direction.EGRESS:
             open_ = here & self._playing(lambda _: True) & ~restricted
-            yield _Grant(open_, here, FLOWS[family], Standing.EGRESS_OPEN)
+            yield _Grant(open_, here, FLOWS[family], Standing.EGRESS_OPEN, family)
+
+
+def _difference(one: _Grant, two: _Grant | None, direction: Direction) -> Iterator[Box]:
+    """Whom only one of two grants of the same key concerns, as subject or as peer."""
+    subjects, peers = (two.subjects, two.peers) if two else (NOBODY, NOBODY)
+    if one.subjects != subjects:
+        yield one.box(one.subjects ^ subjects, one.peers | peers, direction)
+    if one.peers != peers and (both := one.subjects & subjects):
+        yield one.box(both, one.peers ^ peers, direction)
 
 
 @lru_cache(maxsize=1 << 16)

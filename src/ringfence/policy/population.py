@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from ringfence.policy.address_axis import INTERNET, PRIVATE, UNICAST, WHOLE, position, span_of
@@ -84,6 +85,8 @@ class Population:
         self._living_at: dict[int, list[int]] = defaultdict(list)
         self._settle(_dwellers(self.views))
         self.outside = self._where(lambda one: not one.roles)
+        # What an instance of another snapshot alone has is nobody's address in this one.
+        self.present = tuple(self._where(partial(_is_there, n)) for n in range(len(snapshots)))
         self.family = {family: self._in_family(family) for family in FAMILIES}
         self.worn = tuple(self._by_group(n, worn=True) for n in range(len(snapshots)))
         members = tuple(self._by_group(n, worn=False) for n in range(len(snapshots)))
@@ -163,6 +166,10 @@ class Population:
             while above is not None:
                 above.end = len(self.classes)
                 above = above.parent
+
+
+def _is_there(version: int, one: Class) -> bool:
+    return not one.roles or one.roles[version] is not None
 
 
 def bits_of(numbers: Iterable[int]) -> int:

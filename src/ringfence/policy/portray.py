@@ -1,26 +1,31 @@
 """Exact answers in words, for a table or JSON: who, to whom, asking for what, by which rules.
 
-A network stands for those of its addresses that no instance has and that no narrower network of the policy holds.
+A network stands for those of its addresses that no instance has and that no narrower network of the policy holds;
+"private networks" for all such addresses outside of the internet, and "any" for everybody of a family or of both.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import starmap
+from typing import Final
 
 from ringfence.policy.address_axis import networks_of
 from ringfence.policy.assertions import Witness
-from ringfence.policy.ends import INTERNET_END, End
+from ringfence.policy.ends import ANY, INTERNET_END, End
 from ringfence.policy.explain import describe_rule, describe_side
 from ringfence.policy.grants import Because, Standing
 from ringfence.policy.intervals import EMPTY, Intervals
 from ringfence.policy.matrix import INTERNET_ROW, Matrix
 from ringfence.policy.model import Snapshot
+from ringfence.policy.plan import Plan
 from ringfence.policy.population import Population, numbers_of
-from ringfence.policy.reach import Reach, Reachability, Reasons
+from ringfence.policy.reach import Part, Reach, Reachability, Reasons
 from ringfence.policy.services import describe_services
 from ringfence.policy.values import Address, GroupId, OrganisationId
 from ringfence.policy.view import Endpoint
 from ringfence.policy.wording import shown
+
+_PRIVATE: Final = "private networks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +42,30 @@ def portray_reach(reachability: Reachability, reach: Reach) -> list[Row]:
     """The parts of an answer; what holds of both families alike stands once."""
     rows: dict[Row, None] = {}
     for part in reach.parts:
-        sources = _names(reachability.population, part.sources, reach.source)
-        destinations = _names(reachability.population, part.destinations, reach.destination)
-        reasons = _reasons(reachability.snapshot, part.reasons)
-        rows[Row(sources, destinations, describe_services(part.services), reasons)] = None
-    return sorted(rows, key=lambda row: (row.destinations, row.sources, row.services))
+        rows[_row(reachability.population, part, (reach.source, reach.destination))] = None
+    return sorted(rows, key=_in_order)
+
+
+def portray_plan(plan: Plan) -> tuple[list[Row], list[Row]]:
+    """What a change opens, in the names that hold after it, and what it closes, in those before it."""
+    population = plan.population
+    ends = (End(ANY, population.everybody), End(ANY, population.everybody))
+    opens = {_row(population, part, ends, version=1) for part in plan.opens}
+    closes = {_row(population, part, ends, version=0) for part in plan.closes}
+    return sorted(opens, key=_in_order), sorted(closes, key=_in_order)
+
+
+def _row(population: Population, part: Part, ends: tuple[End, End], *, version: int = -1) -> Row:
+    sources, destinations = (
+        _names(population, bits, end, version)
+        for bits, end in zip((part.sources, part.destinations), ends, strict=True)
+    )
+    reasons = _reasons(population.snapshots[version], part.reasons)
+    return Row(sources, destinations, describe_services(part.services), reasons)
+
+
+def _in_order(row: Row) -> tuple[object, ...]:
+    return row.destinations, row.sources, row.services
 
 
 def portray_matrix(snapshot: Snapshot, matrix: Matrix, services: Intervals | None = None) -> Iterator[Row]:
@@ -93,20 +117,30 @@ def _group_name(snapshot: Snapshot, group: GroupId) -> str:
     return shown(snapshot.groups[group].name) if group in snapshot.groups else str(group)
 
 
-def _names(population: Population, bits: int, end: End) -> tuple[str, ...]:
+def _names(population: Population, bits: int, end: End, version: int) -> tuple[str, ...]:
+    if end.addresses is None and _is_everybody(population, bits, version):
+        return (ANY,)
     inside, outside = bits & ~population.outside, bits & population.outside
-    return (*_outside_names(population, outside, end), *_inside_names(population, inside, end))
+    return (*_outside_names(population, outside, end), *_inside_names(population, inside, end, version))
 
 
-def _inside_names(population: Population, bits: int, end: End) -> Iterator[str]:
+def _is_everybody(population: Population, bits: int, version: int) -> bool:
+    """Of the families that are concerned at all."""
+    missing = population.present[version] & ~bits
+    return bool(bits & population.internet) and not any(
+        here & missing for here in population.family.values() if here & bits
+    )
+
+
+def _inside_names(population: Population, bits: int, end: End, version: int) -> Iterator[str]:
     """Whole groups first, the largest that add somebody; then instances by name."""
     rest = bits
     if end.addresses is None:
         families = [here for here in population.family.values() if here & bits]
-        worn = [(members & _union(families), group) for group, members in population.worn[-1].items()]
+        worn = [(members & _union(families), group) for group, members in population.worn[version].items()]
         for members, group in sorted(worn, key=lambda one: (-one[0].bit_count(), one[1])):
             if members & rest and not members & ~bits:
-                yield f"group {_group_name(population.snapshots[-1], group)}"
+                yield f"group {_group_name(population.snapshots[version], group)}"
                 rest &= ~members
     yield from sorted({shown(one.name) for kind in population.chosen(rest) for one in end.dwellers(kind)})
 
@@ -125,10 +159,13 @@ def _outside_names(population: Population, bits: int, end: End) -> Iterator[str]
             part |= end.part_of(kind)
         yield from map(str, networks_of(part))
         return
-    internet = [population.internet & here for here in population.family.values() if bits & here]
-    if internet and not _union(internet) & ~bits:
-        yield INTERNET_END
-        bits &= ~population.internet
+    families = [here for here in population.family.values() if bits & here]
+    internet = population.internet
+    for name, known in ((INTERNET_END, internet), (_PRIVATE, population.outside & ~internet)):
+        whole = known & _union(families)
+        if whole and not whole & ~bits:
+            yield name
+            bits &= ~whole
     spans = {next(iter(population.regions_around(number))) for number in numbers_of(bits)}
     yield from map(str, starmap(_network, sorted(spans)))
 

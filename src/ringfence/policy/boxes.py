@@ -1,0 +1,60 @@
+"""Products: whoever is in one set of classes, to whoever is in another, asking for any of a set of services."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Final, Protocol
+
+from ringfence.policy.intervals import EMPTY, Intervals
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """All packets from one of ``sources`` to one of ``destinations`` (sets of classes) on ``services``."""
+
+    sources: int
+    destinations: int
+    services: Intervals
+
+    def __bool__(self) -> bool:
+        return bool(self.sources and self.destinations and self.services)
+
+    def __and__(self, other: "Box") -> "Box":
+        sources, destinations = self.sources & other.sources, self.destinations & other.destinations
+        if not (sources and destinations):
+            return NOTHING
+        return Box(sources, destinations, self.services & other.services)
+
+    def without(self, part: "Box") -> Iterator["Box"]:
+        """What is left of it when ``part``, which lies within it, is taken away: at most three boxes."""
+        left = (
+            Box(self.sources & ~part.sources, self.destinations, self.services),
+            Box(part.sources, self.destinations & ~part.destinations, self.services),
+            Box(part.sources, part.destinations, self.services - part.services),
+        )
+        return (box for box in left if box)
+
+
+class Product(Protocol):
+    """Whatever has the three sides of a box."""
+
+    @property
+    def sources(self) -> int: ...
+    @property
+    def destinations(self) -> int: ...
+    @property
+    def services(self) -> Intervals: ...
+
+
+def hull_of(boxes: Iterable[Product]) -> Box:
+    """The least box around all of them."""
+    found = [*boxes]
+    return Box(
+        reduce(or_, (box.sources for box in found), 0),
+        reduce(or_, (box.destinations for box in found), 0),
+        Intervals.joined({box.services for box in found}),
+    )
+
+
+NOTHING: Final = Box(0, 0, EMPTY)

@@ -1,0 +1,80 @@
+"""What a change opens and closes, in words."""
+
+from dataclasses import replace
+
+from policies import group, instance, rule, snapshot
+from ringfence.policy.plan import compare
+from ringfence.policy.portray import portray_plan
+
+INSTANCES = (
+    instance("web-1", "192.0.2.1", wears=("web",)),
+    instance("app-1", "192.0.2.2", wears=("app",)),
+    instance("db-1", "192.0.2.3", wears=("db",)),
+)
+WEB = group("web", "ingress tcp/443 from 0.0.0.0/0", "egress tcp/5432 to group db")
+APP = group("app", "egress tcp/5432 to group db")
+DB = group("db", "ingress tcp/5432 from group app")
+POLICY = snapshot(WEB, APP, DB, *INSTANCES)
+
+
+def _said(*things):
+    """What is opened, and what is closed, by a change from ``POLICY``, without the rules."""
+    opens, closes = portray_plan(compare(POLICY, snapshot(*things, revision=2)))
+    return tuple([(row.sources, row.destinations, row.services) for row in rows] for rows in (opens, closes))
+
+
+def _with(one, *lines):
+    return replace(one, rules=(*one.rules, *(rule(line, one.name) for line in lines)))
+
+
+def test_a_rule_opens_what_both_sides_allow():
+    opens, closes = portray_plan(
+        compare(POLICY, snapshot(WEB, APP, _with(DB, "ingress tcp from group web"), *INSTANCES))
+    )
+    [row] = opens
+    assert closes == []
+    assert (row.sources, row.destinations, row.services) == (("group web",), ("group db",), "tcp/5432")
+    assert [words.split(",")[1].strip() for words in row.rules] == [
+        "egress tcp/5432 to group db",
+        "ingress tcp from group web",
+    ]
+
+
+def test_a_rule_that_allows_what_another_does_changes_nothing():
+    assert _said(WEB, APP, _with(DB, "ingress tcp/5432 from 192.0.2.2/32"), *INSTANCES) == ([], [])
+
+
+def test_everybody_is_said_in_one_word_and_who_may_not_leave_is_left_out():
+    assert _said(_with(WEB, "ingress tcp/22 from 0.0.0.0/0"), APP, DB, *INSTANCES) == (
+        [(("internet", "private networks", "group db"), ("group web",), "tcp/22")],
+        [],
+    )
+    idle = instance("idle", "192.0.2.9")
+    before, after = (
+        snapshot(group("idle", *lines), replace(idle, groups=(group("idle").id,)))
+        for lines in ((), ("ingress tcp/22 from 0.0.0.0/0",))
+    )
+    [[row], []] = portray_plan(compare(before, after))
+    assert row.sources == ("any",)
+
+
+def test_what_is_closed_is_named_as_it_was():
+    ungrouped = replace(INSTANCES[1], groups=(group("idle").id,))
+    opens, closes = _said(WEB, DB, group("idle"), *INSTANCES[::2], ungrouped)
+    assert opens == [
+        (("group idle",), ("group web",), "tcp/443"),
+        (("group idle",), ("internet", "private networks"), "any"),
+    ]
+    assert closes == [(("group app",), ("group db",), "tcp/5432")]
+
+
+def test_a_first_egress_rule_closes_everything_else():
+    opens, closes = _said(WEB, APP, _with(DB, "egress udp/53 to 192.0.2.2/32"), *INSTANCES)
+    assert opens == []
+    assert (("group db",), ("group web",), "tcp/443") in closes
+    assert (("group db",), ("internet", "private networks"), "any") in closes
+
+
+def test_an_instance_that_is_new_reaches_nobody_before():
+    more = instance("app-2", "192.0.2.4", wears=("app",))
+    assert _said(WEB, APP, DB, *INSTANCES, more) == ([(("app-2",), ("group db",), "tcp/5432")], [])

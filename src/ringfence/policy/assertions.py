@@ -11,13 +11,14 @@ from typing import Final
 
 from ringfence.policy.address_axis import address_at
 from ringfence.policy.addresses import FAMILIES, Family
+from ringfence.policy.boxes import Box
 from ringfence.policy.ends import End, parse_end
 from ringfence.policy.errors import CallerError, Invalid
 from ringfence.policy.grants import Grants, Question
 from ringfence.policy.intervals import Intervals
 from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
-from ringfence.policy.population import Class, Dweller, Population, bits_of
+from ringfence.policy.population import Class, Dweller, Population
 from ringfence.policy.reach import Reachability
 from ringfence.policy.services import ALL_SERVICES, FLOWS, describe_services, parse_services, protocol_at, service_span
 from ringfence.policy.values import Address, Kind, OrganisationId
@@ -134,44 +135,8 @@ class _Case:
     grants: Grants
     version: int
 
-    @property
-    def present(self) -> int:
-        """The classes of whoever is there in this snapshot, and of everybody outside."""
-        numbered = enumerate(self.population.classes)
-        return bits_of(n for n, one in numbered if not one.roles or one.roles[self.version] is not None)
 
-
-@dataclass(frozen=True, slots=True)
-class _Box:
-    """All packets from one of ``sources`` to one of ``destinations`` (sets of classes) on ``services``."""
-
-    sources: int
-    destinations: int
-    services: Intervals
-
-    def __bool__(self) -> bool:
-        return bool(self.sources and self.destinations and self.services)
-
-    def __and__(self, other: "_Box") -> "_Box":
-        sources, destinations = self.sources & other.sources, self.destinations & other.destinations
-        if not (sources and destinations):
-            return _NOTHING
-        return _Box(sources, destinations, self.services & other.services)
-
-    def without(self, part: "_Box") -> Iterator["_Box"]:
-        """What is left of it when ``part``, which lies within it, is taken away: at most three boxes."""
-        left = (
-            _Box(self.sources & ~part.sources, self.destinations, self.services),
-            _Box(part.sources, self.destinations & ~part.destinations, self.services),
-            _Box(part.sources, part.destinations, self.services - part.services),
-        )
-        return (box for box in left if box)
-
-
-_NOTHING: Final = _Box(0, 0, Intervals())
-
-
-def _left(box: _Box, parts: Sequence[_Box]) -> Iterator[_Box]:
+def _left(box: Box, parts: Sequence[Box]) -> Iterator[Box]:
     """What of a box none of ``parts`` holds: each is taken away in turn, of what the ones before have left."""
     open_ = [(box, 0)]
     while open_:
@@ -195,7 +160,7 @@ class _Asked:
     allow: bool
     source: End
     destination: End
-    meant: tuple[_Box, ...]
+    meant: tuple[Box, ...]
 
     @classmethod
     def of(cls, case: _Case, assertion: Assertion, owner: OrganisationId | None) -> "_Asked":
@@ -207,18 +172,18 @@ class _Asked:
         meant = tuple(box for box in _meant(case, assertion, source, destination) if bare.pair(box))
         return replace(bare, meant=meant)
 
-    def violations(self) -> Iterator[_Box]:
+    def violations(self) -> Iterator[Box]:
         """What of it does not pass although it shall, or passes although it shall not."""
         for box in self.meant:
             flows = self.case.grants.flows(Question(box.sources, box.destinations, box.services))
-            passing = (_Box(flow.sources, flow.destinations, flow.services) for flow in flows)
+            passing = (Box(flow.sources, flow.destinations, flow.services) for flow in flows)
             yield from _left(box, [*passing]) if self.allow else passing
 
-    def first(self, boxes: Iterable[_Box]) -> Witness | None:
+    def first(self, boxes: Iterable[Box]) -> Witness | None:
         """A packet of the first box that holds any."""
         return next((_witness(self.case, box, pair) for box in boxes if (pair := self.pair(box))), None)
 
-    def pair(self, box: _Box) -> tuple[_Somebody, _Somebody] | None:
+    def pair(self, box: Box) -> tuple[_Somebody, _Somebody] | None:
         """Two of a box that can send to each other; None when it holds only what never leaves an instance."""
         chosen = self.case.population.chosen
         for one, two in product(chosen(box.sources), chosen(box.destinations)):
@@ -228,12 +193,12 @@ class _Asked:
         return None
 
 
-def _meant(case: _Case, assertion: Assertion, source: End, destination: End) -> Iterator[_Box]:
+def _meant(case: _Case, assertion: Assertion, source: End, destination: End) -> Iterator[Box]:
     """What an assertion speaks of: within one family, and with an instance at one end at least.
 
     ``allow`` speaks of what opens a connection, unless it names nothing of that kind: errors pass as part of one.
     """
-    outside, present = case.population.outside, case.present
+    outside, present = case.population.outside, case.population.present[case.version]
     for family in FAMILIES:
         here = case.population.family[family] & present
         services = assertion.services & _SPOKEN[family]
@@ -241,8 +206,8 @@ def _meant(case: _Case, assertion: Assertion, source: End, destination: End) -> 
             services = services & FLOWS[family] or services
         sources, destinations = source.bits & here, destination.bits & here
         boxes = (
-            _Box(sources & ~outside, destinations, services),
-            _Box(sources & outside, destinations & ~outside, services),
+            Box(sources & ~outside, destinations, services),
+            Box(sources & outside, destinations & ~outside, services),
         )
         yield from filter(None, boxes)
 
@@ -261,7 +226,7 @@ def _are_apart(sender: _Somebody, receiver: _Somebody) -> bool:
     return one != two
 
 
-def _witness(case: _Case, box: _Box, pair: tuple[_Somebody, _Somebody]) -> Witness:
+def _witness(case: _Case, box: Box, pair: tuple[_Somebody, _Somebody]) -> Witness:
     (source, sends), (destination, receives) = pair
     place = _example(box.services, source).first
     protocol, value = protocol_at(place)

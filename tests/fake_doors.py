@@ -222,6 +222,7 @@ class FakeNotices:
         self.deaf = False
         self._told: list[tuple[int, Touched]] = []
         self._lost = False
+        self._others = False
         self._waiting: asyncio.Future | None = None
 
     def tell(self, touched: Touched, changes: int) -> None:
@@ -237,6 +238,11 @@ class FakeNotices:
 
     def lose(self) -> None:
         self._lost = True
+        self._rouse()
+
+    def tell_of_others(self) -> None:
+        """Another program changed its own table."""
+        self._others = True
         self._rouse()
 
     def _rouse(self) -> None:
@@ -255,7 +261,7 @@ class FakeNotices:
             await self._waiting
 
     def _is_silent(self) -> bool:
-        return not (self._told or self._lost)
+        return not (self._told or self._lost or self._others)
 
     def take(self, known_until=None) -> Heard:
         told, self._told = self._told, []
@@ -264,7 +270,9 @@ class FakeNotices:
         for changes, one in told:
             if known_until is None or changes > known_until:
                 touched |= one
-        return Heard(touched, frozenset({"nft (pid 7)"} if touched else ()), told[-1][0] if told else None, lost)
+        authors = frozenset({"nft (pid 7)"} if touched else ())
+        others, self._others = self._others, False
+        return Heard(touched, authors, told[-1][0] if told else None, others=others, lost=lost)
 
 
 def _require(holds: bool, words: str) -> None:  # noqa: FBT001  reads as a sentence

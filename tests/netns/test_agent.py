@@ -311,6 +311,10 @@ def test_whatever_another_program_does_to_our_rules_is_undone_and_told(scene):
     foreign = "add table ip others; add chain ip others c { type filter hook forward priority 5; }"
     _nft(scene, foreign)
     theirs = _nft(scene, "list table ip others")
+    assert scene.status["others_drop"] == []
+    _nft(scene, "add table ip6 wall; add chain ip6 wall c { type filter hook forward priority -7; policy drop; }")
+    wall = ["table ip6 wall, chain c (forward, priority -7): its policy is drop"]
+    wait_until(lambda: scene.status["others_drop"] == wall, QUICK_S)
     program, about = scene.door.read().program, scene.door.read_about()
     for number, commands in enumerate(TAMPERINGS.values(), start=1):
         _nft(scene, commands)

@@ -8,10 +8,12 @@ import pytest
 
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import Generation
+from ringfence.nft.foreign import meets
 from ringfence.policy.compile import compile_program
 from ringfence.policy.delta import diff_programs
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.program import Program
+from ringfence.policy.values import Direction, Kind
 from ringfence.world.namespaces import make_namespace
 from views import view
 
@@ -98,3 +100,22 @@ def test_who_may_set_connection_marks_is_known_and_who_only_reads_them_is_not(na
         """,
     )
     assert {chain.chain: chain.marks for chain in door.read_foreign()} == {"sets": True, "reads": False}
+
+
+@pytest.mark.parametrize(
+    ("chain", "kind", "side", "version"),
+    [
+        ("filter INPUT", Kind.SELF, Direction.INGRESS, 4),
+        ("filter FORWARD", Kind.ROUTED, Direction.INGRESS, 4),
+        ("mapped pre", Kind.BRIDGED, Direction.EGRESS, 6),
+        ("polite c", Kind.ROUTED, Direction.EGRESS, 6),
+    ],
+)
+def test_which_packets_come_through_a_foreign_chain(namespace, door, chain, kind, side, version):
+    _load(namespace, RULESET)
+    (found,) = (one for one in door.read_foreign() if f"{one.table} {one.chain}" == chain)
+    assert meets(found, side, version=version, kind=kind)
+    assert meets(found, side, version=10 - version, kind=kind) == (found.family == "inet")
+    if found.hook == "input":
+        assert not meets(found, Direction.EGRESS, version=version, kind=Kind.SELF)
+        assert not meets(found, Direction.INGRESS, version=version, kind=Kind.ROUTED)

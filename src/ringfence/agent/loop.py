@@ -32,6 +32,7 @@ from ringfence.agent.doors.notices import NoticesDoor
 from ringfence.agent.doors.packets import PacketsDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.flows import FlowLog
+from ringfence.agent.foreign import ForeignTables
 from ringfence.agent.generations import Generations
 from ringfence.agent.inventory import Logged, OwnPart
 from ringfence.agent.link import Pauses, follow
@@ -94,6 +95,7 @@ class Agent:
         self._clock = doors.clock
         self._bridging = doors.bridging
         self._watch = Watch(doors.notices, doors.clock)
+        self._foreign = ForeignTables(doors.nftables, doors.clock)
         self._feed_pauses = Pauses(jitter)
         self._kernel_pauses = Pauses(jitter)
         self._claim_pauses = Pauses(jitter)
@@ -174,6 +176,7 @@ class Agent:
                 ("keep what is in force", self._keep_when_due),
                 ("watch the inventory", self._watch_inventory),
                 ("watch the kernel", self._watch_kernel),
+                ("look at other programs' tables", self._look_at_foreign),
                 ("watch br_netfilter", self._watch_bridging),
                 ("look whether a notice was missed", self._look_for_missed),
                 ("try again", self._retry_when_due),
@@ -406,11 +409,16 @@ class Agent:
         await self._watch.wait()
         async with self._enforcing:
             heard = self._watch.hear(self._enforcer.known_until)
+            self._foreign.note(heard)
             if heard.touched or heard.lost:
                 await self._mend(heard)
                 return
         if not heard.more:
             await self._clock.sleep(_NOTICES_PAUSE_S)
+
+    async def _look_at_foreign(self) -> None:
+        await self._foreign.wait()
+        self._reporter.set_foreign(await self._in_thread(self._foreign.read))
 
     async def _mend(self, heard: Heard) -> None:
         began = self._clock.monotonic()
@@ -445,6 +453,7 @@ class Agent:
 
     async def _is_whole(self) -> bool:
         began = self._clock.monotonic()
+        self._foreign.distrust()
         try:
             return await self._in_thread(self._enforcer.is_whole)
         finally:

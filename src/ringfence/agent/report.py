@@ -13,6 +13,7 @@ from typing import Final
 
 from ringfence.agent.client import Server
 from ringfence.agent.doors.clock import Clock
+from ringfence.nft import ForeignChain
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import Revision
 from ringfence.wire.feed import Report
@@ -24,11 +25,15 @@ _log: Final = logging.getLogger("ringfence.agent")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """``problems`` by what they are about ("inventory", "kernel", ...), so that one is cleared without the others."""
+    """``problems`` by what they are about ("inventory", "kernel", ...), so that one is cleared without the others.
+
+    ``foreign``: other programs' base chains that may drop; None: not looked at yet.
+    """
 
     applied: Revision | None = None
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     notice: str | None = None  # what happened and is over
+    foreign: tuple[ForeignChain, ...] | None = None
 
     def with_problem(self, about: str, text: str | None) -> "Standing":
         """The same standing with one problem set, or cleared by None."""
@@ -42,7 +47,7 @@ class Standing:
 def compose_report(standing: Standing) -> Report:
     """One report; problems in a stable order, each on its own."""
     texts = [standing.problems[about] for about in sorted(standing.problems)]
-    return Report(standing.applied, "; ".join(texts) or None, standing.notice)
+    return Report(standing.applied, "; ".join(texts) or None, standing.notice, standing.foreign)
 
 
 class Reporter:
@@ -75,6 +80,15 @@ class Reporter:
         self._due.set()
         if text is not None:
             _log.warning("%s", text)
+
+    def set_foreign(self, chains: tuple[ForeignChain, ...]) -> None:
+        """Other programs' base chains that may drop; others than before are logged and reported at once."""
+        if self._standing.foreign == chains:
+            return
+        for chain in set(chains) - set(self._standing.foreign or ()):
+            _log.warning("another program's rules may drop what ringfence allows: %s", chain.text)
+        self._standing = replace(self._standing, foreign=chains)
+        self._due.set()
 
     def set_applied(self, applied: Revision | None) -> None:
         """The kernel was seen to hold this revision, or none: reported at once, the same one again too."""

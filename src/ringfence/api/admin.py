@@ -25,6 +25,7 @@ from ringfence.api.owners import add_owner_routes
 from ringfence.api.questions import add_question_routes
 from ringfence.api.suggestion import Suggestion
 from ringfence.control.actor import Actor, operator_of
+from ringfence.control.hosts import HostStatus
 from ringfence.control.lookup import find_instance_of
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim, Observe
@@ -86,11 +87,7 @@ class _Hosts:
         put_json(response, answer)
 
     async def on_get(self, _: Request, response: Response) -> None:
-        shown = [
-            {name: getattr(status, name) for name in ("host", "wanted", "applied", "age_s", "error", "notice")}
-            for status in self.plane.host_status()
-        ]
-        put_json(response, {"hosts": shown})
+        put_json(response, {"hosts": [_show_host(status) for status in self.plane.host_status()]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +237,12 @@ def _claim(shape: _InstanceShape) -> InstanceClaim:
         mac=None if shape.mac is None else parse_mac(shape.mac, field="$.mac"),
     )
     return InstanceClaim(shape.name, InstanceId(shape.id or uuid4()), (interface,))
+
+
+def _show_host(status: HostStatus) -> dict[str, object]:
+    shown = {name: getattr(status, name) for name in ("host", "wanted", "applied", "age_s", "error", "notice")}
+    foreign = None if status.foreign is None else [chain.text for chain in status.foreign]
+    return shown | {"others_drop": foreign}
 
 
 def _show_instance(instance: Instance, snapshot: Snapshot) -> dict[str, object]:

@@ -29,7 +29,7 @@ _COUNTER_COLUMNS = (
 )
 _FOLLOW_PAUSE_S = 0.5
 _HostArgument = Annotated[str | None, typer.Argument(help="One host's name; all hosts if you give none.")]
-_COLUMNS = ("host", "wanted", "applied", "age_s", "error", "notice")
+_COLUMNS = ("host", "wanted", "applied", "age_s", "error", "notice", "others_drop")
 
 
 @app.command("add")
@@ -91,7 +91,8 @@ def remove(data: DataOption, name: Annotated[str, typer.Argument(help="The host'
 def status(data: DataOption, output: FormatOption = Format.TABLE) -> None:
     """For every host: the revision it should enforce, the one it does, how long ago it was heard, its last error.
 
-    The notice is what happened and is over: tampering with its rules, say, that it has undone.
+    The notice is what happened and is over: tampering with its rules, say, that it has undone. Others drop: chains of
+    other programs' tables on that machine that may drop what ringfence lets pass.
     """
     from ringfence.cli.admin_client import Ask, ask
 

@@ -12,11 +12,13 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ringfence.control.room import require_room_for_host
+from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import Conflict, Invalid, NotFound
 from ringfence.policy.facts import Fact, HostAdded, HostInvited, HostJoined, HostRemoved, InstancePlaced
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Host, Invitation, Snapshot
 from ringfence.policy.values import HostName, Revision, parse_label
+from ringfence.store import HostSeen
 from ringfence.wire.join import JoinRequest, hash_secret, refuse_token
 
 KEY_SIZE_BYTES: Final = 32
@@ -27,7 +29,10 @@ _NONE: Final = Invitation(bytes(KEY_SIZE_BYTES), 0)
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """``wanted`` and ``applied`` are revisions, ``age_s`` the time since the host was last heard; None: never yet."""
+    """``wanted`` and ``applied`` are revisions, ``age_s`` the time since the host was last heard; None: never yet.
+
+    ``foreign``: base chains of other programs' tables there that may drop as well; None: not known.
+    """
 
     host: HostName
     wanted: Revision
@@ -35,6 +40,7 @@ class HostStatus:
     age_s: float | None
     error: str | None
     notice: str | None = None
+    foreign: tuple[ForeignChain, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class _Seat:
     applied: Revision | None = None
     error: str | None = None
     notice: str | None = None
+    foreign: tuple[ForeignChain, ...] | None = None
 
 
 class Presence:
@@ -68,9 +75,10 @@ class Presence:
         seat = self._seat(host)
         seat.heard_s = now_s if seat.heard_s is None else max(now_s, seat.heard_s)
 
-    def report(self, host: HostName, applied: Revision | None, error: str | None, *, notice: str | None = None) -> None:
-        seat = self._seat(host)
-        seat.applied, seat.error, seat.notice = applied, error, notice
+    def report(self, seen: HostSeen) -> None:
+        """What a host said last."""
+        seat = self._seat(seen.host)
+        seat.applied, seat.error, seat.notice, seat.foreign = seen.applied, seen.error, seen.notice, seen.foreign
 
     def forget(self, host: HostName) -> None:
         """``host`` was removed; another of its name begins anew."""
@@ -87,7 +95,7 @@ class Presence:
     def status(self, host: HostName, wanted: Revision, now_s: float) -> HostStatus:
         seat = self._seats.get(host, _Seat())
         age_s = None if seat.heard_s is None else now_s - seat.heard_s
-        return HostStatus(host, wanted, seat.applied, age_s, seat.error, seat.notice)
+        return HostStatus(host, wanted, seat.applied, age_s, seat.error, seat.notice, seat.foreign)
 
     def _seat(self, host: HostName) -> _Seat:
         return self._seats.setdefault(host, _Seat())

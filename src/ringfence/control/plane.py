@@ -234,12 +234,13 @@ class ControlPlane:
             if self._store.is_shared:
                 self._report_later(host, report, offered)
             report = replace(report, applied=None)
-        seen = HostSeen(host, self._clock.now_s(), report.applied, report.error, report.notice, offered)
+        now_s = self._clock.now_s()
+        seen = HostSeen(host, now_s, report.applied, report.error, report.notice, offered, report.foreign)
         self._hear(seen)
         self._telling.reported(seen)
 
     def _hear(self, seen: HostSeen) -> None:
-        self._presence.report(seen.host, seen.applied, seen.error, notice=seen.notice)
+        self._presence.report(seen)
         now_s = self._clock.monotonic_s()
         self._book.report(seen.host, (seen.applied, seen.error), offered=seen.offered, now_s=now_s)
 

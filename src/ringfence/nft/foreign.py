@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ringfence.nft.batch import NEW_CHAIN, NEW_RULE, TABLE
+from ringfence.nft.batch import NEW_CHAIN, NEW_RULE, PROTOCOL_FAMILY, TABLE
 from ringfence.nft.netlink import (
     F_DUMP,
     F_REQUEST,
@@ -22,6 +22,7 @@ from ringfence.nft.netlink import (
     parse_messages,
     text_of,
 )
+from ringfence.policy.values import Direction, Kind
 
 _GET_CHAIN, _GET_RULE = 4, 7
 _HOOK: Final = 4
@@ -35,6 +36,7 @@ _FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", _INGRESS_FAMILY: "netdev", 7: 
 _HOOKS: Final = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting", 5: "ingress"}
 _DEVICE_HOOKS: Final = {0: "ingress", 1: "egress"}
 _NAMELESS: Final = "?"
+_MISSED_BY_PORTS: Final = {Direction.INGRESS: "input", Direction.EGRESS: "output"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,17 @@ class ForeignChain:
         return f"{self.place}: {why}"
 
 
+def meets(chain: ForeignChain, side: Direction, *, version: int, kind: Kind) -> bool:
+    """Whether a packet of an IP version that is judged on a side of an instance may come through the chain there.
+
+    Where it comes from or goes to besides is not asked: the host itself, a container behind it, or the network.
+    """
+    families = {"inet", "netdev", "ip" if version == 4 else "ip6"}
+    families |= {"bridge"} if kind is Kind.BRIDGED else set()
+    missed = {Direction.INGRESS: "output", Direction.EGRESS: "input"} if kind is Kind.SELF else _MISSED_BY_PORTS
+    return chain.family in families and chain.hook != missed[side]
+
+
 @dataclass(slots=True)
 class _Lines:
     """What the lines of one chain may do."""
@@ -84,7 +97,8 @@ def read_foreign() -> Generator[bytes, bytes, tuple[ForeignChain, ...]]:
     found: list[ForeignChain] = []
     for family in _FAMILIES:
         answer = yield _dump(_GET_CHAIN, family)
-        bases = [base for base in _answers(answer, NEW_CHAIN) if _HOOK in base and text_of(base[1]) != TABLE]
+        ours = TABLE if family in PROTOCOL_FAMILY.values() else None
+        bases = [base for base in _answers(answer, NEW_CHAIN) if _HOOK in base and text_of(base[1]) != ours]
         for table in sorted({text_of(base[1]) for base in bases}):
             lines = _lines((yield _dump(_GET_RULE, family, pack_text(1, table))))
             found += [_chain(family, base, lines) for base in bases if text_of(base[1]) == table]

@@ -22,6 +22,7 @@ _CHAIN_TYPES: Final = frozenset({3, 5, 27})
 _RULE_TYPES: Final = frozenset({6, 8, 28})
 _SET_TYPES: Final = frozenset({9, 11, 12, 14, 29, 30})
 _OBJECT_TYPES: Final = frozenset({18, 20, 31})
+_RULING_TYPES: Final = _TABLE_TYPES | _CHAIN_TYPES | _RULE_TYPES
 _TABLE_OF: Final = {family: table for table, family in PROTOCOL_FAMILY.items()}
 _SHOWN_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/")
 _SHOWN_OBJECTS: Final = 3
@@ -68,13 +69,14 @@ NOTHING: Final = Touched()
 class Heard:
     """``authors``: the processes that touched our table. ``changes``: the kernel's count of transactions up to here.
 
-    ``lost``: there was more than the socket could hold, so anything may have been touched. ``more``: there is more to
-    be taken at once.
+    ``others``: tables, chains or lines that are not ours were made, changed or removed. ``lost``: there was more than
+    the socket could hold, so anything may have been touched. ``more``: there is more to be taken at once.
     """
 
     touched: Touched = NOTHING
     authors: frozenset[str] = frozenset()
     changes: int | None = None
+    others: bool = False
     lost: bool = False
     more: bool = False
 
@@ -86,6 +88,7 @@ class Notices:
         self._done = NOTHING
         self._current = NOTHING  # of the transaction that is being told of
         self._is_ours = False  # it touches our table
+        self._others = False
         self._authors: set[str] = set()
         self._changes: int | None = None
         self._last_end: bytes | None = (
@@ -101,7 +104,9 @@ class Notices:
             self._last_end = datagram
             if self._is_ours:
                 self._end_transaction()
-        elif _OUR_NAME in datagram:
+            return
+        self._others = self._others or _tells_of_others(datagram)
+        if _OUR_NAME in datagram:
             self._end_transaction()  # the one before
             if self._is_told():
                 named = _named_in(datagram)
@@ -118,8 +123,9 @@ class Notices:
         touched, self._done = self._done, NOTHING
         if self._is_told():
             touched, self._current = touched | self._current, NOTHING
-        heard = Heard(touched, frozenset(self._authors), self._changes, lost, more)
+        heard = Heard(touched, frozenset(self._authors), self._changes, self._others, lost, more)
         self._authors.clear()
+        self._others = False
         return heard
 
     def _end_transaction(self) -> None:
@@ -141,6 +147,14 @@ class Notices:
     def _is_news(self, changes: int) -> bool:
         """Counts are of 32 bits and come round."""
         return self._known_until is None or 0 < (changes - self._known_until) % _COUNT_RANGE < _COUNT_RANGE // 2
+
+
+def _tells_of_others(datagram: bytes) -> bool:
+    """Whether it names others' tables, chains or lines. What is in their sets decides nothing that we tell of."""
+    return any(
+        type_ in _RULING_TYPES and not (family in _TABLE_OF and payload.startswith(_OUR_NAME))
+        for type_, family, payload in _messages(datagram)
+    )
 
 
 def _named_in(datagram: bytes) -> Touched:

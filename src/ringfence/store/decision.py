@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.facts import Fact
 from ringfence.policy.model import Operation, Snapshot
 from ringfence.policy.values import GroupId, HostName, KeyId, OrganisationId, Revision
@@ -94,6 +95,7 @@ class HostSeen:
     error: str | None
     notice: str | None
     offered: Revision
+    foreign: tuple[ForeignChain, ...] | None = None
 
 
 Record = (

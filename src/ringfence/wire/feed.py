@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.errors import Invalid
 from ringfence.policy.values import GroupId, InstanceId, Revision
@@ -51,6 +52,7 @@ HEARTBEAT: Final = b'{"heartbeat":true}\n'
 _MAX_NAME: Final = 255
 _MOST_WRITTEN: Final = 4096  # parts of views that are kept as they were written
 _MAX_ERROR: Final = 4096  # a report's error is cut to this many characters
+_MOST_FOREIGN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +91,18 @@ class Claimed:
 class Report:
     """What a host enforces: the revision that its kernel was seen to hold (None: none yet), and what is wrong.
 
-    ``notice`` is what an operator should know and what is over: no operation fails by it.
+    ``notice`` is what an operator should know and what is over: no operation fails by it. ``foreign``: base chains of
+    other programs' tables that may drop what ours lets pass; None: not looked at yet.
     """
 
     applied: Revision | None
     error: str | None
     notice: str | None = None
+    foreign: tuple[ForeignChain, ...] | None = None
 
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_NAME)]
+_Word = Annotated[str, msgspec.Meta(max_length=_MAX_NAME)]
 _Hash = Annotated[str, msgspec.Meta(pattern=rf"^[0-9a-f]{{{2 * DIGEST_SIZE_BYTES}}}\Z")]
 _Epoch = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z-]{1,64}\Z")]  # it is written into the kernel's table
 
@@ -175,11 +180,24 @@ class _ClaimedShape(Shape, frozen=True):
     revision: Count
 
 
+class _ForeignShape(Shape, frozen=True):
+    family: _Word
+    table: _Word
+    chain: _Word
+    hook: _Word
+    priority: int
+    policy_drops: bool
+    drops: bool
+
+
 class _ReportShape(Shape, frozen=True):
+    """``foreign`` is not known of an agent that leaves it out: so one of before may still report."""
+
     format: int
     applied: Count | None
     error: str | None
     notice: str | None
+    foreign: Annotated[tuple[_ForeignShape, ...], msgspec.Meta(max_length=_MOST_FOREIGN)] | None = None
 
 
 class _Beginning(msgspec.Struct, frozen=True):
@@ -320,14 +338,25 @@ def decode_claimed(body: bytes) -> Claimed:
 
 
 def encode_report(report: Report) -> bytes:
-    """The body of ``POST /agent/v1/report``; a longer error or notice is cut at 4,096 characters."""
-    return encode(_ReportShape(FORMAT, report.applied, _cut(report.error), _cut(report.notice)))
+    """A line up the feed; a longer error or notice is cut at 4,096 characters, more chains after the 64th."""
+    foreign = None if report.foreign is None else tuple(map(_foreign_shape, report.foreign[:_MOST_FOREIGN]))
+    return encode(_ReportShape(FORMAT, report.applied, _cut(report.error), _cut(report.notice), foreign))
 
 
 def decode_report(body: bytes) -> Report:
     shape = _decode_formatted(body, _ReportShape)
     applied = None if shape.applied is None else Revision(shape.applied)
-    return Report(applied, _cut(shape.error), _cut(shape.notice))
+    foreign = None if shape.foreign is None else tuple(map(_read_foreign, shape.foreign))
+    return Report(applied, _cut(shape.error), _cut(shape.notice), foreign)
+
+
+def _foreign_shape(chain: ForeignChain) -> _ForeignShape:
+    family, table, name, hook = (word[:_MAX_NAME] for word in (chain.family, chain.table, chain.chain, chain.hook))
+    return _ForeignShape(family, table, name, hook, chain.priority, chain.policy_drops, chain.drops)
+
+
+def _read_foreign(shape: _ForeignShape) -> ForeignChain:
+    return ForeignChain(**msgspec.structs.asdict(shape))
 
 
 def _cut(text: str | None) -> str | None:

@@ -29,7 +29,7 @@ from ringfence.agent.enforce import CLOSED
 from ringfence.agent.inventory import declared_endpoints, keep_own, parse_inventory
 from ringfence.agent.loop import Agent, Doors
 from ringfence.agent.watch import SHOWN_S
-from ringfence.nft import About, Generation, Hits, Touched, render_text
+from ringfence.nft import About, ForeignChain, Generation, Hits, Touched, render_text
 from ringfence.nft.connections import Connection, Way
 from ringfence.nft.packetlog import Told
 from ringfence.policy.compile import LocalPorts, compile_program
@@ -561,6 +561,24 @@ async def test_a_table_that_cannot_be_looked_at_is_trusted_and_looked_at_again(w
 
 def _raise(error):
     raise error
+
+
+@scenario
+async def test_other_programs_chains_that_drop_are_read_when_the_kernel_tells_of_a_change_and_not_else(world):
+    chain = ForeignChain("ip", "filter", "FORWARD", "forward", 0, policy_drops=True, drops=False)
+    harmless = replace(chain, chain="INPUT", policy_drops=False)
+    async with world.agent():
+        await world.until(lambda: world.server.reports and world.server.reports[-1].foreign == ())
+        world.nftables.foreign = [chain, harmless]
+        for _ in range(5):
+            sent = len(world.server.reports)
+            await world.until(lambda sent=sent: len(world.server.reports) > sent)
+        assert world.server.reports[-1].foreign == ()
+        world.nftables.notices.tell_of_others()
+        await world.until(lambda: world.server.reports[-1].foreign == (chain,))
+        world.nftables.foreign = []
+        world.nftables.notices.lose()
+        await world.until(lambda: world.server.reports[-1].foreign == ())
 
 
 @scenario

@@ -7,8 +7,11 @@ import pytest
 from fake_doors import FakeClock
 from fake_server import FakeServer
 from ringfence.agent.report import Reporter
+from ringfence.nft import ForeignChain
 from ringfence.policy.errors import OperatorError
 from ringfence.wire.feed import Report
+
+CHAIN = ForeignChain("ip", "filter", "FORWARD", "forward", 0, policy_drops=True, drops=False)
 
 
 def reported(body):
@@ -60,6 +63,19 @@ async def _applied(reporter, _server, is_due):
 
 
 @reported
+async def _foreign(reporter, server, is_due):
+    reporter.set_foreign((CHAIN,))
+    assert await is_due()
+    reporter.set_foreign((CHAIN,))
+    assert not await is_due()
+    await reporter.send()
+    reporter.set_foreign(())
+    assert await is_due()
+    await reporter.send()
+    assert [report.foreign for report in server.reports] == [(CHAIN,), ()]
+
+
+@reported
 async def _text(reporter, server, _is_due):
     reporter.set_applied(4)
     reporter.set_problem("kernel", "two")
@@ -97,6 +113,10 @@ def test_a_new_problem_is_due_at_once_and_an_old_one_is_not():
 
 def test_an_applied_revision_is_due_at_once_though_it_is_the_same_again():
     _applied()
+
+
+def test_other_programs_chains_that_drop_are_told_when_they_are_others_than_before():
+    _foreign()
 
 
 def test_problems_stand_in_a_stable_order_and_are_cleared_one_by_one():

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.nft import Notices, Touched
-from ringfence.nft.netlink import NFPROTO_INET, SUBSYSTEM_NFTABLES, pack, pack_message, pack_number, pack_text
+from ringfence.nft.netlink import (
+    NFPROTO_BRIDGE,
+    NFPROTO_INET,
+    SUBSYSTEM_NFTABLES,
+    pack,
+    pack_message,
+    pack_number,
+    pack_text,
+)
 
 NEW_CHAIN, DELETE_RULE, NEW_ELEMENTS, DELETE_TABLE, NEW_GENERATION, NEW_OBJECT = 3, 8, 12, 2, 15, 18
 NAME = {NEW_CHAIN: 3, DELETE_RULE: 2, NEW_ELEMENTS: 2, NEW_OBJECT: 2}
@@ -54,6 +62,16 @@ def test_others_tables_are_counted_and_no_more(notices):
     assert heard.touched == Touched()
     assert heard.authors == set()
     assert heard.changes == 6
+    assert heard.others
+    assert not notices.take().others
+
+
+def test_ours_is_not_others_and_what_is_in_others_sets_decides_nothing(notices):
+    ours = about(NEW_CHAIN, "a") + about(DELETE_RULE, "b", family=NFPROTO_BRIDGE)
+    assert not _feed(notices, ours, about(NEW_ELEMENTS, "banned", table="f2b"), end(5)).take().others
+    mixed = about(NEW_ELEMENTS, "banned", table="f2b") + about(DELETE_RULE, "input", table="f2b")
+    assert _feed(notices, mixed, end(6)).take().others
+    assert _feed(notices, about(DELETE_TABLE, table="filter", family=NFPROTO_BRIDGE), end(7)).take().others
 
 
 def test_a_transaction_is_told_of_before_its_end_and_its_author_after(notices):

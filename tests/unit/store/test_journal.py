@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from desk import ORGANISATION
+from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.facts import (
     Fact,
     HostAdded,
@@ -40,6 +41,9 @@ def all_facts():
     return [*facts, *more], start
 
 
+CHAIN = ForeignChain("ip", "filter", "FORWARD", "forward", 0, policy_drops=True, drops=False)
+
+
 def test_every_kind_of_fact_comes_back_equal():
     facts, start = all_facts()
     by_name = {fact.__name__: fact for fact in get_args(Fact)}
@@ -56,6 +60,6 @@ def test_operations_and_hosts_seen_come_back_equal(state):
     operation = Operation(
         uuid4(), ORGANISATION, uuid4(), 7, state, OperationReason.FAULT, "boom \U0001f600", frozenset("ab"), 9
     )
-    seen = (HostSeen("a", 1.5, 7, None, "slow", 6), HostSeen("b", 2.0, None, "boom", None, 0))
+    seen = (HostSeen("a", 1.5, 7, None, "slow", 6), HostSeen("b", 2.0, None, "boom", None, 0, (CHAIN,)))
     entries = [Entry(None, settled=(operation,), seen=seen), Entry(7, (), operation, frozenset("a"), changes_keys=True)]
     assert decode_entries(encode_entries(entries)) == entries

@@ -1,10 +1,12 @@
 """The agents' protocol as it stands on the wire, and what of it is refused with which words."""
 
 import json
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
+from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import Invalid
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import (
@@ -162,6 +164,14 @@ def test_two_instances_cannot_claim_one_interface():
 def test_a_report_is_cut_to_a_bounded_length_and_to_text_that_can_be_written():
     report = decode_report(encode_report(Report(None, "\udcff" + "x" * 10_000, "\udcff")))
     assert (report.error, report.notice) == ("?" + "x" * 4095, "?")
+
+
+def test_a_report_carries_foreign_chains_and_one_of_before_says_nothing_of_them():
+    chain = ForeignChain("ip", "filter", "x" * 300, "input", -10, policy_drops=True, drops=False)
+    for foreign in (None, (), (chain,) * 70):
+        found = decode_report(encode_report(Report(4, None, foreign=foreign))).foreign
+        assert found == (foreign and (replace(chain, chain="x" * 255),) * 64)
+    assert decode_report(b'{"format":3,"applied":4,"error":null,"notice":null}').foreign is None
 
 
 def test_deep_nesting_is_refused():

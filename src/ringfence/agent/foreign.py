@@ -1,0 +1,53 @@
+"""Other programs' tables, which may drop what ours lets pass: read again when the kernel tells of a change of them.
+
+Input: notices, and the door. Output: those of their base chains that may drop. They are read at most a twentieth of the
+time, however often they change; nothing is done to them.
+"""
+
+import asyncio
+from typing import Final
+
+from ringfence.agent.doors.clock import Clock
+from ringfence.agent.doors.nftables import NftablesDoor
+from ringfence.nft import ForeignChain, Heard
+from ringfence.policy.errors import OperatorError
+
+_PAUSE_S: Final = 1.0  # between two readings at least, and 20 times what one takes
+_PAUSE_SHARE: Final = 20
+
+
+class ForeignTables:
+    """Owns whether they are to be read; at first they are."""
+
+    def __init__(self, door: NftablesDoor, clock: Clock) -> None:
+        self._door = door
+        self._clock = clock
+        self._due = asyncio.Event()
+        self._due.set()
+        self._pause_s = 0.0
+
+    def note(self, heard: Heard) -> None:
+        """Others may have changed what is theirs."""
+        if heard.others or heard.lost:
+            self._due.set()
+
+    def distrust(self) -> None:
+        """A notice may have been missed."""
+        self._due.set()
+
+    async def wait(self) -> None:
+        """Until they are to be read."""
+        await self._due.wait()
+        await self._clock.sleep(self._pause_s)
+
+    def read(self) -> tuple[ForeignChain, ...]:
+        """The base chains that may drop, whether or not they do. O(others' lines). Raises ``OperatorError``."""
+        self._due.clear()
+        began = self._clock.monotonic()
+        try:
+            return tuple(chain for chain in self._door.read_foreign() if chain.may_drop)
+        except OperatorError:
+            self._due.set()
+            raise
+        finally:
+            self._pause_s = max(_PAUSE_S, _PAUSE_SHARE * (self._clock.monotonic() - began))

@@ -150,3 +150,15 @@ def test_a_change_at_one_server_settles_by_a_host_that_is_connected_to_the_other
 def far(server):
     (found,) = [host for host in server.admin.get("/admin/v1/hosts").json()["hosts"] if host["host"] == "far"]
     return found
+
+
+@pytest.mark.full
+def test_a_rule_that_expires_is_deleted_once_by_one_of_two_servers(pair):
+    edits = [{"edit": "create-group", "name": "soon"}]
+    edits += [{"edit": "add-rule", "group": "soon", "service": "tcp/22", "from": "0.0.0.0/0", "expires-s": 1}]
+    answer = pair[0].admin.post("/admin/v1/change", json={"edits": edits})
+    assert answer.status_code == 200
+    for server in pair:
+        wait_until(lambda server=server: ports(server, answer.json()["ids"][0]) == [])
+    lines = pair[1].admin.get("/admin/v1/history").json()["lines"]
+    assert [line["action"] for line in lines].count("RuleExpired") == 1

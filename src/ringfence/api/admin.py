@@ -14,7 +14,7 @@ import msgspec
 
 from ringfence.api.app import bare_app
 from ringfence.api.authority import Authority
-from ringfence.api.change import ChangeResource
+from ringfence.api.change import AllowResource, ChangeResource, RulesResource
 from ringfence.api.counters import show_counts
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_json
 from ringfence.api.flows import show_flow
@@ -203,6 +203,8 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/instances/{instance}", _OneInstance(plane))
     add_operation_routes(app, plane)
     app.add_route("/admin/v1/change", ChangeResource(plane))
+    app.add_route("/admin/v1/rules", RulesResource(plane))
+    app.add_route("/admin/v1/allow", AllowResource(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/counters", _Counters(plane))
     app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))

@@ -6,12 +6,13 @@ from uuid import uuid4
 from ringfence.api.exchange import Request, Response, exchange_of, put_json
 from ringfence.api.operations import show_operation
 from ringfence.control.actor import operator_of
+from ringfence.control.allow import allow_edits
 from ringfence.control.lookup import find_group_named, find_peer_named
 from ringfence.control.plane import ControlPlane
-from ringfence.policy.explain import find_instance_named
+from ringfence.policy.explain import describe_rule, find_instance_named
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import InstanceId, OrganisationId
-from ringfence.wire.change import Directory, decode_change
+from ringfence.wire.change import Directory, decode_allowance, decode_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,47 @@ class ChangeResource:
         changed = await self.plane.change(order.edits, actor, action="Change")
         ids = [str(edit.new_id) for edit in order.edits]
         put_json(response, {"operation": show_operation(changed.operation), "did": changed.did, "ids": ids})
+
+
+@dataclass(frozen=True, slots=True)
+class RulesResource:
+    """GET /admin/v1/rules?organisation=NAME&group=NAME: rules in words, with their ids, and until when they last."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        snapshot, name = self.plane.snapshot, request.get_param("group")
+        organisation = self.plane.owners.named(request.get_param("organisation")).id
+        groups = [group for group in snapshot.groups.values() if group.organisation == organisation]
+        if name:
+            groups = [find_group_named(snapshot, name, organisation, field="?group")]
+        shown = [
+            {
+                "group": group.name,
+                "rule": str(rule.id),
+                "allows": describe_rule(snapshot, rule),
+                "expires-at": rule.expires_at,
+            }
+            for group in groups
+            for rule in group.rules
+        ]
+        put_json(response, {"rules": shown})
+
+
+@dataclass(frozen=True, slots=True)
+class AllowResource:
+    """POST /admin/v1/allow: lets an address reach a group or an instance for a time."""
+
+    plane: ControlPlane
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        exchange = exchange_of(request)
+        organisation = self.plane.owners.named(request.get_param("organisation")).id
+        allowance = decode_allowance(exchange.body)
+        edits = allow_edits(self.plane.snapshot, organisation, allowance, uuid4)
+        actor = operator_of(organisation, exchange.request_id)
+        changed = await self.plane.change(edits, actor, action="AllowMe")
+        put_json(response, {"operation": show_operation(changed.operation), "did": changed.did})
 
 
 def directory_of(snapshot: Snapshot, organisation: OrganisationId) -> Directory:

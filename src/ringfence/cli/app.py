@@ -10,6 +10,7 @@ import typer
 
 from ringfence.cli import (
     agent,
+    allow,
     boot,
     check,
     demo,
@@ -66,6 +67,7 @@ app.add_typer(host.app, name="host")
 app.add_typer(instance.app, name="instance")
 app.add_typer(group.app, name="group")
 app.add_typer(rule.app, name="rule")
+app.command("allow-me")(allow.allow_me)
 app.add_typer(operation.app, name="operation")
 app.command("explain")(explain.explain)
 app.command("reach")(reach.reach)

@@ -42,20 +42,20 @@ def changing(verb: Callable[P, list[Edit]]) -> Callable[..., None]:
 
 def _change(edits: list[Edit], chosen: dict[str, Any]) -> None:
     """Fields of an edit that are None are left out."""
-    import json
-
     from ringfence.cli.admin_client import Ask, ask
 
     given = [{name: value for name, value in edit.items() if value is not None} for edit in edits]
     body = {"edits": given, "dry-run": chosen["dry_run"]}
-    answer = ask(chosen["data"], Ask("POST", "/change", body, query_of(chosen["organisation"])))
-    if chosen["output"] is Format.JSON:
+    tell(ask(chosen["data"], Ask("POST", "/change", body, query_of(chosen["organisation"]))), chosen["output"])
+
+
+def tell(answer: dict[str, Any], output: Format) -> None:
+    """What a change did, or would do: a line each on stdout, and on stderr its operation."""
+    import json
+
+    if output is Format.JSON:
         show(json.dumps(answer, indent=2))
-    else:
-        _tell(answer)
-
-
-def _tell(answer: dict[str, Any]) -> None:
+        return
     operation = answer.get("operation")
     lines = answer["would"] if operation is None else answer["did"]
     if lines:

@@ -6,9 +6,30 @@ import typer
 
 from ringfence.cli.change import Edit, changing
 from ringfence.cli.group import GroupArgument
+from ringfence.cli.options import DataOption, OrganisationOption, query_of
+from ringfence.cli.output import Format, FormatOption, show_rows
+from ringfence.policy.values import parse_duration
 
-app = typer.Typer(help="Rules of groups: add, delete.", no_args_is_help=True)
+app = typer.Typer(help="Rules of groups: list, add, delete.", no_args_is_help=True)
 _PEER = "A network, an address, or a group (name or id)."
+
+
+@app.command("list")
+def list_(
+    data: DataOption,
+    group: Annotated[str | None, typer.Option(help="Only the rules of this group, by name or id.")] = None,
+    organisation: OrganisationOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """The rules of all groups, or of one: their ids, what they allow, and until when.
+
+    Example: [bold]ringfence rule list --group web[/bold]
+    """
+    from ringfence.cli.admin_client import Ask, ask
+
+    query = query_of(organisation) | ({"group": group} if group else {})
+    columns = ("group", "rule", "allows", "expires-at")
+    show_rows(ask(data, Ask("GET", "/rules", query=query))["rules"], columns, output)
 
 
 @app.command("add")
@@ -19,13 +40,17 @@ def add(
     source: Annotated[str | None, typer.Option("--from", help=f"Ingress from there. {_PEER}")] = None,
     destination: Annotated[str | None, typer.Option("--to", help=f"Egress to there. {_PEER}")] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Delete it again, and cut what it allowed, after so long: 2h.")
+    ] = None,
 ) -> list[Edit]:
     """Add a rule to a group: let something in from a peer, or out to one.
 
     Example: [bold]ringfence rule add web tcp/443 --from 0.0.0.0/0[/bold]
     """
     edit = {"edit": "add-rule", "group": group, "service": service, "from": source, "to": destination}
-    return [{**edit, "description": description}]
+    expires_s = None if expires is None else parse_duration(expires, field="--expires")
+    return [{**edit, "description": description, "expires-s": expires_s}]
 
 
 @app.command("delete")

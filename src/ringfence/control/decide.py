@@ -1,12 +1,11 @@
 """Every command -> its decision, and the group that its operation refers to. Pure: ids and the time come in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import assert_never
-from uuid import UUID
 
 from ringfence.control.actor import Actor
 from ringfence.control.decide_groups import (
+    Given,
     decide_add_rule,
     decide_add_source,
     decide_create_group,
@@ -34,15 +33,6 @@ from ringfence.policy.errors import CallerError, RingfenceError
 from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import GroupId, InstanceId
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a decision may not make up itself."""
-
-    new_id: UUID  # of the group, rule or instance that it may create
-    now_s: int  # seconds since the epoch
-    offer_all: bool = False  # whether rules may have protocol "all"
 
 
 def decide(snapshot: Snapshot, command: GroupCommand | InstanceCommand, actor: Actor, given: Given) -> tuple[Fact, ...]:
@@ -108,7 +98,7 @@ def _decide_on_group(
         case DeleteGroup():
             return decide_delete_group(snapshot, command, actor)
         case AddRule():
-            return decide_add_rule(snapshot, command, actor, new_id=given.new_id, offer_all=given.offer_all)
+            return decide_add_rule(snapshot, command, actor, given)
         case DeleteRule():
             return decide_delete_rule(snapshot, command, actor)
         case AddSource():

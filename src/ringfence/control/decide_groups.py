@@ -4,6 +4,7 @@ Input: a snapshot, a command, who asks, and an id for what is new. Output: the f
 already), or an error. Nothing here is done; the store does it.
 """
 
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from ringfence.control.actor import Actor
@@ -26,6 +27,7 @@ from ringfence.policy.facts import (
     GroupDeleted,
     RuleAdded,
     RuleDeleted,
+    RuleExpires,
     SourceAdded,
     SourceRemoved,
 )
@@ -33,6 +35,15 @@ from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import Cidr, GroupId, OrganisationId, Protocol, RuleId, Visibility
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a decision may not make up itself."""
+
+    new_id: UUID  # of the group, rule or instance that it may create
+    now_s: int  # seconds since the epoch
+    offer_all: bool = False  # whether rules may have protocol "all"
 
 
 def decide_create_group(snapshot: Snapshot, command: CreateGroup, actor: Actor, *, new_id: UUID) -> tuple[Fact, ...]:
@@ -67,19 +78,21 @@ def decide_delete_group(snapshot: Snapshot, command: DeleteGroup, actor: Actor) 
     return (GroupDeleted(group.id),)
 
 
-def decide_add_rule(
-    snapshot: Snapshot, command: AddRule, actor: Actor, *, new_id: UUID, offer_all: bool
-) -> tuple[Fact, ...]:
-    """A new rule, last in its group; none when the group has one that is equal in every field.
+def decide_add_rule(snapshot: Snapshot, command: AddRule, actor: Actor, given: Given) -> tuple[Fact, ...]:
+    """A new rule, last in its group; when the group has one that is equal, that one, for as long as anybody asked.
 
     Terraform gives two equal rules the same id, and the service's ancestor adds no second one (CloudStack).
     """
     group = find_group_to_change(snapshot, command.group, actor)
-    if command.rule.protocol is Protocol.ALL and not offer_all:
+    if command.rule.protocol is Protocol.ALL and not given.offer_all:
         raise Invalid("protocol all is not offered here: add a rule per protocol", field="$.protocol")
-    rule = _complete_rule(snapshot, command.rule, actor.organisation, RuleId(new_id))
-    if any(rule.same_as(present) for present in group.rules):
-        return ()
+    expires_at = None if command.lasts_s is None else given.now_s + command.lasts_s
+    rule = _complete_rule(snapshot, command.rule, actor.organisation, RuleId(given.new_id))
+    for present in group.rules:
+        if rule.same_as(present):
+            lasts = present.expires_at is None or (expires_at is not None and expires_at <= present.expires_at)
+            return () if lasts else (RuleExpires(group.id, present.id, expires_at),)
+    rule = replace(rule, expires_at=expires_at)
     require_room_in_group(snapshot, group, Quota.RULES, len(group.rules))
     return (RuleAdded(group.id, rule),)
 

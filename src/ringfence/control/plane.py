@@ -18,7 +18,8 @@ from ringfence.control.book import OperationBook
 from ringfence.control.clock import Clock, SystemClock
 from ringfence.control.commits import Commits, Foreign, Outcome
 from ringfence.control.count_book import CountBook
-from ringfence.control.decide import decide_edits
+from ringfence.control.deadlines import Deadlines
+from ringfence.control.decide import decide_edits, referred_group, subject_of
 from ringfence.control.feed import Feed
 from ringfence.control.flow_book import FlowBook, Kept
 from ringfence.control.history import History
@@ -88,6 +89,7 @@ class ControlPlane:
         keys = KeyRing(store.keys)
         self.history = History(store, self._commits, settings.keep_history_s, self._now_s)
         self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
+        self._deadlines = Deadlines(lambda: store.snapshot, self._change, self._now_s)
         for stored in store.operations:
             self._open(stored)
         self._telling = Telling()
@@ -113,7 +115,9 @@ class ControlPlane:
         clock = clock or SystemClock()
         with _no_collections():
             store = await asyncio.to_thread(_open_store, folder, database, int(clock.now_s()))
-            return cls(store, settings or Settings(), clock)
+            plane = cls(store, settings or Settings(), clock)
+        await plane._deadlines.meet()
+        return plane
 
     async def close(self) -> None:
         """Ends the watches, writes what is outstanding and gives the folder back."""
@@ -138,17 +142,28 @@ class ControlPlane:
             Busy: nothing was written; the same command may succeed later.
         """
         edit = Edit(command, uuid4())
-        return (await self._change(Wish((edit,), type(command).__name__), actor)).operation
+        subject = subject_of(command, referred_group(self.snapshot, edit, actor))
+        return (await self._edit([edit], actor, type(command).__name__, subject)).operation
 
     async def change(self, edits: Sequence[Edit], actor: Actor, *, action: str, subject: str = "") -> Changed:
         """Decides all edits as one and commits them as one revision; raises as ``execute``."""
         if not edits:
             raise Invalid("expected at least one edit", field="$.edits")
-        return await self._change(Wish(tuple(edits), action, subject), actor)
+        return await self._edit(edits, actor, action, subject)
+
+    async def _edit(self, edits: Sequence[Edit], actor: Actor, action: str, subject: str) -> Changed:
+        require_writer(actor)
+        now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
+        wish = Wish(
+            lambda snapshot: decide_edits(snapshot, edits, actor, now_s=now_s, offer_all=offer_all),
+            lambda snapshot: referred_group(snapshot, edits[0], actor),
+            action,
+            subject,
+        )
+        return await self._change(wish, actor)
 
     async def _change(self, wish: Wish, actor: Actor) -> Changed:
-        require_writer(actor)
-        wish = replace(wish, offer_all=self.settings.offer_all_protocol)
+        """Commits what ``wish`` decides, and waits a moment for the hosts."""
         changed = await self._commits.run(self._use_cases.change(wish, self._asked(actor), OperationId(uuid4())))
         await self._book.wait(changed.operation.id, self.settings.settle_wait_s)
         return replace(changed, operation=self.operation(changed.operation.id, actor.organisation))
@@ -356,6 +371,7 @@ class ControlPlane:
             await asyncio.sleep(pause_s)
             self._book.expire(self._clock.monotonic_s())
             await self._save_ends()
+            await self._deadlines.meet()
             await self.history.tidy(self._clock.monotonic_s())
 
     async def _tell(self) -> None:

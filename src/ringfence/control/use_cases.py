@@ -10,14 +10,13 @@ from uuid import UUID
 
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.commits import Foreign, Outcome, follow
-from ringfence.control.decide import decide_edits, referred_group, subject_of
 from ringfence.control.decide_claims import decide_claim
 from ringfence.control.hosts import Presence, decide_add_host, decide_invite, decide_join, decide_remove_host
 from ringfence.control.keys import ApiKey, stored_form
 from ringfence.control.operations import open_operation
 from ringfence.control.organisations import decide_found
 from ringfence.control.views import ViewCache
-from ringfence.policy.commands import ClaimInstances, Edit
+from ringfence.policy.commands import ClaimInstances
 from ringfence.policy.errors import NotFound
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact, HostJoined, HostRemoved, apply_facts
@@ -66,15 +65,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a caller wants changed at once: at least one edit; the history calls it ``action`` and ``subject``.
+    """What is to change at once, and how the history calls it; ``group`` is what its operation refers to."""
 
-    Without a subject it is named for the first edit.
-    """
-
-    edits: tuple[Edit, ...]
+    decide: Callable[[Snapshot], tuple[Fact, ...]]
+    group: Callable[[Snapshot], GroupId]
     action: str
-    subject: str | None = None
-    offer_all: bool = False  # whether rules may have protocol "all"
+    subject: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +92,14 @@ class UseCases:
         """What a caller wants changed, with the operation that tells its fate."""
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[Changed]]:
-            facts = decide_edits(snapshot, wish.edits, asked.actor, now_s=asked.now_s, offer_all=wish.offer_all)
-            group = referred_group(snapshot, wish.edits[0], asked.actor)
+            facts = wish.decide(snapshot)
             after, change = follow(self._cache, snapshot, facts)
             touched = frozenset(change.touched) if change else frozenset[HostName]()
             offline = frozenset(host for host in touched if not self._presence.is_live(host, asked.monotonic_s))
             operation = Operation(
                 id=operation_id,
                 organisation=asked.actor.organisation,
-                group=group,
+                group=wish.group(snapshot),
                 revision=after.revision if after else None,
                 state=OperationState.PENDING,
                 hosts=touched,
@@ -112,7 +107,6 @@ class UseCases:
             )
             opened = StoredOperation(open_operation(operation, offline), touched - offline)
             did = describe_facts(snapshot, after, facts) if after else ()
-            subject = subject_of(wish.edits[0].command, group) if wish.subject is None else wish.subject
             return Decision(
                 Outcome(Changed(opened.operation, did), change, opened),
                 facts=facts,
@@ -120,7 +114,7 @@ class UseCases:
                 touched=touched,
                 operation=opened.operation,
                 awaited=opened.awaited,
-                audit=asked.audit(wish.action, _subject_with(subject, did)),
+                audit=asked.audit(wish.action, _subject_with(wish.subject, did)),
             )
 
         return decision

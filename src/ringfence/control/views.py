@@ -10,13 +10,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import assert_never
 
 from ringfence.policy.evolving import Evolving
 from ringfence.policy.facts import (
     Fact,
     GroupCreated,
-    GroupDeleted,
     GroupTakenOff,
     GroupWorn,
     HostAdded,
@@ -29,10 +27,6 @@ from ringfence.policy.facts import (
     LimitSet,
     OrganisationCreated,
     OrganisationRemoved,
-    RuleAdded,
-    RuleDeleted,
-    SourceAdded,
-    SourceRemoved,
 )
 from ringfence.policy.index import index_of, is_port, named_groups
 from ringfence.policy.model import Group, Instance, Snapshot
@@ -143,10 +137,8 @@ class _Subjects:
                 self.instances.add(id_)
             case GroupWorn(id_) | GroupTakenOff(id_):
                 self.instances.add(id_)
-            case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
-                self.groups.add(fact.group.id if isinstance(fact, GroupCreated) else fact.group)
             case _:
-                assert_never(fact)
+                self.groups.add(fact.group.id if isinstance(fact, GroupCreated) else fact.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +185,8 @@ class _Step:
             if changes:
                 yield host, _News(changes, digest_difference(before, after))
         for host, turns in self._turns(instances).items():
-            if host not in movers:
-                yield host, self._turned(frozenset(turns))
+            if host not in movers and (news := self._turned(frozenset(turns))).changes:
+                yield host, news
 
     def _turns(self, instances: list[Instance]) -> dict[HostName, _Turns]:
         """What turns out otherwise on which host, as far as it follows from groups."""

@@ -46,8 +46,11 @@ class DeleteGroup:
 
 @dataclass(frozen=True, slots=True)
 class AddRule:
+    """``lasts_s`` is after how many seconds the rule is deleted again, None for never."""
+
     group: GroupId
     rule: RuleDraft
+    lasts_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from ringfence.policy.facts import (
     Fact,
     GroupCreated,
     GroupDeleted,
+    GroupFact,
     GroupTakenOff,
     GroupWorn,
     HostAdded,
@@ -26,12 +27,13 @@ from ringfence.policy.facts import (
     OrganisationRemoved,
     RuleAdded,
     RuleDeleted,
+    RuleExpires,
     SourceAdded,
     SourceRemoved,
 )
 from ringfence.policy.model import Rule, Snapshot
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, RuleId
-from ringfence.policy.wording import shown
+from ringfence.policy.wording import moment_words, shown
 
 
 def describe_facts(before: Snapshot, after: Snapshot, facts: Iterable[Fact]) -> tuple[str, ...]:
@@ -47,8 +49,6 @@ class _Words:
 
     def of(self, fact: Fact) -> str:
         match fact:
-            case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
-                return self._of_group(fact)
             case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
                 return self._of_instance(fact)
             case HostAdded() | HostInvited() | HostJoined() | HostRemoved():
@@ -61,28 +61,38 @@ class _Words:
                 value = "its default" if limit is None else limit
                 return f"organisation {self._organisation(id_)}: limit {quota.value} set to {value}"
             case _:
-                assert_never(fact)
+                return self._of_group(fact)
 
-    def _of_group(
-        self, fact: GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | SourceAdded | SourceRemoved
-    ) -> str:
+    def _of_group(self, fact: GroupFact) -> str:
         match fact:
+            case RuleAdded() | RuleDeleted() | RuleExpires():
+                return self._of_rule(fact)
             case GroupCreated(group):
                 return f"group {shown(group.name)} created"
             case GroupDeleted(id_):
                 return f"{self._group(id_)} deleted"
-            case RuleAdded(id_, rule):
-                return f"{self._group(id_)}: rule {rule.id} added: {describe_rule(self.after, rule)}"
-            case RuleDeleted(id_, rule_id):
-                found = self._rule(id_, rule_id)
-                what = f": {describe_rule(self.before, found)}" if found else ""
-                return f"{self._group(id_)}: rule {rule_id} deleted{what}"
             case SourceAdded(id_, source):
                 return f"{self._group(id_)}: source {source.text} added"
             case SourceRemoved(id_, source):
                 return f"{self._group(id_)}: source {source.text} removed"
             case _:
                 assert_never(fact)
+
+    def _of_rule(self, fact: RuleAdded | RuleDeleted | RuleExpires) -> str:
+        rule = fact.rule if isinstance(fact, RuleAdded) else self._rule(fact.group, fact.rule)
+        id_ = fact.rule.id if isinstance(fact, RuleAdded) else fact.rule
+        match fact:
+            case RuleAdded():
+                end = "" if fact.rule.expires_at is None else f", until {moment_words(fact.rule.expires_at)}"
+                verb = f"added{end}"
+            case RuleDeleted():
+                verb = "deleted"
+            case RuleExpires():
+                verb = "lasts for ever" if fact.at is None else f"lasts until {moment_words(fact.at)}"
+            case _:
+                assert_never(fact)
+        what = f": {describe_rule(self.after if isinstance(fact, RuleAdded) else self.before, rule)}" if rule else ""
+        return f"{self._group(fact.group)}: rule {id_} {verb}{what}"
 
     def _of_instance(
         self, fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff

@@ -59,6 +59,15 @@ class RuleDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleExpires:
+    """The rule is to be deleted ``at`` another time, in seconds since the epoch; None for never."""
+
+    group: GroupId
+    rule: RuleId
+    at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class SourceAdded:
     group: GroupId
     source: Cidr
@@ -136,16 +145,12 @@ class HostRemoved:
     host: HostName
 
 
+GroupFact = GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | RuleExpires | SourceAdded | SourceRemoved
 Fact = (
     OrganisationCreated
     | OrganisationRemoved
     | LimitSet
-    | GroupCreated
-    | GroupDeleted
-    | RuleAdded
-    | RuleDeleted
-    | SourceAdded
-    | SourceRemoved
+    | GroupFact
     | GroupWorn
     | GroupTakenOff
     | InstanceCreated
@@ -182,10 +187,8 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
                 _unbind(index, instances, name)
             case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
                 _change_instance(instances, fact)
-            case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
-                _change_group(groups, fact)
             case _:
-                assert_never(fact)
+                _change_group(groups, fact)
     after = Snapshot(revision, organisations.finish(), groups.finish(), instances.finish(), hosts.finish())
     return replace(after, index=next_index(index, after, groups.changes(), instances.changes()))
 
@@ -249,10 +252,7 @@ def _placed(instance: Instance, fact: InstancePlaced) -> Instance:
     )
 
 
-def _change_group(
-    groups: Draft[GroupId, Group],
-    fact: GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | SourceAdded | SourceRemoved,
-) -> None:
+def _change_group(groups: Draft[GroupId, Group], fact: GroupFact) -> None:
     match fact:
         case GroupCreated(group):
             groups[group.id] = group
@@ -262,6 +262,9 @@ def _change_group(
             groups[id_] = replace(groups[id_], rules=(*groups[id_].rules, rule))
         case RuleDeleted(id_, rule_id):
             groups[id_] = replace(groups[id_], rules=tuple(rule for rule in groups[id_].rules if rule.id != rule_id))
+        case RuleExpires(id_, rule_id, at):
+            rules = tuple(replace(rule, expires_at=at) if rule.id == rule_id else rule for rule in groups[id_].rules)
+            groups[id_] = replace(groups[id_], rules=rules)
         case SourceAdded(id_, source):
             groups[id_] = replace(groups[id_], sources=(*groups[id_].sources, source))
         case SourceRemoved(id_, source):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ringfence.policy.evolving import Draft, Evolving, EvolvingSet, evolving
-from ringfence.policy.model import NOBODY, Group, GroupPeer, Instance, PeerAddresses, Snapshot
+from ringfence.policy.model import NOBODY, Group, GroupPeer, Instance, PeerAddresses, Rule, Snapshot
 from ringfence.policy.values import Address, GroupId, HostName, InstanceId
 
 _K = TypeVar("_K")
@@ -36,6 +36,7 @@ class Index:
     unbound: Sets[str, InstanceId] = field(default_factory=Evolving)  # by name: those that no host is bound to
     holders: Sets[Address, InstanceId] = field(default_factory=Evolving)
     named: Sets[str, GroupId] = field(default_factory=Evolving)  # by name, of whatever organisation
+    expiring: EvolvingSet[GroupId] = field(default_factory=EvolvingSet.of)  # groups with a rule that is to expire
     # How many instances with a port of theirs wear a group on a host.
     worn_on: Counts = field(default_factory=Evolving)
     peers: Evolving[GroupId, PeerAddresses] = field(default_factory=Evolving)
@@ -124,9 +125,16 @@ def next_index(
         unbound=_members(index.unbound, instances, lambda one: (one.name,) if one.bound_to is None else ()),
         holders=holders,
         named=_members(index.named, groups, lambda one: (one.name,)),
+        expiring=_expiring(index.expiring, groups),
         worn_on=_worn_on(index.worn_on, instances),
         peers=_peers(index.peers, after, holders, (groups, instances)),
     )
+
+
+def due_rules(snapshot: Snapshot, now_s: int) -> list[tuple[Group, Rule]]:
+    """The rules whose time has come. O(rules of groups in which one is to expire)."""
+    groups = (snapshot.groups[id_] for id_ in index_of(snapshot).expiring)
+    return [(group, rule) for group in groups for rule in group.rules if _is_due(rule, now_s)]
 
 
 def named_groups(group: Group) -> set[GroupId]:
@@ -137,6 +145,15 @@ def named_groups(group: Group) -> set[GroupId]:
 def is_port(instance: Instance) -> bool:
     """Whether the host of the instance has an interface of it to filter."""
     return any(interface.managed for interface in instance.interfaces)
+
+
+def _is_due(rule: Rule, now_s: int) -> bool:
+    return rule.expires_at is not None and rule.expires_at <= now_s
+
+
+def _expiring(known: EvolvingSet[GroupId], changed: Changed[GroupId, Group]) -> EvolvingSet[GroupId]:
+    now = {id_ for id_, _, group in changed if group and any(rule.expires_at is not None for rule in group.rules)}
+    return known.evolve(now, [id_ for id_, _, _ in changed if id_ not in now])
 
 
 def _members(sets: Sets[_K, _M], changed: Changed[_M, _T], keys_of: Callable[[_T], Collection[_K]]) -> Sets[_K, _M]:

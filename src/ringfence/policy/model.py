@@ -49,7 +49,11 @@ Peer = Cidr | GroupPeer
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One allow rule. ``start_port``, ``end_port`` and ``icmp`` are kept as given: the API echoes them."""
+    """One allow rule. ``start_port``, ``end_port`` and ``icmp`` are kept as given: the API echoes them.
+
+    ``expires_at`` (seconds since the epoch) is when the server deletes it, None for never; hosts know nothing of it,
+    and two rules that differ in nothing else are equal.
+    """
 
     id: RuleId
     direction: Direction
@@ -59,6 +63,7 @@ class Rule:
     end_port: int | None = None
     icmp: Icmp | None = None
     description: str | None = None
+    expires_at: int | None = field(default=None, compare=False)
 
     @property
     def ports(self) -> Ports:

@@ -1,6 +1,7 @@
 """Names of persons in our sentences: printable, whatever they contain; and the one that was probably meant."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Final
 
@@ -19,3 +20,8 @@ def suggestion(text: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]}?"
     return f"; known are {', '.join(names)}" if 0 < len(names) < _FEW else ""
+
+
+def moment_words(at: int) -> str:
+    """A time of the day, given in seconds since the epoch."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -155,9 +155,9 @@ def _load_rules(database: Database) -> dict[str, list[Rule]]:
     found: dict[str, list[Rule]] = defaultdict(list)
     for row in database.query(
         "SELECT security_group, id, direction, protocol, network, peer_group, start_port, end_port,"
-        " icmp, icmp_type, icmp_code, description FROM rule ORDER BY position"
+        " icmp, icmp_type, icmp_code, description, expires_at FROM rule ORDER BY position"
     ):
-        group, id_, direction, protocol, network, peer, start, end, icmp, icmp_type, icmp_code, description = row
+        group, id_, direction, protocol, network, peer, start, end, icmp, icmp_type, icmp_code, description, at = row
         found[group].append(
             Rule(
                 id=RuleId(UUID(id_)),
@@ -168,6 +168,7 @@ def _load_rules(database: Database) -> dict[str, list[Rule]]:
                 end_port=end,
                 icmp=Icmp(icmp_type, icmp_code) if icmp else None,
                 description=description,
+                expires_at=at,
             )
         )
     return found

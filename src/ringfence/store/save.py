@@ -11,6 +11,7 @@ from ringfence.policy.facts import (
     Fact,
     GroupCreated,
     GroupDeleted,
+    GroupFact,
     GroupTakenOff,
     GroupWorn,
     HostAdded,
@@ -25,6 +26,7 @@ from ringfence.policy.facts import (
     OrganisationRemoved,
     RuleAdded,
     RuleDeleted,
+    RuleExpires,
     SourceAdded,
     SourceRemoved,
 )
@@ -91,10 +93,8 @@ def _save_fact(rows: Rows, fact: Fact, revision: Revision, audit: AuditLine | No
             rows.add("DELETE FROM host WHERE name = ?", (name,))
         case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
             _save_instance_fact(rows, fact)
-        case GroupCreated() | GroupDeleted() | RuleAdded() | RuleDeleted() | SourceAdded() | SourceRemoved():
-            _save_group_fact(rows, fact)
         case _:
-            assert_never(fact)
+            _save_group_fact(rows, fact)
 
 
 def _save_organisation_fact(
@@ -128,10 +128,7 @@ def _remove_organisation(rows: Rows, id_: OrganisationId, at: int) -> None:
     rows.add("UPDATE organisation SET removed_at = ? WHERE id = ?", (at, str(id_)))
 
 
-def _save_group_fact(
-    rows: Rows,
-    fact: GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | SourceAdded | SourceRemoved,
-) -> None:
+def _save_group_fact(rows: Rows, fact: GroupFact) -> None:
     match fact:
         case GroupCreated(group):
             _save_group(rows, group)
@@ -141,6 +138,8 @@ def _save_group_fact(
             _save_rule(rows, id_, rule)
         case RuleDeleted(rule=rule_id):
             rows.add("DELETE FROM rule WHERE id = ?", (str(rule_id),))
+        case RuleExpires(rule=rule_id, at=at):
+            rows.add("UPDATE rule SET expires_at = ? WHERE id = ?", (at, str(rule_id)))
         case SourceAdded(id_, source):
             _save_source(rows, id_, source)
         case SourceRemoved(id_, source):
@@ -184,7 +183,7 @@ def _save_rule(rows: Rows, group: GroupId, rule: Rule) -> None:
     _insert(
         rows,
         "rule (organisation, id, security_group, direction, protocol, network, peer_group,"
-        " start_port, end_port, icmp, icmp_type, icmp_code, description)",
+        " start_port, end_port, icmp, icmp_type, icmp_code, description, expires_at)",
         (
             str(rule.id),
             str(group),
@@ -198,6 +197,7 @@ def _save_rule(rows: Rows, group: GroupId, rule: Rule) -> None:
             rule.icmp.type if rule.icmp else None,
             rule.icmp.code if rule.icmp else None,
             rule.description,
+            rule.expires_at,
         ),
         owner=("security_group", group),
     )

@@ -47,6 +47,7 @@ from ringfence.wire.decode import MAX_TEXT, convert
 from ringfence.wire.document import parse_document
 
 MAX_EDITS: Final = 100_000
+MAX_EXPIRES_S: Final = 10 * 365 * 24 * 3600
 _GROUP: Final = "group:"
 _MAX_ICMP: Final = 254
 _ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]*[:.][0-9A-Fa-f:.]*(/\d+)?")
@@ -73,6 +74,7 @@ class _AddRule(_Edit, frozen=True, tag="add-rule"):
     from_: str | None = msgspec.field(name="from", default=None)
     to: str | None = None
     description: _Text | None = None
+    expires_s: Annotated[int, Meta(ge=1, le=MAX_EXPIRES_S)] | None = None
 
 
 class _DeleteRule(_Edit, frozen=True, tag="delete-rule"):
@@ -115,6 +117,22 @@ class _ChangeShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     dry_run: bool = False
 
 
+class _AllowanceShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    target: str
+    service: str
+    address: str
+    expires_s: Annotated[int, Meta(ge=1, le=MAX_EXPIRES_S)]
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """A group or an instance, by name or id, that ``draft`` lets something into for ``lasts_s``."""
+
+    target: str
+    draft: RuleDraft
+    lasts_s: int
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
     """Finds by name or id, and raises ``NotFound`` with the given field; a peer may be a public group too."""
@@ -138,6 +156,14 @@ def decode_change(body: bytes, directory: Directory, new_id: Callable[[], UUID])
     reader = _Reader(directory, new_id)
     edits = tuple(reader.read(edit, f"$.edits[{n}]") for n, edit in enumerate(shape.edits))
     return ChangeOrder(edits, shape.dry_run)
+
+
+def decode_allowance(body: bytes) -> Allowance:
+    """The body of POST /admin/v1/allow."""
+    shape = convert(parse_document(body), _AllowanceShape)
+    peer = _network(shape.address, "$.address")
+    draft = parse_draft(shape.service, peer, Direction.INGRESS, field="$.service")
+    return Allowance(shape.target, draft, shape.expires_s)
 
 
 def parse_draft(service: str, peer: Cidr | GroupReference, direction: Direction, *, field: str) -> RuleDraft:
@@ -191,7 +217,7 @@ class _Reader:
             case _DeleteGroup():
                 return DeleteGroup(group)
             case _AddRule():
-                return AddRule(group, self._draft(shape, path))
+                return AddRule(group, self._draft(shape, path), shape.expires_s)
             case _DeleteRule():
                 return DeleteRule(group, RuleId(shape.rule))
             case _AddSource() | _RemoveSource():

@@ -17,6 +17,7 @@ from ringfence.policy.facts import (
     InstanceObserved,
     LimitSet,
     OrganisationRemoved,
+    RuleExpires,
 )
 from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState
 from ringfence.policy.quota import Quota
@@ -35,6 +36,8 @@ def all_facts():
         HostRemoved("h9"),
         InstanceObserved(uuid4(), observe=True),
         OrganisationRemoved(ORGANISATION),
+        RuleExpires(uuid4(), uuid4(), 1_800_000_000),
+        RuleExpires(uuid4(), uuid4(), None),
         LimitSet(ORGANISATION, next(iter(Quota)), 7),
         LimitSet(ORGANISATION, next(iter(Quota)), None),
     ]

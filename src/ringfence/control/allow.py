@@ -1,0 +1,64 @@
+"""Letting an address in for a time: to all who wear a group, or to one instance by a group of its own. Pure.
+
+Input: a snapshot and what is to be allowed. Output: the edits of one change.
+"""
+
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID
+
+from ringfence.policy.commands import AddRule, Attach, CreateGroup, Edit
+from ringfence.policy.errors import Conflict, Invalid, NotFound
+from ringfence.policy.index import index_of
+from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.values import GroupId, OrganisationId
+from ringfence.policy.wording import suggestion
+from ringfence.wire.change import Allowance
+
+_OWN: Final = "allow-me-"  # and the instance's name: the group in which only such rules are
+_GROUP: Final = "group:"
+_INSTANCE: Final = "instance:"
+
+
+def allow_edits(
+    snapshot: Snapshot, organisation: OrganisationId, allowance: Allowance, new_id: Callable[[], UUID]
+) -> tuple[Edit, ...]:
+    """The rule, and before it what it takes for an instance to have a group of its own.
+
+    Raises:
+        NotFound: nobody is named so.
+        Invalid: a group and an instance are, or several instances.
+        Conflict: the instance's own group is worn by others too, whom nobody meant.
+    """
+    target = _find(snapshot, organisation, allowance.target)
+    if isinstance(target, Group):
+        return (Edit(AddRule(target.id, allowance.draft, allowance.lasts_s), new_id()),)
+    name = f"{_OWN}{target.name}"
+    own = next((one for one in index_of(snapshot).groups_named(name) if one.organisation == organisation), None)
+    if own is not None and index_of(snapshot).wearers_of(own.id) - {target.id}:
+        raise Conflict(f"group {name} is worn by others than {target.name} too: name a group to open, or detach them")
+    edits: tuple[Edit, ...] = ()
+    if own is None:
+        edits = (Edit(CreateGroup(name, "for rules that last a while"), new_id()),)
+    group = own.id if own else GroupId(edits[0].new_id)
+    attach, add = Attach(group, target.id), AddRule(group, allowance.draft, allowance.lasts_s)
+    return (*edits, Edit(attach, new_id()), Edit(add, new_id()))
+
+
+def _find(snapshot: Snapshot, organisation: OrganisationId, text: str) -> Group | Instance:
+    """The one group or instance of that name or id; ``group:NAME`` and ``instance:NAME`` leave no doubt."""
+    name = text.removeprefix(_GROUP).removeprefix(_INSTANCE)
+    things: list[Group | Instance] = []
+    if not text.startswith(_INSTANCE):
+        things += snapshot.groups.values()
+    if not text.startswith(_GROUP):
+        things += snapshot.instances.values()
+    own = [one for one in things if one.organisation == organisation]
+    found = [one for one in own if name in (one.name, str(one.id))]
+    if not found:
+        hint = suggestion(name, (one.name for one in own))
+        raise NotFound(f"there is no group or instance {ascii(text)[:64]}{hint}", field="$.target")
+    if len(found) > 1:
+        ids = ", ".join(f"{_GROUP if isinstance(one, Group) else _INSTANCE}{one.id}" for one in found)
+        raise Invalid(f"{ascii(text)[:64]} is ambiguous: say which by one of {ids}", field="$.target")
+    return found[0]

@@ -18,7 +18,7 @@ from ringfence.api.server import raise_file_limit
 from ringfence.control.settings import Settings
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.model import Interface
-from ringfence.policy.values import Direction, HostName, parse_address
+from ringfence.policy.values import Direction, HostName, Revision, RuleId, parse_address
 from ringfence.wire.counters import RuleCount, encode_counts
 from ringfence.wire.feed import (
     FeedView,
@@ -116,6 +116,40 @@ def test_the_feed_gives_the_present_view_and_then_each_change_until_the_agent_le
         opened.report(Report(second.view.revision, None))
         wait_until(lambda: server.call("GET", f"/operation/{operation['id']}").json["state"] == "success")
     assert status(server)["h1"]["applied"] == second.view.revision
+
+
+def test_an_explanation_says_which_host_enforces_it_how_far_and_what_was_counted(server, private_key):
+    claimed = decode_claimed(send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web"))).content)
+    group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
+    body = b'{"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": 22}'
+    server.call("POST", f"/security-group/{group}/rules", body)
+    question = {"source": "internet", "destination": str(claimed.accepted[0][1]), "service": "tcp/22"}
+
+    def explained():
+        return server.admin.get("/admin/v1/explain", params=question).json()
+
+    def said(words):
+        return words in explained()["text"]
+
+    assert said("h1 is to enforce web, and was not heard yet")
+    with feed(server, private_key) as opened:
+        newest = opened.next().view
+        opened.report(Report(Revision(newest.revision - 1), None))
+        wait_until(lambda: said(f"still at revision {newest.revision - 1} of {newest.revision}"))
+        opened.report(Report(newest.revision, None))
+        wait_until(
+            lambda: f"h1 enforces web, at revision {newest.revision}, which is the newest" in explained()["text"]
+        )
+        assert "there the rule has not been counted yet" in explained()["text"]
+        [side] = explained()["sides"]
+        count = RuleCount(RuleId(UUID(side["rule"]["id"])), judged=17, last_hit=1769860680.0, since=1769850000.0)
+        send(server, private_key, "POST", COUNTERS, encode_counts((count,)))
+        assert (
+            "has allowed 17 packets since 2026-01-31 09:00 UTC, the last at 2026-01-31 11:58 UTC" in explained()["text"]
+        )
+        opened.report(Report(None, "nft: no space left on device"))
+        wait_until(lambda: said("h1 enforces web, and reports: nft: no space left on device"))
+    assert explained()["sides"][0]["counted"]["judged"] == 17
 
 
 def test_a_change_that_a_live_host_applies_at_once_is_answered_success_at_once(server, private_key):

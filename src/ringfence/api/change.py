@@ -9,8 +9,9 @@ from ringfence.control.actor import operator_of
 from ringfence.control.allow import allow_edits
 from ringfence.control.lookup import find_group_named, find_peer_named
 from ringfence.control.plane import ControlPlane
-from ringfence.policy.explain import describe_rule, find_instance_named
 from ringfence.policy.model import Snapshot
+from ringfence.policy.places import find_instance_named
+from ringfence.policy.rule_words import describe_rule
 from ringfence.policy.values import InstanceId, OrganisationId
 from ringfence.wire.change import Directory, decode_allowance, decode_change
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from ringfence.api.enforcement import tell_who_enforces
 from ringfence.api.exchange import FalconApp, Request, Response, exchange_of, put_json
 from ringfence.control.plane import ControlPlane
 from ringfence.control.questions import ANSWERS, Answer, Query, Questions
@@ -28,7 +29,8 @@ class _Question:
         await self._answer(response, convert(parse_document(exchange_of(request).body), dict[str, str]))
 
     async def _answer(self, response: Response, query: Query) -> None:
-        put_json(response, await asyncio.to_thread(self.answer, self.plane.snapshot, query))
+        answer = await asyncio.to_thread(self.answer, self.plane.snapshot, query)
+        put_json(response, tell_who_enforces(self.plane, answer) if "sides" in answer else answer)
 
 
 def add_question_routes(app: FalconApp, plane: ControlPlane) -> None:

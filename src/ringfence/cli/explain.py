@@ -8,7 +8,7 @@ from ringfence.cli.options import DataOption, query_of
 from ringfence.cli.output import Format, FormatOption, show
 from ringfence.cli.questions import FileOption, question
 
-_END = "An instance's name or id, an address, or internet."
+_END = "An instance or group (name or id), an address, or internet."
 
 
 def explain(

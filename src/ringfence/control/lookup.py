@@ -9,9 +9,9 @@ from dataclasses import replace
 from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
 from ringfence.policy.errors import Denied, Invalid, NotFound
-from ringfence.policy.explain import find_instance_named
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, Instance, Organisation, Snapshot
+from ringfence.policy.places import find_instance_named
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
 from ringfence.policy.wording import suggestion
 

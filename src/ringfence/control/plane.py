@@ -292,6 +292,11 @@ class ControlPlane:
         """
         return self._flows.after(after, None if host is None else self._host(host).name, allowed=allowed)
 
+    def status_of(self, host: HostName) -> HostStatus:
+        """As ``host_status``, of a host that there is."""
+        known = self._host(host).name
+        return self._presence.status(known, self._feed.wanted(known).revision, self._clock.monotonic_s())
+
     def host_status(self) -> list[HostStatus]:
         """Every host: what is wanted of it, what it applied, when it was last heard, what is wrong."""
         now_s = self._clock.monotonic_s()

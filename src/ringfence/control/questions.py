@@ -18,8 +18,10 @@ from ringfence.policy.matrix import draw_matrix
 from ringfence.policy.model import Snapshot
 from ringfence.policy.portray import Row, portray_matrix, portray_reach, portray_witness
 from ringfence.policy.reach import Reachability
+from ringfence.policy.rule_words import describe_rule, group_name
 from ringfence.policy.services import parse_services
 from ringfence.policy.values import OrganisationId
+from ringfence.policy.verdict import Allowance, SideVerdict
 from ringfence.wire.policy_file import encode_policy
 
 Query = Mapping[str, str]
@@ -37,7 +39,8 @@ class Questions:
         organisation = query.get("organisation")
         source, destination = (_end(snapshot, _given(query, name), organisation) for name in ("source", "destination"))
         found = explain(snapshot, source, destination, parse_service(_given(query, "service")))
-        return {"allowed": found.verdict.allowed, "text": found.text}
+        sides = [_show_side(snapshot, side) for side in (found.verdict.egress, found.verdict.ingress) if side]
+        return {"allowed": found.verdict.allowed, "text": found.text, "sides": sides}
 
     def reach(self, snapshot: Snapshot, query: Query) -> Answer:
         """``from``, ``to``, ``service``: who reaches whom, exactly; without ends every group and every group."""
@@ -93,6 +96,24 @@ def _given(query: Query, name: str) -> str:
     if not (value := query.get(name)):
         raise Invalid("required, but not given", field=f"?{name}")
     return value
+
+
+def _show_side(snapshot: Snapshot, side: SideVerdict) -> Answer:
+    """What one end's instance says; ``host`` is who enforces it, ``rule`` the one that allows."""
+    instance = snapshot.instances[side.endpoint.instance]
+    said = {
+        "direction": side.direction.value,
+        "instance": instance.name,
+        "instance-id": str(instance.id),
+        "host": instance.host,
+        "allowed": side.allowed,
+        "observed": side.endpoint.observe,
+    }
+    if not isinstance(side.reason, Allowance):
+        return {**said, "reason": side.reason.value, "rule": None}
+    rule, group = side.reason.rule, side.reason.group
+    shown = {"id": str(rule.id), "group": group_name(snapshot, group), "rule": describe_rule(snapshot, rule)}
+    return {**said, "reason": "rule", "rule": shown}
 
 
 def _show(row: Row) -> Answer:

@@ -4,26 +4,25 @@ Pure: reads a snapshot, sends nothing. The exit of every sentence is an operator
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, product
+from shlex import quote
 from typing import Final
 
-from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.model import GroupPeer, Instance, Rule, Snapshot
+from ringfence.policy.address_axis import position
+from ringfence.policy.errors import Invalid
+from ringfence.policy.model import NOBODY, Group, GroupPeer, Rule, Snapshot
 from ringfence.policy.packet import TCP, UDP, Packet
-from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Kind, Protocol, parse_address
-from ringfence.policy.verdict import (
-    Allowance,
-    SideVerdict,
-    Verdict,
-    find_endpoint,
-    judge,
-    protocol_matches,
-)
+from ringfence.policy.places import Place, find_places
+from ringfence.policy.rule_words import describe_rule, describe_side, group_name
+from ringfence.policy.values import PROTOCOL_NUMBER, Direction, Kind, Protocol
+from ringfence.policy.verdict import Allowance, Default, SideVerdict, Verdict, judge, protocol_matches
 from ringfence.policy.view import Endpoint, HostView, resolve_view
-from ringfence.policy.wording import shown, suggestion
+from ringfence.policy.wording import shown
 
-INTERNET: Final = "internet"
-_INTERNET_ADDRESSES: Final = ("192.0.2.1", "2001:db8::1")  # documentation addresses: members of nothing by accident
+MOST_PAIRS: Final = 1000  # of addresses, that are looked at where a group is an end
+_SHOWN: Final = 6  # of who is in a group
 _SERVICE: Final = re.compile(r"(?P<protocol>[a-z0-9]+)(?:/(?P<first>\d{1,5})(?:/(?P<second>\d{1,3}))?)?")
 _ECHO: Final = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
 _SOURCE_PORT: Final = 49152  # the first of the ephemeral ports (RFC 6335)
@@ -76,29 +75,69 @@ def parse_service(text: str, *, field: str = "service") -> Service:
 def explain(snapshot: Snapshot, source: str, destination: str, service: Service) -> Explanation:
     """Why a first packet from ``source`` to ``destination`` passes or not.
 
-    Both ends are an instance's name or id, an address, or "internet" (a documentation address that belongs to nobody).
+    Both ends are an instance's name or id, an address, "internet" (a documentation address that belongs to nobody), or
+    a group (``group:NAME`` when an instance has that name, too): then the first of its members stands for all, and the
+    text says of how many the same holds.
 
     Raises:
-        NotFound: no instance of that name; the text suggests the nearest.
-        Invalid: the ends have no address of one family, or a name is ambiguous.
+        NotFound: nobody is named so; the text suggests the nearest.
+        Invalid: the ends have no address of one family, or a name or address is ambiguous.
     """
     view = resolve_view(snapshot)
-    source_address, destination_address = _addresses(snapshot, source, destination, service)
+    sources = find_places(snapshot, view, source, field="source")
+    destinations = find_places(snapshot, view, destination, field="destination")
+    pairs = list(islice(_pairs(sources, destinations, service), MOST_PAIRS))
+    if not pairs:
+        raise Invalid(
+            f"{shown(source)} and {shown(destination)} have no addresses of one family that {service} could use",
+            field="destination",
+        )
+    packet, verdict = _judged(view, *pairs[0], service)
+    lines = _sentences(snapshot, view, packet, verdict, service, pairs[0])
+    if len({place.subject for place in sources}) > 1 or len({place.subject for place in destinations}) > 1:
+        lines.append(_others(view, pairs, verdict, service))
+    return Explanation(packet, verdict, "\n".join(lines))
+
+
+_Pair = tuple[Place, Place]
+
+
+def _pairs(sources: list[Place], destinations: list[Place], service: Service) -> Iterator[_Pair]:
+    """Whom the service can go between, IPv4 first, nobody and himself last."""
+    families = {Protocol.ICMP: (4,), Protocol.ICMPV6: (6,)}.get(service.protocol, (4, 6))
+    for to_itself in (False, True):
+        for family in families:
+            here = [place for place in sources if place.address.version == family]
+            there = [place for place in destinations if place.address.version == family]
+            yield from (pair for pair in product(here, there) if (pair[0].subject == pair[1].subject) is to_itself)
+
+
+def _judged(view: HostView, source: Place, destination: Place, service: Service) -> tuple[Packet, Verdict]:
     packet = Packet(
-        source_address,
-        destination_address,
+        source.address,
+        destination.address,
         PROTOCOL_NUMBER[service.protocol],
         source_port=_SOURCE_PORT,
         destination_port=service.port,
         icmp_type=service.icmp_type,
         icmp_code=service.icmp_code,
     )
-    ends = find_endpoint(view, source_address), find_endpoint(view, destination_address)
-    verdict = Verdict(None, None)
-    if not _is_loopback(*ends):
-        is_host = ends[0] is not None and ends[0].kind is Kind.SELF
-        verdict = judge(view, packet, source=ends[0], destination=ends[1], from_host=is_host)
-    return Explanation(packet, verdict, "\n".join(_sentences(snapshot, view, packet, verdict, service)))
+    ends = source.endpoint, destination.endpoint
+    if _is_loopback(*ends):
+        return packet, Verdict(None, None)
+    is_host = ends[0] is not None and ends[0].kind is Kind.SELF
+    return packet, judge(view, packet, source=ends[0], destination=ends[1], from_host=is_host)
+
+
+def _others(view: HostView, pairs: list[_Pair], verdict: Verdict, service: Service) -> str:
+    """How it is for the other members of a group."""
+    others = [pair for pair in pairs if _judged(view, *pair, service)[1].allowed != verdict.allowed]
+    most = f" that were looked at, at most {MOST_PAIRS}" if len(pairs) == MOST_PAIRS else ""
+    if not others:
+        return f"  the same holds for all {len(pairs)} pairs of addresses{most}"
+    word = "denied" if verdict.allowed else "allowed"
+    one, other = others[0]
+    return f"  of {len(pairs)} pairs of addresses{most} {len(others)} are {word}, e.g. {one} -> {other}"
 
 
 def _is_loopback(source: Endpoint | None, destination: Endpoint | None) -> bool:
@@ -108,77 +147,57 @@ def _is_loopback(source: Endpoint | None, destination: Endpoint | None) -> bool:
     return source.kind is Kind.SELF and source.instance == destination.instance
 
 
-def _addresses(snapshot: Snapshot, source: str, destination: str, service: Service) -> tuple[Address, Address]:
-    sources, destinations = _ends(snapshot, source, "source"), _ends(snapshot, destination, "destination")
-    wanted = {Protocol.ICMP: (4,), Protocol.ICMPV6: (6,)}.get(service.protocol, (4, 6))
-    for family in wanted:
-        one = [address for address in sources if address.version == family]
-        other = [address for address in destinations if address.version == family]
-        if one and other:
-            return one[0], other[0]
-    raise Invalid(
-        f"{shown(source)} and {shown(destination)} have no addresses of one family that {service} could use",
-        field="destination",
-    )
-
-
-def _ends(snapshot: Snapshot, text: str, field: str) -> tuple[Address, ...]:
-    if text == INTERNET:
-        return tuple(parse_address(address, field=field) for address in _INTERNET_ADDRESSES)
-    if found := _instances(snapshot, text):
-        return _only(found, text, field).addresses
-    if re.fullmatch(r"[0-9a-fA-F:.]*[:.][0-9a-fA-F:.]*", text):
-        return (parse_address(text, field=field),)
-    raise _not_found(snapshot, text, field, INTERNET)
-
-
-def find_instance_named(snapshot: Snapshot, text: str, *, field: str = "instance") -> Instance:
-    """The one instance of that name or id.
-
-    Raises:
-        NotFound: there is none; the text suggests the nearest.
-        Invalid: several have the name.
-    """
-    if not (found := _instances(snapshot, text)):
-        raise _not_found(snapshot, text, field)
-    return _only(found, text, field)
-
-
-def _only(found: list[Instance], text: str, field: str) -> Instance:
-    if len(found) > 1:
-        ids = ", ".join(str(instance.id) for instance in found)
-        raise Invalid(f"several instances are named {shown(text)}: say which by its id ({ids})", field=field)
-    return found[0]
-
-
-def _not_found(snapshot: Snapshot, text: str, field: str, *others: str) -> NotFound:
-    known = (*(instance.name for instance in snapshot.instances.values()), *others)
-    return NotFound(f"no instance is named {text!a}{suggestion(text, known)}", field=field)
-
-
-def _instances(snapshot: Snapshot, text: str) -> list[Instance]:
-    return [instance for instance in snapshot.instances.values() if text in (instance.name, str(instance.id))]
-
-
-def _sentences(snapshot: Snapshot, view: HostView, packet: Packet, verdict: Verdict, service: Service) -> list[str]:
-    names = [
-        f"{shown(endpoint.name)} ({address})"
-        if (endpoint := find_endpoint(view, address))
-        else f"{address} (unmanaged)"
-        for address in (packet.source, packet.destination)
-    ]
+def _sentences(
+    snapshot: Snapshot, view: HostView, packet: Packet, verdict: Verdict, service: Service, pair: _Pair
+) -> list[str]:
     found = "allowed" if verdict.allowed else "denied"
-    sentences = [f"{found}: {names[0]} -> {names[1]} {service}"]
-    for side in (verdict.egress, verdict.ingress):
+    sentences = [f"{found}: {pair[0]} -> {pair[1]} {service}"]
+    for side, peer in ((verdict.egress, pair[1]), (verdict.ingress, pair[0])):
         if side is not None:
             sentences.append(f"  {describe_side(snapshot, side)}")
+            sentences += _why_in_group(snapshot, view, side, peer)
             if not side.allowed:
-                sentences += [*_nearest(snapshot, view, packet, side), *_lifelines(packet, side)]
+                sentences += _nearest(snapshot, view, packet, side, peer)
+                sentences += [*_missing(snapshot, side, peer, service), *_lifelines(packet, side)]
     if verdict.egress is None and verdict.ingress is None:
-        is_known = find_endpoint(view, packet.source) is not None
-        whose = "it stays on the host, and loopback is free" if is_known else "neither end is an instance"
+        whose = "it stays on the host, and loopback is free" if pair[0].endpoint else "neither end is an instance"
         sentences.append(f"  {whose}, so no group judges it")
     return sentences
+
+
+def _why_in_group(snapshot: Snapshot, view: HostView, side: SideVerdict, peer: Place) -> list[str]:
+    """How the other end came to be in the group that the deciding rule names."""
+    if not isinstance(side.reason, Allowance) or not isinstance(side.reason.rule.peer, GroupPeer):
+        return []
+    group = side.reason.rule.peer.group
+    name = group_name(snapshot, group)
+    if peer.endpoint is not None and group in peer.endpoint.groups:
+        return [f"  {peer.address} is in group {name}: instance {shown(peer.endpoint.name)} wears it"]
+    addresses = view.peers.get(group, NOBODY)
+    source = next((str(source) for source in addresses.sources if peer.address in source), None)
+    how = f"its external source {source} holds it" if source else "an instance that wears it has the address"
+    return [f"  {peer.address} is in group {name}: {how}"]
+
+
+def _missing(snapshot: Snapshot, side: SideVerdict, peer: Place, service: Service) -> list[str]:
+    """The rule that would allow it, as the command that adds it."""
+    if side.reason not in (Default.NO_INGRESS_RULE, Default.NO_EGRESS_RULE, Default.UNTRACKABLE):
+        return []
+    groups = _own_groups(snapshot, side.endpoint)
+    if not groups:
+        return [f"  missing: {shown(side.endpoint.name)} wears no group but default: attach one, then add a rule"]
+    way = "--from" if side.direction is Direction.INGRESS else "--to"
+    peers = _own_groups(snapshot, peer.endpoint) if peer.endpoint else []
+    anybody = "0.0.0.0/0" if peer.address.version == 4 else "::/0"  # noqa: PLR2004  a family
+    whom = quote(shown(peers[0].name)) if peers else anybody if peer.is_anybody else str(peer.address)
+    return [f"  missing: ringfence rule add {quote(shown(groups[0].name))} {service} {way} {whom}"]
+
+
+def _own_groups(snapshot: Snapshot, endpoint: Endpoint) -> list[Group]:
+    """What it wears, by name; the default group, which all newborn wear, last if it is the only one."""
+    worn = sorted((snapshot.groups[id_] for id_ in endpoint.groups if id_ in snapshot.groups), key=lambda one: one.name)
+    defaults = {organisation.default_group for organisation in snapshot.organisations.values()}
+    return [group for group in worn if group.id not in defaults]
 
 
 def _lifelines(packet: Packet, side: SideVerdict) -> list[str]:
@@ -188,54 +207,25 @@ def _lifelines(packet: Packet, side: SideVerdict) -> list[str]:
     return ["  the host's failsafe ports, which only its inventory knows, and its agent's channel pass all the same"]
 
 
-def describe_side(snapshot: Snapshot, side: SideVerdict) -> str:
-    """What a side says and why, e.g. "ingress of db-1 (wears db) denies it: no rule of its groups allows it in …"."""
-    worn = ", ".join(_group_name(snapshot, group) for group in side.endpoint.groups) or "no group"
-    said = "allows it" if side.allowed else "would deny it, but is only observed" if side.passes else "denies it"
-    head = f"{side.direction.value} of {shown(side.endpoint.name)} (wears {worn}) {said}"
-    if isinstance(side.reason, Allowance):
-        group = _group_name(snapshot, side.reason.group)
-        return f"{head}: rule {side.reason.rule.id} of group {group}, {describe_rule(snapshot, side.reason.rule)}"
-    return f"{head}: {side.reason.value}"
-
-
-def describe_rule(snapshot: Snapshot, rule: Rule) -> str:
-    """A rule in words, e.g. "ingress tcp/5432 from group app (reads)"."""
-    what = rule.protocol.value
-    if rule.protocol.has_ports and rule.start_port is not None:
-        what += (
-            f"/{rule.ports.first}" if rule.ports.first == rule.ports.last else f"/{rule.ports.first}-{rule.ports.last}"
-        )
-    if rule.icmp is not None and not rule.icmp.any_type:
-        what += f"/{rule.icmp.type}" if rule.icmp.any_code else f"/{rule.icmp.type}/{rule.icmp.code}"
-    way = "from" if rule.direction is Direction.INGRESS else "to"
-    peer = f"group {_group_name(snapshot, rule.peer.group)}" if isinstance(rule.peer, GroupPeer) else rule.peer.text
-    note = f" ({shown(rule.description)})" if rule.description else ""
-    return f"{rule.direction.value} {what} {way} {peer}{note}"
-
-
-def _nearest(snapshot: Snapshot, view: HostView, packet: Packet, side: SideVerdict) -> list[str]:
-    """The rule that would match but for its peer: usually the one somebody meant."""
-    peer = packet.source if side.direction is Direction.INGRESS else packet.destination
+def _nearest(snapshot: Snapshot, view: HostView, packet: Packet, side: SideVerdict, peer: Place) -> list[str]:
+    """The rule that would match but for its peer: usually the one somebody meant; and who its peer is."""
     for group in side.endpoint.groups:
         for rule in view.rules.get(group, ()):
-            if rule.direction is not side.direction:
-                continue
-            described = (
-                f"nearest is rule {rule.id} of group {_group_name(snapshot, group)}, {describe_rule(snapshot, rule)}"
-            )
-            if protocol_matches(rule, packet):
-                return [f"  {described}; but {peer} is not in {_peer_words(snapshot, view, rule)}"]
+            if rule.direction is side.direction and protocol_matches(rule, packet):
+                described = f"rule {rule.id} of group {group_name(snapshot, group)}, {describe_rule(snapshot, rule)}"
+                words = [f"  nearest is {described}; but {peer.address} is not in {_peer_words(snapshot, view, rule)}"]
+                return words if not isinstance(rule.peer, GroupPeer) or peer.endpoint else [*words, _behind_nat(peer)]
     return []
+
+
+def _behind_nat(peer: Place) -> str:
+    return f"  no instance has {peer.address}: of members behind NAT the group needs that address as an external source"
 
 
 def _peer_words(snapshot: Snapshot, view: HostView, rule: Rule) -> str:
     if not isinstance(rule.peer, GroupPeer):
         return rule.peer.text
-    addresses = view.peers.get(rule.peer.group)
-    count = len(addresses.members) + len(addresses.sources) if addresses else 0
-    return f"group {_group_name(snapshot, rule.peer.group)} ({count} addresses and sources)"
-
-
-def _group_name(snapshot: Snapshot, group: GroupId) -> str:
-    return shown(snapshot.groups[group].name) if group in snapshot.groups else str(group)
+    addresses = view.peers.get(rule.peer.group, NOBODY)
+    who = [*map(str, sorted(addresses.members, key=position)), *sorted(f"source {one}" for one in addresses.sources)]
+    more = f" and {len(who) - _SHOWN} more" if len(who) > _SHOWN else ""
+    return f"group {group_name(snapshot, rule.peer.group)} ({', '.join(who[:_SHOWN]) or 'nobody'}{more})"

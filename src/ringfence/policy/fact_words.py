@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from ringfence.policy.explain import describe_rule
 from ringfence.policy.facts import (
     Fact,
     GroupCreated,
@@ -32,6 +31,7 @@ from ringfence.policy.facts import (
     SourceRemoved,
 )
 from ringfence.policy.model import Rule, Snapshot
+from ringfence.policy.rule_words import describe_rule
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, RuleId
 from ringfence.policy.wording import moment_words, shown
 

@@ -12,7 +12,6 @@ from typing import Final
 from ringfence.policy.address_axis import networks_of
 from ringfence.policy.assertions import Witness
 from ringfence.policy.ends import ANY, INTERNET_END, End
-from ringfence.policy.explain import describe_rule, describe_side
 from ringfence.policy.grants import Because, Standing
 from ringfence.policy.intervals import EMPTY, Intervals
 from ringfence.policy.matrix import INTERNET_ROW, Matrix
@@ -20,6 +19,7 @@ from ringfence.policy.model import Snapshot
 from ringfence.policy.plan import Plan
 from ringfence.policy.population import Population, numbers_of
 from ringfence.policy.reach import Part, Reach, Reachability, Reasons
+from ringfence.policy.rule_words import describe_rule, describe_side
 from ringfence.policy.services import describe_services
 from ringfence.policy.values import Address, GroupId, OrganisationId
 from ringfence.policy.view import Endpoint

@@ -6,7 +6,8 @@ import pytest
 
 from policies import group, instance, instance_id, rule, snapshot
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.explain import Service, describe_rule, explain, parse_service
+from ringfence.policy.explain import Service, explain, parse_service
+from ringfence.policy.rule_words import describe_rule
 from ringfence.policy.values import Kind, Protocol
 
 DB_RULE = "ingress tcp/5432 from group app"
@@ -80,7 +81,9 @@ def test_an_allowed_packet_names_the_rule_of_each_side():
     assert found.text.splitlines() == [
         "allowed: app (10.0.0.2) -> db (10.0.0.3) tcp/5432",
         f"  egress of app (wears app) allows it: rule {egress.id} of group app, egress tcp/5432 to group db",
+        "  10.0.0.3 is in group db: instance db wears it",
         f"  ingress of db (wears db) allows it: rule {ingress.id} of group db, ingress tcp/5432 from group app",
+        "  10.0.0.2 is in group app: instance app wears it",
     ]
 
 
@@ -93,15 +96,16 @@ def test_a_refused_packet_names_the_rule_that_misses_only_the_peer():
     assert lines[2].startswith("  ingress of db (wears db) denies it: no rule of its groups allows it in")
     assert lines[3] == (
         f"  nearest is rule {rule(DB_RULE, 'db').id} of group db, ingress tcp/5432 from group app;"
-        " but 10.0.0.1 is not in group app (2 addresses and sources)"
+        " but 10.0.0.1 is not in group app (10.0.0.2, 2001:db8::2)"
     )
+    assert lines[4] == "  missing: ringfence rule add db tcp/5432 --from 10.0.0.1"
 
 
 def test_a_refused_way_out_names_its_side():
     lines = told("app", "internet", "tcp/443").text.splitlines()
     assert lines[0] == "denied: app (10.0.0.2) -> 192.0.2.1 (unmanaged) tcp/443"
     assert lines[1].startswith("  egress of app (wears app) denies it: its groups have egress rules, and none of them")
-    assert len(lines) == 2
+    assert lines[2:] == ["  missing: ringfence rule add app tcp/443 --to 0.0.0.0/0"]
 
 
 def test_nothing_is_near_when_no_rule_is_of_that_protocol():
@@ -130,12 +134,12 @@ def test_ends_without_a_common_family_are_refused():
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
-    with pytest.raises(NotFound, match=r"source: no instance is named 'wbe'; did you mean web\?"):
+    with pytest.raises(NotFound, match=r"source: no instance or group is named 'wbe'; did you mean web\?"):
         told("wbe", "db", "tcp/5432")
 
 
 def test_a_strange_name_is_answered_with_the_known_ones():
-    with pytest.raises(NotFound, match=r"known are app, db, internet, old, web$"):
+    with pytest.raises(NotFound, match=r"known are app, db, internet, lone, old, web$"):
         told("web", "zzzzzz", "tcp/5432")
 
 
@@ -217,6 +221,71 @@ def test_an_observed_instance_is_said_to_let_pass_what_its_rules_deny():
     observed = replace(instance("old", "10.0.0.4", wears=["lone"]), observe=True)
     told = explain(snapshot(group("lone"), observed), "internet", "old", Service(Protocol.TCP, port=80))
     assert told.verdict.allowed
-    head, side = told.text.splitlines()
+    head, side, missing = told.text.splitlines()
     assert head.startswith("allowed: ")
     assert side.startswith("  ingress of old (wears lone) would deny it, but is only observed: no rule of its groups")
+    assert missing == "  missing: ringfence rule add lone tcp/80 --from 0.0.0.0/0"
+
+
+def test_a_rule_that_names_the_senders_group_is_what_is_missing():
+    assert "  missing: ringfence rule add lone tcp/80 --from db" in told("db", "old", "tcp/80").text
+
+
+def test_who_wears_no_group_is_told_to_attach_one():
+    assert "  missing: web wears no group but default: attach one, then add a rule" in told("db", "web", "tcp/80").text
+
+
+def test_a_source_says_why_an_address_is_in_a_group():
+    found = explain(
+        snapshot(
+            group("office", "source 203.0.113.0/24"),
+            group("web", "ingress tcp/80 from group office"),
+            instance("w", "10.0.0.1", wears=["web"]),
+        ),
+        "203.0.113.7",
+        "w",
+        parse_service("tcp/80"),
+    )
+    assert "  203.0.113.7 is in group office: its external source 203.0.113.0/24 holds it" in found.text
+
+
+def test_an_address_of_nobody_may_be_a_member_behind_nat():
+    text = told("198.51.100.9", "db", "tcp/5432").text
+    assert (
+        "no instance has 198.51.100.9: of members behind NAT the group needs that address as an external source" in text
+    )
+
+
+def test_of_a_group_the_first_member_stands_for_all_and_the_others_are_counted():
+    whole = snapshot(
+        group("web"),
+        group("db", "ingress tcp/5432 from 10.0.0.1/32"),
+        instance("a", "10.0.0.1", wears=["web"]),
+        instance("b", "10.0.0.2", wears=["web"]),
+        instance("d", "10.0.0.9", wears=["db"]),
+    )
+    lines = explain(whole, "web", "d", parse_service("tcp/5432")).text.splitlines()
+    assert lines[0] == "allowed: a (10.0.0.1) -> d (10.0.0.9) tcp/5432"
+    assert lines[-1] == "  of 2 pairs of addresses 1 are denied, e.g. b (10.0.0.2) -> d (10.0.0.9)"
+    assert explain(whole, "web", "d", parse_service("tcp/1")).text.endswith(
+        "the same holds for all 2 pairs of addresses"
+    )
+    assert "e.g." not in explain(whole, "group:db", "a", parse_service("tcp/1")).text
+
+
+def test_an_instance_goes_before_a_group_of_its_name():
+    assert told("app", "db", "tcp/5432").text.startswith("allowed: app (10.0.0.2) -> db (10.0.0.3)")
+    assert "203.0.113.0 (unmanaged)" not in told("group:db", "web", "tcp/1").text.splitlines()[0]
+
+
+def test_an_address_that_several_have_asks_for_an_id():
+    twins = snapshot(instance("web", "10.0.0.9"), *_renamed("web", "twin"))
+    with pytest.raises(
+        Invalid, match=rf"destination: several instances have the address 10.0.0.9: .*{instance_id('twin')}"
+    ):
+        explain(twins, "internet", "10.0.0.9", parse_service("tcp/80"))
+
+
+def test_a_group_of_nobody_cannot_be_asked_about():
+    with pytest.raises(Invalid, match="source: group empty has no members and no external sources"):
+        explain(snapshot(group("empty"), instance("web", "10.0.0.1")), "empty", "web", parse_service("tcp/80"))

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from ringfence.agent.doors.files import Stamp
 from ringfence.agent.doors.nftables import RulesRefused
-from ringfence.nft import About, Generation, Heard, Hits, Reading, Touched, kernel_set, render_text
+from ringfence.nft import About, Generation, Heard, Reading, Touched, kernel_set, render_text
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.link import FIXED_SETS
 from ringfence.policy.names import FRESH, TableFamily, place_of
@@ -154,7 +154,7 @@ class FakeNftables:
         return self.table.about if self.table else None
 
     def read_hits(self):
-        return {name: self.hits.get(name, Hits(0, 0)) for name in (self.table.counters if self.table else ())}
+        return {name: self.hits.get(name, 0) for name in (self.table.counters if self.table else ())}
 
     def count_changes(self) -> int:
         return self.changes

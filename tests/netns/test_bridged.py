@@ -80,7 +80,7 @@ class Link:
         return heard
 
     def hits(self, counter):
-        return self.lab.nftables.read().hits[counter].packets
+        return self.lab.nftables.read().hits[counter]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def _observed(instance):
 
 
 def _would(lab, refusal):
-    return lab.nftables.read().hits[names.would_counter(refusal.value)].packets
+    return lab.nftables.read().hits[names.would_counter(refusal.value)]
 
 
 @families

@@ -6,7 +6,8 @@ counts is added to what was known.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -15,10 +16,9 @@ import msgspec
 
 from ringfence.agent.client import Server
 from ringfence.agent.doors.files import FilesDoor
-from ringfence.nft import Hits
 from ringfence.policy.names import parse_rule_counter, rule_counter
 from ringfence.policy.values import RuleId
-from ringfence.wire.counters import MOST_COUNTS, RuleCount
+from ringfence.wire.counters import FIELDS_OF, MOST_COUNTS, RuleCount
 
 READ_S: Final = 10.0
 SAVE_S: Final = 60.0
@@ -85,20 +85,20 @@ class RuleCounts:
         known = self._known
         if self._saved == known:
             return
-        rules = {str(one.count.rule): (one.seen, _KeptCount(*astuple(one.count)[1:])) for one in known.values()}
+        rules = {str(one.count.rule): (one.seen, _KeptCount(*FIELDS_OF(one.count)[1:])) for one in known.values()}
         self._files.replace(self._file, msgspec.json.encode(_KeptShape(_FORMAT, rules)))
         self._saved = known
 
-    def update(self, hits: Mapping[str, Hits], now: float) -> None:
+    def update(self, hits: Mapping[str, int], now: float) -> None:
         """Take note of what the kernel's counters say at ``now``. O(counters)."""
         changed: dict[str, _Known] = {}
-        for name, hit in hits.items():
+        for name, packets in hits.items():
             before = self._known.get(name)
             if before is not None:
-                if before.seen != hit.packets:
-                    changed[name] = _added(before, hit.packets, now)
+                if before.seen != packets:
+                    changed[name] = _added(before, packets, now)
             elif (rule := parse_rule_counter(name)) is not None:
-                changed[name] = _added(_Known(RuleCount(rule, 0, None, now), 0), hit.packets, now)
+                changed[name] = _added(_Known(RuleCount(rule, 0, None, now), 0), packets, now)
         if changed:
             self._known = self._known | changed
             self._untold |= changed.keys()
@@ -127,7 +127,7 @@ class RuleCounts:
     async def send(self, server: Server) -> None:
         """What changed since it was told, in bounded reports. Raises ``OperatorError``; what was not told stays so."""
         while self._untold:
-            some = {name: self._known[name].count for name in sorted(self._untold)[:MOST_COUNTS]}
+            some = {name: self._known[name].count for name in islice(self._untold, MOST_COUNTS)}
             await server.counters(tuple(some.values()))
             # What grew meanwhile is told again.
             unchanged = (name for name, told in some.items() if name in self._known and self._known[name].count == told)

@@ -54,6 +54,7 @@ RETRY_POLL_S: Final = 0.1
 COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice of one was lost
 _NOTICES_PAUSE_S: Final = 0.02  # others may change their tables a thousand times a second
 BRIDGING_POLL_S: Final = 0.1
+NO_BRIDGE_POLL_S: Final = 1.0
 _AFTER_A_FAULT_S: Final = 1.0
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -99,6 +100,7 @@ class Agent:
         self._feed_pauses = Pauses(jitter)
         self._kernel_pauses = Pauses(jitter)
         self._claim_pauses = Pauses(jitter)
+        self._flow_pauses = Pauses(jitter)
         self._memory = cache.load_memory()
         self._declared = Declared(
             inventory_file, files=doors.files, links=doors.links, cache=cache, memory=self._memory
@@ -124,6 +126,7 @@ class Agent:
         self._reporter = Reporter(server, doors.clock)
         self._enforcing = asyncio.Lock()
         self._to_enforce = asyncio.Event()
+        self._to_retry = asyncio.Event()
         self._to_keep = asyncio.Event()
         self._to_claim = True
         self._retry_at: float | None = None  # after a failure
@@ -302,8 +305,8 @@ class Agent:
 
     async def _watch_bridging(self) -> None:
         """Somebody may switch it off at any time; the bridge's own table still holds, and the rest is put right."""
-        await self._clock.sleep(BRIDGING_POLL_S)
         bridged = self._declared.inventory.kind is Kind.BRIDGED
+        await self._clock.sleep(BRIDGING_POLL_S if bridged else NO_BRIDGE_POLL_S)
         if bridged and self._retry_at is None and not self._bridging.is_on():
             _log.warning("another program switched br_netfilter off; it is switched on again")
             self._to_enforce.set()
@@ -312,6 +315,7 @@ class Agent:
         self._retry_at = None
         if outcome.left_out:
             self._heal_at = self._clock.monotonic() + self._kernel_pauses.take()
+            self._to_retry.set()
         else:
             self._heal_at = None
             self._kernel_pauses.reset()
@@ -336,6 +340,7 @@ class Agent:
         text = str(error) if isinstance(error, OperatorError) else f"a fault in ringfence itself: {error!r}"
         self._enforcer.distrust()
         self._retry_at = self._clock.monotonic() + self._kernel_pauses.take()
+        self._to_retry.set()
         if isinstance(error, NotEnforceable):
             self._reporter.set_applied(None)
             self._reporter.set_problem("kernel", f"{text}; it is tried again")
@@ -402,7 +407,9 @@ class Agent:
             await self._flows.send(self._server)
         except OperatorError as error:
             _log.debug("the flow log is not sent", extra={"fields": {"reason": str(error)}})
-            await self._clock.sleep(_AFTER_A_FAULT_S)
+            await self._clock.sleep(self._flow_pauses.take())
+        else:
+            self._flow_pauses.reset()
 
     async def _watch_kernel(self) -> None:
         """Another program flushed or changed our table: mend it at once. Others' own tables cost next to nothing."""
@@ -460,7 +467,10 @@ class Agent:
             self._watch.checked(began)
 
     async def _retry_when_due(self) -> None:
+        await self._to_retry.wait()
         await self._clock.sleep(RETRY_POLL_S)
         due = [at for at in (self._retry_at, self._heal_at) if at is not None]
-        if due and self._clock.monotonic() >= min(due):
+        if not due:
+            self._to_retry.clear()
+        elif self._clock.monotonic() >= min(due):
             self._to_enforce.set()

@@ -5,13 +5,14 @@ or with an ``OperatorError`` when it cannot even start.
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
 import random
 import signal
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,7 @@ from ringfence.agent.start import BootDoors, boot
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import HostName
 
+_M_ARENA_MAX: Final = -8  # malloc.h
 _ALLOCATIONS: Final = 100_000  # between two looks at what was allocated since the last
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -99,8 +101,13 @@ def _open_packets() -> Iterator[KernelPackets | None]:
 
 
 def spare_collections() -> None:
-    """A policy is a hundred thousand objects that stay and form no cycles: walking them again doubles a load."""
+    """A policy is a hundred thousand objects that stay and form no cycles: walking them again doubles a load.
+
+    And one heap for all threads, of which one at a time runs: what one of them frees another can use.
+    """
     gc.set_threshold(_ALLOCATIONS, 50, 100)
+    with suppress(AttributeError):  # of another C library than glibc
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Outcome:

@@ -5,7 +5,7 @@ but the name varies in length: it is found once for each length, and after that 
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,46 +24,37 @@ _OCTETS, _PACKETS = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Hits:
-    """What a counter has counted; rule counters count flows as they are judged, not every packet of a flow."""
-
-    packets: int
-    octets: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where in a message the name and the numbers lie; ``head`` precedes the numbers, and tells another layout."""
+    """``unpack`` finds three things in a message: the name, what precedes the numbers, and the packets.
 
-    name: int
-    name_end: int
-    data: int
-    head: bytes
-    packets: int
-    octets: int
-
-
-def parse_counters(answer: bytes) -> dict[str, Hits]:
-    """The counters of our table by their names in the kernel. O(counters), a microsecond or two each.
-
-    Raises ``ValueError`` when a length is impossible, ``KeyError`` when something is missing.
+    ``head`` is what precedes the numbers in this layout; anything else is another one.
     """
-    found: dict[str, Hits] = {}
+
+    unpack: Callable[[bytes, int], tuple[bytes, bytes, int]]
+    head: bytes
+
+
+def parse_counters(answer: bytes) -> dict[str, int]:
+    """How many packets each counter of our table has counted, by its name in the kernel. A microsecond each.
+
+    Counters of rules count flows as they are judged, not every packet of a flow. Raises ``ValueError`` when a length is
+    impossible, ``KeyError`` when something is missing.
+    """
+    found: dict[str, int] = {}
     layouts: dict[int, _Layout] = {}
-    offset = 0
-    while offset + _HEAD_BYTES <= len(answer):
-        length, type_ = _FRAME.unpack_from(answer, offset)
-        if length < _HEAD_BYTES or offset + length > len(answer):
-            raise ValueError(f"netlink message of {length} octets at {offset} of {len(answer)}")
+    frame, offset, end = _FRAME.unpack_from, 0, len(answer)
+    while offset + _HEAD_BYTES <= end:
+        length, type_ = frame(answer, offset)
+        if length < _HEAD_BYTES or offset + length > end:
+            raise ValueError(f"netlink message of {length} octets at {offset} of {end}")
         if type_ == _WANTED and answer.startswith(_OURS, offset + _BODY):
-            known = layouts.get(length)
-            if known is None or not answer.startswith(known.head, offset + known.data):
-                known = layouts[length] = _layout(answer[offset : offset + length])
-            name = text_of(answer[offset + known.name : offset + known.name_end])
-            packets, octets = offset + known.packets, offset + known.octets
-            found[name] = Hits(
-                int.from_bytes(answer[packets : packets + 8], "big"), int.from_bytes(answer[octets : octets + 8], "big")
-            )
+            known = layouts.get(length) or _layout(answer[offset : offset + length])
+            name, head, packets = known.unpack(answer, offset)
+            if head != known.head:
+                known = _layout(answer[offset : offset + length])
+                name, _, packets = known.unpack(answer, offset)
+            layouts[length] = known
+            found[text_of(name)] = packets
         offset += (length + 3) & ~3
     return found
 
@@ -72,10 +63,10 @@ def _layout(message: bytes) -> _Layout:
     attributes = {type_: (start, end) for type_, start, end in _attributes(message, _BODY, len(message))}
     name, data = attributes[_NAME], attributes[_DATA]
     numbers = {type_: start for type_, start, _ in _attributes(message, *data)}
-    first = min(numbers[_PACKETS], numbers[_OCTETS])
-    head = data[0] - _ATTRIBUTE.size
-    padded = (name[1] + 3) & ~3
-    return _Layout(name[0], padded, head, message[head:first], numbers[_PACKETS], numbers[_OCTETS])
+    name_end, head = (name[1] + 3) & ~3, data[0] - _ATTRIBUTE.size
+    first, packets = min(numbers[_OCTETS], numbers[_PACKETS]), numbers[_PACKETS]
+    places = f">{name[0]}x {name_end - name[0]}s {head - name_end}x {first - head}s {packets - first}x Q"
+    return _Layout(struct.Struct(places).unpack_from, message[head:first])
 
 
 def _attributes(message: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -30,7 +30,7 @@ from ringfence.nft.batch import (
     key_type,
     parse_about,
 )
-from ringfence.nft.counting import Hits, parse_counters
+from ringfence.nft.counting import parse_counters
 from ringfence.nft.decoding import decode_line
 from ringfence.nft.expressions import OBJECT_COUNTER, VERDICT_JUMP
 from ringfence.nft.fields import HOST_ORDER
@@ -105,7 +105,7 @@ class Reading:
     program: Program | None
     generation: Generation | None = None
     about: About | None = None
-    hits: Mapping[str, Hits] = field(default_factory=lambda: MappingProxyType({}))
+    hits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     kernel_generation: int = 0  # counts every transaction of the whole network namespace
     dormant: bool = False
 
@@ -127,15 +127,15 @@ def read_table(mask: int = DEFAULT_MASK) -> Conversation:
     raise TimeoutError(f"the kernel's ruleset changed during each of {_ATTEMPTS} readings")
 
 
-def read_counters() -> Generator[bytes, bytes, dict[str, Hits]]:
+def read_counters() -> Generator[bytes, bytes, dict[str, int]]:
     """Only the counters and what they have counted, of both tables."""
-    found: dict[str, Hits] = {}
+    found: dict[str, int] = {}
     for table in TableFamily:
         found |= yield from _read_counters(table)
     return found
 
 
-def _read_counters(table: TableFamily) -> Generator[bytes, bytes, dict[str, Hits]]:
+def _read_counters(table: TableFamily) -> Generator[bytes, bytes, dict[str, int]]:
     answer = yield _dump(_GET_OBJECT, table, pack_text(1, TABLE) + pack_number(3, OBJECT_COUNTER))
     return {placed_name(table, name): hits for name, hits in parse_counters(answer).items()}
 
@@ -180,7 +180,7 @@ def read_touched(touched: Touched, mask: int = DEFAULT_MASK) -> Conversation:
         listing = yield _get(_GET_SET, table, pack_text(2, bare))
         yield from _read_sets(table, listing, sets, maps)
     generations |= _take_generation(sets, mask)
-    hits: dict[str, Hits] = {}
+    hits: dict[str, int] = {}
     for table, bare in map(place_of, sorted(touched.counters)):
         answer = yield _get(_GET_OBJECT, table, pack_text(2, bare) + pack_number(3, OBJECT_COUNTER))
         hits |= {placed_name(table, name): counted for name, counted in parse_counters(answer).items()}
@@ -214,7 +214,7 @@ class _Found:
     chains: dict[str, Chain] = field(default_factory=dict)
     sets: dict[str, NamedSet] = field(default_factory=dict)
     maps: dict[str, VerdictMap] = field(default_factory=dict)
-    hits: dict[str, Hits] = field(default_factory=dict)
+    hits: dict[str, int] = field(default_factory=dict)
     generations: set[Generation] = field(default_factory=set)
     about: About | None = None
     dormant: bool = False
@@ -271,7 +271,7 @@ def _chains(table: TableFamily, hooks: Mapping[str, Hook | None], lines: Mapping
 
 
 def _program(
-    hits: Mapping[str, Hits],
+    hits: Mapping[str, int],
     sets: Mapping[str, NamedSet],
     maps: Mapping[str, VerdictMap],
     chains: Mapping[str, Chain],
@@ -432,4 +432,4 @@ def _scalar(octets: bytes, type_: ElementType) -> Scalar:
             return int.from_bytes(octets, HOST_ORDER)
 
 
-__all__ = ["Conversation", "Hits", "Reading", "find_lines", "read_about", "read_counters", "read_table", "read_touched"]
+__all__ = ["Conversation", "Reading", "find_lines", "read_about", "read_counters", "read_table", "read_touched"]

@@ -9,7 +9,6 @@ import pytest
 from fake_doors import FakeFiles
 from fake_server import FakeServer
 from ringfence.agent.counters import FILE, Gain, RuleCounts
-from ringfence.nft import Hits
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.names import parse_rule_counter, rule_counter
 from ringfence.policy.values import RuleId
@@ -26,8 +25,8 @@ class Scene:
 
     def read(self, now=100.0, **packets):
         named = {"one": ONE, "two": TWO}
-        others = {"spoofed": Hits(9, 9), "r_theirs": Hits(9, 9)}
-        self.counts.update({rule_counter(named[name]): Hits(n, n) for name, n in packets.items()} | others, now)
+        others = {"spoofed": 9, "r_theirs": 9}
+        self.counts.update({rule_counter(named[name]): n for name, n in packets.items()} | others, now)
 
     def restart(self):
         self.counts.save()
@@ -119,7 +118,7 @@ def test_what_could_not_be_told_is_told_later(scene):
 
 
 def test_many_rules_are_told_of_in_bounded_reports(scene):
-    many = {rule_counter(RuleId(UUID(int=n))): Hits(1, 1) for n in range(2 * MOST_COUNTS + 1)}
+    many = {rule_counter(RuleId(UUID(int=n))): 1 for n in range(2 * MOST_COUNTS + 1)}
     scene.counts.update(many, 1.0)
     assert len(scene.told()) == len(many)
 

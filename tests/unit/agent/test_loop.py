@@ -29,7 +29,7 @@ from ringfence.agent.enforce import CLOSED
 from ringfence.agent.inventory import declared_endpoints, keep_own, parse_inventory
 from ringfence.agent.loop import Agent, Doors
 from ringfence.agent.watch import SHOWN_S
-from ringfence.nft import About, ForeignChain, Generation, Hits, Touched, render_text
+from ringfence.nft import About, ForeignChain, Generation, Touched, render_text
 from ringfence.nft.connections import Connection, Way
 from ringfence.nft.packetlog import Told
 from ringfence.policy.compile import LocalPorts, compile_program
@@ -773,9 +773,9 @@ async def test_what_rules_counted_is_told_and_a_restarted_agent_goes_on_from_it(
     async with world.agent():
         world.server.publish(TWO)
         await world.until_applied(2)
-        world.nftables.hits = {rule_counter(rule): Hits(3, 300)}
+        world.nftables.hits = {rule_counter(rule): 3}
         await world.until(lambda: rule in world.server.counts and world.server.counts[rule].judged == 3)
-    world.nftables.hits = {rule_counter(rule): Hits(5, 500)}
+    world.nftables.hits = {rule_counter(rule): 5}
     async with world.agent():
         await world.until(lambda: world.server.counts[rule].judged == 5)
 

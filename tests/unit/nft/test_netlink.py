@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from ringfence.nft import Refusal, parse_messages, parse_refusal
 from ringfence.nft.netlink import (
+    F_DUMP_INTR,
     F_REQUEST,
     NFPROTO_INET,
+    NLMSG_DONE,
     NLMSG_ERROR,
     Message,
     fill,
@@ -21,6 +23,7 @@ from ringfence.nft.netlink import (
     pack_text,
     parse,
     parse_list,
+    scan_dump,
     text_of,
 )
 
@@ -108,3 +111,29 @@ def _only_value_errors(work):
         work()
     except ValueError:
         return
+
+
+def _dump(*flags):
+    """Some messages of a dump, each with its flags, and the end behind them."""
+    messages = [pack_message(2560, one, 1, bytes(4 * number), family=1) for number, one in enumerate(flags)]
+    return b"".join(messages), struct.pack("=IHHIIi", 20, NLMSG_DONE, 2, 1, 0, 0)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_dump_that_was_interrupted_says_so_in_any_of_its_messages(place):
+    some, end = _dump(*(F_DUMP_INTR if number == place else 2 for number in range(3)))
+    assert scan_dump(some + end) == (True, None)
+
+
+def test_the_end_of_a_dump_is_found_behind_messages_of_any_length():
+    some, end = _dump(2, 2, 2)
+    assert scan_dump(some) == (False, None)
+    interrupted, last = scan_dump(some + end)
+    assert not interrupted
+    assert last.type == NLMSG_DONE
+    assert parse_refusal(last) is None
+
+
+def test_a_dump_with_a_length_that_leads_nowhere_is_refused():
+    with pytest.raises(ValueError, match="netlink message of 0 octets"):
+        scan_dump(bytes(32))

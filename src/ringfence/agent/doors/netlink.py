@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from ringfence.nft.netlink import F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Message, Refusal, parse_messages, parse_refusal
+from ringfence.nft.netlink import NLMSG_DONE, NLMSG_ERROR, Message, Refusal, parse_messages, parse_refusal, scan_dump
 from ringfence.policy.errors import OperatorError
 
 _NETLINK_NETFILTER: Final = 12
@@ -110,14 +110,14 @@ class NetlinkSocket:
     def _until_done(self) -> Iterator[bytes]:
         while True:
             part = self._receive()
-            for message in parse_messages(part):
-                if message.flags & F_DUMP_INTR:
-                    raise _Interrupted
-                if message.type in (NLMSG_ERROR, NLMSG_DONE):
-                    _check_end(parse_refusal(message))
-                    yield part
-                    return
+            is_interrupted, last = scan_dump(part)
+            if is_interrupted:
+                raise _Interrupted
+            if last is not None:
+                _check_end(parse_refusal(last))
             yield part
+            if last is not None:
+                return
 
     def _send(self, data: bytes) -> None:
         limit = self._send_limit(len(data))

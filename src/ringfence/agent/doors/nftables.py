@@ -18,7 +18,6 @@ from ringfence.nft import (
     Batch,
     ForeignChain,
     Generation,
-    Hits,
     Reading,
     Touched,
     encode_batch,
@@ -86,8 +85,8 @@ class NftablesDoor(Protocol):
         """Other programs' base chains, with whether they may drop. O(their lines)."""
         ...
 
-    def read_hits(self) -> dict[str, Hits]:
-        """What each counter in our table has counted. O(counters)."""
+    def read_hits(self) -> dict[str, int]:
+        """How many packets each counter in our table has counted. O(counters)."""
         ...
 
     def count_changes(self) -> int:
@@ -157,7 +156,7 @@ class KernelNftables:
         """What others change from now on, told by the kernel."""
         return KernelNotices(self._netlink)
 
-    def read_hits(self) -> dict[str, Hits]:
+    def read_hits(self) -> dict[str, int]:
         return self._netlink.converse(read_counters())
 
     def count_changes(self) -> int:

@@ -86,6 +86,28 @@ class _Limits:
         await self.on_get(request, response, name)
 
 
+class _AssertionsShape(msgspec.Struct, frozen=True, rename="kebab"):
+    assertions: tuple[Annotated[str, msgspec.Meta(max_length=1000)], ...]
+    accept_failing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Assertions:
+    """/admin/v1/assertions?organisation=NAME: what every change must keep true; PUT replaces all."""
+
+    plane: ControlPlane
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        organisation = self.plane.owners.named(request.get_param("organisation"))
+        put_json(response, {"assertions": organisation.assertions})
+
+    async def on_put(self, request: Request, response: Response) -> None:
+        wanted = convert(parse_document(exchange_of(request).body), _AssertionsShape)
+        name = request.get_param("organisation")
+        held = await self.plane.owners.hold(wanted.assertions, name, accept_failing=wanted.accept_failing)
+        put_json(response, {"assertions": held.assertions})
+
+
 @dataclass(frozen=True, slots=True)
 class _Keys:
     """/admin/v1/keys?organisation=NAME: without it a key is made in the first, and all are listed."""
@@ -150,6 +172,7 @@ def add_owner_routes(app: FalconApp, plane: ControlPlane) -> None:
     app.add_route("/admin/v1/organisations", _Organisations(plane))
     app.add_route("/admin/v1/organisations/{name}", _OneOrganisation(plane))
     app.add_route("/admin/v1/organisations/{name}/quota", _Limits(plane))
+    app.add_route("/admin/v1/assertions", _Assertions(plane))
     app.add_route("/admin/v1/history", _History(plane))
     app.add_route("/admin/v1/history/check", _HistoryCheck(plane))
     app.add_route("/admin/v1/keys", _Keys(plane))

@@ -11,6 +11,7 @@ import typer
 from ringfence.cli import (
     agent,
     allow,
+    assertion,
     boot,
     check,
     demo,
@@ -73,6 +74,7 @@ app.command("explain")(explain.explain)
 app.command("reach")(reach.reach)
 app.command("suggest")(suggest.suggest)
 app.command("check")(check.check)
+app.add_typer(assertion.app, name="assertion")
 app.command("export")(export.export)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)

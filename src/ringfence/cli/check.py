@@ -16,7 +16,10 @@ _AT = "$.assertions"
 def check(
     data: DataOption,
     assertions: Annotated[
-        Path | None, typer.Argument(help="The file with the list of assertions; without it, that of --file.")
+        Path | None,
+        typer.Argument(
+            help="The file with the assertions; without it, those of --file, or those that the server holds."
+        ),
     ] = None,
     file: FileOption = None,
     organisation: Annotated[str | None, typer.Option(help="Whose names are meant, when several have them.")] = None,
@@ -27,12 +30,12 @@ def check(
     Exit status: 0 all hold, 1 some do not.
     Example: [bold]ringfence check --file policy.yaml[/bold]
     """
-    given = assertions or file
-    if given is None:
-        raise Invalid("expected the file with the assertions", field="ASSERTIONS")
-    results = _ask(data, given, file, query_of(organisation))
+    given, query = assertions or file, query_of(organisation)
+    results = question(data, None, "check", query)["assertions"] if given is None else _ask(data, given, file, query)
     if output is Format.JSON:
         show_rows(results, (), output)
+    elif not results:
+        complain("no assertion is held: ringfence assertion set FILE")
     else:
         show("\n".join(line for result in results for line in _lines(result)))
     if wrong := sum(not result["holds"] for result in results):

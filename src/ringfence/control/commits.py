@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ringfence.control.held import require_held
 from ringfence.control.views import Change, ViewCache
 from ringfence.policy.errors import RingfenceError
 from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.model import Operation, Snapshot
-from ringfence.policy.values import HostName, KeyId
+from ringfence.policy.values import HostName, KeyId, OrganisationId
 from ringfence.store import (
     Committed,
     Decide,
@@ -118,9 +119,17 @@ class Commits:
             waiter.set_result(outcome.value)
 
 
-def follow(cache: ViewCache, snapshot: Snapshot, facts: tuple[Fact, ...]) -> tuple[Snapshot | None, Change | None]:
-    """The snapshot and the views that ``facts`` lead to; None and None when there are none."""
+def follow(
+    cache: ViewCache, snapshot: Snapshot, facts: tuple[Fact, ...], *, held_by: OrganisationId | None = None
+) -> tuple[Snapshot | None, Change | None]:
+    """The snapshot and the views that ``facts`` lead to; None and None when there are none.
+
+    Raises:
+        Conflict: an assertion of the organisation ``held_by`` would be broken.
+    """
     if not facts:
         return None, None
     after = apply_facts(snapshot, facts, revision=next_revision(snapshot))
+    if held_by is not None:
+        require_held(snapshot, after, facts, held_by)
     return after, cache.change(snapshot, after, facts)

@@ -56,4 +56,5 @@ def _expiry(organisation: OrganisationId, now_s: int) -> Wish:
         ),
         EXPIRED,
         "",
+        is_due=True,
     )

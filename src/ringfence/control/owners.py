@@ -3,12 +3,13 @@
 Lives in the event loop's thread. Writes go through the store's writer; keys are read from memory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.commits import Commits
+from ringfence.control.held import decide_hold
 from ringfence.control.keys import ApiKey, KeyRing, KeyWish, mint_api_key, resolve_scope, rotate_api_key
 from ringfence.control.lookup import find_organisation
 from ringfence.control.organisations import decide_end, decide_found, decide_limit
@@ -79,6 +80,23 @@ class Owners:
                 ),
             )
         )
+
+    async def hold(
+        self, texts: Sequence[str], organisation: str | None = None, *, accept_failing: bool
+    ) -> Organisation:
+        """Other assertions that every change of the organisation must keep true; none ends it."""
+        id_ = self.named(organisation).id
+        await self.commits.run(
+            self.use_cases.change_organisation(
+                self.asked(operator_of(id_)),
+                "SetAssertions",
+                f"{len(texts)} assertions",
+                lambda snapshot: decide_hold(
+                    snapshot, snapshot.organisations[id_], texts, accept_failing=accept_failing
+                ),
+            )
+        )
+        return self.snapshot().organisations[id_]
 
     def usage(self, organisation: OrganisationId) -> tuple[Usage, ...]:
         """What the organisation uses of every limit."""

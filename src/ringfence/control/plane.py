@@ -22,6 +22,7 @@ from ringfence.control.deadlines import Deadlines
 from ringfence.control.decide import decide_edits, referred_group, subject_of
 from ringfence.control.feed import Feed
 from ringfence.control.flow_book import FlowBook, Kept
+from ringfence.control.held import require_held
 from ringfence.control.history import History
 from ringfence.control.hosts import AddedHost, HostStatus, Presence, check_invitation, mint_key, mint_secret
 from ringfence.control.keys import KeyRing
@@ -177,6 +178,7 @@ class ControlPlane:
             before = forked(snapshot)
             facts = decide_edits(before, edits, actor, now_s=now_s, offer_all=offer_all)
             after = apply_facts(before, facts, revision=next_revision(before)) if facts else before
+            require_held(before, after, facts, actor.organisation)
             return Preview(before, after, describe_facts(before, after, facts))
 
         return await asyncio.to_thread(decided, self.snapshot)

@@ -50,10 +50,17 @@ class Questions:
         return {"reach": [_show(row) for row in self._rows(snapshot, ends, services)]}
 
     def check(self, snapshot: Snapshot, query: Query) -> Answer:
-        """``assertions``, one a line, and ``organisation``, whose names are meant: whether each holds, or the proof."""
-        owner = find_organisation(snapshot, name).id if (name := query.get("organisation")) else None
+        """``assertions``, one a line, and ``organisation``, whose names are meant: whether each holds, or the proof.
+
+        Without ``assertions`` those that the organisation holds, or the first one.
+        """
+        name, texts = query.get("organisation"), query.get("assertions")
+        owner = find_organisation(snapshot, name).id if name else None
+        if texts is None and owner is None:
+            owner = next(iter(snapshot.organisations))
+        held = snapshot.organisations[owner].assertions if texts is None and owner else ()
+        asked = parse_assertions(held if texts is None else texts.splitlines())
         prepared = self._ready(snapshot)
-        asked = parse_assertions(_given(query, "assertions").splitlines())
         return {"assertions": [_show_result(snapshot, check(prepared, one, owner=owner), owner) for one in asked]}
 
     def export(self, snapshot: Snapshot, query: Query) -> Answer:

@@ -65,12 +65,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to change at once, and how the history calls it; ``group`` is what its operation refers to."""
+    """What is to change at once, and how the history calls it; ``group`` is what its operation refers to.
+
+    ``is_due``: time brings it, and nobody asks; so no assertion refuses it.
+    """
 
     decide: Callable[[Snapshot], tuple[Fact, ...]]
     group: Callable[[Snapshot], GroupId]
     action: str
     subject: str
+    is_due: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ class UseCases:
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[Changed]]:
             facts = wish.decide(snapshot)
-            after, change = follow(self._cache, snapshot, facts)
+            held_by = None if wish.is_due else asked.actor.organisation
+            after, change = follow(self._cache, snapshot, facts, held_by=held_by)
             touched = frozenset(change.touched) if change else frozenset[HostName]()
             offline = frozenset(host for host in touched if not self._presence.is_live(host, asked.monotonic_s))
             operation = Operation(

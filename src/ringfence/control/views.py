@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from ringfence.policy.evolving import Evolving
 from ringfence.policy.facts import (
+    AssertionsSet,
     Fact,
     GroupCreated,
     GroupTakenOff,
@@ -125,7 +126,9 @@ class _Subjects:
 
     def _note(self, fact: Fact) -> None:
         match fact:
-            case OrganisationCreated() | OrganisationRemoved() | LimitSet() | HostInvited() | HostJoined():
+            case OrganisationCreated() | OrganisationRemoved() | LimitSet() | AssertionsSet():
+                pass
+            case HostInvited() | HostJoined():
                 pass
             case HostAdded(host):
                 self.hosts.add(host.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from ringfence.policy.facts import (
+    AssertionsSet,
     Fact,
     GroupCreated,
     GroupDeleted,
@@ -53,6 +54,13 @@ class _Words:
                 return self._of_instance(fact)
             case HostAdded() | HostInvited() | HostJoined() | HostRemoved():
                 return _of_host(fact)
+            case OrganisationCreated() | OrganisationRemoved() | LimitSet() | AssertionsSet():
+                return self._of_organisation(fact)
+            case _:
+                return self._of_group(fact)
+
+    def _of_organisation(self, fact: OrganisationCreated | OrganisationRemoved | LimitSet | AssertionsSet) -> str:
+        match fact:
             case OrganisationCreated(organisation):
                 return f"organisation {shown(organisation.name)} created"
             case OrganisationRemoved(id_):
@@ -60,8 +68,10 @@ class _Words:
             case LimitSet(id_, quota, limit):
                 value = "its default" if limit is None else limit
                 return f"organisation {self._organisation(id_)}: limit {quota.value} set to {value}"
+            case AssertionsSet(id_, assertions):
+                return f"organisation {self._organisation(id_)} holds {len(assertions)} assertions"
             case _:
-                return self._of_group(fact)
+                assert_never(fact)
 
     def _of_group(self, fact: GroupFact) -> str:
         match fact:

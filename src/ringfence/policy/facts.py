@@ -37,6 +37,14 @@ class LimitSet:
 
 
 @dataclass(frozen=True, slots=True)
+class AssertionsSet:
+    """What every change of an organisation must keep true from now on, in place of what was held before."""
+
+    organisation: OrganisationId
+    assertions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GroupCreated:
     group: Group
 
@@ -150,6 +158,7 @@ Fact = (
     OrganisationCreated
     | OrganisationRemoved
     | LimitSet
+    | AssertionsSet
     | GroupFact
     | GroupWorn
     | GroupTakenOff
@@ -180,6 +189,8 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
                 del organisations[id_]
             case LimitSet(organisation=id_):
                 organisations[id_] = _limited(organisations[id_], fact)
+            case AssertionsSet(id_, assertions):
+                organisations[id_] = replace(organisations[id_], assertions=assertions)
             case HostAdded() | HostInvited() | HostJoined():
                 _change_host(hosts, fact)
             case HostRemoved(name):

@@ -80,7 +80,7 @@ def _is_clear(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) -
     """Whether both ends are known by one name."""
     try:
         for text in (assertion.source, assertion.destination):
-            _instances_meant(snapshot, text, owner)
+            _instances_meant(snapshot, text, owner, assertion.field)
     except CallerError:
         return False
     return True
@@ -114,7 +114,7 @@ def narrowed(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) ->
     address is to be asked of the whole. Raises as ``find_named``.
     """
     sources, destinations = (
-        _instances_meant(snapshot, text, owner) for text in (assertion.source, assertion.destination)
+        _instances_meant(snapshot, text, owner, assertion.field) for text in (assertion.source, assertion.destination)
     )
     if assertion.allow:
         kept = None if sources is None or destinations is None else sources | destinations
@@ -128,15 +128,15 @@ def narrowed(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) ->
     return None if kept is None else _part(snapshot, assertion, kept, owner)
 
 
-def _instances_meant(snapshot: Snapshot, text: str, owner: OrganisationId) -> _Few | None:
+def _instances_meant(snapshot: Snapshot, text: str, owner: OrganisationId, field: str) -> _Few | None:
     """Every instance that an end means; None for anybody."""
     if text == ANY:
         return None
     if text == INTERNET_END:
         return frozenset()
-    if (network := parse_network(text, field=FIELD)) is not None:
+    if (network := parse_network(text, field=field)) is not None:
         return _living_in(snapshot, [network])
-    one = find_named(snapshot, text, field=FIELD, owner=owner)
+    one = find_named(snapshot, text, field=field, owner=owner)
     if not isinstance(one, Group):
         return frozenset([one.id])
     return frozenset(index_of(snapshot).wearers_of(one.id)) | _living_in(snapshot, [s.network for s in one.sources])

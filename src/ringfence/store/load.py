@@ -122,12 +122,15 @@ def _load_organisations(database: Database) -> Mapping[OrganisationId, Organisat
     limits: dict[str, dict[Quota, int]] = defaultdict(dict)
     for id_, quota, amount in database.query("SELECT organisation, quota, amount FROM organisation_limit"):
         limits[id_][Quota(quota)] = amount
+    assertions: dict[str, list[str]] = defaultdict(list)
+    for id_, text in database.query("SELECT organisation, text FROM assertion ORDER BY organisation, place"):
+        assertions[id_].append(text)
     found = {}
     for id_, name, default in database.query(
         "SELECT id, name, default_group FROM organisation WHERE removed_at IS NULL ORDER BY position"
     ):
         organisation, own = OrganisationId(UUID(id_)), MappingProxyType(limits[id_])
-        found[organisation] = Organisation(organisation, name, GroupId(UUID(default)), own)
+        found[organisation] = Organisation(organisation, name, GroupId(UUID(default)), own, tuple(assertions[id_]))
     return MappingProxyType(found)
 
 

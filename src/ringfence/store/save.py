@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final, TypeVar, assert_never
 
 from ringfence.policy.facts import (
+    AssertionsSet,
     Fact,
     GroupCreated,
     GroupDeleted,
@@ -77,7 +78,7 @@ def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_k
 
 def _save_fact(rows: Rows, fact: Fact, revision: Revision, audit: AuditLine | None) -> None:
     match fact:
-        case OrganisationCreated() | OrganisationRemoved() | LimitSet():
+        case OrganisationCreated() | OrganisationRemoved() | LimitSet() | AssertionsSet():
             _save_organisation_fact(rows, fact, audit)
         case HostAdded(host):
             _save_host(rows, host, revision)
@@ -99,7 +100,7 @@ def _save_fact(rows: Rows, fact: Fact, revision: Revision, audit: AuditLine | No
 
 def _save_organisation_fact(
     rows: Rows,
-    fact: OrganisationCreated | OrganisationRemoved | LimitSet,
+    fact: OrganisationCreated | OrganisationRemoved | LimitSet | AssertionsSet,
     audit: AuditLine | None,
 ) -> None:
     match fact:
@@ -116,6 +117,10 @@ def _save_organisation_fact(
             rows.add("DELETE FROM organisation_limit WHERE organisation = ? AND quota = ?", where)
             if limit is not None:
                 _insert(rows, "organisation_limit (organisation, quota, amount)", (*where, limit))
+        case AssertionsSet(id_, assertions):
+            rows.add("DELETE FROM assertion WHERE organisation = ?", (str(id_),))
+            for place, text in enumerate(assertions):
+                _insert(rows, "assertion (organisation, place, text)", (str(id_), place, text))
         case _:
             assert_never(fact)
 
@@ -123,7 +128,7 @@ def _save_organisation_fact(
 def _remove_organisation(rows: Rows, id_: OrganisationId, at: int) -> None:
     """What no loaded row may refer to goes; the organisation's own row, and its default group's, stay for history."""
     rows.add("DELETE FROM api_key WHERE organisation = ?", (str(id_),), Part.RECORD)  # one may have come just before
-    for table in ("organisation_limit", "rule", "external_source"):
+    for table in ("organisation_limit", "assertion", "rule", "external_source"):
         rows.add(f"DELETE FROM {table} WHERE organisation = ?", (str(id_),))  # noqa: S608  our own words
     rows.add("UPDATE organisation SET removed_at = ? WHERE id = ?", (at, str(id_)))
 

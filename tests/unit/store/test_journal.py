@@ -9,6 +9,7 @@ import pytest
 from desk import ORGANISATION
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.facts import (
+    AssertionsSet,
     Fact,
     HostAdded,
     HostInvited,
@@ -40,6 +41,7 @@ def all_facts():
         RuleExpires(uuid4(), uuid4(), None),
         LimitSet(ORGANISATION, next(iter(Quota)), 7),
         LimitSet(ORGANISATION, next(iter(Quota)), None),
+        AssertionsSet(ORGANISATION, ("any -> db tcp/22 deny", "web -> db tcp/5432 allow")),
     ]
     return [*facts, *more], start
 

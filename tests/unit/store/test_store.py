@@ -20,7 +20,7 @@ from ringfence.policy.commands import (
     RuleDraft,
 )
 from ringfence.policy.errors import Busy, Conflict, OperatorError
-from ringfence.policy.facts import GroupCreated, GroupWorn, HostAdded, OrganisationCreated, apply_facts
+from ringfence.policy.facts import AssertionsSet, GroupCreated, GroupWorn, HostAdded, OrganisationCreated, apply_facts
 from ringfence.policy.model import Group, Operation, OperationReason, OperationState, Organisation
 from ringfence.policy.values import Direction, Icmp, Kind, Protocol, Visibility
 from ringfence.store import (
@@ -90,6 +90,11 @@ def everything():
     desk.do(AddInstance(instance("elsewhere", "10.9.0.1", realm="lab")))
     desk.claim(H2, instance("a", "10.0.0.2", kind=Kind.SELF))
     desk.do(Attach(web, desk.instance("a", H1).id))
+    for held in (
+        ("any -> web tcp/22 deny", "any -> web tcp/23 deny"),
+        ("web -> db tcp/1 allow", "any -> db tcp/22 deny"),
+    ):
+        desk.apply(AssertionsSet(ORGANISATION, held))
     desk.do(CreateGroup("gone"))
     desk.do(DeleteGroup(next(id_ for id_, group in desk.snapshot.groups.items() if group.name == "gone")))
     desk.claim(H1, instance("a", "10.0.0.3"))

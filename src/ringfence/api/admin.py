@@ -6,19 +6,20 @@ the same app in its own process when no server runs, so that there is one way fo
 
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID, uuid4
 
 import falcon
 import msgspec
 
 from ringfence.api.app import bare_app
+from ringfence.api.apply import ApplyResource
 from ringfence.api.authority import Authority
 from ringfence.api.change import AllowResource, ChangeResource, RulesResource
 from ringfence.api.counters import show_counts
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_json
 from ringfence.api.flows import show_flow
-from ringfence.api.front import front
+from ringfence.api.front import BodyLimits, front
 from ringfence.api.join import Invitations
 from ringfence.api.operations import add_operation_routes
 from ringfence.api.owners import add_owner_routes
@@ -46,6 +47,7 @@ from ringfence.wire.document import parse_document
 from ringfence.wire.encode import Groups, encode_operation
 from ringfence.wire.hostauth import parse_host_name
 
+_MOST_BYTES: Final = 1 << 26  # of a body: a policy of some hundred thousand rules
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
@@ -205,13 +207,14 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/change", ChangeResource(plane))
     app.add_route("/admin/v1/rules", RulesResource(plane))
     app.add_route("/admin/v1/allow", AllowResource(plane))
+    app.add_route("/admin/v1/apply", ApplyResource(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/counters", _Counters(plane))
     app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))
     app.add_route("/admin/v1/flows", _Flows(plane, "flows", allowed=True))
     add_question_routes(app, plane)
     app.add_route("/admin/v1/instances/{instance}/suggestion", Suggestion(plane))
-    return front(app)
+    return front(app, BodyLimits(size_bytes=_MOST_BYTES))
 
 
 def _operator(plane: ControlPlane, request: Request) -> Actor:

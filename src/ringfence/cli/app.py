@@ -11,6 +11,7 @@ import typer
 from ringfence.cli import (
     agent,
     allow,
+    apply,
     assertion,
     boot,
     check,
@@ -75,6 +76,7 @@ app.command("reach")(reach.reach)
 app.command("suggest")(suggest.suggest)
 app.command("check")(check.check)
 app.add_typer(assertion.app, name="assertion")
+app.command("apply")(apply.apply)
 app.command("export")(export.export)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)

@@ -63,5 +63,10 @@ def tell(answer: dict[str, Any], output: Format) -> None:
     if operation is None:
         complain("nothing was changed, this is what it would do" if lines else "nothing would be changed")
     else:
-        note = f" ({operation['message']})" if operation["message"] else ""
-        complain(f"operation {operation['id']} {operation['state']}{note}")
+        tell_operation(operation)
+
+
+def tell_operation(operation: dict[str, Any]) -> None:
+    """How far a change is, on stderr."""
+    note = f" ({operation['message']})" if operation["message"] else ""
+    complain(f"operation {operation['id']} {operation['state']}{note}")

@@ -10,6 +10,7 @@ from ringfence.policy.errors import CallerError, OperatorError
 
 if TYPE_CHECKING:
     from ringfence.policy.model import Snapshot
+    from ringfence.wire.policy_file import PolicyFile
 
 FileOption = Annotated[
     Path | None, typer.Option("--file", "-f", help="Ask this policy file; no server is needed, and none is asked.")
@@ -41,13 +42,19 @@ def read_snapshot(file: Path) -> "Snapshot":
         Invalid: the message begins with file and line; ``OperatorError``: the file cannot be read.
     """
     from ringfence.policy.desired import snapshot_of
-    from ringfence.wire.policy_file import read_policy
 
-    read = read_policy(read_text(file), str(file))
+    read = read_file(file)
     try:
         return snapshot_of(read.document)
     except CallerError as error:
         raise read.locate(error) from error
+
+
+def read_file(file: Path) -> "PolicyFile":
+    """A policy file, with the lines of its fields; raises as ``read_snapshot``."""
+    from ringfence.wire.policy_file import read_policy
+
+    return read_policy(read_text(file), str(file))
 
 
 def read_text(file: Path) -> str:

@@ -69,16 +69,16 @@ def decide_edits(
         try:
             decided = decide(working, edit.command, actor, Given(edit.new_id, now_s, offer_all))
         except RingfenceError as error:
-            raise _of_edit(error, n) if len(edits) > 1 else error from error
+            place = edit.field or (f"$.edits[{n}]" if len(edits) > 1 else None)
+            raise error if place is None else _placed(error, place) from error
         facts += decided
         if decided and n + 1 < len(edits):
             working = apply_facts(working, decided, revision=snapshot.revision)
     return facts
 
 
-def _of_edit(error: RingfenceError, n: int) -> RingfenceError:
+def _placed(error: RingfenceError, place: str) -> RingfenceError:
     """The same refusal, with the place of its edit."""
-    place = f"$.edits[{n}]"
     if not isinstance(error, CallerError):
         return type(error)(f"{place}: {error}")
     if error.field is None:

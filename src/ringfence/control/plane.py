@@ -7,7 +7,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,20 +163,33 @@ class ControlPlane:
         )
         return await self._change(wish, actor)
 
+    async def apply(self, wanted: Callable[[Snapshot], Sequence[Edit]], actor: Actor) -> Changed:
+        """As ``change``, with the edits, if any, that ``wanted`` answers for the state that they are decided over."""
+        require_writer(actor)
+        now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
+        wish = Wish(
+            lambda snapshot: decide_edits(snapshot, wanted(snapshot), actor, now_s=now_s, offer_all=offer_all),
+            lambda snapshot: snapshot.organisations[actor.organisation].default_group,
+            "Apply",
+            "",
+        )
+        return await self._change(wish, actor)
+
     async def _change(self, wish: Wish, actor: Actor) -> Changed:
         """Commits what ``wish`` decides, and waits a moment for the hosts."""
         changed = await self._commits.run(self._use_cases.change(wish, self._asked(actor), OperationId(uuid4())))
         await self._book.wait(changed.operation.id, self.settings.settle_wait_s)
         return replace(changed, operation=self.operation(changed.operation.id, actor.organisation))
 
-    async def preview(self, edits: Sequence[Edit], actor: Actor) -> Preview:
-        """What ``change`` would make of the newest snapshot; nothing is committed. Raises as ``execute``."""
+    async def preview(self, edits: Sequence[Edit] | Callable[[Snapshot], Sequence[Edit]], actor: Actor) -> Preview:
+        """What ``change`` or ``apply`` would make of the newest snapshot; nothing is committed. Raises alike."""
         require_writer(actor)
         now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
 
         def decided(snapshot: Snapshot) -> Preview:
             before = forked(snapshot)
-            facts = decide_edits(before, edits, actor, now_s=now_s, offer_all=offer_all)
+            wanted = edits(before) if callable(edits) else edits
+            facts = decide_edits(before, wanted, actor, now_s=now_s, offer_all=offer_all)
             after = apply_facts(before, facts, revision=next_revision(before)) if facts else before
             require_held(before, after, facts, actor.organisation)
             return Preview(before, after, describe_facts(before, after, facts))

@@ -128,7 +128,11 @@ InstanceCommand = AddInstance | Observe
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One command of a change; ``new_id`` is that of what it may create, so that later edits can name it."""
+    """One command of a change; ``new_id`` is that of what it may create, so that later edits can name it.
+
+    ``field`` is where its caller asked for it: refusals name it.
+    """
 
     command: GroupCommand | InstanceCommand
     new_id: UUID
+    field: str | None = None

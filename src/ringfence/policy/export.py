@@ -21,8 +21,8 @@ _ANY: Final = -1
 def document_of(snapshot: Snapshot, organisation: OrganisationId) -> Document:
     """All groups and instances of the organisation, and the public groups of others that its rules name.
 
-    What means the same stands once: rules that differ in their spelling alone, sources of one network. What names a
-    group that there is not means nobody, and is left out.
+    What means the same stands once: rules that differ in their spelling alone, sources of one network. Left out are
+    rules that expire, which a file cannot say, and what names a group that there is not, which means nobody.
 
     Raises:
         Conflict: a private and a public group have one name, which a file cannot tell apart.
@@ -68,8 +68,8 @@ def _peer_text(draft: RuleDraft) -> str:
     return draft.peer.text if isinstance(draft.peer, Cidr) else draft.peer.name or ""
 
 
-def _is_whole(snapshot: Snapshot, rule: Rule) -> bool:
-    return not isinstance(rule.peer, GroupPeer) or rule.peer.group in snapshot.groups
+def _is_said(snapshot: Snapshot, rule: Rule) -> bool:
+    return rule.expires_at is None and (not isinstance(rule.peer, GroupPeer) or rule.peer.group in snapshot.groups)
 
 
 def _peer(snapshot: Snapshot, rule: Rule) -> Cidr | GroupReference:
@@ -89,7 +89,7 @@ def _require_one_of_each_name(groups: list[Group]) -> None:
 
 def desired_group(snapshot: Snapshot, group: Group) -> DesiredGroup:
     """What a group is, by name."""
-    rules = (draft_of(snapshot, rule) for rule in group.rules if _is_whole(snapshot, rule))
+    rules = (draft_of(snapshot, rule) for rule in group.rules if _is_said(snapshot, rule))
     drafts = {meaning_of(draft): draft for draft in sorted(rules, key=_peer_text, reverse=True)}
     sources = {source.network: source for source in sorted(group.sources, key=lambda one: one.text, reverse=True)}
     return DesiredGroup(

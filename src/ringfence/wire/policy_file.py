@@ -103,6 +103,13 @@ class PolicyFile:
         """The error about a field of this file, with the file and the line of that field before it."""
         return _located(self.name, self._lines, error)
 
+    def locate_answer(self, error: CallerError) -> CallerError:
+        """As ``locate``, for what a server said of the document: the field stands at the beginning of its text."""
+        text = f"$.{error}"
+        fields = (path for path in self._lines if text.startswith(path) and text[len(path) :][:1] in (":", ".", "["))
+        field = max(fields, key=len, default=None)
+        return error if field is None else CallerError(f"{self.name}, line {self._lines[field]}: {error}")
+
 
 def read_policy(text: str, name: str) -> PolicyFile:
     """The policy that ``text``, the content of the file ``name``, is.

@@ -1,0 +1,57 @@
+"""POST /admin/v1/apply: makes true what a policy document says, as one change; or says what that would do."""
+
+from dataclasses import dataclass
+from uuid import uuid4
+
+import msgspec
+
+from ringfence.api.exchange import Request, Response, exchange_of, put_json
+from ringfence.api.operations import show_operation
+from ringfence.control.actor import operator_of
+from ringfence.control.plane import ControlPlane
+from ringfence.policy.commands import Edit
+from ringfence.policy.difference import Difference, difference
+from ringfence.policy.errors import Conflict
+from ringfence.policy.model import Snapshot
+from ringfence.wire.decode import convert
+from ringfence.wire.document import parse_document
+from ringfence.wire.policy_file import decode_policy
+
+
+class _ApplyShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    policy: dict[str, object]
+    prune: bool = False
+    dry_run: bool = False
+    revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResource:
+    """The difference is taken over the very state that it is decided over. Fields in refusals are the document's."""
+
+    plane: ControlPlane
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        exchange = exchange_of(request)
+        order = convert(parse_document(exchange.body), _ApplyShape)
+        document = decode_policy(order.policy)
+        organisation = self.plane.owners.named(request.get_param("organisation")).id
+
+        found: list[Difference] = []
+
+        def wanted(snapshot: Snapshot) -> tuple[Edit, ...]:
+            if order.revision not in (None, snapshot.revision):
+                raise Conflict(
+                    f"the policy has changed since revision {order.revision}: look at what it would do again"
+                )
+            found[:] = [difference(snapshot, organisation, document, uuid4, prune=order.prune)]
+            return found[0].edits
+
+        actor = operator_of(organisation, exchange.request_id)
+        if order.dry_run:
+            preview = await self.plane.preview(wanted, actor)
+            shown: dict[str, object] = {"dry-run": True, "revision": preview.before.revision, "would": preview.would}
+        else:
+            changed = await self.plane.apply(wanted, actor)
+            shown = {"operation": show_operation(changed.operation), "did": changed.did}
+        put_json(response, {**shown, "kept": found[0].kept})

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPSConnection
 from urllib.parse import urlsplit
@@ -20,7 +21,10 @@ from exoscale.api.v2 import Client
 from contract.running import admin_client
 from ringfence.agent import load_credential
 from ringfence.agent.client import open_server
+from ringfence.agent.doctor import State
+from ringfence.agent.doctor_server import examine_server
 from ringfence.agent.doors.clock import SystemClock
+from ringfence.agent.doors.server import ask_server
 from ringfence.api.authority import RENEWED_BEFORE_END, SERVER_LIFE, authority_of
 from ringfence.cli.app import run
 from ringfence.policy.errors import OperatorError
@@ -36,14 +40,20 @@ READY = "ringfence server ready: "
 @contextmanager
 def serving(folder, *more):
     """A server process; the URL of the loopback listener and of the one beyond."""
-    command = (*PROGRAM, "server", "--data", str(folder), "--listen", "127.0.0.1:0", "--listen", "0.0.0.0:0", *more)
+    with started(folder, "--listen", "127.0.0.1:0", "--listen", "0.0.0.0:0", *more) as (plain, tls):
+        yield plain.removesuffix("/v2"), tls.removesuffix("/v2").replace("0.0.0.0", "127.0.0.1")  # noqa: S104  as said
+
+
+@contextmanager
+def started(folder, *arguments):
+    """A server process, and the URLs that it says it is ready at."""
+    command = (*PROGRAM, "server", "--data", str(folder), *arguments)
     with (folder.parent / "log").open("ab") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)  # noqa: S603  our own
     try:
         line = process.stdout.readline()
         assert line.startswith(READY), (folder.parent / "log").read_text()
-        plain, tls = line.removeprefix(READY).split()
-        yield plain.removesuffix("/v2"), tls.removesuffix("/v2").replace("0.0.0.0", "127.0.0.1")  # noqa: S104  as said
+        yield line.removeprefix(READY).split()
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
@@ -110,6 +120,65 @@ def test_the_official_sdk_works_over_https_and_only_with_the_ca(folder, server, 
     created = client.create_security_group(name="over-tls")
     assert client.wait(created["id"])["state"] == "success"
     assert client.list_zones()["zones"][0]["api-endpoint"].startswith(server[1])
+
+
+def test_a_shell_with_the_lines_of_env_reaches_a_server_that_listens_everywhere(tmp_path, capsys):
+    data = tmp_path / "data"
+    authority_of(data).make(["localhost"], datetime.now(UTC))
+    with started(data, "--listen", "0.0.0.0:0"):
+        assert run(["env", "--data", str(data)]) == 0
+        lines = capsys.readouterr().out
+        assert "0.0.0.0" not in lines  # noqa: S104  which nobody can call
+        code = (
+            "import os; from exoscale.api.v2 import Client; e = os.environ;"
+            "c = Client(e['EXOSCALE_API_KEY'], e['EXOSCALE_API_SECRET'], url=e['EXOSCALE_API_ENDPOINT']);"
+            "print(c.list_security_groups()['security-groups'][0]['name'])"
+        )
+        script = f'{lines}\nexec "$0" -c "$1"'
+        shell = ("bash", "-c", script, sys.executable, code)
+        asked = subprocess.run(shell, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603  our own
+    assert asked.stdout == "default\n", asked.stderr
+    variables = dict(line.removeprefix("export ").split("=", 1) for line in lines.splitlines())
+    assert variables["EXOSCALE_API_ENDPOINT"].startswith("https://localhost:")
+    assert variables["SSL_CERT_FILE"] == variables["REQUESTS_CA_BUNDLE"]
+    trusted = ssl.create_default_context(cafile=variables["SSL_CERT_FILE"])
+    assert trusted.cert_store_stats()["x509_ca"] > 1, "others are trusted no more"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+def test_nothing_older_than_tls_1_2_is_spoken(folder, server, version):
+    context = ssl.create_default_context(cafile=authority_of(folder).certificate)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # or this side would refuse before it asks
+    context.minimum_version = context.maximum_version = version
+    parts = urlsplit(server[1])
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as opened:
+        if version is not ssl.TLSVersion.TLSv1_1:
+            with context.wrap_socket(opened, server_hostname=parts.hostname) as secured:
+                assert secured.version() == version.name.replace("_", ".")
+            return
+        with pytest.raises(OSError) as refused:  # noqa: PT011  an alert, or the connection's end
+            context.wrap_socket(opened, server_hostname=parts.hostname)
+    if "NO_PROTOCOLS_AVAILABLE" in str(refused.value):
+        pytest.skip("this machine's OpenSSL cannot ask for TLS 1.1")
+
+
+def test_the_doctor_of_a_host_that_joined_looks_at_its_server(server, admin, tmp_path):
+    assert join(server[1], token_of(admin, "h6"), tmp_path).returncode == 0
+    credential = load_credential(tmp_path, {})
+    assert {one.about: one.state for one in examine_server(credential, ask_server)} == {
+        "server": State.OK,
+        "certificate": State.OK,
+        "clock": State.OK,
+    }
+    elsewhere = replace(credential, server=server[1].replace("127.0.0.1", "localhost"))
+    [mismatch] = examine_server(elsewhere, ask_server)
+    assert (mismatch.about, mismatch.state) == ("certificate", State.PROBLEM)
+    assert "not valid for 'localhost'" in mismatch.text
+    [gone] = examine_server(replace(credential, server="https://127.0.0.1:1"), ask_server)
+    assert (gone.about, gone.state) == ("server", State.PROBLEM)
+    [plain] = examine_server(replace(credential, server="unix:/run/rf.sock"), ask_server)
+    assert plain.state is State.SKIPPED
 
 
 def test_a_host_joins_from_its_own_process_sees_its_own_and_is_revoked_at_once(server, admin, tmp_path):

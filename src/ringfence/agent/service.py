@@ -20,6 +20,7 @@ from ringfence.agent.cache import Cache
 from ringfence.agent.client import open_server
 from ringfence.agent.credential import HostCredential, load_credential
 from ringfence.agent.doctor import Finding, Instruments, examine
+from ringfence.agent.doctor_server import examine_server
 from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.connections import KernelConnections
@@ -30,6 +31,7 @@ from ringfence.agent.doors.machine import LinuxMachine
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.doors.packets import KernelPackets
+from ringfence.agent.doors.server import ask_server
 from ringfence.agent.enforce import Outcome
 from ringfence.agent.http import place_of
 from ringfence.agent.inventory import parse_inventory
@@ -133,8 +135,8 @@ def _host(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Host
         return parse_inventory(text or b"", file=str(inventory)).host
 
 
-def examine_host(inventory: Path | None) -> list[Finding]:
-    """What ``doctor`` finds on this host, in the network namespace of the caller."""
+def examine_host(inventory: Path | None, folder: Path | None = None) -> list[Finding]:
+    """What ``doctor`` finds on this host, in the network namespace of the caller, and of the server of ``folder``."""
     with ExitStack() as opened:
 
         def nftables() -> KernelNftables:
@@ -144,7 +146,8 @@ def examine_host(inventory: Path | None) -> list[Finding]:
             return opened.enter_context(closing(KernelConntrack()))
 
         system = (KernelLinks(), SystemFiles(), KernelBridging(), LinuxMachine())
-        return examine(Instruments(nftables, conntrack, *system), inventory)
+        found = examine(Instruments(nftables, conntrack, *system), inventory)
+    return found if folder is None else [*found, *examine_server(load_credential(folder, {}), ask_server)]
 
 
 async def _until_told(work: Coroutine[object, object, None]) -> None:

@@ -1,17 +1,23 @@
 """What ``ringfence env`` needs of the data folder: a key for this machine's clients, and where the server listens."""
 
 import json
+import os
+import ssl
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from ringfence.agent.doors.files import SystemFiles
+from ringfence.api.authority import Authority, find_authority
 from ringfence.cli.admin_client import Ask, ask
 from ringfence.policy.errors import OperatorError
 from ringfence.world.client import Credentials
 
 _KEY_FILE: Final = "client.json"
 _ENDPOINT_FILE: Final = "endpoint.json"
+_BUNDLE_FILE: Final = "trusted.pem"
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what they are called by instead
 _NAME: Final = "ringfence env"
 
 
@@ -35,8 +41,36 @@ def load_or_create_key(folder: Path) -> Credentials:
 
 
 def save_endpoint(folder: Path, urls: list[str], zone: str) -> None:
-    """Remember the first HTTP address that the server accepts requests at, and its zone."""
-    SystemFiles().replace(folder / _ENDPOINT_FILE, json.dumps(asdict(Endpoint(next(iter(urls), None), zone))).encode())
+    """Remember where on HTTP the server accepts requests, and its zone: plain HTTP of loopback if there is any."""
+    best = min(urls, key=lambda url: url.startswith("https"), default=None)
+    url = None if best is None else _reachable(best, find_authority(folder))
+    SystemFiles().replace(folder / _ENDPOINT_FILE, json.dumps(asdict(Endpoint(url, zone))).encode())
+
+
+def _reachable(url: str, authority: Authority | None) -> str:
+    """The URL with a name to call, where the server listens on all addresses: one of its certificate, or loopback."""
+    parts = urlsplit(url)
+    if parts.hostname not in _WILDCARDS:
+        return url
+    names = authority.names() if authority and parts.scheme == "https" else []
+    host = names[0] if names else _WILDCARDS[parts.hostname]
+    return parts._replace(netloc=f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}").geturl()
+
+
+def trust_variables(folder: Path, url: str) -> dict[str, str]:
+    """What makes clients trust the server's own CA besides those that they trust already; nothing where none is needed.
+
+    Go and OpenSSL read the one variable, Python's requests the other.
+    """
+    authority = find_authority(folder)
+    if authority is None or not url.startswith("https:"):
+        return {}
+    bundle = (folder / _BUNDLE_FILE).resolve()
+    said = os.environ.get("SSL_CERT_FILE")
+    present = said if said and Path(said).resolve() != bundle else ssl.get_default_verify_paths().openssl_cafile
+    others = SystemFiles().read(Path(present)) or b""
+    SystemFiles().replace(bundle, others + b"\n" + authority.pem())
+    return {"SSL_CERT_FILE": str(bundle), "REQUESTS_CA_BUNDLE": str(bundle)}
 
 
 def load_endpoint(folder: Path) -> Endpoint | None:

@@ -14,6 +14,12 @@ def doctor(
     inventory: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The agent's inventory: what it declares is looked at, too.")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="The agent's own folder: the server that it names is asked, its certificate and clock, too."
+        ),
+    ] = None,
     *,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -24,7 +30,7 @@ def doctor(
     """
     from ringfence.agent import examine_host
 
-    findings = examine_host(inventory)
+    findings = examine_host(inventory, data)
     rows = [{"state": one.state.value, "about": one.about, "text": one.text, "advice": one.advice} for one in findings]
     show_rows(rows, _COLUMNS, output)
     if any(row["state"] == "problem" for row in rows):

@@ -28,13 +28,15 @@ def env(
     and not on a bill. The guard goes on until [bold]kill $RINGFENCE_GUARD_PID[/bold].
     Example: [bold]eval "$(ringfence env)" && exo compute security-group list[/bold]
     """
-    from ringfence.cli.credentials import choose_url, load_endpoint, load_or_create_key
-    from ringfence.world.client import DEFAULT_ZONE, export_lines
+    from ringfence.cli.credentials import choose_url, load_endpoint, load_or_create_key, trust_variables
+    from ringfence.world.client import DEFAULT_ZONE, export_lines, render_exports
     from ringfence.world.guard import start_guard
 
     found = load_endpoint(data)
     url = endpoint or choose_url(data, found)
     lines = [export_lines(load_or_create_key(data), url, zone or (found.zone if found else DEFAULT_ZONE))]
+    if trusted := trust_variables(data, url):
+        lines.append(render_exports(trusted))
     if guard:
         lines.append(start_guard().export_lines)
     show("\n".join(lines))  # all or, when the guard cannot be had, nothing

@@ -68,7 +68,7 @@ def ask(world):
         counters.append(KernelCounters(world))
         internet, web = world.placed["internet"], world.placed["web"]
         questions = [Question(internet, web, service, 4) for service in (HTTPS, POSTGRES)]
-        control = Probe(internet, BACKUP.addresses[0], POSTGRES)
+        control = Probe(internet.namespace, BACKUP.addresses[0], POSTGRES)
         return {cell.question.service: cell for cell in ask_all(questions, view, counters[-1], control)}
 
     yield asked

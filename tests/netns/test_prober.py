@@ -52,7 +52,7 @@ def vanishing(world, name, family):
 
 
 def _probe(world, service, family=4, source="web", destination="db"):
-    return Probe(world.placed[source], world.placed[destination].address(family), service)
+    return Probe(world.placed[source].namespace, world.placed[destination].address(family), service)
 
 
 @pytest.mark.parametrize("family", [4, 6])

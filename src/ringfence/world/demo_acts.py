@@ -68,7 +68,7 @@ def play_matrix(stage: Stage) -> bool:
     placed = stage.world.placed
     listeners, counters = Listeners(), KernelCounters(stage.world)
     listeners.start([one.namespace for one in placed.values()], SERVICES)
-    control = Probe(placed[INTERNET.name], BACKUP.addresses[0], POSTGRES)
+    control = Probe(placed[INTERNET.name].namespace, BACKUP.addresses[0], POSTGRES)
     questions = [
         Question(placed[source.name], placed[destination.name], service, family)
         for source, destination in _PAIRS

@@ -41,7 +41,7 @@ class Question:
 
     @property
     def probe(self) -> Probe:
-        return Probe(self.source, self.destination.address(self.family), self.service)
+        return Probe(self.source.namespace, self.destination.address(self.family), self.service)
 
     def __str__(self) -> str:
         ends = f"{self.source.node.name} -> {self.destination.node.name}"

@@ -19,7 +19,6 @@ from typing import Final
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import Address, Protocol
 from ringfence.world.namespaces import Namespace
-from ringfence.world.topology import Placed
 
 SILENCE_S: Final = 0.4  # below TCP's first retransmission (1 s): one probe is one packet
 _LONGEST_SILENCE_S: Final = 6.4
@@ -57,9 +56,12 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    source: Placed
+    """``sent_from`` is one of the source's addresses; None lets its kernel choose."""
+
+    source: Namespace
     destination: Address
     service: Service
+    sent_from: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +73,36 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A probe whose first packet is on its way."""
+    """A probe whose first packet is on its way; ``error`` says why it is not, if so."""
 
     probe: Probe
     socket: socket.socket
     started_s: float
+    error: int = 0
 
 
 def launch(probe: Probe) -> Flight:
     """Send the probe's first packet and return at once."""
-    opened = probe.source.namespace.run(lambda: _open(probe))
-    flight = Flight(probe, opened, time.monotonic())
-    end = (str(probe.destination), probe.service.port or 0)
-    opened.connect_ex(end)
+    opened = probe.source.run(lambda: _open(probe))
+    started_s = time.monotonic()
+    code = opened.connect_ex((str(probe.destination), probe.service.port or 0))
+    if code not in (0, errno.EINPROGRESS):
+        return Flight(probe, opened, started_s, code)
     if probe.service.protocol is Protocol.UDP:
         opened.send(_GREETING)
     elif probe.service.port is None:
         opened.send(bytes((_ECHO_REQUEST[probe.destination.version], 0, 0, 0, 0, 1, 0, 1)) + _GREETING)
-    return flight
+    return Flight(probe, opened, started_s)
 
 
 def land(flights: Iterable[Flight], *, silence_s: float = SILENCE_S) -> list[Result]:
     """What became of each, in their order: answers as they come, silence for those that gave none for ``silence_s``."""
-    waiting = {flight.socket.fileno(): flight for flight in flights}
+    in_order = list(flights)
+    results = {flight: _judge(flight) for flight in in_order if flight.error}
+    waiting = {flight.socket.fileno(): flight for flight in in_order if not flight.error}
     poll = select.poll()
     for descriptor, flight in waiting.items():
         poll.register(descriptor, select.POLLOUT if flight.probe.service.protocol is Protocol.TCP else select.POLLIN)
-    results: dict[Flight, Result] = {}
-    in_order = list(waiting.values())
     while waiting:
         deadline = max(flight.started_s for flight in waiting.values()) + silence_s
         ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
@@ -178,12 +182,14 @@ def _open(probe: Probe) -> socket.socket:
         kind = socket.SOCK_STREAM if probe.service.protocol is Protocol.TCP else socket.SOCK_DGRAM
         opened = socket.socket(_FAMILY[family], kind)
     opened.setblocking(False)  # noqa: FBT003  the standard library's own signature
+    if probe.sent_from is not None:
+        opened.bind((str(probe.sent_from), 0))
     return opened
 
 
 def _judge(flight: Flight) -> Result:
     elapsed_ms = (time.monotonic() - flight.started_s) * 1000
-    error = flight.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    error = flight.error or flight.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error == 0:
         return Result(flight.probe, Outcome.OPEN, elapsed_ms)
     if error == errno.ECONNREFUSED:

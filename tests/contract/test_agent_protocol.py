@@ -5,6 +5,7 @@ import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import httpx
@@ -16,6 +17,7 @@ from feeds import FEED, open_feed
 from ringfence.api import ApiOptions, ServeOptions
 from ringfence.api.server import raise_file_limit
 from ringfence.control.settings import Settings
+from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.model import Interface
 from ringfence.policy.values import Direction, HostName, Revision, RuleId, parse_address
@@ -147,6 +149,11 @@ def test_an_explanation_says_which_host_enforces_it_how_far_and_what_was_counted
         assert (
             "has allowed 17 packets since 2026-01-31 09:00 UTC, the last at 2026-01-31 11:58 UTC" in explained()["text"]
         )
+        wall = ForeignChain("ip", "filter", "FORWARD", "forward", 0, policy_drops=True, drops=False)
+        opened.report(Report(newest.revision, None, foreign=(wall, replace(wall, family="ip6"))))
+        other = "table ip filter, chain FORWARD (forward, priority 0): its policy is drop"
+        wait_until(lambda: said(f"h1 has other rules that may drop it all the same: {other}"))
+        assert explained()["sides"][0]["others_drop"] == [other]
         opened.report(Report(None, "nft: no space left on device"))
         wait_until(lambda: said("h1 enforces web, and reports: nft: no space left on device"))
     assert explained()["sides"][0]["counted"]["judged"] == 17

@@ -1,6 +1,6 @@
 """What a server knows of an explanation besides the policy: who enforces it, how far, and how often it was counted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -8,15 +8,18 @@ from uuid import UUID
 from ringfence.control.hosts import HostStatus
 from ringfence.control.plane import ControlPlane
 from ringfence.control.questions import Answer
-from ringfence.policy.values import HostName, RuleId
+from ringfence.nft.foreign import ForeignChain, meets
+from ringfence.policy.values import Direction, HostName, Kind, RuleId
 from ringfence.wire.counters import RuleCount
 
 
 def tell_who_enforces(plane: ControlPlane, answer: Answer) -> Answer:
     """The answer of ``Questions.explain`` with each side's host: its revisions and the deciding rule's count there."""
     sides: Any = answer["sides"]
+    packet: Any = answer["packet"]
     text = [str(answer["text"])]
     told = []
+    version = 6 if ":" in packet["source"] else 4
     for side in sides:
         host = side["host"]
         if host is None:
@@ -27,7 +30,17 @@ def tell_who_enforces(plane: ControlPlane, answer: Answer) -> Answer:
         rule = side["rule"]
         count = None if rule is None else plane.counts(HostName(host)).get(RuleId(UUID(rule["id"])))
         text += _sentences(side["instance"], status, count, has_rule=rule is not None)
-        told.append({**side, "wanted": status.wanted, "applied": status.applied, "counted": _show_count(count)})
+        others = [chain.text for chain in status.foreign or () if _meets(chain, side, version)]
+        text += [f"  {host} has other rules that may drop it all the same: {other}" for other in others]
+        told.append(
+            {
+                **side,
+                "wanted": status.wanted,
+                "applied": status.applied,
+                "counted": _show_count(count),
+                "others_drop": others,
+            }
+        )
     return {**answer, "text": "\n".join(text), "sides": told}
 
 
@@ -42,6 +55,10 @@ def _sentences(instance: str, status: HostStatus, count: RuleCount | None, *, ha
         yield f"  {status.host} enforces {instance}, at revision {status.applied}, which is the newest"
     if has_rule:
         yield f"  there the rule {_counted(count)}"
+
+
+def _meets(chain: ForeignChain, side: Mapping[str, str], version: int) -> bool:
+    return meets(chain, Direction(side["direction"]), version=version, kind=Kind(side["kind"]))
 
 
 def _counted(count: RuleCount | None) -> str:

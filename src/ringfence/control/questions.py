@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ringfence.control.lookup import find_instance_of, find_organisation
-from ringfence.policy.assertions import Result, Witness, check, parse_assertions
+from ringfence.policy.assertions import Result, check, parse_assertions
 from ringfence.policy.ends import ANY
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.explain import explain, parse_service
@@ -16,6 +16,7 @@ from ringfence.policy.export import document_of
 from ringfence.policy.intervals import Intervals
 from ringfence.policy.matrix import draw_matrix
 from ringfence.policy.model import Snapshot
+from ringfence.policy.packet import Packet
 from ringfence.policy.portray import Row, portray_matrix, portray_reach, portray_witness
 from ringfence.policy.reach import Reachability
 from ringfence.policy.rule_words import describe_rule, group_name
@@ -38,9 +39,11 @@ class Questions:
         """``source``, ``destination``, ``service``, ``organisation``: the verdict on a first packet, in words."""
         organisation = query.get("organisation")
         source, destination = (_end(snapshot, _given(query, name), organisation) for name in ("source", "destination"))
-        found = explain(snapshot, source, destination, parse_service(_given(query, "service")))
+        service = parse_service(_given(query, "service"))
+        found = explain(snapshot, source, destination, service)
+        packet = _show_packet(found.packet, str(service))
         sides = [_show_side(snapshot, side) for side in (found.verdict.egress, found.verdict.ingress) if side]
-        return {"allowed": found.verdict.allowed, "text": found.text, "sides": sides}
+        return {"allowed": found.verdict.allowed, "text": found.text, "packet": packet, "sides": sides}
 
     def reach(self, snapshot: Snapshot, query: Query) -> Answer:
         """``from``, ``to``, ``service``: who reaches whom, exactly; without ends every group and every group."""
@@ -113,6 +116,7 @@ def _show_side(snapshot: Snapshot, side: SideVerdict) -> Answer:
         "instance": instance.name,
         "instance-id": str(instance.id),
         "host": instance.host,
+        "kind": side.endpoint.kind.value,
         "allowed": side.allowed,
         "observed": side.endpoint.observe,
     }
@@ -138,11 +142,10 @@ def _show_result(snapshot: Snapshot, result: Result, owner: OrganisationId | Non
         "assertion": str(result.assertion),
         "holds": witness is None,
         "about-nobody": result.about_nobody,
-        "packet": None if witness is None else _show_packet(witness),
+        "packet": None if witness is None else _show_packet(witness.packet, witness.service),
         "proof": [] if witness is None else portray_witness(snapshot, witness, owner=owner),
     }
 
 
-def _show_packet(witness: Witness) -> Answer:
-    packet = witness.packet
-    return {"source": str(packet.source), "destination": str(packet.destination), "service": witness.service}
+def _show_packet(packet: Packet, service: str) -> Answer:
+    return {"source": str(packet.source), "destination": str(packet.destination), "service": service}

@@ -12,7 +12,7 @@ from ringfence.policy.wording import shown, suggestion
 
 INTERNET: Final = "internet"
 GROUP: Final = "group:"
-_INTERNET_ADDRESSES: Final = ("192.0.2.1", "2001:db8::1")  # documentation addresses: members of nothing by accident
+INTERNET_ADDRESSES: Final = ("192.0.2.1", "2001:db8::1")  # documentation addresses: members of nothing by accident
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def find_places(snapshot: Snapshot, view: HostView, text: str, *, field: str) ->
         NotFound: nobody is named so; the text suggests the nearest. ``Invalid``: a name or an address is ambiguous.
     """
     if text == INTERNET:
-        return [Place(parse_address(one, field=field), None, is_anybody=True) for one in _INTERNET_ADDRESSES]
+        return [Place(parse_address(one, field=field), None, is_anybody=True) for one in INTERNET_ADDRESSES]
     instances = [] if text.startswith(GROUP) else _instances(snapshot, text)
     groups = [one for one in snapshot.groups.values() if text.removeprefix(GROUP) in (one.name, str(one.id))]
     if instances:

@@ -1,23 +1,26 @@
-"""One real packet that is asked about, from where its source address really is: open, closed, or not to be told from here.
+"""One real packet that is asked about, from where its source address really is: open, closed, or skipped and why.
 
-Input: the ends of a packet and its service. Output: ``Probed``. It is sent from a network namespace of this machine that
-has the source address: the caller's own, else, with the rights of root, that of a container or a named one. Where there
-is none nothing is sent, and that is said; nothing is ever guessed.
+Input: a packet, as ``explain`` and ``check`` name it. Output: ``Probed``. It is sent from a network namespace of this
+machine that has the source address: the caller's own, else, with the rights of root, that of a container or a named
+one. Where there is none nothing is sent, and that is said; nothing is ever guessed.
 """
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pyroute2 import IPRoute
 
 from ringfence.policy.explain import Service as Asked
-from ringfence.policy.values import Address, Protocol
+from ringfence.policy.explain import parse_service
+from ringfence.policy.places import INTERNET_ADDRESSES
+from ringfence.policy.values import Address, Protocol, parse_address
 from ringfence.world.namespaces import Namespace, open_current_network
 from ringfence.world.prober import Outcome, Probe, Result, Service, land, launch
 
@@ -47,9 +50,22 @@ class Probed:
     def sentence(self) -> str:
         return f"{self.answer.value}: {self.text}"
 
+    def contradicts(self, *, allowed: bool) -> bool:
+        """Whether the network does otherwise than the policy means."""
+        return self.answer is (Answer.CLOSED if allowed else Answer.OPEN)
+
+
+def probe_packet(packet: Mapping[str, str]) -> Probed:
+    """What really becomes of a first packet: ``source``, ``destination``, ``service``. At most some seconds."""
+    source, destination = (parse_address(packet[name], field=name) for name in ("source", "destination"))
+    return probe_once(source, destination, parse_service(packet["service"]))
+
 
 def probe_once(source: Address, destination: Address, asked: Asked) -> Probed:
-    """What really becomes of a first packet. At most some seconds."""
+    """As ``probe_packet``."""
+    for address in (source, destination):
+        if str(address) in INTERNET_ADDRESSES:
+            return _skipped(f"{address} only stands for the internet: name the address of a machine")
     service = _service_of(asked, destination)
     if service is None:
         return _skipped(f"a probe is a TCP connection, a UDP packet or an echo, not {asked}")
@@ -58,7 +74,7 @@ def probe_once(source: Address, destination: Address, asked: Asked) -> Probed:
         rights = "" if os.geteuid() == 0 else " that this user may enter (try it as root)"
         return _skipped(f"no network of this machine{rights} has the address {source}: ask where {source} is")
     try:
-        if namespace.run(lambda: _has(destination)):
+        if namespace.run(partial(_has, destination)):
             return _skipped(f"{destination} is on {namespace.name} as well: the packet would not leave it")
         return _send(Probe(namespace, destination, service, sent_from=source))
     finally:
@@ -92,7 +108,9 @@ def _judged(result: Result, sender: str) -> Probed:
         case Outcome.SILENT:
             if result.probe.service.protocol is Protocol.UDP:
                 return _skipped(f"no answer, asked from {sender}: which a UDP service need not give")
-            return Probed(Answer.CLOSED, f"no answer to {_TRIES} packets, asked from {sender}: dropped, or nobody is there")
+            return Probed(
+                Answer.CLOSED, f"no answer to {_TRIES} packets, asked from {sender}: dropped, or nobody is there"
+            )
 
 
 def _skipped(text: str) -> Probed:
@@ -110,7 +128,7 @@ def _find_namespace(source: Address) -> Namespace | None:
     """The first network that has the address, for the caller to close."""
     for namespace in _namespaces():
         with suppress(OSError):
-            if namespace.run(lambda namespace=namespace: _has(source)):  # type: ignore[misc]
+            if namespace.run(partial(_has, source)):
                 return namespace
         namespace.close()
     return None

@@ -1,6 +1,7 @@
 """One contract for each of the agent's doors, that the fakes and the real ones keep alike."""
 
 import asyncio
+import socket
 import stat
 import subprocess
 from contextlib import closing
@@ -20,6 +21,7 @@ from fake_doors import (
     FakeLinks,
     FakeNames,
     FakeNftables,
+    FakePackets,
 )
 from flows import add_flow
 from ringfence.agent.doors.bridging import KernelBridging
@@ -30,11 +32,15 @@ from ringfence.agent.doors.files import SystemFiles
 from ringfence.agent.doors.links import KernelLinks, lock_network
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.agent.doors.packets import KernelPackets
 from ringfence.nft import About, Generation, Touched
 from ringfence.nft.connections import Connection, Way
+from ringfence.nft.expressions import LOG_GROUP
+from ringfence.nft.packetlog import Told
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.packet import UDP, Packet
 from ringfence.policy.program import Program
 from ringfence.policy.steps import (
     AddChain,
@@ -49,6 +55,7 @@ from ringfence.policy.steps import (
 )
 from ringfence.policy.view import PeerAddresses
 from ringfence.world.namespaces import make_namespace
+from ringfence.world.topology import raise_loopback
 from views import GROUPS, endpoint, ingress, view
 
 REAL = pytest.param("kernel", marks=pytest.mark.netns)
@@ -369,6 +376,62 @@ def test_connections_that_find_no_room_are_counted(monkeypatch):
         told = door.take()
         assert 0 < len(told) < 100
         assert len(told) + door.lost() == 100
+
+
+LOOPBACK = ip_address("127.0.0.1")
+LOGGED = f"""
+add table inet other
+add chain inet other seen {{ type filter hook postrouting priority 0; }}
+add rule inet other seen udp dport 6001-6009 log prefix "seen" group {LOG_GROUP} snaplen 128
+"""
+
+
+@dataclass
+class Logged:
+    """A door to the log of packets, and how a packet to a port of 127.0.0.1 comes to be logged."""
+
+    door: FakePackets | KernelPackets
+    send: object
+
+
+def _send_datagram(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind((str(LOOPBACK), 40000))
+        sender.sendto(b"x", (str(LOOPBACK), port))
+
+
+@pytest.fixture(params=["fake", REAL])
+def packets(request, namespace):
+    if request.param == "fake":
+        door = FakePackets(lo=1)
+        packet = Packet(LOOPBACK, LOOPBACK, UDP, 40000)
+        told = Told("seen", 1, leaves=False, packet=packet)
+        yield Logged(door, lambda port: door.tell(replace(told, packet=replace(packet, destination_port=port))))
+        return
+    namespace.run(raise_loopback)
+    namespace.run(lambda: subprocess.run(("nft", "-f", "-"), input=LOGGED, text=True, check=True))  # noqa: S607
+    door = namespace.run(KernelPackets)
+    yield Logged(door, lambda port: namespace.run(partial(_send_datagram, port)))
+    door.close()
+
+
+def test_logged_packets_are_waited_for_and_taken_once(packets):
+    assert packets.door.take() == ()
+    taken = []
+    for port in (6001, 6002):
+        packets.send(port)
+        asyncio.run(asyncio.wait_for(packets.door.wait(), 5))
+        taken += packets.door.take()
+    assert packets.door.take() == ()
+    assert [(told.prefix, told.leaves, told.packet.destination_port) for told in taken] == [
+        ("seen", False, 6001),
+        ("seen", False, 6002),
+    ]
+    for told in taken:
+        ends = told.packet.source, told.packet.source_port, told.packet.destination, told.packet.protocol
+        assert ends == (LOOPBACK, 40000, LOOPBACK, UDP)
+        assert packets.door.interface(told.index) == "lo"
+    assert packets.door.interface(4000) is None
 
 
 @pytest.mark.parametrize("kind", ["fake", "system"])

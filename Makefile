@@ -1,5 +1,6 @@
 # Everything runs in the project's own environment (.venv), made from pyproject.toml at first use.
 PYTHON ?= python3
+TIMES ?= 10
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
@@ -8,7 +9,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-full lint fmt golden bench clean
+.PHONY: help up test test-full soak lint fmt golden bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +25,9 @@ test: .venv/.installed-dev ## all tests with reduced counts, under 5 minutes on 
 test-full: .venv/.installed-dev ## the tests that have stated counts (marker "full"), with those counts
 	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 --numprocesses 2 tests/unit tests/property tests/contract tests/faults
 	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 tests/netns
+
+soak: .venv/.installed-dev ## the faults (kill -9, lost databases, the simulation) for hours: TIMES=10 times their stated counts
+	RINGFENCE_FULL=1 RINGFENCE_TIMES=$(TIMES) $(PYTEST) -m full tests/faults
 
 lint: .venv/.installed-dev ## ruff, formatting, mypy --strict, import rules
 	$(BIN)/ruff check .

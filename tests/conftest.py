@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from counts import TIMES
 from places import KINDS, Place, postgres_place
 from postgres import missing, running_postgres
 from ringfence.policy.errors import OperatorError
@@ -18,6 +19,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if TIMES > 1 and (limit := item.get_closest_marker("timeout")):
+            item.add_marker(pytest.mark.timeout(limit.args[0] * TIMES), append=False)
     if refusal := config.stash[_REFUSAL]:
         for item in items:
             if item.get_closest_marker("netns"):

@@ -2,19 +2,7 @@
 
 from ringfence.policy.address_axis import UNICAST, position
 from ringfence.policy.packet import Tracking, tracking_of
-from ringfence.policy.services import service_span
-
-_TYPED = (1, 58)
-_PORTED = (6, 17)
-
-
-def service_of(packet):
-    """The place of a packet's service."""
-    if packet.protocol in _TYPED:
-        value = packet.icmp_type * 256 + packet.icmp_code
-    else:
-        value = packet.destination_port if packet.protocol in _PORTED else 0
-    return service_span(packet.protocol, value, value)[0]
+from ringfence.policy.services import place_of
 
 
 def is_asked(packet):
@@ -30,7 +18,7 @@ def passes(reachability, reach, packet):
 
 def holds(population, parts, packet):
     """Whether one of the parts holds the packet."""
-    service = service_of(packet)
+    service = place_of(packet)
     return any(
         service in part.services
         and any(position(packet.source) in one.addresses for one in population.chosen(part.sources))

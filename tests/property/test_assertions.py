@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 import nasty
 from generated import changed, snapshots, ways
 from policies import ORGANISATION
-from reaching import is_asked, service_of
+from reaching import is_asked
 from ringfence.policy.address_axis import position
 from ringfence.policy.assertions import check, find_worse, parse_assertion
 from ringfence.policy.ends import parse_end
 from ringfence.policy.held import decide
 from ringfence.policy.reach import Reachability
-from ringfence.policy.services import FLOWS
+from ringfence.policy.services import FLOWS, place_of
 from ringfence.policy.verdict import judge
 from ringfence.policy.view import resolve_view
 
@@ -58,7 +58,7 @@ def _means(reachability, assertion, packet):
         any(place in end.part_of(kind) for kind in reachability.population.chosen(end.bits))
         for end, place in zip(ends, places, strict=True)
     )
-    return inside and service_of(packet) in assertion.services
+    return inside and place_of(packet) in assertion.services
 
 
 def _is_spoken_of(assertion, packet):
@@ -66,7 +66,7 @@ def _is_spoken_of(assertion, packet):
     if (packet.protocol, packet.family) in ((1, 6), (58, 4)):
         return False
     flows = assertion.services & FLOWS[packet.family]
-    return not assertion.allow or not flows or service_of(packet) in flows
+    return not assertion.allow or not flows or place_of(packet) in flows
 
 
 @given(snapshots(), _ASSERTIONS)

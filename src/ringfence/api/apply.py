@@ -50,7 +50,9 @@ class ApplyResource:
         actor = operator_of(organisation, exchange.request_id)
         if order.dry_run:
             preview = await self.plane.preview(wanted, actor)
-            shown: dict[str, object] = {"dry-run": True, "revision": preview.before.revision, "would": preview.would}
+            plan = await self.plane.foresee(preview, organisation, document.assertions)
+            revision = preview.before.revision
+            shown: dict[str, object] = {"dry-run": True, "revision": revision, "would": preview.would, "plan": plan}
         else:
             changed = await self.plane.apply(wanted, actor)
             shown = {"operation": show_operation(changed.operation), "did": changed.did}

@@ -29,7 +29,8 @@ class ChangeResource:
         order = decode_change(exchange.body, directory_of(self.plane.snapshot, organisation), uuid4)
         if order.dry_run:
             preview = await self.plane.preview(order.edits, actor)
-            put_json(response, {"dry-run": True, "would": preview.would})
+            plan = await self.plane.foresee(preview, organisation)
+            put_json(response, {"dry-run": True, "would": preview.would, "plan": plan})
             return
         changed = await self.plane.change(order.edits, actor, action="Change")
         ids = [str(edit.new_id) for edit in order.edits]

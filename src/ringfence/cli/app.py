@@ -28,6 +28,7 @@ from ringfence.cli import (
     key,
     operation,
     organisation,
+    plan,
     reach,
     rule,
     server,
@@ -77,6 +78,7 @@ app.command("suggest")(suggest.suggest)
 app.command("check")(check.check)
 app.add_typer(assertion.app, name="assertion")
 app.command("apply")(apply.apply)
+app.command("plan")(plan.plan)
 app.command("export")(export.export)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)

@@ -9,6 +9,7 @@ import typer
 
 from ringfence.cli.change import DryRunOption, tell_operation
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
+from ringfence.cli.outlook import outlook_lines
 from ringfence.cli.output import Format, FormatOption, complain, show
 from ringfence.cli.questions import read_file
 from ringfence.policy.errors import CallerError
@@ -62,6 +63,6 @@ def _tell(found: dict[str, Any], *, dry_run: bool) -> None:
     if not found["would"]:
         complain("nothing to do: it is so already")
         return
-    show("\n".join(found["would"]))
+    show("\n".join([*found["would"], *outlook_lines(found["plan"])]))
     if dry_run:
         complain("nothing was changed, this is what it would do")

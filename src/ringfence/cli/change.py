@@ -8,6 +8,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
+from ringfence.cli.outlook import outlook_lines
 from ringfence.cli.output import Format, FormatOption, complain, show
 
 P = ParamSpec("P")
@@ -58,6 +59,8 @@ def tell(answer: dict[str, Any], output: Format) -> None:
         return
     operation = answer.get("operation")
     lines = answer["would"] if operation is None else answer["did"]
+    if lines and "plan" in answer:
+        lines = [*lines, *outlook_lines(answer["plan"])]
     if lines:
         show("\n".join(lines))
     if operation is None:

@@ -56,6 +56,10 @@ class FlowBook:
         kept = (one for book in books for name, held in book.items() if host in (None, name) for one in held)
         return sorted((one for one in kept if one.number > number), key=lambda one: one.number)
 
+    def connections(self, host: HostName) -> list[FlowRecord]:
+        """The connections that a host told of, oldest first; none of a host that tells of none."""
+        return [one.record for one in self._allowed.get(host, ())]
+
 
 def _believed(record: FlowRecord, host: HostName, snapshot: Snapshot) -> FlowRecord:
     instance = snapshot.instances.get(record.instance_id) if record.instance_id else None

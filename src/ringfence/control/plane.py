@@ -28,6 +28,7 @@ from ringfence.control.hosts import AddedHost, HostStatus, Presence, check_invit
 from ringfence.control.keys import KeyRing
 from ringfence.control.operations import Fate, fate_of
 from ringfence.control.owners import Owners
+from ringfence.control.planning import look_ahead, show_outlook
 from ringfence.control.replicas import Telling
 from ringfence.control.settings import Settings
 from ringfence.control.use_cases import (
@@ -195,6 +196,14 @@ class ControlPlane:
             return Preview(before, after, describe_facts(before, after, facts))
 
         return await asyncio.to_thread(decided, self.snapshot)
+
+    async def foresee(
+        self, preview: Preview, organisation: OrganisationId, assertions: Sequence[str] = ()
+    ) -> dict[str, object]:
+        """All that a change would do, as ``planning`` shows it; ``assertions`` are the organisation's."""
+        outlook = await asyncio.to_thread(look_ahead, preview.before, preview.after, assertions, owner=organisation)
+        logs = {host: self._flows.connections(host) for host in outlook.hosts}
+        return await asyncio.to_thread(show_outlook, outlook, logs, organisation)
 
     async def claim(self, host: HostName, command: ClaimInstances) -> Claimed:
         """Makes the inventory of ``host`` true as far as it may be; what changes nothing makes no revision."""

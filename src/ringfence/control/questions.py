@@ -50,7 +50,7 @@ class Questions:
         source, destination, service = (query.get(name) for name in ("from", "to", "service"))
         services = parse_services(service, field="?service") if service else None
         ends = (source or ANY, destination or ANY) if source or destination else None
-        return {"reach": [_show(row) for row in self._rows(snapshot, ends, services)]}
+        return {"reach": [show_row(row) for row in self._rows(snapshot, ends, services)]}
 
     def check(self, snapshot: Snapshot, query: Query) -> Answer:
         """``assertions``, one a line, and ``organisation``, whose names are meant: whether each holds, or the proof.
@@ -64,7 +64,7 @@ class Questions:
         held = snapshot.organisations[owner].assertions if texts is None and owner else ()
         asked = parse_assertions(held if texts is None else texts.splitlines())
         prepared = self._ready(snapshot)
-        return {"assertions": [_show_result(snapshot, check(prepared, one, owner=owner), owner) for one in asked]}
+        return {"assertions": [show_result(snapshot, check(prepared, one, owner=owner), owner) for one in asked]}
 
     def export(self, snapshot: Snapshot, query: Query) -> Answer:
         """``organisation``: all that it has, as a policy file says it."""
@@ -127,7 +127,7 @@ def _show_side(snapshot: Snapshot, side: SideVerdict) -> Answer:
     return {**said, "reason": "rule", "rule": shown}
 
 
-def _show(row: Row) -> Answer:
+def show_row(row: Row) -> Answer:
     return {
         "from": list(row.sources),
         "to": list(row.destinations),
@@ -136,7 +136,7 @@ def _show(row: Row) -> Answer:
     }
 
 
-def _show_result(snapshot: Snapshot, result: Result, owner: OrganisationId | None) -> Answer:
+def show_result(snapshot: Snapshot, result: Result, owner: OrganisationId | None) -> Answer:
     witness = result.witness
     return {
         "assertion": str(result.assertion),

@@ -5,13 +5,11 @@ Input: a snapshot, an instance, flow records. Output: what JSON shows; nothing i
 
 from collections import Counter
 from collections.abc import Iterable
-from ipaddress import ip_address
 
 import msgspec
 
 from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
 from ringfence.policy.model import Instance, Snapshot
-from ringfence.policy.packet import Packet
 from ringfence.policy.suggest import Seen, suggest
 from ringfence.policy.values import Direction
 from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord
@@ -61,16 +59,7 @@ def _seen(record: FlowRecord, *, egress: bool) -> Seen | None:
     """What a record says that a rule could have allowed; None when no rule is asked."""
     if record.reason not in (DEFAULT_INGRESS, DEFAULT_EGRESS) or (record.is_allowed and not egress):
         return None
-    if record.source is None or record.destination is None or record.protocol is None:
+    if (packet := record.packet) is None:
         return None
-    packet = Packet(
-        ip_address(record.source),
-        ip_address(record.destination),
-        record.protocol,
-        source_port=record.source_port or 0,
-        destination_port=record.destination_port or 0,
-        icmp_type=record.icmp_type or 0,
-        icmp_code=record.icmp_code or 0,
-    )
     direction = Direction.INGRESS if record.reason == DEFAULT_INGRESS else Direction.EGRESS
     return Seen(direction, packet, record.packets)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
 
-from ringfence.policy.evolving import Evolving
+from ringfence.policy.evolving import Evolving, differing
 from ringfence.policy.facts import (
     AssertionsSet,
     Fact,
@@ -107,6 +107,13 @@ def change_views(views: Views, before: Snapshot, after: Snapshot, facts: Iterabl
             wanted[host] = Wanted(after.revision, add_digests((known.digest, news.digest)))
     gone = frozenset(host for host in subjects.hosts if host not in after.hosts)
     return Change(after, views.evolve(wanted, gone), MappingProxyType(touched), gone)
+
+
+def find_touched(before: Snapshot, after: Snapshot) -> list[HostName]:
+    """The hosts that would have to enforce something else after than before, by name."""
+    groups, instances = differing(before.groups, after.groups), differing(before.instances, after.instances)
+    news = _Step(before, after, _Subjects(groups, instances, set())).news()
+    return sorted(host for host, one in news if one.changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,12 @@ def check(reachability: Reachability, assertion: Assertion, *, owner: Organisati
     Raises:
         NotFound, Invalid: as ``parse_end``, naming the assertion's field.
     """
-    case = _Case(reachability.population, reachability.grants, 0)
-    asked = _Asked.of(case, assertion, owner)
+    return check_version(reachability.grants, assertion, owner=owner)
+
+
+def check_version(grants: Grants, assertion: Assertion, *, owner: OrganisationId | None = None) -> Result:
+    """As ``check``, of one version of a population."""
+    asked = _Asked.of(_Case(grants.population, grants, grants.version), assertion, owner)
     return Result(assertion, asked.first(asked.violations()), about_nobody=not asked.meant)
 
 

@@ -95,7 +95,7 @@ class Grants:
 
     def __init__(self, population: Population, version: int = 0) -> None:
         self.population = population
-        self._version = version
+        self.version = version
         self._ingress = [*self._make(Direction.INGRESS)]
         self._egress = [*self._make(Direction.EGRESS)]
         self._standing = bits_of(n for n, grant in enumerate(self._egress) if grant.naming is None)
@@ -175,7 +175,7 @@ class Grants:
 
     def _index_by_source(self) -> dict[Span, int]:
         found: dict[Span, int] = {}
-        for group in self.population.snapshots[self._version].groups.values():
+        for group in self.population.snapshots[self.version].groups.values():
             for source in group.sources:
                 span = span_of(source.network)
                 found[span] = found.get(span, 0) | self._by_naming.get(group.id, 0)
@@ -183,14 +183,14 @@ class Grants:
 
     def _role(self, number: int) -> Role | None:
         roles = self.population.classes[number].roles
-        return roles[self._version] if roles else None
+        return roles[self.version] if roles else None
 
     def _playing(self, holds: Callable[[Role], bool]) -> int:
         numbers = range(len(self.population.classes))
         return bits_of(number for number in numbers if (role := self._role(number)) is not None and holds(role))
 
     def _make(self, direction: Direction) -> Iterator[_Grant]:
-        population, version = self.population, self._version
+        population, version = self.population, self.version
         hosts = self._playing(lambda role: role.is_host)
         restricted = NOBODY
         for group, rules in population.views[version].rules.items():
@@ -216,7 +216,7 @@ class Grants:
 
     def _peers(self, rule: Rule) -> tuple[int, GroupId | Span]:
         if isinstance(rule.peer, GroupPeer):
-            return self.population.peers[self._version].get(rule.peer.group, NOBODY), rule.peer.group
+            return self.population.peers[self.version].get(rule.peer.group, NOBODY), rule.peer.group
         span = span_of(rule.peer.network)
         return self.population.within(span), span
 

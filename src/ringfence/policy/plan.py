@@ -24,14 +24,18 @@ _Services = dict[Intervals, int]  # who may ask for each
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``opens`` is what the change lets pass, ``closes`` what it stops; classes are of ``population``."""
+    """``opens`` is what the change lets pass, ``closes`` what it stops; classes are those of ``after.population``."""
 
-    population: Population
+    after: Grants
     opens: tuple[Part, ...]
     closes: tuple[Part, ...]
 
     def __bool__(self) -> bool:
         return bool(self.opens or self.closes)
+
+    @property
+    def population(self) -> Population:
+        return self.after.population
 
 
 def compare(before: Snapshot, after: Snapshot) -> Plan:
@@ -52,7 +56,7 @@ def compare_grants(before: Grants, after: Grants) -> Plan:
             flows, new_flows = [flow.turned for flow in flows], [flow.turned for flow in new_flows]
         for parts, found in ((opens, _only(new_flows, flows)), (closes, _only(flows, new_flows))):
             parts.extend(map(_turned, found) if along_sources else found)
-    return Plan(population, _merged(population, opens), _merged(population, closes))
+    return Plan(after, _merged(population, opens), _merged(population, closes))
 
 
 def _regions(boxes: Iterable[Box]) -> Iterator[tuple[Box, bool]]:

@@ -1,15 +1,16 @@
 """Exact answers in words, for a table or JSON: who, to whom, asking for what, by which rules.
 
 A network stands for those of its addresses that no instance has and that no narrower network of the policy holds;
-"private networks" for all such addresses outside of the internet, and "any" for everybody of a family or of both.
+"internet" for all such public addresses, "private networks" for all others, "any" for everybody of one family or both.
 """
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import starmap
 from typing import Final
 
-from ringfence.policy.address_axis import networks_of
+from ringfence.policy.address_axis import WHOLE, networks_of
 from ringfence.policy.assertions import Witness
 from ringfence.policy.ends import ANY, INTERNET_END, End
 from ringfence.policy.grants import Because, Standing
@@ -21,11 +22,12 @@ from ringfence.policy.population import Population, numbers_of
 from ringfence.policy.reach import Part, Reach, Reachability, Reasons
 from ringfence.policy.rule_words import describe_rule, describe_side
 from ringfence.policy.services import describe_services
-from ringfence.policy.values import Address, GroupId, OrganisationId
+from ringfence.policy.values import Address, GroupId, OrganisationId, RuleId
 from ringfence.policy.view import Endpoint
 from ringfence.policy.wording import shown
 
 _PRIVATE: Final = "private networks"
+_NONE: Final[frozenset[RuleId]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +52,26 @@ def portray_plan(plan: Plan) -> tuple[list[Row], list[Row]]:
     """What a change opens, in the names that hold after it, and what it closes, in those before it."""
     population = plan.population
     ends = (End(ANY, population.everybody), End(ANY, population.everybody))
-    opens = {_row(population, part, ends, version=1) for part in plan.opens}
-    closes = {_row(population, part, ends, version=0) for part in plan.closes}
-    return sorted(opens, key=_in_order), sorted(closes, key=_in_order)
+    rows = []
+    for version, parts in ((1, plan.opens), (0, plan.closes)):
+        other = population.snapshots[1 - version]
+        lasting = {rule.id for group in other.groups.values() for rule in group.rules}
+        found = {_row(population, part, ends, version=version, lasting=lasting) for part in parts}
+        rows.append(sorted(found, key=_in_order))
+    return rows[0], rows[1]
 
 
-def _row(population: Population, part: Part, ends: tuple[End, End], *, version: int = -1) -> Row:
-    sources, destinations = (
-        _names(population, bits, end, version)
-        for bits, end in zip((part.sources, part.destinations), ends, strict=True)
-    )
-    reasons = _reasons(population.snapshots[version], part.reasons)
+def _row(
+    population: Population,
+    part: Part,
+    ends: tuple[End, End],
+    *,
+    version: int = -1,
+    lasting: AbstractSet[RuleId] = _NONE,
+) -> Row:
+    sources = _names(population, part.sources, ends[0], version, beside=part.destinations)
+    destinations = _names(population, part.destinations, ends[1], version, beside=part.sources)
+    reasons = _reasons(population.snapshots[version], part.reasons, lasting)
     return Row(sources, destinations, describe_services(part.services), reasons)
 
 
@@ -101,9 +112,16 @@ def _is_owned(snapshot: Snapshot, end: Endpoint, owner: OrganisationId | None) -
     return owner in (None, snapshot.instances[end.instance].organisation)
 
 
-def _reasons(snapshot: Snapshot, reasons: Reasons) -> tuple[str, ...]:
+def _reasons(snapshot: Snapshot, reasons: Reasons, lasting: AbstractSet[RuleId] = _NONE) -> tuple[str, ...]:
+    """Rules first that are not among the ``lasting`` ones: they are what a change is about. Then by what they say."""
     found = {side for pair in reasons for side in pair if side is not Standing.OUTSIDE}
-    return tuple(sorted(_because(snapshot, side) for side in found))
+
+    def order(side: Because) -> tuple[bool, bool, str]:
+        if isinstance(side, Standing):
+            return True, True, side.value
+        return side.rule.id in lasting, False, _because(snapshot, side).partition(" of group ")[2]
+
+    return tuple(_because(snapshot, side) for side in sorted(found, key=order))
 
 
 def _because(snapshot: Snapshot, side: Because) -> str:
@@ -117,11 +135,21 @@ def _group_name(snapshot: Snapshot, group: GroupId) -> str:
     return shown(snapshot.groups[group].name) if group in snapshot.groups else str(group)
 
 
-def _names(population: Population, bits: int, end: End, version: int) -> tuple[str, ...]:
+def _names(population: Population, bits: int, end: End, version: int, *, beside: int) -> tuple[str, ...]:
+    """Who is at one end; not an instance that is alone at the other, for it is not on its own way."""
     if end.addresses is None and _is_everybody(population, bits, version):
         return (ANY,)
+    if _is_alone(population, beside):
+        bits = bits & ~beside or bits
     inside, outside = bits & ~population.outside, bits & population.outside
     return (*_outside_names(population, outside, end), *_inside_names(population, inside, end, version))
+
+
+def _is_alone(population: Population, bits: int) -> bool:
+    """Whether it is a single instance's."""
+    return (
+        bits.bit_count() == 1 and len({one.instance for kind in population.chosen(bits) for one in kind.dwellers}) == 1
+    )
 
 
 def _is_everybody(population: Population, bits: int, version: int) -> bool:
@@ -159,15 +187,27 @@ def _outside_names(population: Population, bits: int, end: End) -> Iterator[str]
             part |= end.part_of(kind)
         yield from map(str, networks_of(part))
         return
-    families = [here for here in population.family.values() if bits & here]
-    internet = population.internet
-    for name, known in ((INTERNET_END, internet), (_PRIVATE, population.outside & ~internet)):
-        whole = known & _union(families)
-        if whole and not whole & ~bits:
-            yield name
-            bits &= ~whole
+    families = _union([here for here in population.family.values() if bits & here])
+    internet, private = population.internet & families, population.outside & ~population.internet & families
+    if bits & internet and _is_most(population, bits & internet):
+        missing = [*_networks(population, internet & ~bits)]
+        yield f"{INTERNET_END} except {', '.join(missing)}" if missing else INTERNET_END
+        bits &= ~internet
+    if private and not private & ~bits:
+        yield _PRIVATE
+        bits &= ~private
+    yield from _networks(population, bits)
+
+
+def _is_most(population: Population, bits: int) -> bool:
+    """Whether it has what no narrower network of the policy holds, of every family that it has anything of."""
     spans = {next(iter(population.regions_around(number))) for number in numbers_of(bits)}
-    yield from map(str, starmap(_network, sorted(spans)))
+    return all(WHOLE[family] in spans for family, here in population.family.items() if here & bits)
+
+
+def _networks(population: Population, bits: int) -> Iterator[str]:
+    spans = {next(iter(population.regions_around(number))) for number in numbers_of(bits)}
+    return map(str, starmap(_network, sorted(spans)))
 
 
 def _network(first: int, last: int) -> str:

@@ -14,7 +14,7 @@ from ringfence.policy.errors import Invalid
 from ringfence.policy.intervals import EMPTY, Intervals
 from ringfence.policy.link import LINK_TYPES, ROGUE_ICMP_TYPE
 from ringfence.policy.model import Rule
-from ringfence.policy.packet import AH, ICMP, ICMPV6, OPENING_ICMP, OPENING_ICMPV6, TCP, UDP
+from ringfence.policy.packet import AH, ICMP, ICMPV6, OPENING_ICMP, OPENING_ICMPV6, TCP, UDP, Packet
 from ringfence.policy.values import MAX_PORT, PROTOCOL_NUMBER, Protocol
 
 _SIZE: Final = 1 << 16
@@ -32,6 +32,15 @@ def service_span(protocol: int, first: int = 0, last: int = MAX_PORT) -> tuple[i
     if protocol in _BASE:
         return _BASE[protocol] + first, _BASE[protocol] + last
     return _OTHERS + protocol, _OTHERS + protocol
+
+
+def place_of(packet: Packet) -> int:
+    """The place of what a packet asks for."""
+    if packet.protocol in (ICMP, ICMPV6):
+        value = packet.icmp_type * _CODES + packet.icmp_code
+    else:
+        value = packet.destination_port
+    return service_span(packet.protocol, value, value)[0]
 
 
 def protocol_at(place: int) -> tuple[int, int]:
@@ -122,13 +131,23 @@ def _parse_service(one: str, text: str, field: str) -> tuple[int, int]:
 
 
 def describe_services(services: Intervals) -> str:
-    """In words, ascending: ``tcp/22, tcp/80-90, icmp/8, esp``; ``any`` for everything that opens a flow in a family."""
+    """In words, ascending: ``tcp/22, tcp/80-90, icmp/8, esp``; ``any`` for everything that opens a flow in a family.
+
+    ``any except udp/53`` where that is shorter.
+    """
     words = []
     for flows in FLOWS.values():
         if flows <= services:
             words, services = ["any"], services - flows
-    words += [word for number in (*_BASE, None) for word in _words(services, number)]
+    words += _all_words(services)
+    for flows in FLOWS.values():
+        if services <= flows and 0 < len(missing := _all_words(flows - services)) < len(words):
+            return f"any except {', '.join(missing)}"
     return ", ".join(words) or "nothing"
+
+
+def _all_words(services: Intervals) -> list[str]:
+    return [word for number in (*_BASE, None) for word in _words(services, number)]
 
 
 def _words(services: Intervals, number: int | None) -> Iterator[str]:

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from ringfence.policy.errors import Invalid
+from ringfence.policy.packet import Packet
 from ringfence.policy.values import Direction, GroupId, InstanceId
 from ringfence.wire.feed import FORMAT
 
@@ -68,6 +69,21 @@ class FlowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     @property
     def groups(self) -> tuple[GroupId, ...]:
         return tuple(GroupId(group) for group in self.peer_groups)
+
+    @property
+    def packet(self) -> Packet | None:
+        """What is known of it; None where a record stands for packets of which only their number is."""
+        if self.source is None or self.destination is None or self.protocol is None:
+            return None
+        return Packet(
+            ip_address(self.source),
+            ip_address(self.destination),
+            self.protocol,
+            source_port=self.source_port or 0,
+            destination_port=self.destination_port or 0,
+            icmp_type=self.icmp_type or 0,
+            icmp_code=self.icmp_code or 0,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ def test_a_rule_opens_what_both_sides_allow():
     assert closes == []
     assert (row.sources, row.destinations, row.services) == (("group web",), ("group db",), "tcp/5432")
     assert [words.split(",")[1].strip() for words in row.rules] == [
-        "egress tcp/5432 to group db",
         "ingress tcp from group web",
+        "egress tcp/5432 to group db",
     ]
 
 

@@ -1,0 +1,39 @@
+"""What a change would do, in lines for people."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+_FEW: Final = 6  # names and reasons that fit into one readable row
+_INDENT: Final = " " * 8
+
+
+def outlook_lines(plan: dict[str, Any]) -> Iterator[str]:
+    """What opens and closes, on which hosts, what is cut, and what then fails."""
+    for verb in ("opens", "closes"):
+        for row in plan[verb]:
+            yield f"{verb:<8}{_few(row['from'])} -> {_few(row['to'])} {row['services']}"
+            yield from (f"{_INDENT}{words}" for words in _some(row["rules"]))
+    if not (plan["opens"] or plan["closes"]):
+        yield "no packet's fate changes"
+    if plan["hosts"]:
+        yield f"hosts   {_few(plan['hosts'])}"
+    yield from (f"cuts    {_cut(one)}" for one in plan["connections"])
+    for result in plan["fails"]:
+        yield f"fails   {result['assertion']}"
+        yield from (f"{_INDENT}{line}" for line in result["proof"])
+
+
+def _cut(one: dict[str, Any]) -> str:
+    if one["cut"] is None:
+        return f'on {one["host"]}: unknown, it told of no connections (flow_log = "all" in its inventory)'
+    return f"on {one['host']}: {one['cut']} of the connections that it told of since {one['since']}, if still open"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(_some(names))
+
+
+def _some(words: Sequence[str]) -> list[str]:
+    if len(words) <= _FEW + 1:
+        return list(words)
+    return [*words[:_FEW], f"and {len(words) - _FEW} more"]

@@ -1,0 +1,72 @@
+"""``ringfence plan``: what a policy file would change, exactly, and nothing of it done."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from ringfence.cli.options import DataOption, OrganisationOption, query_of
+from ringfence.cli.outlook import outlook_lines
+from ringfence.cli.output import Format, FormatOption, complain, show
+from ringfence.cli.questions import FileOption, read_file, read_snapshot
+from ringfence.policy.errors import CallerError
+
+CHANGES: Final = 4
+FAILS: Final = 5
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy file; - is standard input.")],
+    data: DataOption,
+    old: FileOption = None,
+    organisation: OrganisationOption = None,
+    output: FormatOption = Format.TABLE,
+    *,
+    prune: Annotated[bool, typer.Option("--prune", help="As if what the file does not have were deleted.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 4 when something opens or closes.")] = False,
+) -> None:
+    """Say what the policy file would open and close, exactly, on which hosts, and which of its assertions would fail.
+
+    It is compared with the server's policy, or with the policy file that --file names; nothing is changed.
+    Exit status: 0 planned, 5 an assertion would fail, and with --exit-code 4 something opens or closes.
+    Example: [bold]ringfence plan policy.yaml[/bold]
+    """
+    found = _ask(data, file, prune=prune, query=query_of(organisation)) if old is None else _compare(old, file)
+    if output is Format.JSON:
+        show(json.dumps(found, indent=2))
+    else:
+        for line in found.get("kept", ()):
+            complain(line)
+        show("\n".join(outlook_lines(found["plan"])))
+    if found["plan"]["fails"]:
+        raise typer.Exit(FAILS)
+    if exit_code and (found["plan"]["opens"] or found["plan"]["closes"]):
+        raise typer.Exit(CHANGES)
+
+
+def _ask(data: Path, file: Path, *, prune: bool, query: dict[str, str]) -> dict[str, Any]:
+    from ringfence.cli.admin_client import Ask, ask
+
+    read = read_file(file)
+    body = {"policy": read.value, "prune": prune, "dry-run": True}
+    try:
+        return ask(data, Ask("POST", "/apply", body, query, asks_only=True))
+    except CallerError as error:
+        raise read.locate_answer(error) from error
+
+
+def _compare(old: Path, new: Path) -> dict[str, Any]:
+    """As a server would answer that holds the one file when it is given the other."""
+    import msgspec
+
+    from ringfence.control.planning import look_ahead, show_outlook
+    from ringfence.policy.desired import snapshot_of
+
+    before, read = read_snapshot(old), read_file(new)
+    try:
+        outlook = look_ahead(before, snapshot_of(read.document), read.document.assertions)
+    except CallerError as error:
+        raise read.locate(error) from error
+    plan: dict[str, Any] = msgspec.to_builtins(show_outlook(outlook))
+    return {"plan": plan}

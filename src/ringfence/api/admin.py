@@ -21,6 +21,7 @@ from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_jso
 from ringfence.api.flows import show_flow
 from ringfence.api.front import BodyLimits, front
 from ringfence.api.join import Invitations
+from ringfence.api.observed import Observed
 from ringfence.api.operations import add_operation_routes
 from ringfence.api.owners import add_owner_routes
 from ringfence.api.questions import add_question_routes
@@ -130,7 +131,7 @@ class _OneInstance:
         wanted = convert(parse_document(_body(request)), _ObserveShape)
         found = find_instance_of(self.plane.snapshot, instance, request.get_param("organisation"))
         operator = operator_of(found.organisation, exchange_of(request).request_id)
-        operation = await self.plane.execute(Observe(found.id, wanted.observe), operator)
+        operation = await self.plane.execute(Observe((found.id,), wanted.observe), operator)
         response.data = encode_operation(operation)
 
 
@@ -213,6 +214,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))
     app.add_route("/admin/v1/flows", _Flows(plane, "flows", allowed=True))
     add_question_routes(app, plane)
+    app.add_route("/admin/v1/observed", Observed(plane))
     app.add_route("/admin/v1/instances/{instance}/suggestion", Suggestion(plane))
     return front(app, BodyLimits(size_bytes=_MOST_BYTES))
 

@@ -9,6 +9,7 @@ from ringfence.control.actor import operator_of
 from ringfence.control.allow import allow_edits
 from ringfence.control.lookup import find_group_named, find_peer_named
 from ringfence.control.plane import ControlPlane
+from ringfence.policy.index import index_of
 from ringfence.policy.model import Snapshot
 from ringfence.policy.places import find_instance_named
 from ringfence.policy.rule_words import describe_rule
@@ -90,4 +91,5 @@ def directory_of(snapshot: Snapshot, organisation: OrganisationId) -> Directory:
         group=lambda text, field: find_group_named(snapshot, text, organisation, field=field).id,
         peer=lambda text, field: find_peer_named(snapshot, text, organisation, field=field),
         instance=instance,
+        wearers=lambda group: tuple(sorted(index_of(snapshot).wearers_of(group))),
     )

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from ringfence.api.exchange import Request, Response, exchange_of, put_json
 from ringfence.control.lookup import find_instance_of
 from ringfence.control.plane import ControlPlane
@@ -19,7 +21,11 @@ class Suggestion:
 
     async def on_get(self, request: Request, response: Response, instance: str) -> None:
         """From what hosts told of since the server began."""
-        await self._answer(request, response, instance, [kept.record for kept in self.plane.flows(0, allowed=True)])
+        await self._answer(request, response, instance, self._told())
+
+    def _told(self) -> list[FlowRecord]:
+        tallies = self.plane.flow_tallies(allowed=True)
+        return [msgspec.structs.replace(tally.record, packets=tally.packets) for tally in tallies]
 
     async def on_post(self, request: Request, response: Response, instance: str) -> None:
         """From ``{records: [...]}``, as they stand in a host's own log."""

@@ -26,6 +26,7 @@ from ringfence.cli import (
     host,
     instance,
     key,
+    observed,
     operation,
     organisation,
     plan,
@@ -74,6 +75,7 @@ app.command("allow-me")(allow.allow_me)
 app.add_typer(operation.app, name="operation")
 app.command("explain")(explain.explain)
 app.command("reach")(reach.reach)
+app.command("observed")(observed.observed)
 app.command("suggest")(suggest.suggest)
 app.command("check")(check.check)
 app.add_typer(assertion.app, name="assertion")

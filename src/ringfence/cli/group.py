@@ -59,6 +59,27 @@ def detach(group: GroupArgument, instance: InstanceArgument) -> list[Edit]:
     return [{"edit": "detach", "group": group, "instance": instance}]
 
 
+@app.command("observe")
+@changing
+def observe(group: GroupArgument) -> list[Edit]:
+    """Drop nothing any more of the instances that wear a group at this moment: what would be is counted and logged.
+
+    Who wears it later is not observed by that. Then: [bold]ringfence observed web[/bold].
+    Example: [bold]ringfence group observe web[/bold]
+    """
+    return [{"edit": "observe", "group": group, "observe": True}]
+
+
+@app.command("enforce")
+@changing
+def enforce(group: GroupArgument) -> list[Edit]:
+    """Drop again what no rule allows, of all instances that wear a group at this moment.
+
+    Example: [bold]ringfence group enforce web[/bold]
+    """
+    return [{"edit": "observe", "group": group, "observe": False}]
+
+
 @source_app.command("add")
 @changing
 def add_source(group: GroupArgument, network: NetworkArgument) -> list[Edit]:

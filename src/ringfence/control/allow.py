@@ -7,17 +7,15 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
+from ringfence.control.lookup import find_target
 from ringfence.policy.commands import AddRule, Attach, CreateGroup, Edit
-from ringfence.policy.errors import Conflict, Invalid, NotFound
+from ringfence.policy.errors import Conflict
 from ringfence.policy.index import index_of
-from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.model import Group, Snapshot
 from ringfence.policy.values import GroupId, OrganisationId
-from ringfence.policy.wording import suggestion
 from ringfence.wire.change import Allowance
 
 _OWN: Final = "allow-me-"  # and the instance's name: the group in which only such rules are
-_GROUP: Final = "group:"
-_INSTANCE: Final = "instance:"
 
 
 def allow_edits(
@@ -30,7 +28,7 @@ def allow_edits(
         Invalid: a group and an instance are, or several instances.
         Conflict: the instance's own group is worn by others too, whom nobody meant.
     """
-    target = _find(snapshot, organisation, allowance.target)
+    target = find_target(snapshot, organisation, allowance.target, field="$.target")
     if isinstance(target, Group):
         return (Edit(AddRule(target.id, allowance.draft, allowance.lasts_s), new_id()),)
     name = f"{_OWN}{target.name}"
@@ -43,22 +41,3 @@ def allow_edits(
     group = own.id if own else GroupId(edits[0].new_id)
     attach, add = Attach(group, target.id), AddRule(group, allowance.draft, allowance.lasts_s)
     return (*edits, Edit(attach, new_id()), Edit(add, new_id()))
-
-
-def _find(snapshot: Snapshot, organisation: OrganisationId, text: str) -> Group | Instance:
-    """The one group or instance of that name or id; ``group:NAME`` and ``instance:NAME`` leave no doubt."""
-    name = text.removeprefix(_GROUP).removeprefix(_INSTANCE)
-    things: list[Group | Instance] = []
-    if not text.startswith(_INSTANCE):
-        things += snapshot.groups.values()
-    if not text.startswith(_GROUP):
-        things += snapshot.instances.values()
-    own = [one for one in things if one.organisation == organisation]
-    found = [one for one in own if name in (one.name, str(one.id))]
-    if not found:
-        hint = suggestion(name, (one.name for one in own))
-        raise NotFound(f"there is no group or instance {ascii(text)[:64]}{hint}", field="$.target")
-    if len(found) > 1:
-        ids = ", ".join(f"{_GROUP if isinstance(one, Group) else _INSTANCE}{one.id}" for one in found)
-        raise Invalid(f"{ascii(text)[:64]} is ambiguous: say which by one of {ids}", field="$.target")
-    return found[0]

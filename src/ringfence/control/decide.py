@@ -127,7 +127,12 @@ def subject_of(command: GroupCommand | InstanceCommand, referred: GroupId) -> st
             name = command.name if isinstance(command, CreateGroup) else command.instance.name
             return f"{referred} {name}"
         case Observe():
-            return f"instance {command.instance} {'observed' if command.observe else 'enforced'}"
+            who = (
+                f"instance {command.instances[0]}"
+                if len(command.instances) == 1
+                else f"{len(command.instances)} instances"
+            )
+            return f"{who} {'observed' if command.observe else 'enforced'}"
         case DeleteRule():
             return f"{referred} rule {command.rule}"
         case AddSource() | RemoveSource():

@@ -48,11 +48,11 @@ def decide_add_instance(
 
 
 def decide_observe(snapshot: Snapshot, command: Observe, actor: Actor) -> tuple[Fact, ...]:
-    """The instance is observed, or enforced again; nothing new when it is so already."""
+    """The instances are observed, or enforced again; nothing new of those that are so already."""
     if not actor.is_operator:
         raise Denied("only the operator of the server may have an instance observed")
-    instance = find_instance(snapshot, command.instance, actor.organisation)
-    return () if instance.observe is command.observe else (InstanceObserved(instance.id, command.observe),)
+    instances = [find_instance(snapshot, id_, actor.organisation) for id_ in command.instances]
+    return tuple(InstanceObserved(one.id, command.observe) for one in instances if one.observe is not command.observe)
 
 
 def born_instance(

@@ -1,18 +1,20 @@
 """What hosts told of refused packets and allowed connections: the newest of each host, in memory only.
 
 Input: hosts' reports, which are hosts' words: an instance that is not theirs is not believed. Output: numbered records,
-so that whoever follows them can say from where on. A restart of the server forgets them; each host's own file has more.
+so that whoever follows them can say from where on, and what they add up to, which goes further back. A restart of the
+server forgets them; each host's own file has more.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName
-from ringfence.wire.flows import FlowRecord, FlowReport
+from ringfence.wire.flows import FlowRecord, FlowReport, flow_of
 
 MOST_KEPT: Final = 1000  # of each host, refused and allowed each: what is allowed pushes out nothing refused
 
@@ -27,12 +29,39 @@ class Kept:
     untold: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Records of one flow, by ``wire.flows.flow_of``: ``record`` is the newest. Times in seconds since 1970."""
+
+    record: FlowRecord
+    packets: int
+    first: float
+    last: float
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """One host's records, and what they add up to; of both the newest."""
+
+    newest: deque[Kept] = field(default_factory=lambda: deque(maxlen=MOST_KEPT))
+    tallies: dict[FlowRecord, Tally] = field(default_factory=dict)  # the one that grew last comes last
+
+    def add(self, kept: Kept) -> None:
+        self.newest.append(kept)
+        record = kept.record
+        known = self.tallies.pop(flow := flow_of(record), None)
+        packets = record.packets + (known.packets if known else 0)
+        self.tallies[flow] = Tally(record, packets, known.first if known else record.at, record.at)
+        if len(self.tallies) > MOST_KEPT:
+            del self.tallies[next(iter(self.tallies))]
+
+
 class FlowBook:
     """Lives in the event loop's thread."""
 
     def __init__(self) -> None:
-        self._refused: dict[HostName, deque[Kept]] = {}
-        self._allowed: dict[HostName, deque[Kept]] = {}
+        self._refused: dict[HostName, _Shelf] = {}
+        self._allowed: dict[HostName, _Shelf] = {}
         self._untold: dict[HostName, int] = {}
         self._last = 0
 
@@ -41,8 +70,8 @@ class FlowBook:
         for record in report.records:
             self._last += 1
             book = self._allowed if record.is_allowed else self._refused
-            kept = book.setdefault(host, deque(maxlen=MOST_KEPT))
-            kept.append(Kept(self._last, host, _believed(record, host, snapshot), self._untold.pop(host, 0)))
+            kept = Kept(self._last, host, _believed(record, host, snapshot), self._untold.pop(host, 0))
+            book.setdefault(host, _Shelf()).add(kept)
 
     def forget(self, host: HostName) -> None:
         """The host was removed."""
@@ -52,13 +81,20 @@ class FlowBook:
 
     def after(self, number: int, host: HostName | None = None, *, allowed: bool = False) -> list[Kept]:
         """The refused packets after that number, and with ``allowed`` connections too, oldest first. O(kept)."""
-        books = [self._refused, self._allowed] if allowed else [self._refused]
-        kept = (one for book in books for name, held in book.items() if host in (None, name) for one in held)
+        kept = (one for shelf in self._shelves(host, allowed=allowed) for one in shelf.newest)
         return sorted((one for one in kept if one.number > number), key=lambda one: one.number)
 
     def connections(self, host: HostName) -> list[FlowRecord]:
         """The connections that a host told of, oldest first; none of a host that tells of none."""
-        return [one.record for one in self._allowed.get(host, ())]
+        return [one.record for one in self._allowed.get(host, _Shelf()).newest]
+
+    def tallies(self, *, allowed: bool = False) -> list[Tally]:
+        """What the refused packets of all hosts add up to, and with ``allowed`` connections too. O(kept)."""
+        return [tally for shelf in self._shelves(None, allowed=allowed) for tally in shelf.tallies.values()]
+
+    def _shelves(self, host: HostName | None, *, allowed: bool) -> Iterator[_Shelf]:
+        books = [self._refused, self._allowed] if allowed else [self._refused]
+        return (shelf for book in books for name, shelf in book.items() if host in (None, name))
 
 
 def _believed(record: FlowRecord, host: HostName, snapshot: Snapshot) -> FlowRecord:

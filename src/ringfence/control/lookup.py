@@ -16,6 +16,8 @@ from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibil
 from ringfence.policy.wording import suggestion
 
 _NAMED_AT_MOST = 10
+_GROUP = "group:"
+_INSTANCE = "instance:"
 
 
 def find_group(snapshot: Snapshot, id_: GroupId, actor: Actor, *, field: str | None = None) -> Group:
@@ -90,6 +92,29 @@ def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId,
     found = _only_named(named, text, field)
     is_public = found.visibility is Visibility.PUBLIC
     return GroupReference(None if is_public else found.id, found.name if is_public else None, found.visibility)
+
+
+def find_target(snapshot: Snapshot, organisation: OrganisationId, text: str, *, field: str) -> Group | Instance:
+    """The one group or instance of that name or id; ``group:NAME`` and ``instance:NAME`` leave no doubt.
+
+    Raises:
+        NotFound: nobody is named so; ``Invalid``: a group and an instance are, or several instances.
+    """
+    name = text.removeprefix(_GROUP).removeprefix(_INSTANCE)
+    things: list[Group | Instance] = []
+    if not text.startswith(_INSTANCE):
+        things += snapshot.groups.values()
+    if not text.startswith(_GROUP):
+        things += snapshot.instances.values()
+    own = [one for one in things if one.organisation == organisation]
+    found = [one for one in own if name in (one.name, str(one.id))]
+    if not found:
+        hint = suggestion(name, (one.name for one in own))
+        raise NotFound(f"there is no group or instance {ascii(text)[:64]}{hint}", field=field)
+    if len(found) > 1:
+        ids = ", ".join(f"{_GROUP if isinstance(one, Group) else _INSTANCE}{one.id}" for one in found)
+        raise Invalid(f"{ascii(text)[:64]} is ambiguous: say which by one of {ids}", field=field)
+    return found[0]
 
 
 def name_some(names: Iterable[str]) -> str:

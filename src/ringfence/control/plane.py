@@ -21,7 +21,7 @@ from ringfence.control.count_book import CountBook
 from ringfence.control.deadlines import Deadlines
 from ringfence.control.decide import decide_edits, referred_group, subject_of
 from ringfence.control.feed import Feed
-from ringfence.control.flow_book import FlowBook, Kept
+from ringfence.control.flow_book import FlowBook, Kept, Tally
 from ringfence.control.held import require_held
 from ringfence.control.history import History
 from ringfence.control.hosts import AddedHost, HostStatus, Presence, check_invitation, mint_key, mint_secret
@@ -315,6 +315,10 @@ class ControlPlane:
         ``NotFound`` for a host that there is not.
         """
         return self._flows.after(after, None if host is None else self._host(host).name, allowed=allowed)
+
+    def flow_tallies(self, *, allowed: bool = False) -> list[Tally]:
+        """What refused packets, or allowed connections too, of all hosts add up to since the server began."""
+        return self._flows.tallies(allowed=allowed)
 
     def status_of(self, host: HostName) -> HostStatus:
         """As ``host_status``, of a host that there is."""

@@ -12,7 +12,7 @@ from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
 from ringfence.policy.model import Instance, Snapshot
 from ringfence.policy.suggest import Seen, suggest
 from ringfence.policy.values import Direction
-from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord
+from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord, flow_of
 from ringfence.wire.policy_file import write_policy
 
 _SUFFIX = "-seen"  # of the suggested group's name
@@ -50,7 +50,7 @@ def merge_records(records: Iterable[FlowRecord]) -> list[FlowRecord]:
     """Records that differ in nothing that a rule could tell apart, as one each, with their packets."""
     found: dict[FlowRecord, int] = {}
     for record in records:
-        alike = msgspec.structs.replace(record, at=0.0, interface="-", source_port=None, peer_groups=(), packets=1)
+        alike = flow_of(record)
         found[alike] = found.get(alike, 0) + record.packets
     return [msgspec.structs.replace(record, packets=packets) for record, packets in found.items()]
 

@@ -117,9 +117,9 @@ class AddInstance:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """That nothing of an instance be dropped but only told, or that it be dropped again: the operator's alone."""
+    """That nothing of some instances be dropped but only told, or that it be dropped again: the operator's alone."""
 
-    instance: InstanceId
+    instances: tuple[InstanceId, ...]
     observe: bool
 
 

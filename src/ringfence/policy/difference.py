@@ -233,7 +233,7 @@ def _settle_instances(room: _Room, document: Document) -> Iterator[_Step]:
         settled.add(present.id)
         yield from _settle_worn(room, present, wanted)
         if wanted.observe is not None and wanted.observe is not present.observe:
-            yield _Step(Observe(present.id, wanted.observe), f"{wanted.field}.observe")
+            yield _Step(Observe((present.id,), wanted.observe), f"{wanted.field}.observe")
 
 
 def _settle_worn(room: _Room, present: Instance, wanted: DesiredInstance) -> Iterator[_Step]:

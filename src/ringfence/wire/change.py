@@ -103,8 +103,9 @@ class _Detach(_Edit, frozen=True, tag="detach"):
 
 
 class _Observe(_Edit, frozen=True, tag="observe"):
-    instance: str
     observe: bool
+    instance: str | None = None
+    group: str | None = None
 
 
 _EditShape = (
@@ -140,6 +141,7 @@ class Directory:
     group: Callable[[str, str], GroupId]
     peer: Callable[[str, str], GroupReference]
     instance: Callable[[str, str], InstanceId]
+    wearers: Callable[[GroupId], tuple[InstanceId, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ class _Reader:
             case _CreateGroup():
                 return CreateGroup(shape.name, shape.description)
             case _Observe():
-                return Observe(self.directory.instance(shape.instance, f"{path}.instance"), shape.observe)
+                return Observe(self._observed(shape, path), shape.observe)
             case _:
                 return self._on_group(shape, self._group(shape.group, f"{path}.group"), path)
 
@@ -228,6 +230,14 @@ class _Reader:
                 return of_member(group, self.directory.instance(shape.instance, f"{path}.instance"))
             case _:
                 assert_never(shape)
+
+    def _observed(self, shape: _Observe, path: str) -> tuple[InstanceId, ...]:
+        """An instance, or those that wear a group at this moment."""
+        if shape.instance is not None and shape.group is None:
+            return (self.directory.instance(shape.instance, f"{path}.instance"),)
+        if shape.group is not None and shape.instance is None:
+            return self.directory.wearers(self.directory.group(shape.group, f"{path}.group"))
+        raise Invalid("expected exactly one of instance and group", field=path)
 
     def _draft(self, shape: _AddRule, path: str) -> RuleDraft:
         given = {"from": shape.from_, "to": shape.to}

@@ -99,3 +99,23 @@ def test_a_report_of_another_shape_is_refused_whole(change):
 def test_what_is_no_report_is_refused(octets):
     with pytest.raises(Invalid):
         decode_flow_report(octets)
+
+
+def test_records_of_one_flow_add_up_beyond_what_is_kept_of_each_and_a_flood_pushes_out_its_own_hosts_alone():
+    book = FlowBook()
+    book.add("h2", FlowReport((msgspec.structs.replace(RECORD, instance=DB.id),)), SNAPSHOT)
+    for at in range(2, 10):
+        again = msgspec.structs.replace(RECORD, at=float(at), source_port=at)
+        book.add("h1", FlowReport((again,) * MOST_RECORDS), SNAPSHOT)
+    [tally, other] = sorted(book.tallies(), key=lambda tally: -tally.packets)
+    assert (tally.packets, tally.first, tally.last, tally.record.source_port) == (8 * MOST_RECORDS, 2.0, 9.0, 9)
+    many = [msgspec.structs.replace(RECORD, destination_port=port) for port in range(MOST_KEPT)]
+    for start in range(0, MOST_KEPT, MOST_RECORDS):
+        book.add("h1", FlowReport(tuple(many[start : start + MOST_RECORDS])), SNAPSHOT)
+    assert len(book.tallies()) == MOST_KEPT + 1
+    assert other in book.tallies()
+    allowed = msgspec.structs.replace(RECORD, verdict="allow")
+    book.add("h1", FlowReport((allowed,)), SNAPSHOT)
+    assert len(book.tallies(allowed=True)) == MOST_KEPT + 2
+    book.forget("h1")
+    assert book.tallies(allowed=True) == [other]

@@ -24,7 +24,9 @@ def _find(known):
     return find
 
 
-DIRECTORY = Directory(_find({"web": WEB}), _find({"web": GroupReference(WEB, None)}), _find({"vm": VM}))
+DIRECTORY = Directory(
+    _find({"web": WEB}), _find({"web": GroupReference(WEB, None)}), _find({"vm": VM}), {WEB: (VM,)}.get
+)
 
 
 def _decode(*edits, **options):
@@ -44,16 +46,18 @@ def test_every_edit_names_what_it_is_about():
         {"edit": "delete-rule", "group": "web", "rule": str(RULE)},
         {"edit": "attach", "group": "web", "instance": "vm"},
         {"edit": "observe", "instance": "vm", "observe": True},
+        {"edit": "observe", "group": "web", "observe": False},
         **{"dry-run": True},
     )
-    created, source, rule, deleted, attached, observed = (edit.command for edit in made.edits)
+    created, source, rule, deleted, attached, *observed = (edit.command for edit in made.edits)
     new = GroupId(made.edits[0].new_id)
     assert created == CreateGroup("new")
     assert (source, source.source.text) == (AddSource(new, source.source), "192.0.2.1/32")
     assert isinstance(rule, AddRule)
     assert (rule.rule.direction, rule.rule.peer) == (Direction.EGRESS, GroupReference(new, None))
     assert (rule.rule.start_port, rule.rule.end_port, rule.rule.description) == (80, 90, "all")
-    assert (deleted, attached, observed) == (DeleteRule(WEB, RULE), Attach(WEB, VM), Observe(VM, observe=True))
+    assert (deleted, attached) == (DeleteRule(WEB, RULE), Attach(WEB, VM))
+    assert observed == [Observe((VM,), observe=True), Observe((VM,), observe=False)]
     assert made.dry_run
 
 
@@ -90,6 +94,8 @@ def test_a_wrong_service_is_refused_with_its_place(service):
         ({"edit": "attach", "group": "web"}, "$.edits[1].instance: "),
         ({"edit": "attach", "group": "web", "instance": "vm", "force": True}, "$.edits[1]: "),
         ({"edit": "fly"}, "$.edits[1].edit: "),
+        ({"edit": "observe", "observe": True}, "$.edits[1]: "),
+        ({"edit": "observe", "observe": True, "instance": "vm", "group": "web"}, "$.edits[1]: "),
         ({"edit": "add-source", "group": "web", "source": "192.0.2.0/33"}, "$.edits[1].source: "),
         ({"edit": "add-rule", "group": "web", "service": "tcp", "from": "x", "to": "web"}, "$.edits[1]: "),
         ({"edit": "add-rule", "group": "web", "service": "tcp", "from": "x"}, "$.edits[1].from: "),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from contract.running import Running, admin_client
+from counts import FULL
 from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import encode_removal
@@ -143,20 +144,65 @@ def _server(namespace, folder):
         process.stdout.close()
 
 
+@contextmanager
+def _world(folder):
+    (folder / "inventory.toml").write_text(INVENTORY)
+    with closing(build_world((OUTSIDE,), router_addresses=HOST.addresses)) as world:
+        yield world
+
+
+@contextmanager
+def _scene(world, folder, name):
+    """A new server in the folder's ``name``; agents that were started go on when it ends."""
+    (folder / name).mkdir()
+    with _server(world.placed["outside"].namespace, folder / name) as server:
+        key = server.admin.post("/admin/v1/hosts", json={"name": "h1"}).json()["private-key"]
+        yield Scene(world, server, folder, key)
+
+
 @pytest.fixture
 def scene(tmp_path):
-    (tmp_path / "server").mkdir()
-    (tmp_path / "inventory.toml").write_text(INVENTORY)
-    with (
-        closing(build_world((OUTSIDE,), router_addresses=HOST.addresses)) as world,
-        _server(world.placed["outside"].namespace, tmp_path / "server") as server,
-    ):
-        key = server.admin.post("/admin/v1/hosts", json={"name": "h1"}).json()["private-key"]
-        made = Scene(world, server, tmp_path, key)
+    with _world(tmp_path) as world, _scene(world, tmp_path, "server") as made:
         yield made
         for process in made.processes:
             process.kill()
             process.wait()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not FULL, reason="only with the stated counts")
+def test_a_restored_server_is_followed_back_to_its_lower_revisions(tmp_path):
+    """The agent has applied what the backup does not know; a restored store is another epoch, and is believed."""
+    backup = tmp_path / "backup"
+    with _world(tmp_path) as world:
+        outside = world.placed["outside"].namespace
+        with _scene(world, tmp_path, "server") as scene:
+            scene.start()
+            scene.until_applied()
+            scene.enforce()
+            shut = scene.group("shut", SHUT)
+            scene.wear(shut)
+            assert not scene.reaches(9000)
+            _ringfence("server", "backup", backup, "--data", tmp_path / "server")
+            scene.wear(shut, "detach")
+            scene.until_applied()
+            assert scene.reaches(9001)
+            newest = scene.status["applied"]
+            processes, key = scene.processes, scene.key
+        _ringfence("server", "restore", backup, "--data", tmp_path / "again")
+        with _server(outside, tmp_path / "again") as server:
+            restored = Scene(world, server, tmp_path, key, processes)
+            wait_until(lambda: restored.status["applied"] is not None, QUICK_S)
+            restored.until_applied()
+            assert restored.status["applied"] < newest
+            assert not restored.reaches(9002)
+            for process in processes:
+                restored.kill(process)
+
+
+def _ringfence(*arguments):
+    command = (sys.executable, "-m", "ringfence", *map(str, arguments))
+    subprocess.run(command, check=True, timeout=30, capture_output=True)  # noqa: S603  our own
 
 
 def test_the_agent_reaches_its_server_when_no_group_lets_the_host_out(scene):

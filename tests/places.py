@@ -1,11 +1,12 @@
 """Where a store under test keeps its rows: SQLite in its folder, or a database of a real PostgreSQL."""
 
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from ringfence.store import Store
-from ringfence.store.database import DatabaseFault, OpenDatabase
+from ringfence.store.database import DatabaseFault, InDoubt, OpenDatabase
 from ringfence.store.place import remember
 from ringfence.store.postgresql import PostgresDatabase
 from ringfence.store.sqlite import open_sqlite
@@ -50,20 +51,36 @@ def _open(url, _folder):
 
 
 class Failing:
-    """Opens databases whose commits fail while ``fails`` is set, as a full disk makes them."""
+    """Opens databases whose commits fail while ``fails`` is set, as a full disk makes them.
+
+    While ``is_away`` is set the answer of a commit is lost, whether or not it was made (``makes``), and nothing else is
+    answered either, as of a database whose machine died.
+    """
 
     def __init__(self, place):
         self._place = place
-        self.fails = False
+        self.fails = self.is_away = False
+        self.makes = True
+        self.committing = threading.Event()  # a commit has lost its answer
 
     def __call__(self, folder):
         database = self._place.open_database(folder)
-        commit = database.commit
+        commit, begin = database.commit, database.begin
 
         def try_commit():
             if self.fails:
                 raise DatabaseFault("database or disk is full")
-            commit()
+            if not self.is_away or self.makes:
+                commit()
+            if self.is_away:
+                database.rollback()
+                self.committing.set()
+                raise InDoubt("the connection was lost")
 
-        database.commit = try_commit
+        def try_begin():
+            if self.is_away and self.committing.is_set():
+                raise DatabaseFault("connection refused")
+            begin()
+
+        database.commit, database.begin = try_commit, try_begin
         return database

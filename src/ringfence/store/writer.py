@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 MAX_BATCH: Final = 256  # decisions per commit: bounds how long one caller can wait for the others
 
-IN_DOUBT_S: Final = 20.0  # how long callers of a commit whose answer was lost wait for the truth
+IN_DOUBT_S: Final = 20.0  # how long others wait for a commit whose answer was lost, before they are sent away
 _PAUSE_S: Final = 0.1
 _NOTHING: Final[Decision[object]] = Decision(None)
 
@@ -45,6 +45,10 @@ class _Request(Generic[T]):
             self.future.set_exception(outcome)
         else:
             self.future.set_result(outcome)
+
+
+class _NeverKnown(Exception):
+    """The server ended before it learned whether a commit was made."""
 
 
 class Writer:
@@ -95,6 +99,9 @@ class Writer:
             batch, is_last = self._take()
             try:
                 outcomes = self._commit(batch)
+            except _NeverKnown:
+                _log.critical("%d changes were in doubt when the server ended; their callers get no answer", len(batch))
+                continue
             except Exception as error:  # noqa: BLE001  the thread must outlive any defect, or all writes would hang
                 _log.exception("a batch of %d changes was not written", len(batch))
                 self._database.rollback()
@@ -144,21 +151,39 @@ class Writer:
     def _refuse(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
         _log.warning("the store cannot write, %d changes were not applied: %s", len(batch), error)
         self._database.rollback()
+        return self._busy(batch, error)
+
+    @staticmethod
+    def _busy(batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
         return [Busy(f"nothing was applied, because the store cannot write now: {error}; try again") for _ in batch]
 
     def _was_committed(self) -> bool:
-        """Asks until the database answers: callers are told the truth or nothing.
+        """Asks until the database answers: callers are told the truth, or nothing; an error would say "not applied".
 
         Raises:
-            OperatorError: when it stays away for long, or the server ends meanwhile.
+            _NeverKnown: the server ends meanwhile.
         """
-        end_s = time.monotonic() + IN_DOUBT_S
-        while time.monotonic() < end_s and self._is_open:
+        patience_s = time.monotonic() + IN_DOUBT_S
+        while self._is_open:
             try:
                 return self._follower.was_committed()
-            except DatabaseFault:
+            except DatabaseFault as error:
+                if time.monotonic() > patience_s:
+                    self._send_away(error)
                 time.sleep(_PAUSE_S)
-        raise OperatorError("writing to the store", "the database was lost in a commit: look whether it was made")
+        raise _NeverKnown
+
+    def _send_away(self, error: DatabaseFault) -> None:
+        """Refuses what waits behind a commit in doubt: of that it is known that nothing was done."""
+        waiting: list[_Request[object]] = []
+        while self._is_open and not self._queue.empty():
+            request = self._queue.get()
+            if request is None:
+                self._queue.put(None)  # the end, which is for the loop to take
+                break
+            waiting.append(request)
+        for request, outcome in zip(waiting, self._busy(waiting, error), strict=True):
+            request.settle(outcome)
 
     def _decide(self, batch: list[_Request[object]]) -> tuple[list[Committed[object] | Exception], Snapshot]:
         """Each decision over what the ones before it made; what they all write is written as one."""

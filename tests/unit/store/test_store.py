@@ -32,6 +32,7 @@ from ringfence.store import (
     OperationSettled,
     StoredKey,
     next_revision,
+    writer,
 )
 from ringfence.store.migrate import load_migrations
 
@@ -308,6 +309,39 @@ def test_writing_goes_on_by_itself_when_commits_succeed_again(broken_store, plac
     broken_store.submit(creating("web")).result()
     assert place.rows("SELECT name FROM security_group") == [("default",), ("web",)]
     assert place.rows("SELECT number FROM revision") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("new_place", ["postgresql"], indirect=True)  # SQLite knows at once
+@pytest.mark.parametrize("made", [True, False])
+def test_callers_of_a_commit_in_doubt_hear_nothing_until_it_is_known_and_others_are_busy(
+    broken_store, place, failing, monkeypatch, made
+):
+    monkeypatch.setattr(writer, "IN_DOUBT_S", 0.05)
+    failing.is_away, failing.makes = True, made
+    doubtful = broken_store.submit(creating("web"))
+    assert failing.committing.wait(5)
+    with pytest.raises(Busy, match="nothing was applied"):
+        broken_store.submit(creating("db")).result(5)
+    assert not doubtful.done()
+    failing.is_away = False
+    if made:
+        assert doubtful.result(5).snapshot.revision == 2
+    else:
+        with pytest.raises(Busy, match="nothing was applied"):
+            doubtful.result(5)
+    wanted = [("default",), ("web",)] if made else [("default",)]
+    assert place.rows("SELECT name FROM security_group ORDER BY position") == wanted
+    assert broken_store.submit(creating("after")).result(5)
+
+
+@pytest.mark.parametrize("new_place", ["postgresql"], indirect=True)  # SQLite knows at once
+def test_a_server_that_ends_while_a_commit_is_in_doubt_gives_no_answer(place, failing):
+    store = founded(place, failing)
+    failing.is_away = True
+    doubtful = store.submit(creating("web"))
+    assert failing.committing.wait(5)
+    store.close()
+    assert not doubtful.done()
 
 
 def test_a_closed_store_takes_no_more_writes(place):

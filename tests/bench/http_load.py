@@ -1,0 +1,75 @@
+"""Closed-loop HTTP clients in one thread, cheap enough to keep a server busy, and the processor time of that server.
+
+Input: requests as bytes. Output: how long each answer took, by the kind of its request. Every answer must be a 200.
+"""
+
+import select
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+Kind = str
+Waits = dict[Kind, list[float]]
+
+
+def cpu_s(pid: int) -> float:
+    """What the threads of a process have used so far, to the nanosecond: neighbours hardly change it."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def drive(port: int, requests: Iterable[tuple[Kind, bytes]], clients: int) -> Waits:
+    """Sends all requests, each client its next one as soon as its last one was answered."""
+    waits: Waits = defaultdict(list)
+    left, poll = iter(requests), select.epoll()
+    busy = {client.number: client for client in (_Client(port) for _ in range(clients)) if client.ask(left)}
+    for client in busy.values():
+        poll.register(client.number, select.EPOLLIN)
+    while busy:
+        for number, _ in poll.poll():
+            client = busy[number]
+            if client.hear():
+                waits[client.kind].append(time.perf_counter() - client.asked_s)
+                if not client.ask(left):
+                    poll.unregister(number)
+                    busy.pop(number).connection.close()
+    poll.close()
+    return waits
+
+
+@dataclass(slots=True)
+class _Client:
+    port: int
+    kind: Kind = ""
+    asked_s: float = 0.0
+    answer: bytes = b""
+    end: int = 0  # of the answer, 0 while its head is not whole
+    connection: socket.socket = None
+
+    def __post_init__(self):
+        self.connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    @property
+    def number(self) -> int:
+        return self.connection.fileno()
+
+    def ask(self, left: Iterator[tuple[Kind, bytes]]) -> bool:
+        """Sends the next request; False when there is none."""
+        self.kind, request = next(left, ("", b""))
+        self.answer, self.end = b"", 0
+        self.asked_s = time.perf_counter()
+        self.connection.sendall(request)
+        return bool(request)
+
+    def hear(self) -> bool:
+        """Whether the answer is whole."""
+        heard = self.connection.recv(1 << 20)
+        assert heard, (self.kind, "the server closed the connection", self.answer)
+        self.answer = self.answer + heard if self.answer else heard
+        if not self.end and (head := self.answer.find(b"\r\n\r\n")) > 0:
+            assert self.answer.startswith(b"HTTP/1.1 200"), self.answer
+            length = self.answer[:head].lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+            self.end = head + 4 + int(length)
+        return 0 < self.end <= len(self.answer)

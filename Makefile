@@ -42,12 +42,16 @@ fmt: .venv/.installed-dev ## format, and mend what ruff can mend
 golden: .venv/.installed-dev ## rewrite tests/golden from the present code: read the diff before you commit it
 	RINGFENCE_GOLDEN=1 $(PYTEST) tests/golden
 
-bench: .venv/.installed-dev ## measurements: ratios within one run, results as JSON
+bench: .venv/.installed-bench ## measurements: ratios within one run, results as JSON
 	-@scripts/system-packages bench
 	$(PYTEST) tests/bench -s
 
 clean: ## remove the environment and every cache
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+
+.venv/.installed-bench: .venv/.installed-dev
+	-@$(PIP) install --editable '.[bench]'
+	@touch $@
 
 .venv/bin/python:
 	@scripts/system-packages up

@@ -18,16 +18,16 @@ from ringfence.api.server import CONTROL_SOCKET, _accept, _close, _Listener
 from ringfence.cli.log import configure_log
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
-from ringfence.wire.encode import encode_groups
+from ringfence.wire.group_encoder import GroupEncoder
 
 
 async def serve(folder: Path) -> None:
     plane = await ControlPlane.open(folder, Settings())
     groups = plane.snapshot.groups
-    content = encode_groups(groups.values(), groups)
+    content = GroupEncoder().many(groups.values(), groups, name=None)
     control, public = UnixListen(folder / CONTROL_SOCKET), parse_listen("127.0.0.1:0")
     apps = [
-        build_app(plane, ApiOptions(rates=RateLimits(0, 0, 0))),
+        build_app(plane, ApiOptions(rates=RateLimits(1e9, 1e9, 1e9))),
         *(make_bare_app(content, folder, framed=framed) for framed in (True, False)),
     ]
     listeners = [_Listener(control, open_socket(control), build_admin_app(plane))]

@@ -41,7 +41,7 @@ class Authentication:
     async def process_request(self, request: Request, _: Response) -> None:
         """Raises ``NotFound`` for a root spelled as no route is, which Falcon would route all the same."""
         raw = exchange_of(request).target.partition(b"?")[0].decode("latin-1")
-        if raw.startswith("//") or _root_of(raw) != _root_of(request.path):
+        if raw.startswith("//") or (raw != request.path and _root_of(raw) != _root_of(request.path)):
             raise NotFound(f"there is nothing at {ascii(raw)[1:-1][:128]}: the API is at {API_ROOT}")
 
     async def process_resource(self, request: Request, _: Response, resource: object, __: dict[str, object]) -> None:
@@ -91,9 +91,7 @@ class Authentication:
             window=self.window,
         )
         exchange.caller = key_id
-        key = self.plane.owners.key(key_id)
-        if key is None:  # revoked since its secret was looked up
-            raise BadSignature("unknown key")
+        key = self.plane.owners.keys[key_id]  # it has signed
         address, request_id = exchange.address, exchange.request_id
         return Actor(key.organisation, key_id, key.role, address, request_id, key.scope, key.name)
 

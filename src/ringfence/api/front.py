@@ -6,11 +6,14 @@ routes, no keys and no policy.
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
+from itertools import count
 from typing import Final
 
 from ringfence.api.answers import Answer, answer_error, answer_status, answer_unexpected
@@ -18,6 +21,8 @@ from ringfence.api.exchange import REQUEST_ID_HEADER, Asgi, Exchange, Message, R
 from ringfence.policy.errors import TooLarge
 
 _SHOWN_TARGET: Final = 256
+_PROCESS: Final = secrets.token_hex(4)  # a request's id is this and its number, so that no two servers' are the same
+_NUMBERS: Final = count()
 
 log = logging.getLogger("ringfence.api")
 
@@ -45,7 +50,7 @@ def front(app: Asgi, limits: BodyLimits = BodyLimits()) -> Asgi:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        exchange = open_exchange(scope, receive, secrets.token_hex(8))
+        exchange = open_exchange(scope, receive, f"{_PROCESS}{next(_NUMBERS):08x}")
         started = time.monotonic()
         try:
             await _answer(app, scope, exchange, limits, _marked(send, exchange))
@@ -57,7 +62,8 @@ def front(app: Asgi, limits: BodyLimits = BodyLimits()) -> Asgi:
 
 async def _answer(app: Asgi, scope: Scope, exchange: Exchange, limits: BodyLimits, send: Send) -> None:
     try:
-        exchange.body = await _read_body(scope, exchange.receive, limits)
+        if announced := _announced_size(scope):
+            exchange.body = await _read_body(announced, exchange.receive, limits)
         await app(scope, _replay(exchange), send)
     except TooLarge as error:
         await _send(send, answer_error(error))
@@ -73,9 +79,10 @@ async def _answer(app: Asgi, scope: Scope, exchange: Exchange, limits: BodyLimit
         await _send(send, answer_unexpected())
 
 
-async def _read_body(scope: Scope, receive: Receive, limits: BodyLimits) -> bytes:
+async def _read_body(announced: float, receive: Receive, limits: BodyLimits) -> bytes:
     """The whole body; refused as soon as it is announced, or turns out, to be too large."""
-    _check_size(_announced_size(scope), limits)
+    if announced is not math.inf:
+        _check_size(announced, limits)
     parts = bytearray()
     try:
         async with asyncio.timeout(limits.time_s):
@@ -91,12 +98,17 @@ async def _read_body(scope: Scope, receive: Receive, limits: BodyLimits) -> byte
         raise _TooSlow from error
 
 
-def _announced_size(scope: Scope) -> int:
-    announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    return int(announced) if announced.isdigit() else 0
+def _announced_size(scope: Scope) -> float:
+    """Infinite for a body that tells its own end. One that is not announced is none (RFC 9112, 6.3)."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+        if name == b"transfer-encoding":
+            return math.inf
+    return 0
 
 
-def _check_size(size_bytes: int, limits: BodyLimits) -> None:
+def _check_size(size_bytes: float, limits: BodyLimits) -> None:
     if size_bytes > limits.size_bytes:
         raise TooLarge(f"expected a body of at most {limits.size_bytes} bytes")
 
@@ -118,11 +130,16 @@ def _marked(send: Send, exchange: Exchange) -> Send:
     async def marked(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status = message["status"]
-            date = (b"date", formatdate(usegmt=True).encode())
-            message["headers"] = [*message.get("headers", ()), request_id, date]
+            message["headers"] = [*message.get("headers", ()), request_id, (b"date", _date(int(time.time())))]
         await send(message)
 
     return marked
+
+
+@lru_cache(maxsize=1)
+def _date(now_s: int) -> bytes:
+    """Of the ``Date`` header; the same for all answers of a second."""
+    return formatdate(now_s, usegmt=True).encode()
 
 
 async def _send(send: Send, answer: Answer, *, close: bool = False) -> None:
@@ -133,9 +150,21 @@ async def _send(send: Send, answer: Answer, *, close: bool = False) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
+class _Line(logging.LogRecord):
+    """The record of one request, made often: by copying one, not by looking for what no line shows (caller, thread)."""
+
+    def __init__(self, text: str, fields: dict[str, object]) -> None:
+        self.__dict__ = {**_ALIKE, "msg": text, "created": time.time(), "fields": fields}
+
+
+_ALIKE: Final = vars(logging.LogRecord(log.name, logging.INFO, __file__, 0, "", (), None))
+
+
 def _log_line(exchange: Exchange, took_s: float) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
     target = exchange.target.decode("latin-1")[:_SHOWN_TARGET]
-    fields = {
+    fields: dict[str, object] = {
         "request_id": exchange.request_id,
         "method": exchange.method,
         "path": target,
@@ -146,4 +175,4 @@ def _log_line(exchange: Exchange, took_s: float) -> None:
     }
     if exchange.why:
         fields["why"] = exchange.why
-    log.info("%s %s %d", exchange.method, target, exchange.status, extra={"fields": fields})
+    log.handle(_Line(f"{exchange.method} {target} {exchange.status}", fields))

@@ -31,7 +31,8 @@ from ringfence.wire.decode import (
     parse_path_id,
     refuse_arguments,
 )
-from ringfence.wire.encode import encode_accepted, encode_group, encode_groups
+from ringfence.wire.encode import encode_accepted
+from ringfence.wire.group_encoder import GroupEncoder
 from ringfence.wire.signature import parse_query
 
 
@@ -48,12 +49,14 @@ class _Resource:
 class GroupList(_Resource):
     """/v2/security-group: create-security-group, list-security-groups."""
 
+    encoder: GroupEncoder
+
     async def on_get(self, request: Request, response: Response) -> None:
         wanted = decode_visibility(parse_query(exchange_of(request).target))
         groups = self.plane.snapshot.groups
         actor = actor_of(request)
         listed = (group for group in groups.values() if _is_shown(group, actor, wanted))
-        response.data = encode_groups(listed, groups)
+        response.data = self.encoder.many(listed, groups, name=(actor.organisation, wanted))
 
     async def on_post(self, request: Request, response: Response) -> None:
         await self._execute(request, response, decode_group(body_of(request)))
@@ -63,6 +66,8 @@ class GroupList(_Resource):
 class OneGroup(_Resource):
     """/v2/security-group/{group}: get-security-group, delete-security-group."""
 
+    encoder: GroupEncoder
+
     async def on_get(self, request: Request, response: Response, group: str) -> None:
         refuse_arguments(parse_query(exchange_of(request).target))
         id_ = parse_group_id(group)
@@ -70,7 +75,7 @@ class OneGroup(_Resource):
         found = groups.get(id_)
         if found is None or not _is_shown(found, actor_of(request), Visibility.PRIVATE):
             raise NotFound(f"there is no security group {id_}")
-        response.data = encode_group(found, groups)
+        response.data = self.encoder.one(found, groups)
 
     async def on_delete(self, request: Request, response: Response, group: str) -> None:
         await self._execute(request, response, DeleteGroup(parse_group_id(group)))
@@ -141,8 +146,9 @@ def _is_shown(group: Group, actor: Actor, wanted: Visibility) -> bool:
 
 
 def add_group_routes(app: FalconApp, plane: ControlPlane) -> None:
-    app.add_route("/v2/security-group", GroupList(plane))
-    app.add_route("/v2/security-group/{group}", OneGroup(plane))
+    encoder = GroupEncoder()
+    app.add_route("/v2/security-group", GroupList(plane, encoder))
+    app.add_route("/v2/security-group/{group}", OneGroup(plane, encoder))
     app.add_route("/v2/security-group/{group}/rules", RuleList(plane))
     app.add_route("/v2/security-group/{group}/rules/{rule}", OneRule(plane))
     app.add_route("/v2/security-group/{group}:add-source", AddedSource(plane))

@@ -8,7 +8,12 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import TextIO
+from functools import lru_cache
+from typing import Final, TextIO
+
+import msgspec
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=str)  # ten times as fast as json, which alone can escape all but ASCII
 
 
 class JsonLines(logging.Formatter):
@@ -24,7 +29,8 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        encoded = _ENCODER.encode(line)
+        return encoded.decode() if encoded.isascii() else json.dumps(line, default=str)
 
 
 class PlainLines(logging.Formatter):
@@ -51,4 +57,11 @@ def configure_log(stream: TextIO = sys.stderr, level: int = logging.INFO) -> Non
 
 
 def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second = int(record.created)
+    return f"{_second(second)}.{int((record.created - second) * 1000):03}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(second: int) -> str:
+    """The same for all lines of a second."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -5,7 +5,7 @@ room whatever the count would say, so that a change costs the same however much 
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -13,7 +13,7 @@ from ringfence.policy.errors import NotFound
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, Host, Instance, Organisation, Snapshot
 from ringfence.policy.quota import UNLIMITED, Quota, require_room
-from ringfence.policy.values import OrganisationId
+from ringfence.policy.values import GroupId, HostName, InstanceId, OrganisationId
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Usage:
 
 def require_room_for_group(snapshot: Snapshot, organisation: OrganisationId) -> None:
     """``QuotaReached`` when the organisation may have no further group; public ones count too."""
-    _require(snapshot, Quota.GROUPS, organisation, snapshot.groups.values())
+    _require(snapshot, Quota.GROUPS, organisation, snapshot.groups)
 
 
 def room_for_instances(snapshot: Snapshot, organisation: OrganisationId, wanted: int) -> int:
@@ -40,12 +40,12 @@ def room_for_instances(snapshot: Snapshot, organisation: OrganisationId, wanted:
 
 def require_room_for_instance(snapshot: Snapshot, organisation: OrganisationId) -> None:
     """``QuotaReached`` when there may be no further instance."""
-    _require(snapshot, Quota.INSTANCES, organisation, snapshot.instances.values())
+    _require(snapshot, Quota.INSTANCES, organisation, snapshot.instances)
 
 
 def require_room_for_host(snapshot: Snapshot, organisation: OrganisationId) -> None:
     """``QuotaReached`` when there may be no further host."""
-    _require(snapshot, Quota.HOSTS, organisation, snapshot.hosts.values())
+    _require(snapshot, Quota.HOSTS, organisation, snapshot.hosts)
 
 
 def require_room_in_group(snapshot: Snapshot, group: Group, quota: Quota, used: int) -> None:
@@ -90,12 +90,15 @@ def usage_of(snapshot: Snapshot, organisation: Organisation, keys: int) -> tuple
 
 
 def _require(
-    snapshot: Snapshot, quota: Quota, id_: OrganisationId, things: Collection[Group | Instance | Host]
+    snapshot: Snapshot,
+    quota: Quota,
+    id_: OrganisationId,
+    things: Mapping[GroupId, Group] | Mapping[InstanceId, Instance] | Mapping[HostName, Host],
 ) -> None:
     organisation = _owner(snapshot, id_)
     limit = organisation.limit(quota)
     if UNLIMITED < limit <= len(things):
-        own = sum(thing.organisation == id_ for thing in things)
+        own = sum(thing.organisation == id_ for thing in things.values())
         require_room(quota, limit, own, of=f"organisation {organisation.name}")
 
 

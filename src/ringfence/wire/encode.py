@@ -64,10 +64,6 @@ class _Group(_Shape, frozen=True):
     rules: tuple[_Rule, ...] = ()
 
 
-class _Groups(_Shape, frozen=True):
-    security_groups: tuple[_Group, ...]
-
-
 class _Reference(_Shape, frozen=True):
     id: UUID
     link: str
@@ -163,11 +159,6 @@ _encoder: Final = msgspec.json.Encoder()
 def encode_group(group: Group, groups: Groups) -> bytes:
     """One group; ``groups`` is where the names of peer groups are looked up."""
     return _encoder.encode(_group(group, groups))
-
-
-def encode_groups(listed: Iterable[Group], groups: Groups) -> bytes:
-    """The answer of list-security-groups. O(groups + rules)."""
-    return _encoder.encode(_Groups(tuple(_group(group, groups) for group in listed)))
 
 
 def encode_operation(operation: Operation) -> bytes:

@@ -25,6 +25,7 @@ HORIZON_S: Final = 3600  # `expires` further ahead would make a captured request
 _MAX_HEADER: Final = 1024
 _MAX_QUERY_ARGUMENTS: Final = 16
 _MAX_DIGITS: Final = 12
+_NEEDED: Final = frozenset({"credential", "expires", "signature"})
 # An unknown key costs the same HMAC as a known one, so that time does not tell which keys exist.
 _NOBODY: Final = bytes(32)
 
@@ -99,6 +100,8 @@ def verify_request(
 def parse_query(target: bytes) -> tuple[tuple[str, str], ...]:
     """Names and values of the query, decoded, in order, repeated ones too."""
     _, _, query = target.partition(b"?")
+    if not query:
+        return ()
     try:
         found = parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MAX_QUERY_ARGUMENTS)
     except ValueError as error:
@@ -123,14 +126,12 @@ def _parse_authorization(header: str | None) -> _Authorization:
 
 
 def _parse_fields(text: str) -> Mapping[str, str]:
-    fields: dict[str, str] = {}
-    for part in text.split(","):
-        name, separator, value = part.strip().partition("=")
-        if not separator or name in fields:
-            raise BadSignature("the Authorization header is malformed")
-        fields[name] = value
-    missing = {"credential", "expires", "signature"} - fields.keys()
-    if missing or not fields["expires"].isdecimal() or len(fields["expires"]) > _MAX_DIGITS:
+    parts = [part.strip().partition("=") for part in text.split(",")]
+    fields = {name: value for name, separator, value in parts if separator}
+    if len(fields) < len(parts):
+        raise BadSignature("the Authorization header is malformed")
+    expires = fields.get("expires", "")
+    if not fields.keys() >= _NEEDED or not expires.isdecimal() or len(expires) > _MAX_DIGITS:
         raise BadSignature("the Authorization header lacks credential, expires (in seconds) or signature")
     return fields
 

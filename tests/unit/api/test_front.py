@@ -17,13 +17,14 @@ SCOPE = {
     "client": ("192.0.2.9", 5),
 }
 GONE = {"type": "http.disconnect"}
+STREAMED = (b"transfer-encoding", b"chunked")
 
 
 def part(body, *, more=False):
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-def run(app, messages, *, headers=(), limits=BodyLimits(size_bytes=10, time_s=0.05)):  # noqa: B008  frozen
+def run(app, messages, *, headers=(STREAMED,), limits=BodyLimits(size_bytes=10, time_s=0.05)):  # noqa: B008  frozen
     """Status and whole body of the answer, None when there was none."""
     coming = list(messages)
     sent = []
@@ -67,14 +68,20 @@ def test_the_body_reaches_the_app_in_one_piece_and_the_answer_has_an_id_and_a_da
     ("headers", "messages"),
     [
         ([(b"content-length", b"11")], []),
-        ([], [part(b"x" * 11)]),
-        ([], [part(b"x" * 6, more=True), part(b"x" * 6, more=True)]),
+        ([STREAMED], [part(b"x" * 11)]),
+        ([STREAMED], [part(b"x" * 6, more=True), part(b"x" * 6, more=True)]),
     ],
 )
 def test_a_body_that_is_or_will_be_too_large_is_refused_before_its_end(headers, messages):
     status, _, body = run(never, messages, headers=headers)
     assert status == 413
     assert json.loads(body)["message"] == "expected a body of at most 10 bytes"
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"0")]])
+def test_what_announces_no_body_is_not_waited_for(headers):
+    status, _, body = run(echo, [], headers=headers)
+    assert (status, body) == (200, b"")
 
 
 def test_a_body_that_does_not_come_is_given_up():

@@ -19,7 +19,7 @@ from ringfence.policy.model import (
 )
 from ringfence.policy.values import Direction, Icmp, Protocol, Visibility, parse_cidr
 from ringfence.wire.answers import encode_problem
-from ringfence.wire.encode import encode_group, encode_groups, encode_instance, encode_operation, encode_zones
+from ringfence.wire.encode import encode_group, encode_instance, encode_operation, encode_zones
 
 ORGANISATION = UUID(int=1)
 WEB, SKS, RULE, INSTANCE = (UUID(int=n) for n in range(2, 6))
@@ -87,10 +87,6 @@ def test_rules_and_sources_keep_their_order():
     answer = shown(group)
     assert [rule["id"] for rule in answer["rules"]] == [str(rule.id) for rule in rules]
     assert answer["external-sources"] == ["10.0.0.0/8", "1.0.0.0/8"]
-
-
-def test_an_empty_list_is_a_list():
-    assert json.loads(encode_groups((), {})) == {"security-groups": []}
 
 
 def test_an_operation_refers_to_its_group_and_shows_a_reason_only_when_it_has_one():

@@ -9,10 +9,10 @@ The signed text, as every official client builds it (egoscale v3, requests-exosc
 """
 
 import hmac
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from ringfence.policy.errors import Denied
@@ -38,8 +38,7 @@ class BadSignature(Denied):
         self.why = why
 
 
-@dataclass(frozen=True, slots=True)
-class SignedRequest:
+class SignedRequest(NamedTuple):  # as the next one, made for every request: a third of a dataclass's time
     """The parts of a request that a signature covers, as they came over the wire: nothing decoded or normalised."""
 
     method: str
@@ -55,8 +54,7 @@ class Window:
     horizon_s: int = HORIZON_S
 
 
-@dataclass(frozen=True, slots=True)
-class _Authorization:
+class _Authorization(NamedTuple):
     key: KeyId
     signed_names: tuple[str, ...]
     expires: str
@@ -149,7 +147,7 @@ def _signed_text(request: SignedRequest, names: tuple[str, ...], expires: str) -
 
 
 def _signature(secret: bytes, text: bytes) -> bytes:
-    return b64encode(hmac.digest(secret, text, "sha256"))
+    return b2a_base64(hmac.digest(secret, text, "sha256"), newline=False)
 
 
 def _check_time(expires: int, now: float, window: Window) -> None:

@@ -10,9 +10,10 @@ from bench.crossing import Tools, Way, open_way
 from bench.rivals import RIVALS, missing_for
 from bench.workload import OUTSIDE, PORTS, Workload, view_of
 from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.agent.service import spare_collections
 from ringfence.nft import About, Generation
 from ringfence.policy.compile import compile_program
-from ringfence.policy.delta import diff_programs
+from ringfence.policy.delta import diff_programs, in_pieces
 from ringfence.policy.program import RAW_PRIORITY, Hook, HookName, Program
 
 FLOOR = "empty"
@@ -65,6 +66,7 @@ def _loader(rival: str) -> Callable[[Workload, Way], None]:
 
 
 def _load_ours(load: Workload, way: Way) -> None:
+    spare_collections()
     _commit(compile_program(view_of(load, way.world), PORTS), way)
 
 
@@ -79,7 +81,7 @@ def _commit(program: Program, way: Way) -> None:
     """As the agent does it, in a namespace without any rules."""
     nftables = way.world.router.run(KernelNftables)
     delta = diff_programs(Program(), program)
-    if delta.prepare:
-        nftables.commit(delta.prepare, generation=Generation(1), about=None)
+    for _ in nftables.commit_pieces(in_pieces(delta.prepare), generation=Generation(1)):
+        pass
     nftables.commit(delta.flip, generation=Generation(1), about=About(1, "bench"))
     nftables.close()

@@ -28,6 +28,8 @@ from ringfence.policy.facts import (
     LimitSet,
     OrganisationCreated,
     OrganisationRemoved,
+    TrialBegun,
+    TrialEnded,
 )
 from ringfence.policy.index import index_of, is_port, named_groups
 from ringfence.policy.model import Group, Instance, Snapshot
@@ -134,6 +136,8 @@ class _Subjects:
     def _note(self, fact: Fact) -> None:
         match fact:
             case OrganisationCreated() | OrganisationRemoved() | LimitSet() | AssertionsSet():
+                pass
+            case TrialBegun() | TrialEnded():
                 pass
             case HostInvited() | HostJoined():
                 pass

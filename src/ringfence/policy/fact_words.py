@@ -24,12 +24,15 @@ from ringfence.policy.facts import (
     InstancePlaced,
     LimitSet,
     OrganisationCreated,
+    OrganisationFact,
     OrganisationRemoved,
     RuleAdded,
     RuleDeleted,
     RuleExpires,
     SourceAdded,
     SourceRemoved,
+    TrialBegun,
+    TrialEnded,
 )
 from ringfence.policy.model import Rule, Snapshot
 from ringfence.policy.rule_words import describe_rule
@@ -54,12 +57,14 @@ class _Words:
                 return self._of_instance(fact)
             case HostAdded() | HostInvited() | HostJoined() | HostRemoved():
                 return _of_host(fact)
-            case OrganisationCreated() | OrganisationRemoved() | LimitSet() | AssertionsSet():
+            case OrganisationCreated() | OrganisationRemoved():
+                return self._of_organisation(fact)
+            case LimitSet() | AssertionsSet() | TrialBegun() | TrialEnded():
                 return self._of_organisation(fact)
             case _:
                 return self._of_group(fact)
 
-    def _of_organisation(self, fact: OrganisationCreated | OrganisationRemoved | LimitSet | AssertionsSet) -> str:
+    def _of_organisation(self, fact: OrganisationFact) -> str:
         match fact:
             case OrganisationCreated(organisation):
                 return f"organisation {shown(organisation.name)} created"
@@ -70,6 +75,10 @@ class _Words:
                 return f"organisation {self._organisation(id_)}: limit {quota.value} set to {value}"
             case AssertionsSet(id_, assertions):
                 return f"organisation {self._organisation(id_)} holds {len(assertions)} assertions"
+            case TrialBegun(trial=trial):
+                return f"revision {trial.revision} is undone at {moment_words(trial.ends_at)} unless it is confirmed"
+            case TrialEnded():
+                return "no change waits to be confirmed"
             case _:
                 assert_never(fact)
 

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from ringfence.policy.evolving import Draft, evolving
 from ringfence.policy.index import Index, index_of, next_index
-from ringfence.policy.model import Group, Host, Instance, Interface, Invitation, Organisation, Rule, Snapshot
+from ringfence.policy.model import Group, Host, Instance, Interface, Invitation, Organisation, Rule, Snapshot, Trial
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision, RuleId
 
@@ -42,6 +42,21 @@ class AssertionsSet:
 
     organisation: OrganisationId
     assertions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialBegun:
+    """What this revision changes is undone when the time is up, unless somebody confirms it."""
+
+    organisation: OrganisationId
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """The change was confirmed, or is undone by the facts beside this one."""
+
+    organisation: OrganisationId
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +169,9 @@ class HostRemoved:
 
 
 GroupFact = GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | RuleExpires | SourceAdded | SourceRemoved
+OrganisationFact = OrganisationCreated | OrganisationRemoved | LimitSet | AssertionsSet | TrialBegun | TrialEnded
 Fact = (
-    OrganisationCreated
-    | OrganisationRemoved
-    | LimitSet
-    | AssertionsSet
+    OrganisationFact
     | GroupFact
     | GroupWorn
     | GroupTakenOff
@@ -187,19 +200,17 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
             case OrganisationRemoved(id_):
                 del groups[organisations[id_].default_group]
                 del organisations[id_]
-            case LimitSet(organisation=id_):
-                organisations[id_] = _limited(organisations[id_], fact)
-            case AssertionsSet(id_, assertions):
-                organisations[id_] = replace(organisations[id_], assertions=assertions)
+            case LimitSet() | AssertionsSet() | TrialBegun() | TrialEnded():
+                organisations[fact.organisation] = _changed_organisation(organisations[fact.organisation], fact)
             case HostAdded() | HostInvited() | HostJoined():
                 _change_host(hosts, fact)
             case HostRemoved(name):
                 del hosts[name]
                 _unbind(index, instances, name)
             case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
-                _change_instance(instances, fact)
+                change_instance(instances, fact)
             case _:
-                _change_group(groups, fact)
+                change_group(groups, fact)
     after = Snapshot(revision, organisations.finish(), groups.finish(), instances.finish(), hosts.finish())
     return replace(after, index=next_index(index, after, groups.changes(), instances.changes()))
 
@@ -212,10 +223,22 @@ def _unbind(index: Index, instances: Draft[InstanceId, Instance], host: HostName
             instances[id_] = replace(instance, bound_to=None)
 
 
-def _limited(organisation: Organisation, fact: LimitSet) -> Organisation:
-    others = {quota: limit for quota, limit in organisation.limits.items() if quota is not fact.quota}
-    limits = others if fact.limit is None else {**others, fact.quota: fact.limit}
-    return replace(organisation, limits=MappingProxyType(limits))
+def _changed_organisation(
+    organisation: Organisation, fact: LimitSet | AssertionsSet | TrialBegun | TrialEnded
+) -> Organisation:
+    match fact:
+        case LimitSet(quota=quota, limit=limit):
+            others = {each: value for each, value in organisation.limits.items() if each is not quota}
+            limits = others if limit is None else {**others, quota: limit}
+            return replace(organisation, limits=MappingProxyType(limits))
+        case AssertionsSet(assertions=assertions):
+            return replace(organisation, assertions=assertions)
+        case TrialBegun(trial=trial):
+            return replace(organisation, trial=trial)
+        case TrialEnded():
+            return replace(organisation, trial=None)
+        case _:
+            assert_never(fact)
 
 
 def _change_host(hosts: Draft[HostName, Host], fact: HostAdded | HostInvited | HostJoined) -> None:
@@ -232,10 +255,11 @@ def _change_host(hosts: Draft[HostName, Host], fact: HostAdded | HostInvited | H
             assert_never(fact)
 
 
-def _change_instance(
+def change_instance(
     instances: Draft[InstanceId, Instance],
     fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff,
 ) -> None:
+    """Makes ``fact`` true in ``instances``."""
     match fact:
         case InstanceCreated(instance):
             instances[instance.id] = instance
@@ -263,7 +287,8 @@ def _placed(instance: Instance, fact: InstancePlaced) -> Instance:
     )
 
 
-def _change_group(groups: Draft[GroupId, Group], fact: GroupFact) -> None:
+def change_group(groups: Draft[GroupId, Group], fact: GroupFact) -> None:
+    """Makes ``fact`` true in ``groups``."""
     match fact:
         case GroupCreated(group):
             groups[group.id] = group

@@ -174,10 +174,19 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """The change that made ``revision`` is undone at ``ends_at`` (seconds since the epoch), unless it is confirmed."""
+
+    revision: Revision
+    ends_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Organisation:
     """The owner of groups, instances, keys and hosts; ``default_group`` is worn by an instance born without groups.
 
     ``limits`` are those that an operator set in place of the defaults, ``assertions`` what every change must keep true.
+    ``trial`` is the change that waits to be confirmed.
     """
 
     id: OrganisationId
@@ -185,6 +194,7 @@ class Organisation:
     default_group: GroupId
     limits: Mapping[Quota, int] = field(default_factory=lambda: MappingProxyType({}))
     assertions: tuple[str, ...] = ()
+    trial: Trial | None = None
 
     def limit(self, quota: Quota) -> int:
         """How much of it the organisation may have; -1 for any."""
@@ -261,4 +271,5 @@ __all__ = [
     "PeerAddresses",
     "Rule",
     "Snapshot",
+    "Trial",
 ]

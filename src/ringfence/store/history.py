@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from typing import Any, Final
 
+from ringfence.policy.facts import Fact
 from ringfence.policy.values import OrganisationId
 from ringfence.store.database import Database, Values
+from ringfence.store.journal import decode_facts
 
 ANCHOR: Final = "history-anchor"  # in the table meta: number and hash of the last line forgotten
 _COLUMNS: Final = (
@@ -29,6 +31,10 @@ SET_ANCHOR: Final = (
     " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
 FORGET: Final = f"DELETE FROM audit WHERE number < {_KEPT_FROM}"  # noqa: S608  our own words
+FORGET_UNDO: Final = (
+    "UPDATE revision SET undo = NULL WHERE undo IS NOT NULL AND at < ? AND number NOT IN"
+    " (SELECT trial_revision FROM organisation WHERE trial_revision IS NOT NULL)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,19 @@ def read_history(database: Database, wanted: HistoryQuery) -> list[HistoryLine]:
     sql, values = _selection(wanted)
     found = [_line(row) for row in database.query(sql, values)]
     return found[::-1] if wanted.newest else found
+
+
+def read_undo(database: Database, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...] | None:
+    """What undoes the organisation's revisions above ``after`` up to ``until``, newest first; None if some is gone."""
+    found: list[Fact] = []
+    for (text,) in database.query(
+        "SELECT undo FROM revision WHERE organisation = ? AND number > ? AND number <= ? ORDER BY number DESC",
+        (str(organisation), after, until),
+    ):
+        if text is None:
+            return None
+        found += decode_facts(text)
+    return tuple(found)
 
 
 def check_history(database: Database) -> Checked:

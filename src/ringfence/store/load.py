@@ -26,6 +26,7 @@ from ringfence.policy.model import (
     Organisation,
     Rule,
     Snapshot,
+    Trial,
 )
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import (
@@ -126,11 +127,14 @@ def _load_organisations(database: Database) -> Mapping[OrganisationId, Organisat
     for id_, text in database.query("SELECT organisation, text FROM assertion ORDER BY organisation, place"):
         assertions[id_].append(text)
     found = {}
-    for id_, name, default in database.query(
-        "SELECT id, name, default_group FROM organisation WHERE removed_at IS NULL ORDER BY position"
+    for id_, name, default, tried, ends_at in database.query(
+        "SELECT id, name, default_group, trial_revision, trial_ends_at FROM organisation"
+        " WHERE removed_at IS NULL ORDER BY position"
     ):
         organisation, own = OrganisationId(UUID(id_)), MappingProxyType(limits[id_])
-        found[organisation] = Organisation(organisation, name, GroupId(UUID(default)), own, tuple(assertions[id_]))
+        trial = None if tried is None else Trial(Revision(tried), ends_at)
+        held = tuple(assertions[id_])
+        found[organisation] = Organisation(organisation, name, GroupId(UUID(default)), own, held, trial)
     return MappingProxyType(found)
 
 

@@ -24,14 +24,18 @@ from ringfence.policy.facts import (
     InstancePlaced,
     LimitSet,
     OrganisationCreated,
+    OrganisationFact,
     OrganisationRemoved,
     RuleAdded,
     RuleDeleted,
     RuleExpires,
     SourceAdded,
     SourceRemoved,
+    TrialBegun,
+    TrialEnded,
 )
 from ringfence.policy.model import Group, Host, Instance, Interface, Operation, Rule, Snapshot
+from ringfence.policy.undo import undo_of
 from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision
 from ringfence.store.database import Values
 from ringfence.store.decision import (
@@ -45,7 +49,8 @@ from ringfence.store.decision import (
     StoredKey,
     Tidied,
 )
-from ringfence.store.history import FORGET, SET_ANCHOR, Chain
+from ringfence.store.history import FORGET, FORGET_UNDO, SET_ANCHOR, Chain
+from ringfence.store.journal import encode_facts
 from ringfence.store.rows import Part, Rows
 from ringfence.store.seal import label_of, label_of_previous, seal
 
@@ -58,6 +63,8 @@ _INSERT_ADDRESS: Final = """
         (SELECT max(position) FROM interface WHERE instance = ?), ?)
 """
 
+_SET_TRIAL: Final = "UPDATE organisation SET trial_revision = ?, trial_ends_at = ? WHERE id = ?"
+
 
 def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_key: bytes, chain: Chain) -> None:
     """Everything that a decision makes true; its line of the history is added to ``chain``."""
@@ -65,7 +72,7 @@ def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_k
     for fact in decision.facts:
         _save_fact(rows, fact, after.revision, decision.audit)
     if decision.facts and decision.audit:
-        _save_revision(rows, decision.audit, after.revision)
+        _save_revision(rows, decision.audit, after.revision, undo_of(before, decision.facts))
     _save_wanted(rows, decision.touched, after.revision)
     if decision.operation:
         _save_operation(rows, decision.operation, decision.awaited)
@@ -78,7 +85,9 @@ def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_k
 
 def _save_fact(rows: Rows, fact: Fact, revision: Revision, audit: AuditLine | None) -> None:
     match fact:
-        case OrganisationCreated() | OrganisationRemoved() | LimitSet() | AssertionsSet():
+        case OrganisationCreated() | OrganisationRemoved():
+            _save_organisation_fact(rows, fact, audit)
+        case LimitSet() | AssertionsSet() | TrialBegun() | TrialEnded():
             _save_organisation_fact(rows, fact, audit)
         case HostAdded(host):
             _save_host(rows, host, revision)
@@ -100,7 +109,7 @@ def _save_fact(rows: Rows, fact: Fact, revision: Revision, audit: AuditLine | No
 
 def _save_organisation_fact(
     rows: Rows,
-    fact: OrganisationCreated | OrganisationRemoved | LimitSet | AssertionsSet,
+    fact: OrganisationFact,
     audit: AuditLine | None,
 ) -> None:
     match fact:
@@ -121,6 +130,10 @@ def _save_organisation_fact(
             rows.add("DELETE FROM assertion WHERE organisation = ?", (str(id_),))
             for place, text in enumerate(assertions):
                 _insert(rows, "assertion (organisation, place, text)", (str(id_), place, text))
+        case TrialBegun(id_, trial):
+            rows.add(_SET_TRIAL, (trial.revision, trial.ends_at, str(id_)))
+        case TrialEnded(id_):
+            rows.add(_SET_TRIAL, (None, None, str(id_)))
         case _:
             assert_never(fact)
 
@@ -280,9 +293,9 @@ def _save_worn(rows: Rows, instance: InstanceId, group: GroupId) -> None:
     )
 
 
-def _save_revision(rows: Rows, audit: AuditLine, revision: Revision) -> None:
-    values = (revision, str(audit.organisation), audit.at)
-    _insert(rows, "revision (number, organisation, at)", values, part=Part.REVISION)
+def _save_revision(rows: Rows, audit: AuditLine, revision: Revision, undo: tuple[Fact, ...]) -> None:
+    values = (revision, str(audit.organisation), audit.at, encode_facts(undo))
+    _insert(rows, "revision (number, organisation, at, undo)", values, part=Part.REVISION)
 
 
 def _save_wanted(rows: Rows, touched: frozenset[HostName], revision: Revision) -> None:
@@ -394,6 +407,7 @@ def _tidy(rows: Rows, tidied: Tidied) -> None:
     if tidied.history_before is not None:
         rows.add(SET_ANCHOR, (tidied.history_before,), Part.RECORD)
         rows.add(FORGET, (tidied.history_before,), Part.RECORD)
+        rows.add(FORGET_UNDO, (tidied.history_before,), Part.RECORD)
 
 
 def _insert(

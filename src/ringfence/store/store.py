@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from ringfence.policy.errors import Busy, Invalid, OperatorError
+from ringfence.policy.facts import Fact
 from ringfence.policy.model import Snapshot
-from ringfence.policy.values import HostName, Revision
+from ringfence.policy.values import HostName, OrganisationId, Revision
 from ringfence.store.database import Database, DatabaseFault, OpenDatabase
 from ringfence.store.decision import Committed, Decide, StoredKey
 from ringfence.store.folder import Lock, hold_folder, load_seal_key
 from ringfence.store.follow import Followed, Follower
-from ringfence.store.history import Checked, HistoryLine, HistoryQuery, check_history, read_history
+from ringfence.store.history import Checked, HistoryLine, HistoryQuery, check_history, read_history, read_undo
 from ringfence.store.listen import Listener
 from ringfence.store.load import Loaded, StoredOperation, has_keys, load
 from ringfence.store.migrate import load_epoch, load_migrations, migrate
@@ -94,6 +95,11 @@ class Store:
         """Lines of the history, on a connection of its own: slow readers keep no writer waiting."""
         with self._reader() as database:
             return read_history(database, wanted)
+
+    def read_undo(self, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...] | None:
+        """As ``history.read_undo``."""
+        with self._reader() as database:
+            return read_undo(database, organisation, after, until)
 
     def check_history(self) -> Checked:
         """Whether the chain of the whole history is unbroken. O(lines)."""

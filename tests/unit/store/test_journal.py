@@ -19,8 +19,10 @@ from ringfence.policy.facts import (
     LimitSet,
     OrganisationRemoved,
     RuleExpires,
+    TrialBegun,
+    TrialEnded,
 )
-from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState
+from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState, Trial
 from ringfence.policy.quota import Quota
 from ringfence.store.decision import HostSeen
 from ringfence.store.journal import Entry, decode_entries, encode_entries
@@ -39,6 +41,8 @@ def all_facts():
         OrganisationRemoved(ORGANISATION),
         RuleExpires(uuid4(), uuid4(), 1_800_000_000),
         RuleExpires(uuid4(), uuid4(), None),
+        TrialBegun(ORGANISATION, Trial(7, 1_800_000_000)),
+        TrialEnded(ORGANISATION),
         LimitSet(ORGANISATION, next(iter(Quota)), 7),
         LimitSet(ORGANISATION, next(iter(Quota)), None),
         AssertionsSet(ORGANISATION, ("any -> db tcp/22 deny", "web -> db tcp/5432 allow")),

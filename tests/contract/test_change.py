@@ -76,3 +76,29 @@ def test_a_change_is_for_the_organisation_that_is_named(server):
     assert server.admin.post("/admin/v1/change", json={"edits": OPEN[1:2]}).status_code == 404
     groups = server.call("GET", "/security-group").json["security-groups"]
     assert [group["name"] for group in groups] == ["default"]
+
+
+def test_a_change_on_trial_says_until_when_and_is_confirmed_by_its_revision(server):
+    answer = server.admin.post("/admin/v1/change", json={"edits": OPEN[:2], "confirm-s": 3600}).json()
+    trial = answer["trial"]
+    assert trial["revision"] == answer["operation"]["revision"]
+    assert server.admin.get("/admin/v1/trials").json() == {"trials": [trial]}
+    assert server.admin.post("/admin/v1/trials", json={"revision": 1}).status_code == 404
+    assert server.admin.post("/admin/v1/trials", json={"revision": trial["revision"]}).status_code == 200
+    assert server.admin.get("/admin/v1/trials").json() == {"trials": []}
+    assert server.admin.post("/admin/v1/change", json={"edits": OPEN[:1], "confirm-s": 0}).status_code == 400
+
+
+def test_the_way_back_is_shown_and_gone(server):
+    start = _revision(server)
+    server.admin.post("/admin/v1/change", json={"edits": OPEN[:2]})
+    shown = server.admin.get("/admin/v1/diff", params={"from": start}).json()
+    assert (shown["to"], shown["changes"][0]) == (start + 1, "group web created")
+    wanted = {"revision": start}
+    would = server.admin.post("/admin/v1/rollback", json={**wanted, "dry-run": True}).json()["would"]
+    answer = server.admin.post("/admin/v1/rollback", json=wanted).json()
+    assert answer["did"] == would
+    assert would[-1] == "group web deleted"
+    assert server.admin.get("/admin/v1/diff", params={"from": start}).json()["changes"] == []
+    assert server.admin.get("/admin/v1/diff").status_code == 400
+    assert server.admin.get("/admin/v1/diff", params={"from": 99}).status_code == 404

@@ -24,6 +24,7 @@ from ringfence.api.join import Invitations
 from ringfence.api.observed import Observed
 from ringfence.api.operations import add_operation_routes
 from ringfence.api.owners import add_owner_routes
+from ringfence.api.past import add_past_routes
 from ringfence.api.questions import add_question_routes
 from ringfence.api.suggestion import Suggestion
 from ringfence.control.actor import Actor, operator_of
@@ -208,6 +209,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/change", ChangeResource(plane))
     app.add_route("/admin/v1/rules", RulesResource(plane))
     app.add_route("/admin/v1/allow", AllowResource(plane))
+    add_past_routes(app, plane)
     app.add_route("/admin/v1/apply", ApplyResource(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/counters", _Counters(plane))

@@ -5,14 +5,16 @@ from uuid import uuid4
 
 import msgspec
 
+from ringfence.api.change import show_changed
 from ringfence.api.exchange import Request, Response, exchange_of, put_json
-from ringfence.api.operations import show_operation
 from ringfence.control.actor import operator_of
 from ringfence.control.plane import ControlPlane
+from ringfence.control.safety import Safety
 from ringfence.policy.commands import Edit
 from ringfence.policy.difference import Difference, difference
 from ringfence.policy.errors import Conflict
 from ringfence.policy.model import Snapshot
+from ringfence.wire.change import TrialTime
 from ringfence.wire.decode import convert
 from ringfence.wire.document import parse_document
 from ringfence.wire.policy_file import decode_policy
@@ -23,6 +25,7 @@ class _ApplyShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     prune: bool = False
     dry_run: bool = False
     revision: int | None = None
+    confirm_s: TrialTime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,6 @@ class ApplyResource:
             revision = preview.before.revision
             shown: dict[str, object] = {"dry-run": True, "revision": revision, "would": preview.would, "plan": plan}
         else:
-            changed = await self.plane.apply(wanted, actor)
-            shown = {"operation": show_operation(changed.operation), "did": changed.did}
+            changed = await self.plane.apply(wanted, actor, safety=Safety(order.confirm_s))
+            shown = show_changed(changed, self.plane.snapshot)
         put_json(response, {**shown, "kept": found[0].kept})

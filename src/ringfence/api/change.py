@@ -9,6 +9,8 @@ from ringfence.control.actor import operator_of
 from ringfence.control.allow import allow_edits
 from ringfence.control.lookup import find_group_named, find_peer_named
 from ringfence.control.plane import ControlPlane
+from ringfence.control.safety import Safety
+from ringfence.control.use_cases import Changed
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Snapshot
 from ringfence.policy.places import find_instance_named
@@ -33,9 +35,10 @@ class ChangeResource:
             plan = await self.plane.foresee(preview, organisation)
             put_json(response, {"dry-run": True, "would": preview.would, "plan": plan})
             return
-        changed = await self.plane.change(order.edits, actor, action="Change")
+        safety = Safety(order.confirm_s)
+        changed = await self.plane.change(order.edits, actor, action="Change", safety=safety)
         ids = [str(edit.new_id) for edit in order.edits]
-        put_json(response, {"operation": show_operation(changed.operation), "did": changed.did, "ids": ids})
+        put_json(response, {**show_changed(changed, self.plane.snapshot), "ids": ids})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,18 @@ class AllowResource:
         edits = allow_edits(self.plane.snapshot, organisation, allowance, uuid4)
         actor = operator_of(organisation, exchange.request_id)
         changed = await self.plane.change(edits, actor, action="AllowMe")
-        put_json(response, {"operation": show_operation(changed.operation), "did": changed.did})
+        put_json(response, show_changed(changed, self.plane.snapshot))
+
+
+def show_changed(changed: Changed, snapshot: Snapshot) -> dict[str, object]:
+    """What became of a change, and until when it must be confirmed, if it must."""
+    operation = changed.operation
+    shown: dict[str, object] = {"operation": show_operation(operation), "did": changed.did}
+    organisation = snapshot.organisations.get(operation.organisation)
+    trial = organisation.trial if organisation else None
+    if trial is None or trial.revision != operation.revision:
+        return shown
+    return {**shown, "trial": {"revision": trial.revision, "ends-at": trial.ends_at}}
 
 
 def directory_of(snapshot: Snapshot, organisation: OrganisationId) -> Directory:

@@ -29,6 +29,7 @@ from ringfence.cli import (
     observed,
     operation,
     organisation,
+    past,
     plan,
     reach,
     rule,
@@ -72,6 +73,9 @@ app.add_typer(instance.app, name="instance")
 app.add_typer(group.app, name="group")
 app.add_typer(rule.app, name="rule")
 app.command("allow-me")(allow.allow_me)
+app.command("confirm")(past.confirm)
+app.command("diff")(past.diff)
+app.command("rollback")(past.rollback)
 app.add_typer(operation.app, name="operation")
 app.command("explain")(explain.explain)
 app.command("reach")(reach.reach)

@@ -10,11 +10,18 @@ import typer
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.outlook import outlook_lines
 from ringfence.cli.output import Format, FormatOption, complain, show
+from ringfence.policy.values import parse_duration
+from ringfence.policy.wording import moment_words
 
 P = ParamSpec("P")
 Edit = dict[str, object]
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")]
+
+ConfirmOption = Annotated[
+    str | None,
+    typer.Option("--confirm", metavar="TIME", help="Undo it after so long, e.g. 60s, unless ringfence confirm comes."),
+]
 
 
 def changing(verb: Callable[P, list[Edit]]) -> Callable[..., None]:
@@ -25,6 +32,7 @@ def changing(verb: Callable[P, list[Edit]]) -> Callable[..., None]:
         data: DataOption,
         organisation: OrganisationOption = None,
         dry_run: DryRunOption = False,
+        confirm: ConfirmOption = None,
         output: FormatOption = Format.TABLE,
     ) -> None: ...
 
@@ -46,7 +54,7 @@ def _change(edits: list[Edit], chosen: dict[str, Any]) -> None:
     from ringfence.cli.admin_client import Ask, ask
 
     given = [{name: value for name, value in edit.items() if value is not None} for edit in edits]
-    body = {"edits": given, "dry-run": chosen["dry_run"]}
+    body = {"edits": given, "dry-run": chosen["dry_run"], "confirm-s": confirm_s(chosen["confirm"])}
     tell(ask(chosen["data"], Ask("POST", "/change", body, query_of(chosen["organisation"]))), chosen["output"])
 
 
@@ -66,10 +74,21 @@ def tell(answer: dict[str, Any], output: Format) -> None:
     if operation is None:
         complain("nothing was changed, this is what it would do" if lines else "nothing would be changed")
     else:
-        tell_operation(operation)
+        tell_operation(answer)
 
 
-def tell_operation(operation: dict[str, Any]) -> None:
-    """How far a change is, on stderr."""
+def confirm_s(text: str | None) -> int | None:
+    """The value of ``--confirm``."""
+    return None if text is None else parse_duration(text, field="--confirm")
+
+
+def tell_operation(answer: dict[str, Any]) -> None:
+    """How far a change is, and until when it must be confirmed if it must, on stderr."""
+    operation = answer["operation"]
     note = f" ({operation['message']})" if operation["message"] else ""
     complain(f"operation {operation['id']} {operation['state']}{note}")
+    if trial := answer.get("trial"):
+        complain(
+            f"revision {trial['revision']} is undone at {moment_words(trial['ends-at'])}, unless you say: "
+            f"ringfence confirm {trial['revision']}"
+        )

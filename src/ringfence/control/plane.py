@@ -28,8 +28,10 @@ from ringfence.control.hosts import AddedHost, HostStatus, Presence, check_invit
 from ringfence.control.keys import KeyRing
 from ringfence.control.operations import Fate, fate_of
 from ringfence.control.owners import Owners
+from ringfence.control.past import Past
 from ringfence.control.planning import look_ahead, show_outlook
 from ringfence.control.replicas import Telling
+from ringfence.control.safety import USUAL, Safety, careful
 from ringfence.control.settings import Settings
 from ringfence.control.use_cases import (
     Asked,
@@ -91,7 +93,8 @@ class ControlPlane:
         keys = KeyRing(store.keys)
         self.history = History(store, self._commits, settings.keep_history_s, self._now_s)
         self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
-        self._deadlines = Deadlines(lambda: store.snapshot, self._change, self._now_s)
+        self.past = Past(store, self._change, self._now_s)
+        self._deadlines = Deadlines(lambda: store.snapshot, self.past, self._change, self._now_s)
         for stored in store.operations:
             self._open(stored)
         self._telling = Telling()
@@ -147,13 +150,17 @@ class ControlPlane:
         subject = subject_of(command, referred_group(self.snapshot, edit, actor))
         return (await self._edit([edit], actor, type(command).__name__, subject)).operation
 
-    async def change(self, edits: Sequence[Edit], actor: Actor, *, action: str, subject: str = "") -> Changed:
+    async def change(
+        self, edits: Sequence[Edit], actor: Actor, *, action: str, subject: str = "", safety: Safety = USUAL
+    ) -> Changed:
         """Decides all edits as one and commits them as one revision; raises as ``execute``."""
         if not edits:
             raise Invalid("expected at least one edit", field="$.edits")
-        return await self._edit(edits, actor, action, subject)
+        return await self._edit(edits, actor, action, subject, safety=safety)
 
-    async def _edit(self, edits: Sequence[Edit], actor: Actor, action: str, subject: str) -> Changed:
+    async def _edit(
+        self, edits: Sequence[Edit], actor: Actor, action: str, subject: str, *, safety: Safety = USUAL
+    ) -> Changed:
         require_writer(actor)
         now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
         wish = Wish(
@@ -162,9 +169,11 @@ class ControlPlane:
             action,
             subject,
         )
-        return await self._change(wish, actor)
+        return await self._change(self._careful(wish, actor, safety), actor)
 
-    async def apply(self, wanted: Callable[[Snapshot], Sequence[Edit]], actor: Actor) -> Changed:
+    async def apply(
+        self, wanted: Callable[[Snapshot], Sequence[Edit]], actor: Actor, *, safety: Safety = USUAL
+    ) -> Changed:
         """As ``change``, with the edits, if any, that ``wanted`` answers for the state that they are decided over."""
         require_writer(actor)
         now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
@@ -174,7 +183,14 @@ class ControlPlane:
             "Apply",
             "",
         )
-        return await self._change(wish, actor)
+        return await self._change(self._careful(wish, actor, safety), actor)
+
+    async def rollback(self, revision: int, actor: Actor, *, safety: Safety = USUAL) -> Changed:
+        """As ``Past.rollback``."""
+        return await self.past.rollback(revision, actor, lambda wish: self._careful(wish, actor, safety))
+
+    def _careful(self, wish: Wish, actor: Actor, safety: Safety) -> Wish:
+        return careful(wish, actor.organisation, safety, now_s=self._now_s())
 
     async def _change(self, wish: Wish, actor: Actor) -> Changed:
         """Commits what ``wish`` decides, and waits a moment for the hosts."""

@@ -4,10 +4,11 @@ The policy of an organisation are its groups with rules and external sources, wh
 hosts, instances and limits are none of it, and nothing here touches them. What comes back stands last in its group.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from ringfence.policy.errors import Conflict
 from ringfence.policy.evolving import Draft, evolving
 from ringfence.policy.facts import (
     Fact,
@@ -23,6 +24,7 @@ from ringfence.policy.facts import (
     RuleExpires,
     SourceAdded,
     SourceRemoved,
+    apply_facts,
     change_group,
     change_instance,
 )
@@ -80,23 +82,32 @@ def _undo_of_group(groups: Draft[GroupId, Group], fact: GroupFact) -> GroupFact:
             assert_never(fact)
 
 
-def still_undone(snapshot: Snapshot, undo: Iterable[Fact], *, now_s: int) -> tuple[tuple[PolicyFact, ...], int]:
-    """Of the facts that undo something, those that may still become true; and how many of the others there are.
+def still_undone(snapshot: Snapshot, undo: Iterable[Fact], *, now_s: int) -> tuple[PolicyFact, ...]:
+    """Of the facts that undo something, those that may still become true.
 
     What others did since stays: what they took away does not come back, what they added or came to use does not go.
     """
     state = _State(snapshot, now_s)
     facts: list[PolicyFact] = []
-    passed_over = 0
     for fact in undo:
         if isinstance(fact, GroupCreated):
             fact = state.without_impossible(fact)  # noqa: PLW2901
         if isinstance(fact, PolicyFact) and state.allows(fact):
             state.make_true(fact)
             facts.append(fact)
-        else:
-            passed_over += 1
-    return tuple(facts), passed_over
+    return tuple(facts)
+
+
+def rewind(snapshot: Snapshot, undo: Sequence[Fact]) -> Snapshot:
+    """The policy before all that ``undo`` undoes, newest first.
+
+    Raises:
+        Conflict: not all of it can be undone, because another organisation came to use what would go.
+    """
+    facts = still_undone(snapshot, undo, now_s=0)
+    if len(facts) < len(undo):
+        raise Conflict("that policy cannot be had back whole: another organisation uses a group that would have to go")
+    return apply_facts(snapshot, facts, revision=snapshot.revision) if facts else snapshot
 
 
 class _State:

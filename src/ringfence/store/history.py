@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from typing import Any, Final
 
+from ringfence.policy.errors import NotFound
 from ringfence.policy.facts import Fact
 from ringfence.policy.values import OrganisationId
 from ringfence.store.database import Database, Values
@@ -120,15 +121,23 @@ def read_history(database: Database, wanted: HistoryQuery) -> list[HistoryLine]:
     return found[::-1] if wanted.newest else found
 
 
-def read_undo(database: Database, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...] | None:
-    """What undoes the organisation's revisions above ``after`` up to ``until``, newest first; None if some is gone."""
+def read_undo(database: Database, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...]:
+    """What undoes the organisation's revisions above ``after`` up to ``until``, newest first.
+
+    Raises:
+        NotFound: some of it is no longer kept, or the organisation is younger.
+    """
+    query = "SELECT min(number) FROM revision WHERE organisation = ?"
+    for (first,) in database.query(query, (str(organisation),)):
+        if first is None or after < first:
+            raise NotFound(f"the organisation is younger than revision {after}: it begins with revision {first}")
     found: list[Fact] = []
     for (text,) in database.query(
         "SELECT undo FROM revision WHERE organisation = ? AND number > ? AND number <= ? ORDER BY number DESC",
         (str(organisation), after, until),
     ):
         if text is None:
-            return None
+            raise NotFound(f"how it was at revision {after} is not known any more: see --keep-history of the server")
         found += decode_facts(text)
     return tuple(found)
 

@@ -96,7 +96,7 @@ class Store:
         with self._reader() as database:
             return read_history(database, wanted)
 
-    def read_undo(self, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...] | None:
+    def read_undo(self, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...]:
         """As ``history.read_undo``."""
         with self._reader() as database:
             return read_undo(database, organisation, after, until)

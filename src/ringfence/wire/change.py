@@ -48,6 +48,8 @@ from ringfence.wire.document import parse_document
 
 MAX_EDITS: Final = 100_000
 MAX_EXPIRES_S: Final = 10 * 365 * 24 * 3600
+MAX_CONFIRM_S: Final = 24 * 3600
+TrialTime = Annotated[int, Meta(ge=1, le=MAX_CONFIRM_S)]
 _GROUP: Final = "group:"
 _MAX_ICMP: Final = 254
 _ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]*[:.][0-9A-Fa-f:.]*(/\d+)?")
@@ -116,6 +118,7 @@ _EditShape = (
 class _ChangeShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     edits: Annotated[tuple[_EditShape, ...], Meta(min_length=1, max_length=MAX_EDITS)]
     dry_run: bool = False
+    confirm_s: TrialTime | None = None
 
 
 class _AllowanceShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -146,10 +149,14 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class ChangeOrder:
-    """What an operator wants changed at once; with ``dry_run`` only wants to know what it would do."""
+    """What an operator wants changed at once; with ``dry_run`` only wants to know what it would do.
+
+    ``confirm_s``: undone after so many seconds unless it is confirmed.
+    """
 
     edits: tuple[Edit, ...]
     dry_run: bool
+    confirm_s: int | None
 
 
 def decode_change(body: bytes, directory: Directory, new_id: Callable[[], UUID]) -> ChangeOrder:
@@ -157,7 +164,7 @@ def decode_change(body: bytes, directory: Directory, new_id: Callable[[], UUID])
     shape = convert(parse_document(body), _ChangeShape)
     reader = _Reader(directory, new_id)
     edits = tuple(reader.read(edit, f"$.edits[{n}]") for n, edit in enumerate(shape.edits))
-    return ChangeOrder(edits, shape.dry_run)
+    return ChangeOrder(edits, shape.dry_run, shape.confirm_s)
 
 
 def decode_allowance(body: bytes) -> Allowance:

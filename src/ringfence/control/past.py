@@ -1,0 +1,117 @@
+"""The way back: how the policy was at a revision, how two revisions differ, and what undoes a change.
+
+Lives in the event loop's thread. What undoes each revision is read from the store, in another thread.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ringfence.control.actor import Actor
+from ringfence.control.trials import decide_confirm
+from ringfence.control.use_cases import Changed, Wish
+from ringfence.policy.errors import Busy, NotFound
+from ringfence.policy.fact_words import describe_facts
+from ringfence.policy.facts import Fact, RuleAdded
+from ringfence.policy.index import forked
+from ringfence.policy.model import Snapshot
+from ringfence.policy.undo import policy_difference, rewind
+from ringfence.policy.values import OrganisationId
+from ringfence.store import Store
+
+_TRIES: Final = 5  # at reading and deciding without a change between
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """``change`` commits a wish, ``now_s`` is the time of day."""
+
+    store: Store
+    change: Callable[[Wish, Actor], Awaitable[Changed]]
+    now_s: Callable[[], int]
+
+    async def undo(self, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...]:
+        """What undoes the organisation's revisions above ``after`` up to ``until``; ``NotFound`` if it is not kept."""
+        return await asyncio.to_thread(self.store.read_undo, organisation, after, until)
+
+    async def difference(self, organisation: OrganisationId, old: int, new: int) -> tuple[str, ...]:
+        """What makes the organisation's policy of revision ``new`` of that of ``old``, in words.
+
+        Raises:
+            NotFound: there is no such revision, or how it was is not kept.
+        """
+        snapshot = self.store.snapshot
+        _require_revisions(snapshot, old, new)
+        older, newer = sorted((old, new))
+        late = await self.undo(organisation, newer, snapshot.revision)
+        early = await self.undo(organisation, older, newer)
+
+        def compared() -> tuple[str, ...]:
+            after = rewind(forked(snapshot), late)
+            before = rewind(forked(after), early)
+            states = (before, after) if old <= new else (after, before)
+            return describe_facts(*states, policy_difference(*states, organisation))
+
+        return await asyncio.to_thread(compared)
+
+    async def confirm(self, revision: int, actor: Actor) -> None:
+        """Has the change on trial that made ``revision`` stay; ``NotFound`` when there is none."""
+        await self.change(
+            Wish(
+                lambda snapshot: decide_confirm(snapshot, actor.organisation, revision),
+                lambda snapshot: snapshot.organisations[actor.organisation].default_group,
+                "Confirm",
+                f"revision {revision}",
+            ),
+            actor,
+        )
+
+    async def rollback(self, revision: int, actor: Actor, careful: Callable[[Wish], Wish]) -> Changed:
+        """Makes the policy of the actor's organisation what it was at ``revision``, as a new revision.
+
+        Raises:
+            NotFound: there is no such revision, or how it was is not kept.
+            Conflict: another organisation uses what would have to go.
+            Busy: others kept changing the policy meanwhile; nothing was done.
+        """
+        for _ in range(_TRIES):
+            snapshot = self.store.snapshot
+            _require_revisions(snapshot, revision)
+            undo = await self.undo(actor.organisation, revision, snapshot.revision)
+            try:
+                return await self.change(careful(self._back(actor.organisation, revision, snapshot, undo)), actor)
+            except _Overtaken:
+                continue
+        raise Busy("nothing was applied, because the policy is being changed all the time: try again")
+
+    def _back(self, organisation: OrganisationId, revision: int, seen: Snapshot, undo: tuple[Fact, ...]) -> Wish:
+        now_s = self.now_s()
+
+        def decide(snapshot: Snapshot) -> tuple[Fact, ...]:
+            if snapshot.revision != seen.revision:
+                raise _Overtaken("the policy has changed meanwhile")
+            found = policy_difference(snapshot, rewind(snapshot, undo), organisation)
+            return tuple(fact for fact in found if not _is_over(fact, now_s))
+
+        return Wish(
+            decide,
+            lambda snapshot: snapshot.organisations[organisation].default_group,
+            "Rollback",
+            f"to revision {revision}",
+        )
+
+
+class _Overtaken(Busy):
+    """Something was committed between reading what is to be undone and deciding it."""
+
+
+def _is_over(fact: Fact, now_s: int) -> bool:
+    """Whether it brings back a rule whose time is up."""
+    return isinstance(fact, RuleAdded) and fact.rule.expires_at is not None and fact.rule.expires_at <= now_s
+
+
+def _require_revisions(snapshot: Snapshot, *revisions: int) -> None:
+    for revision in revisions:
+        if not 0 <= revision <= snapshot.revision:
+            raise NotFound(f"there is no revision {revision}: the newest is {snapshot.revision}")

@@ -1,0 +1,28 @@
+"""How careful a change is to be: whether it must be confirmed."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ringfence.control.trials import on_trial
+from ringfence.control.use_cases import Wish
+from ringfence.policy.values import OrganisationId
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """``trial_s``: undone after so many seconds, unless somebody confirms it; None for a change that stays."""
+
+    trial_s: int | None = None
+
+
+USUAL: Final = Safety()
+
+
+def careful(wish: Wish, organisation: OrganisationId, safety: Safety, *, now_s: int) -> Wish:
+    """The wish, as ``safety`` wants it."""
+    if safety.trial_s is None:
+        return wish
+    ends_at = now_s + safety.trial_s
+    return replace(
+        wish, decide=lambda snapshot: on_trial(snapshot, wish.decide(snapshot), organisation, ends_at=ends_at)
+    )

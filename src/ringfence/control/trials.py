@@ -1,0 +1,39 @@
+"""Changes on trial: undone when their time is up, unless somebody confirms them. Pure.
+
+An organisation has one at a time, so that undoing one never meets another half done.
+"""
+
+from ringfence.policy.errors import Conflict, NotFound
+from ringfence.policy.facts import Fact, TrialBegun, TrialEnded
+from ringfence.policy.model import Snapshot, Trial
+from ringfence.policy.values import OrganisationId
+from ringfence.policy.wording import moment_words
+from ringfence.store import next_revision
+
+
+def on_trial(
+    snapshot: Snapshot, facts: tuple[Fact, ...], organisation: OrganisationId, *, ends_at: int
+) -> tuple[Fact, ...]:
+    """The facts of a change, and that it is undone then. One that changes nothing needs no trial.
+
+    Raises:
+        Conflict: another change of the organisation waits to be confirmed.
+    """
+    waiting = snapshot.organisations[organisation].trial
+    if not facts:
+        return ()
+    if waiting is not None:
+        raise Conflict(
+            f"revision {waiting.revision} waits to be confirmed until {moment_words(waiting.ends_at)}: confirm it with "
+            f"ringfence confirm {waiting.revision}, or wait until it is undone"
+        )
+    return (*facts, TrialBegun(organisation, Trial(next_revision(snapshot), ends_at)))
+
+
+def decide_confirm(snapshot: Snapshot, organisation: OrganisationId, revision: int) -> tuple[Fact, ...]:
+    """The end of the trial of ``revision``; ``NotFound`` when it is not on trial (any more)."""
+    waiting = snapshot.organisations[organisation].trial
+    if waiting is None or waiting.revision != revision:
+        others = "none does" if waiting is None else f"revision {waiting.revision} does"
+        raise NotFound(f"revision {revision} does not wait to be confirmed, {others}: see ringfence history")
+    return (TrialEnded(organisation),)

@@ -26,6 +26,7 @@ from ringfence.cli import (
     host,
     instance,
     key,
+    lint,
     observed,
     operation,
     organisation,
@@ -83,6 +84,7 @@ app.command("observed")(observed.observed)
 app.command("suggest")(suggest.suggest)
 app.command("check")(check.check)
 app.add_typer(assertion.app, name="assertion")
+app.command("lint")(lint.lint)
 app.command("apply")(apply.apply)
 app.command("plan")(plan.plan)
 app.command("export")(export.export)

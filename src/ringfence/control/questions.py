@@ -14,6 +14,8 @@ from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.explain import explain, parse_service
 from ringfence.policy.export import document_of
 from ringfence.policy.intervals import Intervals
+from ringfence.policy.lint import Finding
+from ringfence.policy.lint_reach import lint
 from ringfence.policy.matrix import draw_matrix
 from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import Packet
@@ -66,6 +68,14 @@ class Questions:
         prepared = self._ready(snapshot)
         return {"assertions": [show_result(snapshot, check(prepared, one, owner=owner), owner) for one in asked]}
 
+    def lint(self, snapshot: Snapshot, query: Query) -> Answer:
+        """``organisation``: what is doubtful in its groups, or in all, the gravest first."""
+        name = query.get("organisation")
+        owner = find_organisation(snapshot, name).id if name else None
+        found = lint(self._ready(snapshot))
+        wanted = [one for one in found if owner in (None, snapshot.groups[one.group].organisation)]
+        return {"findings": [show_finding(snapshot, one) for one in wanted]}
+
     def export(self, snapshot: Snapshot, query: Query) -> Answer:
         """``organisation``: all that it has, as a policy file says it."""
         name = query.get("organisation")
@@ -91,6 +101,7 @@ ANSWERS: Final[Mapping[str, Callable[[Questions, Snapshot, Query], Answer]]] = {
     "export": Questions.export,
     "reach": Questions.reach,
     "check": Questions.check,
+    "lint": Questions.lint,
 }
 
 
@@ -133,6 +144,19 @@ def show_row(row: Row) -> Answer:
         "to": list(row.destinations),
         "services": row.services,
         "rules": list(row.rules),
+    }
+
+
+def show_finding(snapshot: Snapshot, finding: Finding) -> Answer:
+    return {
+        "severity": finding.severity.value,
+        "code": finding.code.value,
+        "group": group_name(snapshot, finding.group),
+        "group-id": str(finding.group),
+        "rule": None if finding.rule is None else str(finding.rule),
+        "what": finding.what,
+        "proof": finding.proof,
+        "advice": finding.advice,
     }
 
 

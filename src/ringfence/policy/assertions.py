@@ -4,14 +4,14 @@ Input: sentences and a snapshot made ready. Output: for each, that it holds, or 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
 
 from ringfence.policy.address_axis import address_at
 from ringfence.policy.addresses import FAMILIES, Family
-from ringfence.policy.boxes import Box
+from ringfence.policy.boxes import Box, left_of
 from ringfence.policy.ends import End, parse_end
 from ringfence.policy.errors import CallerError, Invalid
 from ringfence.policy.grants import Grants, Question
@@ -128,7 +128,7 @@ def find_worse(
         known = [*_Asked.of(_Case(population, Grants(population, 0), 0), assertion, owner).violations()]
     except CallerError:
         known = []
-    return asked.first(left for box in asked.violations() for left in _left(box, known))
+    return asked.first(left for box in asked.violations() for left in left_of(box, known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +138,6 @@ class _Case:
     population: Population
     grants: Grants
     version: int
-
-
-def _left(box: Box, parts: Sequence[Box]) -> Iterator[Box]:
-    """What of a box none of ``parts`` holds: each is taken away in turn, of what the ones before have left."""
-    open_ = [(box, 0)]
-    while open_:
-        left, first = open_.pop()
-        for number in range(first, len(parts)):
-            if part := left & parts[number]:
-                open_ += ((piece, number + 1) for piece in left.without(part))
-                break
-        else:
-            yield left
 
 
 _Somebody = tuple[Address, Dweller | None]
@@ -181,7 +168,7 @@ class _Asked:
         for box in self.meant:
             flows = self.case.grants.flows(Question(box.sources, box.destinations, box.services))
             passing = (Box(flow.sources, flow.destinations, flow.services) for flow in flows)
-            yield from _left(box, [*passing]) if self.allow else passing
+            yield from left_of(box, [*passing]) if self.allow else passing
 
     def first(self, boxes: Iterable[Box]) -> Witness | None:
         """A packet of the first box that holds any."""

@@ -1,6 +1,6 @@
 """Products: whoever is in one set of classes, to whoever is in another, asking for any of a set of services."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -34,6 +34,19 @@ class Box:
             Box(part.sources, part.destinations, self.services - part.services),
         )
         return (box for box in left if box)
+
+
+def left_of(box: Box, parts: Sequence[Box]) -> Iterator[Box]:
+    """What of a box none of ``parts`` holds: each is taken away in turn, of what the ones before have left."""
+    open_ = [(box, 0)]
+    while open_:
+        left, first = open_.pop()
+        for number in range(first, len(parts)):
+            if part := left & parts[number]:
+                open_ += ((piece, number + 1) for piece in left.without(part))
+                break
+        else:
+            yield left
 
 
 class Product(Protocol):

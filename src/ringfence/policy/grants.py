@@ -120,6 +120,12 @@ class Grants:
             if wanted:
                 yield from self._meeting(comes, arrives, wanted, ingress.because)
 
+    def of_rules(self, direction: Direction) -> Iterator[tuple[Allowance, Box]]:
+        """What each rule allows: the box's sources are those who wear it, in either direction, the others its peers."""
+        for grant in self._ingress if direction is Direction.INGRESS else self._egress:
+            if isinstance(grant.because, Allowance):
+                yield grant.because, Box(grant.subjects, grant.peers, grant.services)
+
     def differences(self, other: "Grants") -> Iterator[Box]:
         """Boxes outside of which both versions of a population allow the same. O(grants)."""
         for direction in Direction:

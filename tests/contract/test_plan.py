@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from contract.running import running_server
+from contract.test_pages import without_ids
 from ringfence.cli.app import run
+from terraforming import GROUP, RULE, configured, ended, group, new_rule, plan, refers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plan.md").read_text(encoding="utf-8")
 OLD, NEW = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-[(LINE, WANTED)] = re.findall(r"```console\n\$ ringfence (plan [^\n]*)\n(.*?)```", PAGE, re.DOTALL)
+[(LINE, WANTED), (TERRAFORM, WANTED_OF_TERRAFORM)] = re.findall(
+    r"```console\n\$ ringfence (plan [^\n]*)\n(.*?)```", PAGE, re.DOTALL
+)
 ASSERTS = NEW.index("assertions:")
 
 
@@ -38,7 +42,7 @@ def server(tmp_path_factory):
 
 
 def _shown(capsys):
-    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "…", capsys.readouterr().out)
+    return without_ids(capsys.readouterr().out)
 
 
 @pytest.mark.usefixtures("folder")
@@ -78,14 +82,34 @@ def test_a_dry_run_of_a_single_verb_shows_its_plan(server, capsys):
     assert run(asked) == 0
     assert "no packet's fate changes" in capsys.readouterr().out
     assert run([*asked[:3], "tcp/5433", "--from", "192.0.2.0/24", *asked[6:], "-o", "json"]) == 0
-    plan = json.loads(capsys.readouterr().out)["plan"]
-    [row] = plan["opens"]
+    found = json.loads(capsys.readouterr().out)["plan"]
+    [row] = found["opens"]
     assert (row["from"], row["to"], row["services"]) == (
         ["192.0.2.0/24", "group app", "group web"],
         ["group db"],
         "tcp/5433",
     )
-    assert (plan["closes"], plan["connections"]) == ([], [])
+    assert (found["closes"], found["connections"]) == ([], [])
+
+
+def test_a_terraform_plan_is_judged_by_the_server_that_it_is_for(server, folder, capsys):
+    groups = {one["name"]: one["id"] for one in server.call("GET", "/security-group").json["security-groups"]}
+    changes = [
+        group(f"{GROUP}.jump", name="jump", external_sources=["203.0.113.0/24"]),
+        new_rule(f"{RULE}.ssh", group_id=groups["web"], start_port=22, end_port=22),
+        ended("exoscale_compute_instance.vm", "exoscale_compute_instance", security_group_ids=[groups["web"]]),
+    ]
+    written = [configured(RULE, "ssh", user_security_group_id=refers(f"{GROUP}.jump.id"))]
+    (folder / "next.json").write_text(plan(*changes, resources=written), encoding="utf-8")
+    line = [*TERRAFORM.split(), "--data", str(server.folder)]
+    assert run(line) == 0
+    shown = capsys.readouterr()
+    assert without_ids(shown.err + shown.out) == WANTED_OF_TERRAFORM
+    assert run([*line, "--exit-code"]) == 4
+    (folder / "next.json").write_text(plan(group(f"{GROUP}.web", name="web")), encoding="utf-8")
+    capsys.readouterr()
+    assert run(line) == 1
+    assert f"{GROUP}.web: " in capsys.readouterr().err
 
 
 def test_an_assertion_about_nobody_known_is_told_by_file_and_line(folder, capsys):

@@ -9,8 +9,8 @@ import typer
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.outlook import outlook_lines
 from ringfence.cli.output import Format, FormatOption, complain, show
-from ringfence.cli.questions import FileOption, read_file, read_snapshot
-from ringfence.policy.errors import CallerError
+from ringfence.cli.questions import FileOption, read_file, read_snapshot, read_text
+from ringfence.policy.errors import CallerError, Invalid
 
 CHANGES: Final = 4
 FAILS: Final = 5
@@ -24,24 +24,33 @@ def plan(
     output: FormatOption = Format.TABLE,
     *,
     prune: Annotated[bool, typer.Option("--prune", help="As if what the file does not have were deleted.")] = False,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 4 when something opens or closes.")] = False,
+    terraform: Annotated[
+        bool, typer.Option("--terraform", help="FILE is what terraform show -json prints of a plan.")
+    ] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with 4 when something opens, closes or is left out.")
+    ] = False,
 ) -> None:
     """Say what the policy file would open and close, exactly, on which hosts, and which of its assertions would fail.
 
     It is compared with the server's policy, or with the policy file that --file names; nothing is changed.
-    Exit status: 0 planned, 5 an assertion would fail, and with --exit-code 4 something opens or closes.
+    Exit status: 0 planned, 5 an assertion would fail, and with --exit-code 4 something opens, closes or is left out.
     Example: [bold]ringfence plan policy.yaml[/bold]
     """
-    found = _ask(data, file, prune=prune, query=query_of(organisation)) if old is None else _compare(old, file)
+    query = query_of(organisation)
+    if terraform:
+        found = _ask_of_terraform(data, file, query, old)
+    else:
+        found = _ask(data, file, prune=prune, query=query) if old is None else _compare(old, file)
     if output is Format.JSON:
         show(json.dumps(found, indent=2))
     else:
-        for line in found.get("kept", ()):
+        for line in (*found.get("kept", ()), *(f"left out: {line}" for line in found.get("left-out", ()))):
             complain(line)
         show("\n".join(outlook_lines(found["plan"])))
     if found["plan"]["fails"]:
         raise typer.Exit(FAILS)
-    if exit_code and (found["plan"]["opens"] or found["plan"]["closes"]):
+    if exit_code and (found["plan"]["opens"] or found["plan"]["closes"] or found.get("left-out")):
         raise typer.Exit(CHANGES)
 
 
@@ -54,6 +63,24 @@ def _ask(data: Path, file: Path, *, prune: bool, query: dict[str, str]) -> dict[
         return ask(data, Ask("POST", "/apply", body, query, asks_only=True))
     except CallerError as error:
         raise read.locate_answer(error) from error
+
+
+def _ask_of_terraform(data: Path, file: Path, query: dict[str, str], old: Path | None) -> dict[str, Any]:
+    """``left-out`` says what of the plan could not be judged."""
+    from ringfence.cli.admin_client import Ask, ask
+    from ringfence.control.planning import NOTHING
+    from ringfence.wire.terraform_plan import read_terraform
+
+    if old is not None:
+        raise Invalid("a Terraform plan names groups by the ids of a server: ask that one", field="--file")
+    change = read_terraform(read_text(file), str(file))
+    if not change.edits:
+        return {"plan": NOTHING, "left-out": change.left_out}
+    try:
+        found = ask(data, Ask("POST", "/change", {"edits": change.edits, "dry-run": True}, query, asks_only=True))
+    except CallerError as error:
+        raise change.locate(error) from error
+    return {**found, "left-out": change.left_out}
 
 
 def _compare(old: Path, new: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Input: the snapshots before and after it, and what hosts told of their connectio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from ringfence.control.questions import Answer, show_result, show_row
 from ringfence.control.views import find_touched
@@ -20,6 +21,7 @@ from ringfence.policy.values import HostName, OrganisationId
 from ringfence.wire.flows import FlowRecord
 
 Logs = Mapping[HostName, Sequence[FlowRecord]]
+NOTHING: Final[Answer] = {"opens": [], "closes": [], "hosts": [], "connections": [], "fails": []}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from rich.console import Console
 
-from ringfence.world.client import export_lines
+from ringfence.world.client import export_lines, render_exports
 from ringfence.world.demo_acts import play_cut, play_explanation, play_matrix, play_policy, restore_rule
 from ringfence.world.demo_stage import Stage, open_stage
 
@@ -59,7 +59,8 @@ def _print_end(console: Console, *, passed: bool, took_s: float) -> None:
 @contextmanager
 def _offered(stage: Stage, env_file: Path | None) -> Iterator[None]:
     """The export lines are shown, and in ``env_file`` for as long as what they name lives."""
-    lines = export_lines(stage.credentials, stage.endpoint)
+    found = render_exports({"RINGFENCE_DATA": str(stage.data)})  # by which ringfence's own commands find the server
+    lines = f"{export_lines(stage.credentials, stage.endpoint)}\n{found}"
     stage.console.print(f"\n{lines}", highlight=False, markup=False)
     if env_file is None:
         yield

@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -29,7 +30,10 @@ _MANAGED: Final = sum(node.managed for node in CAST)
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What the acts play with. ``socket`` is the server's as agents name it, ``endpoint`` the API's URL."""
+    """What the acts play with. ``socket`` is the server's as agents name it, ``endpoint`` the API's URL.
+
+    ``data`` is the server's folder, by which the command line finds it.
+    """
 
     console: Console
     world: World
@@ -39,6 +43,7 @@ class Stage:
     host: HostCredential
     endpoint: str
     socket: str
+    data: Path
     children: tuple[Child, ...]
 
     def check_alive(self) -> None:
@@ -93,7 +98,7 @@ def _set_up(console: Console, workshop: Workshop, left: ExitStack) -> Stage:
         said.append("agent: runs in the router, has closed every port and claimed web, app and db")
     client = ApiClient(credentials, endpoint)
     left.callback(client.close)
-    return Stage(console, world, operator, client, credentials, host, endpoint, socket, (server, agent))
+    return Stage(console, world, operator, client, credentials, host, endpoint, socket, data, (server, agent))
 
 
 def _start_agent(workshop: Workshop, left: ExitStack, world: World, host: HostCredential, socket: str) -> Child:

@@ -52,7 +52,7 @@ def _text(snapshot):
 
 
 @pytest.mark.full
-@settings(max_examples=count(reduced=20, stated=1000))
+@settings(max_examples=count(reduced=10, stated=1000))
 @given(snapshots())
 def test_an_export_that_is_applied_to_an_empty_server_is_exported_the_same(snapshot):
     snapshot = _whole(snapshot)
@@ -68,7 +68,7 @@ def test_an_export_that_is_applied_to_an_empty_server_is_exported_the_same(snaps
 
 
 @pytest.mark.full
-@settings(max_examples=count(reduced=20, stated=1000))
+@settings(max_examples=count(reduced=10, stated=1000))
 @given(snapshots(), snapshots(), st.booleans())
 def test_applied_again_there_is_nothing_to_do(one, other, prune):
     document = document_of(_whole(other), ORGANISATION)

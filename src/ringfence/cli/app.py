@@ -24,6 +24,7 @@ from ringfence.cli import (
     guard,
     history,
     host,
+    imports,
     instance,
     key,
     lint,
@@ -87,6 +88,7 @@ app.add_typer(assertion.app, name="assertion")
 app.command("lint")(lint.lint)
 app.command("apply")(apply.apply)
 app.command("plan")(plan.plan)
+app.add_typer(imports.app, name="import")
 app.command("export")(export.export)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)

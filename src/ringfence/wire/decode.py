@@ -21,7 +21,7 @@ from ringfence.wire.document import parse_document
 MAX_TEXT: Final = 255  # characters of a name or description (openapi.json)
 
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_MISSING = re.compile(r"Object missing required field `([a-z-]+)`")
+_MISSING = re.compile(r"Object missing required field `([A-Za-z-]+)`")
 _E = TypeVar("_E", bound=Enum)
 _S = TypeVar("_S")
 

@@ -81,6 +81,10 @@ class ApiClient:
         found: list[Document] = self._send("GET", f"/security-group/{group}").get("rules", [])
         return found
 
+    def fetch(self, path: str, **query: str) -> Document:
+        """What is there, as the server says it."""
+        return self._send("GET", path, query=query)
+
     def instances(self) -> dict[str, InstanceId]:
         """Name -> id."""
         found = self._send("GET", "/instance")["instances"]
@@ -100,9 +104,15 @@ class ApiClient:
         self.took_ms.append((time.monotonic() - started_s) * 1000)
         return operation
 
-    def _send(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Document:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> Document:
         content = b"" if body is None else json.dumps(body).encode()
-        url = self._base.copy_with(path=self._base.path + path)
+        url = self._base.copy_with(path=self._base.path.rstrip("/") + path, params=dict(query or {}) or None)
         signed = SignedRequest(method, url.raw_path, content)
         key, secret = KeyId(self._credentials.key), self._credentials.secret
         headers = {"Authorization": sign_request(key, secret, signed, int(time.time()) + _SIGNATURE_LIFE_S)}

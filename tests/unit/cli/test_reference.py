@@ -47,7 +47,7 @@ def test_every_option_of_a_verb_stands_in_its_section(verb):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_section_tells_of_no_option_that_there_is_not(verb):
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", SECTIONS[verb])) - SHARED <= _options(VERBS[verb])
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", SECTIONS[verb])) - SHARED <= _options(VERBS[verb])
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,11 +1,13 @@
 """The agents' protocol over the real server: claims, the feed, reports, and what a host may not do."""
 
 import json
+import re
 import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
@@ -16,6 +18,7 @@ from contract.running import running_server
 from feeds import FEED, open_feed
 from ringfence.api import ApiOptions, ServeOptions
 from ringfence.api.server import raise_file_limit
+from ringfence.cli.app import run
 from ringfence.control.settings import Settings
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
@@ -33,6 +36,7 @@ from ringfence.wire.flows import FlowRecord, FlowReport, encode_flow_report
 from ringfence.wire.hostauth import sign_request
 from waiting import wait_until
 
+PAGE = (Path(__file__).parents[2] / "docs" / "lint.md").read_text(encoding="utf-8")
 HOST = HostName("h1")
 INVENTORY = "/agent/v1/inventory"
 FLOWS, COUNTERS = "/agent/v1/flows", "/agent/v1/counters"
@@ -347,6 +351,43 @@ def test_what_rules_have_allowed_is_shown_by_group_and_of_no_rule_that_the_host_
     assert server.admin.get("/admin/v1/counters?host=h9").status_code == 404
     for told in (b"{}", counts.replace(b'"format":3', b'"format":1'), counts.replace(b",5,", b",-5,"), counts[:-1]):
         assert send(server, private_key, "POST", COUNTERS, told).status_code == 400
+
+
+def _unused(server, window_s):
+    return server.admin.get("/admin/v1/unused", params={"window-s": str(window_s)}).json()["unused"]
+
+
+def test_a_rule_without_a_hit_is_safe_to_remove_only_when_every_host_counted_it_long_enough(
+    server, private_key, capsys
+):
+    send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")))
+    groups = {one["name"]: one["id"] for one in server.call("GET", "/security-group").json["security-groups"]}
+    rule = {"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": 22}
+    server.call("POST", f"/security-group/{groups['default']}/rules", json.dumps(rule).encode())
+    [unused] = _unused(server, 60)
+    assert (unused["description"], unused["hosts"], unused["silent"]) == (
+        "ingress tcp/22 from 0.0.0.0/0",
+        [],
+        ["h1"],
+    )
+    assert (unused["since-at"], unused["safe"]) == (None, False)
+    assert abs(unused["created-at"] - time.time()) < 60
+    since = time.time() - 7200
+    send(server, private_key, "POST", COUNTERS, encode_counts((RuleCount(UUID(unused["rule"]), 0, None, since),)))
+    [counted] = _unused(server, 3600)
+    assert (counted["hosts"], counted["silent"], counted["since-at"]) == (["h1"], [], int(since))
+    assert [_unused(server, window)[0]["safe"] for window in (3600, 86400)] == [True, False]
+    assert server.admin.get("/admin/v1/unused").status_code == 400
+    assert run(["unused", "--window", "1h", "--data", str(server.folder)]) == 0
+    shown = re.sub(
+        r"rule \S+,|\d{4}-\d\d-\d\d \d\d:\d\d",
+        lambda it: "rule …," if it[0][0] == "r" else "…",
+        capsys.readouterr().out,
+    )
+    assert f"```\n{shown}```" in PAGE
+    hit = RuleCount(UUID(unused["rule"]), 1, time.time(), since)
+    send(server, private_key, "POST", COUNTERS, encode_counts((hit,)))
+    assert _unused(server, 60) == []
 
 
 def test_allowed_connections_are_shown_apart_and_push_out_nothing_refused(server, private_key):

@@ -27,6 +27,7 @@ from ringfence.api.owners import add_owner_routes
 from ringfence.api.past import add_past_routes
 from ringfence.api.questions import add_question_routes
 from ringfence.api.suggestion import Suggestion
+from ringfence.api.unused import UnusedResource
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.hosts import HostStatus
 from ringfence.control.lookup import find_instance_of
@@ -213,6 +214,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/apply", ApplyResource(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/counters", _Counters(plane))
+    app.add_route("/admin/v1/unused", UnusedResource(plane))
     app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))
     app.add_route("/admin/v1/flows", _Flows(plane, "flows", allowed=True))
     add_question_routes(app, plane)

@@ -37,6 +37,7 @@ from ringfence.cli import (
     rule,
     server,
     suggest,
+    unused,
     version,
 )
 from ringfence.cli.output import complain
@@ -86,6 +87,7 @@ app.command("suggest")(suggest.suggest)
 app.command("check")(check.check)
 app.add_typer(assertion.app, name="assertion")
 app.command("lint")(lint.lint)
+app.command("unused")(unused.unused)
 app.command("apply")(apply.apply)
 app.command("plan")(plan.plan)
 app.add_typer(imports.app, name="import")

@@ -33,6 +33,7 @@ from ringfence.control.planning import look_ahead, show_outlook
 from ringfence.control.replicas import Telling
 from ringfence.control.safety import USUAL, Safety, careful
 from ringfence.control.settings import Settings
+from ringfence.control.unused import Unused, find_unused
 from ringfence.control.use_cases import (
     Asked,
     Changed,
@@ -320,6 +321,11 @@ class ControlPlane:
     def counts(self, host: HostName) -> dict[RuleId, RuleCount]:
         """The counts of a host that there is, by rule."""
         return self._counts.of(self._host(host).name)
+
+    async def unused(self) -> tuple[float, list[Unused]]:
+        """The time of day, and the rules of which no host has seen a packet."""
+        births = await asyncio.to_thread(self._store.read_births)
+        return self._clock.now_s(), [*find_unused(self.snapshot, self._counts.of, births)]
 
     def note_flows(self, host: HostName, report: FlowReport) -> None:
         """Packets that ``host`` says it refused."""

@@ -10,10 +10,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from typing import Any, Final
+from uuid import UUID
 
 from ringfence.policy.errors import NotFound
 from ringfence.policy.facts import Fact
-from ringfence.policy.values import OrganisationId
+from ringfence.policy.values import OrganisationId, RuleId
 from ringfence.store.database import Database, Values
 from ringfence.store.journal import decode_facts
 
@@ -147,6 +148,14 @@ def check_history(database: Database) -> Checked:
     anchor = f"(SELECT value FROM meta WHERE name = '{ANCHOR}')"  # noqa: S608  our own words
     with closing(database.query(f"SELECT {_COLUMNS}, hash, {anchor} FROM audit ORDER BY number")) as rows:  # noqa: S608  our own words
         return check_lines(_with_previous(rows))
+
+
+def read_births(database: Database) -> dict[RuleId, int]:
+    """When each rule that is there was made, in seconds since the epoch, as far as the history goes. O(history)."""
+    found: dict[RuleId, int] = {}
+    for at, undo in database.query("SELECT at, undo FROM revision WHERE undo LIKE '%\"RuleDeleted\"%' ORDER BY number"):
+        found |= {RuleId(UUID(fact["rule"])): at for name, fact in json.loads(undo) if name == "RuleDeleted"}
+    return found
 
 
 def check_lines(lines: Iterable[Mapping[str, Any]]) -> Checked:

@@ -14,12 +14,20 @@ from typing import TypeVar
 from ringfence.policy.errors import Busy, Invalid, OperatorError
 from ringfence.policy.facts import Fact
 from ringfence.policy.model import Snapshot
-from ringfence.policy.values import HostName, OrganisationId, Revision
+from ringfence.policy.values import HostName, OrganisationId, Revision, RuleId
 from ringfence.store.database import Database, DatabaseFault, OpenDatabase
 from ringfence.store.decision import Committed, Decide, StoredKey
 from ringfence.store.folder import Lock, hold_folder, load_seal_key
 from ringfence.store.follow import Followed, Follower
-from ringfence.store.history import Checked, HistoryLine, HistoryQuery, check_history, read_history, read_undo
+from ringfence.store.history import (
+    Checked,
+    HistoryLine,
+    HistoryQuery,
+    check_history,
+    read_births,
+    read_history,
+    read_undo,
+)
 from ringfence.store.listen import Listener
 from ringfence.store.load import Loaded, StoredOperation, has_keys, load
 from ringfence.store.migrate import load_epoch, load_migrations, migrate
@@ -95,6 +103,11 @@ class Store:
         """Lines of the history, on a connection of its own: slow readers keep no writer waiting."""
         with self._reader() as database:
             return read_history(database, wanted)
+
+    def read_births(self) -> dict[RuleId, int]:
+        """As ``history.read_births``."""
+        with self._reader() as database:
+            return read_births(database)
 
     def read_undo(self, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...]:
         """As ``history.read_undo``."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.cli.admin_client import Ask, ask
 from waiting import wait_until
 
 pytestmark = pytest.mark.netns
@@ -101,7 +102,9 @@ def _children(pid):
 def test_a_staying_demo_serves_other_clients_until_it_is_told_to_end(staying, place, number, status):
     demo, file = staying
     exported = dict(re.findall(r"^export (\w+)=(\S+)$", file.read_text(), re.MULTILINE))
-    assert set(exported) == {"EXOSCALE_API_KEY", "EXOSCALE_API_SECRET", "EXOSCALE_API_ENDPOINT", "EXOSCALE_ZONE"}
+    api = {"EXOSCALE_API_KEY", "EXOSCALE_API_SECRET", "EXOSCALE_API_ENDPOINT", "EXOSCALE_ZONE"}
+    assert set(exported) == api | {"RINGFENCE_DATA"}
+    assert ask(Path(exported["RINGFENCE_DATA"]), Ask("GET", "/hosts"))["hosts"][0]["host"] == "demo"
     with urllib.request.urlopen(exported["EXOSCALE_API_ENDPOINT"] + "/zone", timeout=5) as answer:  # noqa: S310  what the demo wrote
         assert b"ch-dk-2" in answer.read()
     children = _children(demo.pid)

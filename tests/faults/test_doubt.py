@@ -1,0 +1,67 @@
+"""The connection to PostgreSQL is lost in a commit: callers hear what became of it when it is known, or nothing."""
+
+import http.client
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from contract.running import QUICK, running_server
+from relay import Relay
+from ringfence.api import ApiOptions, ServeOptions
+from ringfence.api.rates import RateLimits
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Who waits behind a commit in doubt, or for a server's end, need not wait long."""
+    monkeypatch.setattr("ringfence.store.writer.IN_DOUBT_S", 0.2)
+    monkeypatch.setattr("ringfence.api.server.GRACE_S", 0.2)
+
+
+@contextmanager
+def cut_server(postgres, folder):
+    """A server whose way to the database can be cut."""
+    (folder / "relay").mkdir()
+    relay = Relay(folder / "relay", postgres.database())
+    options = ServeOptions(ApiOptions(rates=RateLimits(0, 0, 0)), database=relay.url)
+    try:
+        with running_server(folder, QUICK, options) as server:
+            yield server, relay
+    finally:
+        relay.close()
+
+
+def create(server, name):
+    return server.call("POST", "/security-group", json.dumps({"name": name}).encode())
+
+
+def names(server):
+    return [group["name"] for group in server.call("GET", "/security-group").json["security-groups"]]
+
+
+@pytest.mark.parametrize(("cut", "status"), [("after", 200), ("before", 503)])
+def test_a_commit_in_doubt_is_answered_when_it_is_known_whether_it_was_made(postgres, tmp_path, cut, status):
+    with cut_server(postgres, tmp_path) as (server, relay), ThreadPoolExecutor(1) as pool:
+        relay.cut = cut
+        doubted = pool.submit(create, server, "doubted")
+        assert relay.was_cut.wait(10)
+        assert create(server, "refused").status == 503
+        assert names(server) == ["default"]
+        assert not doubted.done()
+        relay.cut, relay.away = None, False
+        assert doubted.result(60).status == status
+        assert names(server) == ["default", *(["doubted"] if status == 200 else [])]
+        assert create(server, "later").status == 200
+
+
+def test_a_server_that_ends_in_doubt_answers_nothing(postgres, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        with cut_server(postgres, tmp_path) as (server, relay):
+            relay.cut = "after"
+            doubted = pool.submit(create, server, "doubted")
+            assert relay.was_cut.wait(10)
+            assert create(server, "refused").status == 503
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            doubted.result(30)

@@ -1,6 +1,7 @@
 """A full disk, and files that were damaged: writers wait, readers go on, and half a policy is never served."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from counts import count
+from counts import FULL, count
 from desk import OPERATOR, ORGANISATION
+from postgres import missing
 from ringfence.control.use_cases import found_organisation
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import GroupCreated, apply_facts
@@ -25,14 +27,29 @@ GROUPS = 30
 
 
 def test_a_full_disk_makes_writers_busy_and_they_recover_by_themselves(tmp_path):
+    held = filled(tmp_path, "2m")
+    assert held == dict.fromkeys(held, True)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not FULL, reason="make test-full runs it: it takes a PostgreSQL of its own")
+def test_a_full_disk_under_postgresql_makes_writers_busy_and_they_recover_by_themselves(tmp_path):
+    if why := missing():
+        pytest.skip(why)
+    held = filled(tmp_path, "12m", "postgresql")
+    assert held == dict.fromkeys(held, True)
+
+
+def filled(folder, size, *more):
+    """What held when the disk under a store was filled and freed."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:  # noqa: S607
         pytest.skip("no permission to make a mount namespace for a small disk")
-    script = 'mount -t tmpfs -o size=2m tmpfs "$1" && exec "$2" "$3" "$1"'
-    command = ["unshare", "--mount", "sh", "-c", script, "sh", tmp_path, sys.executable, CHILD]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=60)  # noqa: S603  our own program
+    script = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift && exec "$2" "$3" "$1" $4'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", size, folder, sys.executable, CHILD, *more]
+    path = {**os.environ, "PYTHONPATH": str(CHILD.parent.parent)}
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60, env=path)  # noqa: S603  our own program
     assert done.returncode == 0, done.stderr.decode()
-    held = json.loads(done.stdout)
-    assert held == dict.fromkeys(held, True)
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import random
 import time
 from contextlib import suppress
 
+import psycopg
 import pytest
 
 from counts import count
@@ -110,3 +111,26 @@ async def _storm(postgres, place):
     await asyncio.gather(*writers)
     await plane.close()
     return crowd
+
+
+def test_a_database_that_is_read_only_for_a_while_makes_writers_busy_and_they_recover(postgres, tmp_path):
+    url = postgres.database()
+    asyncio.run(_read_only(postgres_place(tmp_path, url), url))
+
+
+async def _read_only(place, url):
+    plane = await ControlPlane.open(place.folder, Settings(settle_wait_s=0.0))
+    actor = Actor(plane.owners.first.id, "EXOtest", Role.OWNER)
+    with psycopg.connect(url, autocommit=True) as operator:
+        (name,) = operator.execute("SELECT current_database()").fetchone()
+        operator.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ringfence'")
+        with pytest.raises(Busy):  # its connection was ended
+            await plane.execute(CreateGroup("refused"), actor)
+        with pytest.raises(Busy, match=r"nothing was applied.*read-only"):
+            await plane.execute(CreateGroup("refused"), actor)
+        await plane.fresh()
+        assert [group.name for group in plane.snapshot.groups.values()] == ["default"]
+        operator.execute(f"ALTER DATABASE {name} RESET ALL")
+    await plane.execute(CreateGroup("refused"), actor)
+    await plane.close()

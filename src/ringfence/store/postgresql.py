@@ -46,6 +46,7 @@ class PostgresDatabase:
         self._url = url
         self._connection = _connect(url)
         self._is_writing = False
+        self._was_read_only = False
 
     def listen(self) -> "PostgresEar":
         return PostgresEar(self._url)
@@ -58,7 +59,10 @@ class PostgresDatabase:
     def begin(self) -> None:
         """Waits for the other servers: one lock orders all writing, migrations too."""
         self.rollback()
+        if self._was_read_only:
+            self._connection.close()
         self._connect_again()
+        self._was_read_only = False
         with _translated():
             self._connection.execute("BEGIN")
             self._is_writing = True
@@ -89,7 +93,7 @@ class PostgresDatabase:
 
     def write(self, runs: Iterable[tuple[str, list[Values]]]) -> None:
         """All in one pipeline: the answers are awaited once."""
-        with _translated(), self._connection.pipeline(), self._connection.cursor() as cursor:
+        with _translated(), self._noticed_read_only(), self._connection.pipeline(), self._connection.cursor() as cursor:
             for sql, rows in runs:
                 cursor.executemany(_marked(sql), rows)
 
@@ -134,6 +138,15 @@ class PostgresDatabase:
 
     def close(self) -> None:
         self._connection.close()
+
+    @contextmanager
+    def _noticed_read_only(self) -> Iterator[None]:
+        """Who was told so writes over a new connection next: a session keeps the setting, and the server, it has."""
+        try:
+            yield
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self._was_read_only = True
+            raise
 
     def _connect_again(self) -> None:
         if self._connection.closed and not self._is_writing:

@@ -26,9 +26,10 @@ class Postgres:
     programs: Path
     process: subprocess.Popen | None = None
     numbers: count = field(default_factory=count)
+    settings: tuple[str, ...] = SETTINGS
 
     def start(self):
-        settings = [word for setting in SETTINGS for word in ("-c", setting)]
+        settings = [word for setting in self.settings for word in ("-c", setting)]
         command = [*UNPRIVILEGED, self.programs / "postgres", "-D", self.folder / "data", "-k", self.folder, *settings]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603  our own words

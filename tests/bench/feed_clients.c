@@ -1,10 +1,12 @@
 /* Follows the feeds of very many hosts from one process, and acknowledges every change at once, as their agents would.
  *
- *   feed_clients ADDRESS PORT REQUESTS ACK
+ *   feed_clients ADDRESS PORT REQUESTS ACK [plain|tls [return]]
  *
  * REQUESTS is a file of HTTP requests, one for each connection, each ended by a zero octet. ACK is a line with one %llu for
  * the revision that is acknowledged. When every feed has given its first line, "connected SECONDS" is printed; from then on
  * one line "MICROSECONDS CHANGES" after each quiet moment: the time from the first to the last line of a burst of changes.
+ * With "return" a feed that ends is asked for again, after a pause as agents make it, and "connected SECONDS" is printed
+ * anew when all are there again; else the end of one is the end of all. Certificates are not verified.
  * It ends when its standard input does.
  */
 #define _GNU_SOURCE
@@ -13,6 +15,8 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +29,11 @@
 enum { ROOM = 1 << 16, EVENTS = 512, UNDER_WAY = 256 };
 
 struct feed {
-	int socket;
+	int socket; /* -1: none, not before due */
+	SSL *tls;
 	const char *request;
-	int head, greeted; /* whether the HTTP head, and the first line, were read */
+	double due, bound; /* of the pause before the next try, as in agent/link.py */
+	int asked, head, greeted; /* whether it was asked, and the HTTP head, and the first line, were read */
 	size_t held, size;
 	char *rest;
 };
@@ -47,22 +53,86 @@ static void fail(const char *what)
 
 static struct sockaddr_in server;
 static const char *ack;
-static int epoll, greeted, changes;
-static double first, last;
+static SSL_CTX *context; /* none: plaintext */
+static int epoll, opened, greeted, changes, returns;
+static double first, last, started;
+
+static void say(struct feed *feed, const char *text, int size)
+{
+	int sent = feed->tls ? SSL_write(feed->tls, text, size) : write(feed->socket, text, size);
+	if (sent != size && !returns)
+		fail("write");
+}
+
+static ssize_t take(struct feed *feed, char *room, int size)
+{
+	if (!feed->tls)
+		return read(feed->socket, room, size);
+	int got = SSL_read(feed->tls, room, size);
+	if (got > 0)
+		return got;
+	errno = SSL_get_error(feed->tls, got) == SSL_ERROR_WANT_READ ? EAGAIN : ECONNRESET;
+	return -1;
+}
+
+static void lost(struct feed *feed, const char *why)
+{
+	if (!returns) {
+		fprintf(stderr, "a feed ended: %s\n", why);
+		exit(1);
+	}
+	if (opened == greeted && feed->greeted)
+		started = now();
+	SSL_free(feed->tls);
+	close(feed->socket);
+	free(feed->rest);
+	opened--;
+	greeted -= feed->greeted;
+	feed->due = now() + feed->bound * (0.5 + 0.5 * drand48());
+	feed->bound = feed->bound < 7.5 ? feed->bound * 2 : 15;
+	feed->socket = -1;
+	feed->tls = NULL;
+	feed->rest = NULL;
+	feed->held = feed->asked = feed->head = feed->greeted = 0;
+}
+
+static void ask(struct feed *feed)
+{
+	if (feed->tls) {
+		int done = SSL_do_handshake(feed->tls);
+		if (done != 1 && SSL_get_error(feed->tls, done) == SSL_ERROR_WANT_READ)
+			return;
+		if (done != 1) {
+			lost(feed, "no TLS");
+			return;
+		}
+	}
+	feed->asked = 1;
+	say(feed, feed->request, strlen(feed->request));
+}
 
 static void begin(struct feed *feed)
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = feed};
 	int on = 1;
+	opened++;
 	feed->socket = socket(AF_INET, SOCK_STREAM, 0);
-	if (feed->socket < 0 || connect(feed->socket, (struct sockaddr *)&server, sizeof server))
-		fail("connect");
+	if (feed->socket < 0)
+		fail("socket");
+	if (connect(feed->socket, (struct sockaddr *)&server, sizeof server)) {
+		lost(feed, strerror(errno));
+		return;
+	}
 	setsockopt(feed->socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	if (write(feed->socket, feed->request, strlen(feed->request)) < 0)
-		fail("write");
 	fcntl(feed->socket, F_SETFL, O_NONBLOCK);
 	if (epoll_ctl(epoll, EPOLL_CTL_ADD, feed->socket, &event))
 		fail("epoll_ctl");
+	if (context) {
+		feed->tls = SSL_new(context);
+		SSL_set_fd(feed->tls, feed->socket);
+		SSL_set_connect_state(feed->tls);
+	}
+	ask(feed);
 }
 
 static void acknowledge(struct feed *feed, const char *line)
@@ -73,8 +143,7 @@ static void acknowledge(struct feed *feed, const char *line)
 	if (!found)
 		return;
 	int size = snprintf(text, sizeof text, ack, strtoull(found + sizeof key - 1, NULL, 10));
-	if (write(feed->socket, text, size) != size)
-		fail("acknowledge");
+	say(feed, text, size);
 }
 
 static void hear(struct feed *feed, char *line)
@@ -87,6 +156,7 @@ static void hear(struct feed *feed, char *line)
 		feed->head = !strcmp(line, "\r");
 		return;
 	}
+	feed->bound = 0.25;
 	if (!strncmp(line, "{\"heartbeat\"", 12))
 		return;
 	if (!feed->greeted) {
@@ -103,12 +173,11 @@ static void hear(struct feed *feed, char *line)
 static void receive(struct feed *feed)
 {
 	static char room[ROOM + 1];
-	ssize_t got = read(feed->socket, room, ROOM);
+	ssize_t got = take(feed, room, ROOM);
 	if (got <= 0) {
-		if (got < 0 && errno == EAGAIN)
-			return;
-		fprintf(stderr, "a feed ended: %s\n", got ? strerror(errno) : "closed");
-		exit(1);
+		if (!got || errno != EAGAIN)
+			lost(feed, got ? strerror(errno) : "closed");
+		return;
 	}
 	char *data = room;
 	if (feed->held) { /* seldom: a line that came in pieces */
@@ -154,10 +223,14 @@ static char *load(const char *path, size_t *size)
 
 int main(int count, char **words)
 {
-	if (count != 5) {
-		fprintf(stderr, "usage: feed_clients ADDRESS PORT REQUESTS ACK\n");
+	if (count < 5) {
+		fprintf(stderr, "usage: feed_clients ADDRESS PORT REQUESTS ACK [plain|tls [return]]\n");
 		return 2;
 	}
+	if (count > 5 && !strcmp(words[5], "tls"))
+		context = SSL_CTX_new(TLS_client_method());
+	returns = count > 6;
+	signal(SIGPIPE, SIG_IGN);
 	struct rlimit files;
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
@@ -166,32 +239,42 @@ int main(int count, char **words)
 	server.sin_port = htons(atoi(words[2]));
 	inet_pton(AF_INET, words[1], &server.sin_addr);
 	ack = words[4];
-	size_t size, hosts = 0, begun = 0;
+	size_t size, hosts = 0;
 	char *text = load(words[3], &size);
 	for (size_t n = 0; n < size; n++)
 		hosts += !text[n];
 	struct feed *feeds = calloc(hosts, sizeof *feeds);
 	char *request = text;
 	for (size_t n = 0; n < hosts; n++, request += strlen(request) + 1)
-		feeds[n].request = request;
+		feeds[n] = (struct feed){.request = request, .socket = -1, .bound = 0.25};
 	epoll = epoll_create1(0);
 	struct epoll_event input = {.events = EPOLLIN, .data.ptr = NULL}, events[EVENTS];
 	epoll_ctl(epoll, EPOLL_CTL_ADD, 0, &input);
-	double started = now();
+	started = now();
 	int told = 0;
 	for (;;) {
-		while (begun < hosts && begun - greeted < UNDER_WAY)
-			begin(&feeds[begun++]);
+		double at = now();
+		for (size_t n = 0; (size_t)opened < hosts && n < hosts && (returns || opened - greeted < UNDER_WAY); n++)
+			if (feeds[n].socket < 0 && feeds[n].due <= at)
+				begin(&feeds[n]);
+		if (told && (size_t)greeted < hosts)
+			told = 0;
 		if (!told && (size_t)greeted == hosts) {
 			told = 1;
 			printf("connected %.3f\n", now() - started);
 			fflush(stdout);
 		}
-		int found = epoll_wait(epoll, events, EVENTS, 50);
+		int found = epoll_wait(epoll, events, EVENTS, 20);
 		for (int n = 0; n < found; n++) {
 			if (!events[n].data.ptr)
 				return 0; /* nothing is ever written there: it was closed */
-			receive(events[n].data.ptr);
+			struct feed *feed = events[n].data.ptr;
+			if (!feed->asked)
+				ask(feed);
+			else
+				do
+					receive(feed);
+				while (feed->tls && SSL_pending(feed->tls));
 		}
 		if (!found && changes) {
 			printf("%.0f %d\n", (last - first) * 1e6, changes);

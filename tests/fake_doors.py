@@ -106,6 +106,8 @@ class FakeNftables:
         self.table: Table | None = None
         self.changes = 1
         self.hits = {}
+        self.tallies = {}
+        self.tally_reads = 0
         self.commits: list[tuple[tuple[Step, ...], Generation, About | None]] = []
         self.refuse = lambda _: None
         self.cursed: set[str] = set()  # names of objects about which every step is refused
@@ -155,6 +157,10 @@ class FakeNftables:
 
     def read_hits(self):
         return {name: self.hits.get(name, 0) for name in (self.table.counters if self.table else ())}
+
+    def read_tallies(self, names):
+        self.tally_reads += 1
+        return {port: packets for port, packets in self.tallies.items() if port[0] in names}
 
     def count_changes(self) -> int:
         return self.changes

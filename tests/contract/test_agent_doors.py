@@ -42,6 +42,7 @@ from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.packet import UDP, Packet
 from ringfence.policy.program import Program
+from ringfence.policy.refusal import TALLY
 from ringfence.policy.steps import (
     AddChain,
     AddCounter,
@@ -133,6 +134,12 @@ def test_each_counter_of_our_table_is_read_with_what_it_counted(nftables):
     assert nftables.read_hits() == {}
     _load(nftables, OPEN)
     assert nftables.read_hits() == dict.fromkeys(OPEN.counters, 0)
+
+
+def test_no_packet_no_tally(nftables):
+    assert nftables.read_tallies(TALLY.values()) == {}
+    _load(nftables, OPEN)
+    assert nftables.read_tallies(TALLY.values()) == {}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ from ipaddress import ip_address
 
 import pytest
 
+from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.doors.packets import KernelPackets
+from ringfence.policy import names
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.refusal import TALLY
 from ringfence.world.namespaces import make_namespace
 from ringfence.world.topology import Node, build_world
 from stack import start_stack
@@ -89,7 +92,24 @@ def test_a_flood_at_one_port_costs_no_other_port_its_log(stack):
     _send(stack, "outside", "web", 73, times=FLOOD)
     _send(stack, "outside", "db", 74)
     _told(stack, destination="10.77.0.2:74")
-    assert 0 < len(_told(stack, destination="10.77.0.1:73")) < FLOOD / 2
+    told = _told(stack, destination="10.77.0.1:73")
+    assert 0 < len(told) < FLOOD / 2
+    with closing(stack.world.router.run(KernelNftables)) as door:
+        counted = door.read_tallies(TALLY.values())
+    assert counted[names.DROPS, "veth-web"] >= FLOOD
+    assert (names.DROPS, "veth-nobody") not in counted
+
+
+@pytest.mark.full
+def test_what_was_too_much_to_be_told_one_by_one_is_told_as_a_number(stack):
+    _send(stack, "outside", "web", 75, times=3 * FLOOD)
+    told = _told(stack, destination="10.77.0.1:75")
+
+    def summed_up():
+        many = [drop for drop in stack.operator.drops() if drop["reason"] == "rate limit"]
+        return sum(drop["packets"] for drop in many if (drop["instance"], drop["verdict"]) == ("web", "drop"))
+
+    wait_until(lambda: summed_up() >= 3 * FLOOD - len(told), timeout_s=60)
 
 
 def test_a_log_group_that_another_program_has_is_said_so():

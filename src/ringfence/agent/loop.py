@@ -44,6 +44,7 @@ from ringfence.agent.watch import Watch
 from ringfence.nft import Heard
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import Lifelines
+from ringfence.policy.refusal import TALLY
 from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import FeedView
@@ -371,6 +372,9 @@ class Agent:
             self._saved = enforced
 
     async def _count_when_due(self) -> None:
+        if self._refused is not None:
+            names = TALLY.values() if self._refused.on else ()
+            self._refused.note_tallies(await self._in_thread(self._nftables.read_tallies, names), self._in_force)
         await self._clock.sleep(READ_S)
         self._counts.update(await self._in_thread(self._nftables.read_hits), self._clock.now())
         if self._allowed is not None:

@@ -1,17 +1,18 @@
 """What the kernel tells of refused packets, as records of the flow log.
 
-Input: the kernel's words, and which view is in force. Output: records. Each port has its own limit in the kernel, so
-that a flood at one costs no other its log; what is beyond it is counted there, and not told of here.
+Input: the kernel's words, its tallies, and which view is in force. Output: records. Each port has its own limit in the
+kernel, so that a flood at one costs no other its log; what is beyond it is counted there, and told of as a number.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.packets import PacketsDoor
-from ringfence.agent.flows import FlowLog, Side, make_record
+from ringfence.agent.flows import FlowLog, Side, make_record, summary
 from ringfence.nft.packetlog import Told
-from ringfence.policy.refusal import Refusal, parse_log_prefix
+from ringfence.policy.refusal import TALLY, Refusal, parse_log_prefix
 from ringfence.policy.values import Direction, Kind
 from ringfence.policy.view import Endpoint, HostView
 from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord
@@ -26,6 +27,8 @@ _REASON: Final = {
     Refusal.DENIED_IN: DEFAULT_INGRESS,
     Refusal.DENIED_OUT: DEFAULT_EGRESS,
 }
+_FATE: Final = {tally: fate for fate, tally in TALLY.items()}
+_Port = tuple[str, str]  # a tally's name, and an interface
 _DIRECTION: Final = {Refusal.DENIED_IN: Direction.INGRESS, Refusal.DENIED_OUT: Direction.EGRESS}
 
 
@@ -37,6 +40,9 @@ class RefusedLog:
         self._flows = flows
         self._clock = clock
         self.on = True
+        self._told: Counter[_Port] = Counter()  # and summed up
+        self._counted: Counter[_Port] = Counter()  # what the tallies grew by until they were read last
+        self._seen: Mapping[_Port, int] | None = None  # what they said then; None: they were not read yet
 
     async def follow(self, in_force: Callable[[], HostView]) -> None:
         """Wait until the kernel tells of something, and take note of it by the view that is in force then."""
@@ -45,12 +51,36 @@ class RefusedLog:
         if self.on:
             self._flows.note(tuple(self._records(told, in_force())))
 
+    def note_tallies(self, tallies: Mapping[_Port, int], view: HostView) -> None:
+        """Take note of what was not told one by one. Called every few seconds.
+
+        What was counted at the call before and is not told yet will never be: the kernel holds nothing back so long.
+        """
+        if not self.on or self._seen is None:
+            self._told.clear()
+            self._counted.clear()
+            self._seen = tallies if self.on else None
+            return
+        missing = self._counted - self._told
+        self._told += missing
+        for port, packets in tallies.items():
+            before = self._seen.get(port, 0)
+            self._counted[port] += packets - before if packets >= before else packets
+        self._seen = tallies
+        self._flows.note(tuple(self._summaries(missing, view)))
+
+    def _summaries(self, missing: Counter[_Port], view: HostView) -> Iterator[FlowRecord]:
+        ends = {str(end.interface): end for end in view.endpoints}
+        for (tally, interface), packets in sorted(missing.items()):
+            yield summary(self._clock.now(), interface, ends.get(interface), _FATE[tally].value, packets)
+
     def _records(self, told: Iterable[Told], view: HostView) -> Iterator[FlowRecord]:
         ends = {str(end.interface): end for end in view.endpoints}
         for one in told:
             meaning, interface = parse_log_prefix(one.prefix), self._packets.interface(one.index)
             if meaning is not None and interface is not None and one.packet is not None:
                 end = ends.get(interface) or _bridged_end(one, view)
+                self._told[TALLY[meaning[1]], interface] += 1
                 side = Side(interface, end, _direction(meaning[0], one, end), self._clock.now())
                 yield make_record(one.packet, side, meaning[1].value, _REASON[meaning[0]], view=view)
 

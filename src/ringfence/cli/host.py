@@ -129,7 +129,8 @@ def drops(
 ) -> None:
     """What hosts dropped, or would drop of observed instances: the newest that they told of since the server began.
 
-    A host tells of ten packets a second for each interface at most; its own file flows.jsonl goes further back.
+    A host tells of ten packets a second for each interface at most, and how many more there were; its own file
+    flows.jsonl goes further back.
     Example: [bold]ringfence host drops h1 --follow -o json[/bold]
     """
     _show_flows("drops", data, host, follow=follow, output=output)

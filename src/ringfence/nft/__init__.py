@@ -17,7 +17,7 @@ from ringfence.nft.generation import (
 from ringfence.nft.members import kernel_set
 from ringfence.nft.netlink import Refusal, parse_messages, parse_refusal
 from ringfence.nft.notices import Heard, Notices, Touched
-from ringfence.nft.reading import Reading, find_lines, read_about, read_counters, read_table, read_touched
+from ringfence.nft.reading import Reading, find_lines, read_about, read_counters, read_table, read_tallies, read_touched
 from ringfence.nft.text import render_line, render_text
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "read_counters",
     "read_foreign",
     "read_table",
+    "read_tallies",
     "read_touched",
     "render_line",
     "render_text",

@@ -74,6 +74,7 @@ _ATTEMPTS: Final = 5
 _POLICY_DROP: Final = 0
 _DORMANT: Final = 1
 _COMMENT: Final = 0
+_ELEMENT_EXPRESSIONS: Final = 11
 
 # The shapes we make; a set of another shape in our table is kept with no types, and so never equals a desired one.
 _SHAPES: Final = {
@@ -138,6 +139,22 @@ def read_counters() -> Generator[bytes, bytes, dict[str, int]]:
 def _read_counters(table: TableFamily) -> Generator[bytes, bytes, dict[str, int]]:
     answer = yield _dump(_GET_OBJECT, table, pack_text(1, TABLE) + pack_number(3, OBJECT_COUNTER))
     return {placed_name(table, name): hits for name, hits in parse_counters(answer).items()}
+
+
+def read_tallies(names: Iterable[str]) -> Generator[bytes, bytes, dict[tuple[str, str], int]]:
+    """How many packets the tallies have counted, by tally and interface. O(interfaces)."""
+    found: dict[tuple[str, str], int] = {}
+    for name in names:
+        table, bare = place_of(name)
+        elements = yield _dump(_GET_ELEMENTS, table, pack_text(1, TABLE) + pack_text(2, bare))
+        found |= {(name, text_of(key)): _counted(attributes) for key, attributes in _elements(elements)}
+    return found
+
+
+def _counted(element: Attributes) -> int:
+    """What the counter of an element says, which stands there beside its limit."""
+    expressions = (parse(one) for _, one in parse_list(element.get(_ELEMENT_EXPRESSIONS, b"")))
+    return next((number_of(parse(one[2])[2]) for one in expressions if text_of(one[1]) == "counter"), 0)
 
 
 def read_about() -> Generator[bytes, bytes, About | None]:
@@ -432,4 +449,13 @@ def _scalar(octets: bytes, type_: ElementType) -> Scalar:
             return int.from_bytes(octets, HOST_ORDER)
 
 
-__all__ = ["Conversation", "Reading", "find_lines", "read_about", "read_counters", "read_table", "read_touched"]
+__all__ = [
+    "Conversation",
+    "Reading",
+    "find_lines",
+    "read_about",
+    "read_counters",
+    "read_table",
+    "read_tallies",
+    "read_touched",
+]

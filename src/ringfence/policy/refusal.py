@@ -48,7 +48,7 @@ class Fate(Enum):
     WOULD_DROP = "would-drop"
 
 
-_TALLY: Final = {Fate.DROP: names.DROPS, Fate.WOULD_DROP: names.WOULD_DROPS}
+TALLY: Final = {Fate.DROP: names.DROPS, Fate.WOULD_DROP: names.WOULD_DROPS}
 _PREFIX: Final = "ringfence"
 # Before routing the packet comes from the instance, after it the packet goes to one. A forwarded packet has both
 # interfaces after routing, and only the one it goes to is being judged then.
@@ -84,7 +84,7 @@ def refusal_chains(observed: Observed, *, logs: bool) -> Iterator[tuple[str, Cha
 
 def tallies() -> dict[str, NamedSet]:
     """Where the kernel counts what it refuses of each interface, and bounds what it logs."""
-    return {name: NamedSet((ElementType.INTERFACE,), tally=True) for name in _TALLY.values()}
+    return {name: NamedSet((ElementType.INTERFACE,), tally=True) for name in TALLY.values()}
 
 
 def log_prefix(refusal: Refusal, fate: Fate) -> str:
@@ -106,4 +106,4 @@ def _chain(refusal: Refusal, fate: Fate) -> str:
 
 
 def _log(refusal: Refusal, fate: Fate) -> list[Line]:
-    return [Line((side, Seldom(field, _TALLY[fate]), Log(log_prefix(refusal, fate)))) for side, field in _SIDES]
+    return [Line((side, Seldom(field, TALLY[fate]), Log(log_prefix(refusal, fate)))) for side, field in _SIDES]

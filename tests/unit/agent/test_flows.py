@@ -61,6 +61,29 @@ def scene():
     return Scene()
 
 
+def test_what_was_counted_and_not_told_is_told_as_a_number_when_it_is_sure(scene):
+    drops, would = ("drops", "veth-web"), ("would_drops", "veth-web")
+
+    def note(drop, would_drop):
+        scene.refused.note_tallies({("drops", "veth-bare"): 5, drops: drop, would: would_drop}, VIEW)
+        lines = [json.loads(line) for line in scene.files.contents.get(FOLDER / FILE, b"").splitlines()]
+        return [(line["verdict"], line["packets"]) for line in lines if line["reason"] == "rate limit"]
+
+    assert note(1000, 0) == []  # from before it listened
+    scene.follow(told(), told())
+    assert note(1100, 7) == []  # some may be under way still
+    scene.follow(told(fate=Fate.WOULD_DROP))
+    assert note(1100, 7) == [("drop", 98), ("would-drop", 6)]
+    assert note(1100, 7) == [("drop", 98), ("would-drop", 6)]
+    assert note(3, 7) == [("drop", 98), ("would-drop", 6)]  # the table was made anew
+    assert note(3, 7)[2:] == [("drop", 3)]
+    scene.refused.on = False
+    note(50, 7)
+    scene.refused.on = True
+    note(900, 7)
+    assert note(900, 7)[3:] == note(900, 7)[3:] == []
+
+
 def test_a_prefix_says_why_and_what_became_of_the_packet():
     for refusal in Refusal:
         for fate in Fate:

@@ -34,7 +34,7 @@ from ringfence.nft.connections import Connection, Way
 from ringfence.nft.packetlog import Told
 from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.names import FRAME_PROGRAMMED, group_chain, rule_counter
+from ringfence.policy.names import DROPS, FRAME_PROGRAMMED, group_chain, rule_counter
 from ringfence.policy.packet import Packet
 from ringfence.policy.program import NamedSet, Within
 from ringfence.policy.refusal import Fate, Refusal, log_prefix
@@ -570,9 +570,8 @@ async def test_other_programs_chains_that_drop_are_read_when_the_kernel_tells_of
     async with world.agent():
         await world.until(lambda: world.server.reports and world.server.reports[-1].foreign == ())
         world.nftables.foreign = [chain, harmless]
-        for _ in range(5):
-            sent = len(world.server.reports)
-            await world.until(lambda sent=sent: len(world.server.reports) > sent)
+        sent = len(world.server.reports)
+        await world.until(lambda: len(world.server.reports) > sent)
         assert world.server.reports[-1].foreign == ()
         world.nftables.notices.tell_of_others()
         await world.until(lambda: world.server.reports[-1].foreign == (chain,))
@@ -804,8 +803,13 @@ async def test_a_refused_packet_is_told_of_by_the_view_in_force(world):
     async with world.agent():
         world.server.publish(TWO)
         await world.until_applied(2)
+        await world.until(lambda: world.nftables.tally_reads > 1)  # and what the first said is taken note of
         packet = Packet(ip_address("192.0.2.1"), ENDS["web"].addresses[0], 6, source_port=1, destination_port=22)
         world.packets.tell(Told(log_prefix(Refusal.DENIED_IN, Fate.DROP), 7, leaves=False, packet=packet))
         await world.until(lambda: world.server.flow_reports)
         [record] = world.server.flow_reports[0].records
         assert (record.instance, record.reason) == (ENDS["web"].instance, "default ingress")
+        world.nftables.tallies = {(DROPS, "veth-web"): 401}
+        await world.until(lambda: len(world.server.flow_reports) > 1)
+        [record] = world.server.flow_reports[1].records
+        assert (record.instance, record.reason, record.packets) == (ENDS["web"].instance, "rate limit", 400)

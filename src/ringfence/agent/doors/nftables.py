@@ -5,7 +5,7 @@ The packing is ``nft``'s; here are the socket and the exchange.
 """
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, Protocol
@@ -26,6 +26,7 @@ from ringfence.nft import (
     read_counters,
     read_foreign,
     read_table,
+    read_tallies,
     read_touched,
 )
 from ringfence.nft.netlink import (
@@ -87,6 +88,10 @@ class NftablesDoor(Protocol):
 
     def read_hits(self) -> dict[str, int]:
         """How many packets each counter in our table has counted. O(counters)."""
+        ...
+
+    def read_tallies(self, names: Iterable[str]) -> dict[tuple[str, str], int]:
+        """How many packets the tallies have counted, by tally and interface. O(interfaces)."""
         ...
 
     def count_changes(self) -> int:
@@ -158,6 +163,9 @@ class KernelNftables:
 
     def read_hits(self) -> dict[str, int]:
         return self._netlink.converse(read_counters())
+
+    def read_tallies(self, names: Iterable[str]) -> dict[tuple[str, str], int]:
+        return self._netlink.converse(read_tallies(names))
 
     def count_changes(self) -> int:
         type_ = SUBSYSTEM_NFTABLES << 8 | _GET_GENERATION

@@ -79,8 +79,10 @@ async def _ask(folder: Path, wanted: Ask) -> Document:
 
 
 def _refusal(document: Document, status: int) -> CallerError:
-    refusal = CallerError(_ROOT.sub("", str(document.get("message", f"the server answered {status}"))))
-    refusal.field = document.get("field")  # the message names it already
+    text = str(document.get("message", f"the server answered {status}"))
+    root = _ROOT.match(text)
+    refusal = CallerError(text[root.end() :] if root else text)
+    refusal.field = document.get("field") or (root[0] if root else None)  # the message names it already
     return refusal
 
 

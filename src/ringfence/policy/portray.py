@@ -165,10 +165,11 @@ def _inside_names(population: Population, bits: int, end: End, version: int) -> 
     rest = bits
     if end.addresses is None:
         families = [here for here in population.family.values() if here & bits]
-        worn = [(members & _union(families), group) for group, members in population.worn[version].items()]
-        for members, group in sorted(worn, key=lambda one: (-one[0].bit_count(), one[1])):
+        named = population.worn[version].items()
+        worn = [(members & _union(families), _group_name(population.snapshots[version], one)) for one, members in named]
+        for members, name in sorted(worn, key=lambda one: (-one[0].bit_count(), one[1])):
             if members & rest and not members & ~bits:
-                yield f"group {_group_name(population.snapshots[version], group)}"
+                yield f"group {name}"
                 rest &= ~members
     yield from sorted({shown(one.name) for kind in population.chosen(rest) for one in end.dwellers(kind)})
 

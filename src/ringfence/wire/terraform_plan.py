@@ -42,7 +42,9 @@ class TerraformChange:
     def locate(self, error: CallerError) -> CallerError:
         """The error, which a server said of one of the edits, with the resource that it is of."""
         found = _EDIT.search(f"{error.field} {error}")
-        return CallerError(f"{self.addresses[int(found[1])]}: {error}") if found else error
+        if found is None and len(self.addresses) > 1:
+            return error
+        return CallerError(f"{self.addresses[int(found[1]) if found else 0]}: {error}")
 
 
 def read_terraform(text: str, name: str) -> TerraformChange:

@@ -8,7 +8,7 @@ _INDENT: Final = " " * 8
 
 
 def outlook_lines(plan: dict[str, Any]) -> Iterator[str]:
-    """What opens and closes, on which hosts, what is cut, and what then fails."""
+    """What opens and closes, on which hosts, what is cut, what then fails, and what is doubtful that was not."""
     for verb in ("opens", "closes"):
         for row in plan[verb]:
             yield f"{verb:<8}{_few(row['from'])} -> {_few(row['to'])} {row['services']}"
@@ -21,6 +21,9 @@ def outlook_lines(plan: dict[str, Any]) -> Iterator[str]:
     for result in plan["fails"]:
         yield f"fails   {result['assertion']}"
         yield from (f"{_INDENT}{line}" for line in result["proof"])
+    for finding in plan["findings"]:
+        yield f"doubt   {finding['severity']} {finding['code']}: {finding['what']}, of group {finding['group']}"
+        yield from (f"{_INDENT}{finding[name]}" for name in ("proof", "advice"))
 
 
 def _cut(one: dict[str, Any]) -> str:

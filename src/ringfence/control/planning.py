@@ -1,4 +1,4 @@
-"""What a change that is not made yet would do: what it opens and closes, on which hosts, what it cuts, what then fails.
+"""What a change that is not made yet would do: what it opens, closes and cuts, on which hosts, what then fails.
 
 Input: the snapshots before and after it, and what hosts told of their connections. Output: what JSON shows. Pure.
 """
@@ -8,29 +8,37 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from ringfence.control.questions import Answer, show_result, show_row
+from ringfence.control.questions import Answer, show_finding, show_result, show_row
 from ringfence.control.views import find_touched
 from ringfence.policy.address_axis import position
 from ringfence.policy.assertions import Result, check_version, parse_assertions
+from ringfence.policy.lint import Finding
+from ringfence.policy.lint_reach import lint
 from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import Packet
 from ringfence.policy.plan import Plan, compare
 from ringfence.policy.portray import portray_plan
+from ringfence.policy.reach import Reachability
+from ringfence.policy.rule_words import describe_rule, group_name
 from ringfence.policy.services import place_of
 from ringfence.policy.values import HostName, OrganisationId
 from ringfence.wire.flows import FlowRecord
 
 Logs = Mapping[HostName, Sequence[FlowRecord]]
-NOTHING: Final[Answer] = {"opens": [], "closes": [], "hosts": [], "connections": [], "fails": []}
+NOTHING: Final[Answer] = {"opens": [], "closes": [], "hosts": [], "connections": [], "fails": [], "findings": []}
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """A change looked at: ``hosts`` have to enforce something else, ``failing`` assertions do not hold after it."""
+    """A change looked at: ``hosts`` have to enforce something else, ``failing`` assertions do not hold after it.
+
+    ``findings`` are those of ``lint`` that there were not before.
+    """
 
     plan: Plan
     hosts: tuple[HostName, ...]
     failing: tuple[Result, ...]
+    findings: tuple[Finding, ...]
 
 
 def look_ahead(
@@ -46,7 +54,22 @@ def look_ahead(
     asked = parse_assertions(assertions)
     plan = compare(before, after)
     results = [check_version(plan.after, one, owner=owner) for one in asked]
-    return Outlook(plan, tuple(find_touched(before, after)), tuple(one for one in results if one.witness is not None))
+    failing = tuple(one for one in results if one.witness is not None)
+    return Outlook(plan, tuple(find_touched(before, after)), failing, tuple(_new_findings(before, after)))
+
+
+def _new_findings(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
+    """A rule that is made anew and says the same is no other rule."""
+    if before is after:
+        return
+    known = {_about(before, finding) for finding in lint(Reachability(before))}
+    yield from (one for one in lint(Reachability(after)) if _about(after, one) not in known)
+
+
+def _about(snapshot: Snapshot, finding: Finding) -> tuple[object, ...]:
+    rules = snapshot.groups[finding.group].rules if finding.rule else ()
+    said = next((describe_rule(snapshot, rule) for rule in rules if rule.id == finding.rule), finding.what)
+    return finding.code, group_name(snapshot, finding.group), said
 
 
 def show_outlook(outlook: Outlook, logs: Logs | None = None, owner: OrganisationId | None = None) -> Answer:
@@ -62,6 +85,7 @@ def show_outlook(outlook: Outlook, logs: Logs | None = None, owner: Organisation
         "hosts": [*outlook.hosts],
         "connections": [*_show_cuts(outlook, logs)] if logs is not None else [],
         "fails": [show_result(after, result, owner) for result in outlook.failing],
+        "findings": [show_finding(after, finding) for finding in outlook.findings],
     }
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import msgspec
 
-from policies import group, instance, snapshot
+from policies import group, instance, rule, snapshot
 from ringfence.control.planning import look_ahead, show_outlook
 from ringfence.control.views import find_touched
 from ringfence.policy.values import HostName
@@ -51,3 +51,11 @@ def test_an_assertion_that_fails_afterwards_is_shown_with_its_packet():
     [fails] = show_outlook(outlook)["fails"]
     assert fails["assertion"] == "internet -> web tcp/80 allow"
     assert fails["packet"]["service"] == "tcp/80"
+
+
+def test_a_finding_that_was_there_before_is_none_of_the_change_s():
+    opened = snapshot(replace(WEB, rules=(*WEB.rules, rule("ingress tcp/22 from 0.0.0.0/0"))), APP, DB, *INSTANCES)
+    [finding] = show_outlook(look_ahead(BEFORE, opened))["findings"]
+    assert (finding["code"], finding["group"]) == ("open-management", "web")
+    again = replace(opened, groups={id_: replace(one, description="x") for id_, one in opened.groups.items()})
+    assert show_outlook(look_ahead(opened, again))["findings"] == []

@@ -97,6 +97,15 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
     def values(self):  # type: ignore[no-untyped-def]  # noqa: ANN201  as Mapping's, in one step
         return self._contents().values()
 
+    def some(self, keys: Iterable[_K]) -> dict[_K, _V]:
+        """What it has under those of ``keys`` that there are. O(keys)."""
+        wanted = list(keys)
+        if (whole := self._whole) is not None:
+            found = {key: whole[key] for key in wanted if key in whole}
+            if self._whole is whole:  # as in _find
+                return found
+        return {key: cast("_V", value) for key in wanted if (value := self._find(key)) is not _NOTHING}
+
     def _contents(self) -> dict[_K, _V]:
         """All of it, as a dict of the caller's own. O(size)."""
         older, at = [], self

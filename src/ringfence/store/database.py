@@ -6,9 +6,11 @@ found again by what is in it, never by its row id. A driver's own errors do not 
 
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 Values = tuple[Any, ...]
+
+LISTED: Final = "json_each(?)"  # in SQL: rows with a ``value``, one for each string of a JSON array
 
 
 class DatabaseFault(Exception):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from ringfence.policy.errors import Invalid
-from ringfence.store.database import ConstraintBroken, DatabaseFault, InDoubt, Values
+from ringfence.store.database import LISTED, ConstraintBroken, DatabaseFault, InDoubt, Values
 
 OLDEST: Final = 12  # the oldest server that is supported
 CONNECT_TIMEOUT_S: Final = 5
@@ -22,6 +22,7 @@ STATEMENT_TIMEOUT_MS: Final = 20_000  # a lock that another server of ours holds
 _SILENCE_S: Final = 5  # how long a server that does not answer is believed in
 _WRITER_LOCK: Final = 0x72696E67  # any number of ours: whoever writes or migrates holds it
 _CHANNEL: Final = "ringfence"
+_LISTED: Final = "json_array_elements_text(CAST(? AS json)) AS listed (value)"
 _HEAD: Final = re.compile(r"CREATE TABLE (\w+)")
 _FORWARD: Final = re.compile(r"^\s*(\w+) [^,\n]*?( REFERENCES [^,\n]*DEFERRABLE INITIALLY DEFERRED)", re.MULTILINE)
 _SETTLE: Final = """
@@ -217,7 +218,7 @@ def _connect(url: str) -> psycopg.Connection[Values]:
 
 
 def _marked(sql: str) -> bytes:
-    return sql.replace("?", "%s").encode()
+    return sql.replace(LISTED, _LISTED).replace("?", "%s").encode()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Output: statements with their values, to be run later. It decides nothing; what 
 is a defect of the decision.
 """
 
+import json
 from collections.abc import Iterable
 from typing import Final, TypeVar, assert_never
 
@@ -37,7 +38,7 @@ from ringfence.policy.facts import (
 from ringfence.policy.model import Group, Host, Instance, Interface, Operation, Rule, Snapshot
 from ringfence.policy.undo import undo_of
 from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision
-from ringfence.store.database import Values
+from ringfence.store.database import LISTED, Values
 from ringfence.store.decision import (
     AuditLine,
     Decision,
@@ -57,6 +58,10 @@ from ringfence.store.seal import label_of, label_of_previous, seal
 T = TypeVar("T")
 
 # The address of the interface that was saved last.
+_INSERT_HOSTS: Final = (
+    f"INSERT INTO operation_host (operation, host, organisation, awaited) SELECT ?, value, ?, ? FROM {LISTED}"  # noqa: S608  our own words
+)
+_UPDATE_WANTED: Final = f"UPDATE host SET wanted = ? WHERE wanted < ? AND name IN (SELECT value FROM {LISTED})"  # noqa: S608  our own words
 _INSERT_ADDRESS: Final = """
     INSERT INTO interface_address (organisation, interface, address) VALUES (
         (SELECT organisation FROM instance WHERE id = ?),
@@ -299,9 +304,9 @@ def _save_revision(rows: Rows, audit: AuditLine, revision: Revision, undo: tuple
 
 
 def _save_wanted(rows: Rows, touched: frozenset[HostName], revision: Revision) -> None:
-    for host in sorted(touched):
-        sql = "UPDATE host SET wanted = ? WHERE name = ? AND wanted < ?"  # one of that name may have come since
-        rows.add(sql, (revision, host, revision), Part.WANTED)
+    """One statement, however many hosts. One of the name may have come since."""
+    if touched:
+        rows.add(_UPDATE_WANTED, (revision, revision, _listed(touched)), Part.WANTED)
 
 
 def _save_operation(rows: Rows, operation: Operation, awaited: frozenset[HostName]) -> None:
@@ -320,12 +325,15 @@ def _save_operation(rows: Rows, operation: Operation, awaited: frozenset[HostNam
         ),
         part=Part.OPERATION,
     )
-    for host in sorted(operation.hosts):
-        rows.add(
-            "INSERT INTO operation_host (operation, host, organisation, awaited) VALUES (?, ?, ?, ?)",
-            (str(operation.id), host, str(operation.organisation), int(host in awaited)),
-            Part.AWAITED,
-        )
+    for hosts, is_awaited in ((awaited, 1), (operation.hosts - awaited, 0)):
+        if hosts:
+            values = (str(operation.id), str(operation.organisation), is_awaited, _listed(hosts))
+            rows.add(_INSERT_HOSTS, values, Part.AWAITED)
+
+
+def _listed(names: frozenset[HostName]) -> str:
+    """As ``LISTED`` reads them; in order, so that neighbours are written together."""
+    return json.dumps(sorted(names))
 
 
 def _save_record(rows: Rows, record: Record, seal_key: bytes) -> None:

@@ -37,6 +37,7 @@ def test_each_stays_what_it_was_made_as(family):
         assert len(mapping) == len(contents)
         assert [mapping.get(key) for key in range(6)] == [contents.get(key) for key in range(6)]
         assert sorted(mapping.values()) == sorted(contents.values())
+        assert mapping.some(range(1, 9)) == {key: value for key, value in contents.items() if key}
 
 
 @given(families())

@@ -13,9 +13,9 @@ import pytest
 from pyroute2 import IPRoute
 
 from importing import lets_in, words_of
-from reaching import service_of
 from ringfence.policy.errors import Invalid
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
+from ringfence.policy.services import place_of
 from ringfence.wire.imports.chains import Leave
 from ringfence.wire.imports.iptables import Wanted, accepted_by_tables, read_tables
 from ringfence.wire.imports.nftables import accepted_by_ruleset
@@ -184,7 +184,7 @@ def _wanted(drafts):
         asked = [(one, port) for one in (UDP, TCP) for port in PORTS]
         for number, port in (*asked, (protocol, 0)):
             packet = Packet(source, here, number, destination_port=port, icmp_type=type_)
-            if lets_in(drafts, source, service_of(packet)):
+            if lets_in(drafts, source, place_of(packet)):
                 found.add((str(source), number, port))
     return found
 

@@ -7,8 +7,8 @@ import pytest
 
 from counts import count
 from importing import lets_in
-from reaching import service_of
 from ringfence.policy.packet import ICMP, TCP, UDP, Packet
+from ringfence.policy.services import place_of
 from ringfence.wire.imports.chains import Leave
 from ringfence.wire.imports.iptables import Wanted, accepted_by_tables, read_tables
 
@@ -92,4 +92,4 @@ def test_the_rules_let_in_exactly_what_the_chains_accept(seed):
     rules = accepted_by_tables(read_tables(text, wanted), wanted, Leave(unclear=True), input_only=False).rules
     for packet in _packets():
         accepted = (_verdict(chains, "INPUT", packet) or policy) == "ACCEPT"
-        assert lets_in(rules, packet.source, service_of(packet)) == accepted, (text, packet)
+        assert lets_in(rules, packet.source, place_of(packet)) == accepted, (text, packet)

@@ -104,6 +104,17 @@ def test_a_key_is_known_to_the_other_server_and_revoked_there_too(pair):
         pair[1].key, pair[1].secret = known, secret
 
 
+def test_a_host_that_is_removed_at_one_server_loses_its_feed_at_the_other(pair):
+    here, there = pair
+    private_key = b64decode(here.admin.post("/admin/v1/hosts", json={"name": "gone"}).json()["private-key"])
+    with open_feed(there.unix, private_key, "gone") as opened:
+        opened.line()
+        here.admin.delete("/admin/v1/hosts/gone").raise_for_status()
+        assert opened.line() == b""
+    refused = send(there, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")), host=HostName("gone"))
+    assert refused.status_code == 401
+
+
 def test_a_server_without_the_seal_key_is_refused_and_told_what_to_do(pair, postgres, tmp_path):
     del postgres
     url = (pair[0].folder / "database").read_text().strip()

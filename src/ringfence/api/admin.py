@@ -5,7 +5,7 @@ the same app in its own process when no server runs, so that there is one way fo
 """
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 from uuid import UUID, uuid4
 
@@ -23,15 +23,17 @@ from ringfence.api.front import BodyLimits, front
 from ringfence.api.join import Invitations
 from ringfence.api.observed import Observed
 from ringfence.api.operations import add_operation_routes
+from ringfence.api.operator import operator
 from ringfence.api.owners import add_owner_routes
 from ringfence.api.past import add_past_routes
 from ringfence.api.questions import add_question_routes
 from ringfence.api.suggestion import Suggestion
 from ringfence.api.unused import UnusedResource
-from ringfence.control.actor import Actor, operator_of
+from ringfence.control.actor import operator_of
 from ringfence.control.hosts import HostStatus
 from ringfence.control.lookup import find_instance_of
 from ringfence.control.plane import ControlPlane
+from ringfence.control.safety import Safety
 from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim, Observe
 from ringfence.policy.errors import Invalid
 from ringfence.policy.model import Group, Instance, Interface, Snapshot
@@ -65,6 +67,7 @@ class _SourcesShape(msgspec.Struct, frozen=True, rename="kebab"):
 
 class _ObserveShape(msgspec.Struct, frozen=True):
     observe: bool
+    force: bool = False
 
 
 class _InstanceShape(msgspec.Struct, frozen=True):
@@ -114,7 +117,7 @@ class _Instances:
 
     async def on_post(self, request: Request, response: Response) -> None:
         claim = _claim(convert(parse_document(_body(request)), _InstanceShape))
-        await self.plane.execute(AddInstance(claim), _operator(self.plane, request))
+        await self.plane.execute(AddInstance(claim), operator(self.plane, request))
         put_json(response, {"id": str(claim.id), "name": claim.name})
 
     async def on_get(self, _: Request, response: Response) -> None:
@@ -132,8 +135,9 @@ class _OneInstance:
     async def on_put(self, request: Request, response: Response, instance: str) -> None:
         wanted = convert(parse_document(_body(request)), _ObserveShape)
         found = find_instance_of(self.plane.snapshot, instance, request.get_param("organisation"))
-        operator = operator_of(found.organisation, exchange_of(request).request_id)
-        operation = await self.plane.execute(Observe((found.id,), wanted.observe), operator)
+        actor = replace(operator(self.plane, request), organisation=found.organisation)
+        command, safety = Observe((found.id,), wanted.observe), Safety(force=wanted.force)
+        operation = await self.plane.execute(command, actor, safety=safety)
         response.data = encode_operation(operation)
 
 
@@ -221,12 +225,6 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/observed", Observed(plane))
     app.add_route("/admin/v1/instances/{instance}/suggestion", Suggestion(plane))
     return front(app, BodyLimits(size_bytes=_MOST_BYTES))
-
-
-def _operator(plane: ControlPlane, request: Request) -> Actor:
-    """The operator, acting for the organisation that the query names, by default the first."""
-    organisation = plane.owners.named(request.get_param("organisation"))
-    return operator_of(organisation.id, exchange_of(request).request_id)
 
 
 def _body(request: Request) -> bytes:

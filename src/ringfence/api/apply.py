@@ -7,7 +7,7 @@ import msgspec
 
 from ringfence.api.change import show_changed
 from ringfence.api.exchange import Request, Response, exchange_of, put_json
-from ringfence.control.actor import operator_of
+from ringfence.api.operator import operator
 from ringfence.control.plane import ControlPlane
 from ringfence.control.safety import Safety
 from ringfence.policy.commands import Edit
@@ -26,6 +26,7 @@ class _ApplyShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     dry_run: bool = False
     revision: int | None = None
     confirm_s: TrialTime | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class ApplyResource:
         exchange = exchange_of(request)
         order = convert(parse_document(exchange.body), _ApplyShape)
         document = decode_policy(order.policy)
-        organisation = self.plane.owners.named(request.get_param("organisation")).id
+        actor = operator(self.plane, request)
+        organisation = actor.organisation
 
         found: list[Difference] = []
 
@@ -50,13 +52,12 @@ class ApplyResource:
             found[:] = [difference(snapshot, organisation, document, uuid4, prune=order.prune)]
             return found[0].edits
 
-        actor = operator_of(organisation, exchange.request_id)
         if order.dry_run:
             preview = await self.plane.preview(wanted, actor)
             plan = await self.plane.foresee(preview, organisation, document.assertions)
             revision = preview.before.revision
             shown: dict[str, object] = {"dry-run": True, "revision": revision, "would": preview.would, "plan": plan}
         else:
-            changed = await self.plane.apply(wanted, actor, safety=Safety(order.confirm_s))
+            changed = await self.plane.apply(wanted, actor, safety=Safety(order.confirm_s, order.force))
             shown = show_changed(changed, self.plane.snapshot)
         put_json(response, {**shown, "kept": found[0].kept})

@@ -16,6 +16,7 @@ from ringfence.api.zones import Origin
 from ringfence.control.actor import Actor
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Denied, NotFound
+from ringfence.policy.lockout import parse_connection
 from ringfence.policy.values import HostName, KeyId
 from ringfence.wire import hostauth
 from ringfence.wire.join import JOIN_PATH
@@ -93,7 +94,9 @@ class Authentication:
         exchange.caller = key_id
         key = self.plane.owners.keys[key_id]  # it has signed
         address, request_id = exchange.address, exchange.request_id
-        return Actor(key.organisation, key_id, key.role, address, request_id, key.scope, key.name)
+        ends = (request.scope.get(name) for name in ("client", "server"))
+        connection = None if request.method == "GET" else parse_connection("this very connection", *ends)
+        return Actor(key.organisation, key_id, key.role, address, request_id, key.scope, key.name, connection)
 
     def _secrets(self, key_id: KeyId) -> tuple[str, ...]:
         key = self.plane.owners.key(key_id)

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from ringfence.api.exchange import Request, Response, exchange_of, put_json
 from ringfence.api.operations import show_operation
-from ringfence.control.actor import operator_of
+from ringfence.api.operator import operator
 from ringfence.control.allow import allow_edits
 from ringfence.control.lookup import find_group_named, find_peer_named
 from ringfence.control.plane import ControlPlane
@@ -27,15 +27,15 @@ class ChangeResource:
 
     async def on_post(self, request: Request, response: Response) -> None:
         exchange = exchange_of(request)
-        organisation = self.plane.owners.named(request.get_param("organisation")).id
-        actor = operator_of(organisation, exchange.request_id)
+        actor = operator(self.plane, request)
+        organisation = actor.organisation
         order = decode_change(exchange.body, directory_of(self.plane.snapshot, organisation), uuid4)
         if order.dry_run:
             preview = await self.plane.preview(order.edits, actor)
             plan = await self.plane.foresee(preview, organisation)
             put_json(response, {"dry-run": True, "would": preview.would, "plan": plan})
             return
-        safety = Safety(order.confirm_s)
+        safety = Safety(order.confirm_s, order.force)
         changed = await self.plane.change(order.edits, actor, action="Change", safety=safety)
         ids = [str(edit.new_id) for edit in order.edits]
         put_json(response, {**show_changed(changed, self.plane.snapshot), "ids": ids})
@@ -74,10 +74,8 @@ class AllowResource:
 
     async def on_post(self, request: Request, response: Response) -> None:
         exchange = exchange_of(request)
-        organisation = self.plane.owners.named(request.get_param("organisation")).id
-        allowance = decode_allowance(exchange.body)
-        edits = allow_edits(self.plane.snapshot, organisation, allowance, uuid4)
-        actor = operator_of(organisation, exchange.request_id)
+        actor, allowance = operator(self.plane, request), decode_allowance(exchange.body)
+        edits = allow_edits(self.plane.snapshot, actor.organisation, allowance, uuid4)
         changed = await self.plane.change(edits, actor, action="AllowMe")
         put_json(response, show_changed(changed, self.plane.snapshot))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Invalid
+from ringfence.policy.lockout import parse_connection
 from ringfence.policy.values import HostName
 from ringfence.wire.feed import HEARTBEAT, Base, decode_report
 
@@ -66,7 +67,9 @@ class FeedConnection(asyncio.Protocol):
         if opened is not None:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WAITING_BYTES)
         transport.write(_SWITCHED)
-        self._follower = self._plane.feed.follow(self._host, base, send=transport.write, end=self._end)
+        ends = (transport.get_extra_info(name) for name in ("peername", "sockname"))
+        channel = parse_connection(f"the channel of the agent of {self._host}", *ends)
+        self._follower = self._plane.feed.follow(self._host, base, send=transport.write, end=self._end, channel=channel)
         if self._is_full:  # by a large first view
             self._follower.pause()
         self._wait()

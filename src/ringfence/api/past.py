@@ -6,7 +6,7 @@ import msgspec
 
 from ringfence.api.change import show_changed
 from ringfence.api.exchange import FalconApp, Request, Response, exchange_of, put_json
-from ringfence.control.actor import Actor, operator_of
+from ringfence.api.operator import operator
 from ringfence.control.plane import ControlPlane
 from ringfence.control.safety import Safety
 from ringfence.policy.errors import Invalid
@@ -23,6 +23,7 @@ class _RollbackShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     revision: int
     dry_run: bool = False
     confirm_s: TrialTime | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class _Trials:
 
     async def on_post(self, request: Request, response: Response) -> None:
         wanted = convert(parse_document(exchange_of(request).body), _ConfirmShape)
-        await self.plane.past.confirm(wanted.revision, _operator(self.plane, request))
+        await self.plane.past.confirm(wanted.revision, operator(self.plane, request))
         put_json(response, {"revision": wanted.revision})
 
 
@@ -67,13 +68,13 @@ class _Rollback:
 
     async def on_post(self, request: Request, response: Response) -> None:
         wanted = convert(parse_document(exchange_of(request).body), _RollbackShape)
-        actor = _operator(self.plane, request)
+        actor = operator(self.plane, request)
         if wanted.dry_run:
             newest = self.plane.snapshot.revision
             would = await self.plane.past.difference(actor.organisation, newest, wanted.revision)
             put_json(response, {"dry-run": True, "would": would})
             return
-        changed = await self.plane.rollback(wanted.revision, actor, safety=Safety(wanted.confirm_s))
+        changed = await self.plane.rollback(wanted.revision, actor, safety=Safety(wanted.confirm_s, wanted.force))
         put_json(response, show_changed(changed, self.plane.snapshot))
 
 
@@ -81,8 +82,3 @@ def add_past_routes(app: FalconApp, plane: ControlPlane) -> None:
     app.add_route("/admin/v1/trials", _Trials(plane))
     app.add_route("/admin/v1/diff", _Difference(plane))
     app.add_route("/admin/v1/rollback", _Rollback(plane))
-
-
-def _operator(plane: ControlPlane, request: Request) -> Actor:
-    organisation = plane.owners.named(request.get_param("organisation"))
-    return operator_of(organisation.id, exchange_of(request).request_id)

@@ -18,7 +18,9 @@ import httpx
 
 from ringfence.api.admin import build_admin_app
 from ringfence.api.authority import find_authority
+from ringfence.api.operator import SESSION_HEADER
 from ringfence.api.server import CONTROL_SOCKET
+from ringfence.cli.session import ssh_session
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import CallerError, OperatorError
 from ringfence.store import FolderHeld, has_store
@@ -68,7 +70,11 @@ async def _ask(folder: Path, wanted: Ask) -> Document:
     async with _client(folder) as client:
         try:
             response = await client.request(
-                wanted.method, f"{_BASE}{wanted.path}", json=wanted.body, params=dict(wanted.query)
+                wanted.method,
+                f"{_BASE}{wanted.path}",
+                json=wanted.body,
+                params=dict(wanted.query),
+                headers=_session(),
             )
         except httpx.HTTPError as error:
             raise OperatorError(f"asking the server of {folder}", str(error) or type(error).__name__) from error
@@ -84,6 +90,12 @@ def _refusal(document: Document, status: int) -> CallerError:
     refusal = CallerError(text[root.end() :] if root else text)
     refusal.field = document.get("field") or (root[0] if root else None)  # the message names it already
     return refusal
+
+
+def _session() -> dict[str, str]:
+    """Whose session a change must not cut."""
+    found = ssh_session()
+    return {} if found is None else {SESSION_HEADER: found}
 
 
 def _lacks_store(folder: Path) -> bool:

@@ -1,6 +1,5 @@
 """``ringfence allow-me``: my own address may reach something, for a time."""
 
-import os
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from ringfence.cli.change import tell
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.output import Format, FormatOption
+from ringfence.cli.session import ssh_session
 from ringfence.policy.errors import Invalid
 from ringfence.policy.values import parse_duration
 
@@ -41,11 +41,7 @@ def allow_me(
 
 def _my_address() -> str:
     """Where this SSH session comes from."""
-    said = os.environ.get("SSH_CLIENT", "").split()
+    said = ssh_session()
     if not said:
-        raise Invalid(
-            "not known, because this is no SSH session, or sudo took its environment away: give an address "
-            "(or use sudo --preserve-env=SSH_CLIENT)",
-            field="--address",
-        )
-    return said[0]
+        raise Invalid("not known, because this is no SSH session: give an address", field="--address")
+    return said.split()[0]

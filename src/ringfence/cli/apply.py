@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.change import ConfirmOption, DryRunOption, confirm_s, tell_operation
+from ringfence.cli.change import ConfirmOption, DryRunOption, ForceOption, confirm_s, tell_operation
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.outlook import outlook_lines
 from ringfence.cli.output import Format, FormatOption, complain, show
@@ -24,6 +24,7 @@ def apply(
     prune: Annotated[bool, typer.Option("--prune", help="Delete what the file does not have.")] = False,
     dry_run: DryRunOption = False,
     confirm: ConfirmOption = None,
+    force: ForceOption = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal.")] = False,
 ) -> None:
     """Show what must change for the policy file to be true, and change it: at once and in one revision.
@@ -32,7 +33,7 @@ def apply(
     Example: [bold]ringfence apply policy.yaml --dry-run[/bold]
     """
     read = read_file(file)
-    body = {"policy": read.value, "prune": prune, "confirm-s": confirm_s(confirm)}
+    body = {"policy": read.value, "prune": prune, "confirm-s": confirm_s(confirm), "force": force}
 
     def send(**options: object) -> dict[str, Any]:
         from ringfence.cli.admin_client import Ask, ask

@@ -23,6 +23,10 @@ ConfirmOption = Annotated[
     typer.Option("--confirm", metavar="TIME", help="Undo it after so long, e.g. 60s, unless ringfence confirm comes."),
 ]
 
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Even if it cuts your own session, or agents from this server.")
+]
+
 
 def changing(verb: Callable[P, list[Edit]]) -> Callable[..., None]:
     """A verb that answers edits, as one that sends them as one change, with the options that all changes share."""
@@ -33,6 +37,7 @@ def changing(verb: Callable[P, list[Edit]]) -> Callable[..., None]:
         organisation: OrganisationOption = None,
         dry_run: DryRunOption = False,
         confirm: ConfirmOption = None,
+        force: ForceOption = False,
         output: FormatOption = Format.TABLE,
     ) -> None: ...
 
@@ -54,7 +59,8 @@ def _change(edits: list[Edit], chosen: dict[str, Any]) -> None:
     from ringfence.cli.admin_client import Ask, ask
 
     given = [{name: value for name, value in edit.items() if value is not None} for edit in edits]
-    body = {"edits": given, "dry-run": chosen["dry_run"], "confirm-s": confirm_s(chosen["confirm"])}
+    options = {"dry-run": chosen["dry_run"], "confirm-s": confirm_s(chosen["confirm"]), "force": chosen["force"]}
+    body = {"edits": given, **options}
     tell(ask(chosen["data"], Ask("POST", "/change", body, query_of(chosen["organisation"]))), chosen["output"])
 
 

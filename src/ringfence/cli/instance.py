@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import typer
 
+from ringfence.cli.change import ForceOption
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.output import Format, FormatOption, complain, show_rows
 
@@ -59,20 +60,21 @@ def observe(data: DataOption, name: NameArgument, organisation: OwnerOption = No
 
 
 @app.command("enforce")
-def enforce(data: DataOption, name: NameArgument, organisation: OwnerOption = None) -> None:
+def enforce(
+    data: DataOption, name: NameArgument, organisation: OwnerOption = None, *, force: ForceOption = False
+) -> None:
     """Drop what no rule of an instance allows, live connections included. This is how instances are born.
 
     A host that is an instance itself is born observed, so that no mistake in its groups makes it unreachable.
     """
-    _set_mode(data, name, organisation, observe=False)
+    _set_mode(data, name, organisation, observe=False, force=force)
 
 
-def _set_mode(data: Path, name: str, organisation: str | None, *, observe: bool) -> None:
+def _set_mode(data: Path, name: str, organisation: str | None, *, observe: bool, force: bool = False) -> None:
     from ringfence.cli.admin_client import Ask, ask
 
-    operation = ask(
-        data, Ask("PUT", f"/instances/{quote(name, safe='')}", {"observe": observe}, query_of(organisation))
-    )
+    body: dict[str, object] = {"observe": observe, "force": force}
+    operation = ask(data, Ask("PUT", f"/instances/{quote(name, safe='')}", body, query_of(organisation)))
     mode = "observed: nothing of it is dropped" if observe else "enforced"
     note = f" ({operation['message']})" if operation.get("message") else ""
     complain(f"instance {name} is {mode}; operation {operation['state']}{note}")

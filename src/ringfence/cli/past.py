@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.change import ConfirmOption, DryRunOption, confirm_s, tell
+from ringfence.cli.change import ConfirmOption, DryRunOption, ForceOption, confirm_s, tell
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.output import Format, FormatOption, complain, show, show_rows
 
@@ -68,6 +68,7 @@ def rollback(
     *,
     dry_run: DryRunOption = False,
     confirm: ConfirmOption = None,
+    force: ForceOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Make the policy what it was at a revision, as a new revision: rules with their ids, sources, who wears what.
@@ -76,5 +77,5 @@ def rollback(
     """
     from ringfence.cli.admin_client import Ask, ask
 
-    body = {"revision": revision, "dry-run": dry_run, "confirm-s": confirm_s(confirm)}
+    body = {"revision": revision, "dry-run": dry_run, "confirm-s": confirm_s(confirm), "force": force}
     tell(ask(data, Ask("POST", "/rollback", body, query_of(organisation))), output)

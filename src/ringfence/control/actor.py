@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Final
 
 from ringfence.policy.errors import Denied
+from ringfence.policy.lockout import Connection
 from ringfence.policy.values import GroupId, HostName, OrganisationId
 
 OPERATOR_NAME: Final = "operator"  # whoever may open the control socket; no key id and no host is named so
@@ -25,6 +26,8 @@ class Role(Enum):
 class Actor:
     """``name`` is a key id, ``host:NAME`` or ``operator``; address and request id go to the audit line.
 
+    ``connection`` is what the actor's own change must not cut.
+
     ``scope`` has the only groups that it may change, None for all; ``label`` is the name that its key was given.
     """
 
@@ -35,6 +38,7 @@ class Actor:
     request_id: str | None = None
     scope: frozenset[GroupId] | None = None
     label: str | None = None
+    connection: Connection | None = None
 
     @property
     def is_operator(self) -> bool:
@@ -42,9 +46,11 @@ class Actor:
         return self.name == OPERATOR_NAME
 
 
-def operator_of(organisation: OrganisationId, request_id: str | None = None) -> Actor:
+def operator_of(
+    organisation: OrganisationId, request_id: str | None = None, connection: Connection | None = None
+) -> Actor:
     """The operator, acting for an organisation."""
-    return Actor(organisation, OPERATOR_NAME, Role.OPERATOR, request_id=request_id)
+    return Actor(organisation, OPERATOR_NAME, Role.OPERATOR, request_id=request_id, connection=connection)
 
 
 def host_actor(organisation: OrganisationId, host: HostName) -> Actor:

@@ -5,12 +5,13 @@ the newest whole view when it can, so that a stopped agent costs the same whatev
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ringfence.control.views import Change, Views, Wanted, wanted_view
 from ringfence.policy.errors import NotFound
+from ringfence.policy.lockout import Connection, guards_itself
 from ringfence.policy.model import Snapshot
-from ringfence.policy.values import HostName, Revision
+from ringfence.policy.values import Address, HostName, Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import Base, WholeEncoder, encode_changes, encode_delta
 
@@ -27,6 +28,7 @@ class Feed:
         self._followers: dict[HostName, list[Follower]] = defaultdict(list)
         self._encoder = WholeEncoder(epoch)
         self.count = 0  # of followers
+        self._channels: dict[Address, dict[Follower, Connection]] = defaultdict(dict)
 
     def wanted(self, host: HostName) -> Wanted:
         """What is wanted of ``host``, in short."""
@@ -68,14 +70,23 @@ class Feed:
             follower.end()
 
     def follow(
-        self, host: HostName, base: Base | None, *, send: Callable[[bytes], None], end: Callable[[], None]
+        self,
+        host: HostName,
+        base: Base | None,
+        *,
+        send: Callable[[bytes], None],
+        end: Callable[[], None],
+        channel: Connection | None = None,
     ) -> "Follower":
         """A follower of ``host``, which is sent what is new since ``base``, or the whole view, before this returns.
 
-        ``send`` takes a line; ``end`` is called when there will be no more.
+        ``send`` takes a line; ``end`` is called when there will be no more. ``channel`` is the connection that it uses.
         """
         self.wanted(host)
         follower = Follower(self, host, send, end)
+        if channel is not None:
+            follower.channel = channel
+            self._channels[channel.server][follower] = channel
         others = self._followers[host]
         others.append(follower)
         self.count += 1
@@ -83,6 +94,12 @@ class Feed:
             others[0].end()
         follower.begin(base)
         return follower
+
+    def channels(self, snapshot: Snapshot) -> Iterator[Connection]:
+        """The agents' channels that end at a host which is its own instance. From any thread."""
+        for address, channels in list(self._channels.items()):
+            if guards_itself(snapshot, address):
+                yield from list(channels.values())
 
     def close(self) -> None:
         """Ends every follower."""
@@ -98,12 +115,14 @@ class Feed:
             self.count -= 1
         if not followers:
             self._followers.pop(follower.host, None)
+        if follower.channel is not None:
+            self._channels[follower.channel.server].pop(follower, None)
 
 
 class Follower:
     """Who follows one host's feed over one connection."""
 
-    __slots__ = ("_end", "_feed", "_is_behind", "_is_paused", "_send", "host", "offered")
+    __slots__ = ("_end", "_feed", "_is_behind", "_is_paused", "_send", "channel", "host", "offered")
 
     def __init__(self, feed: Feed, host: HostName, send: Callable[[bytes], None], end: Callable[[], None]) -> None:
         self._feed = feed
@@ -112,6 +131,7 @@ class Follower:
         self._is_paused = False
         self._is_behind = False
         self.host = host
+        self.channel: Connection | None = None
         self.offered = Revision(0)  # the newest revision that it was sent
 
     def begin(self, base: Base | None) -> None:

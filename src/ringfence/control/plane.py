@@ -140,7 +140,9 @@ class ControlPlane:
         """The newest committed snapshot."""
         return self._store.snapshot
 
-    async def execute(self, command: GroupCommand | InstanceCommand, actor: Actor) -> Operation:
+    async def execute(
+        self, command: GroupCommand | InstanceCommand, actor: Actor, *, safety: Safety = USUAL
+    ) -> Operation:
         """Decides and commits ``command``, then waits a moment for the hosts: the operation as it stands then.
 
         Raises:
@@ -149,7 +151,7 @@ class ControlPlane:
         """
         edit = Edit(command, uuid4())
         subject = subject_of(command, referred_group(self.snapshot, edit, actor))
-        return (await self._edit([edit], actor, type(command).__name__, subject)).operation
+        return (await self._edit([edit], actor, type(command).__name__, subject, safety=safety)).operation
 
     async def change(
         self, edits: Sequence[Edit], actor: Actor, *, action: str, subject: str = "", safety: Safety = USUAL
@@ -191,6 +193,9 @@ class ControlPlane:
         return await self.past.rollback(revision, actor, lambda wish: self._careful(wish, actor, safety))
 
     def _careful(self, wish: Wish, actor: Actor, safety: Safety) -> Wish:
+        if not safety.force:
+            own = () if actor.connection is None else (actor.connection,)
+            wish = replace(wish, connections=lambda snapshot: (*own, *self._feed.channels(snapshot)))
         return careful(wish, actor.organisation, safety, now_s=self._now_s())
 
     async def _change(self, wish: Wish, actor: Actor) -> Changed:

@@ -1,4 +1,4 @@
-"""How careful a change is to be: whether it must be confirmed."""
+"""How careful a change is to be: whether it must be confirmed, and whether it may cut the caller and agents off."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,9 +10,13 @@ from ringfence.policy.values import OrganisationId
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """``trial_s``: undone after so many seconds, unless somebody confirms it; None for a change that stays."""
+    """``trial_s``: undone after so many seconds, unless somebody confirms it; None for a change that stays.
+
+    ``force``: the caller's own connection and agents' channels may be cut.
+    """
 
     trial_s: int | None = None
+    force: bool = False
 
 
 USUAL: Final = Safety()

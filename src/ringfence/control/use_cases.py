@@ -20,6 +20,7 @@ from ringfence.policy.commands import ClaimInstances
 from ringfence.policy.errors import NotFound
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact, HostJoined, HostRemoved, apply_facts
+from ringfence.policy.lockout import Connection, require_uncut
 from ringfence.policy.model import Host, Operation, OperationState, Snapshot
 from ringfence.policy.values import GroupId, HostName, InstanceId, KeyId, OperationId, OrganisationId
 from ringfence.store import (
@@ -67,7 +68,7 @@ class Asked:
 class Wish:
     """What is to change at once, and how the history calls it; ``group`` is what its operation refers to.
 
-    ``is_due``: time brings it, and nobody asks; so no assertion refuses it.
+    ``is_due``: time brings it, and nobody asks; so no assertion refuses it. ``connections`` must not be cut by it.
     """
 
     decide: Callable[[Snapshot], tuple[Fact, ...]]
@@ -75,6 +76,7 @@ class Wish:
     action: str
     subject: str
     is_due: bool = False
+    connections: Callable[[Snapshot], Iterable[Connection]] = lambda _: ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ class UseCases:
             held_by = None if wish.is_due else asked.actor.organisation
             after, change = follow(self._cache, snapshot, facts, held_by=held_by)
             touched = frozenset(change.touched) if change else frozenset[HostName]()
+            if after is not None and touched:
+                require_uncut(snapshot, after, wish.connections(after))
             offline = frozenset(host for host in touched if not self._presence.is_live(host, asked.monotonic_s))
             operation = Operation(
                 id=operation_id,

@@ -119,6 +119,7 @@ class _ChangeShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     edits: Annotated[tuple[_EditShape, ...], Meta(min_length=1, max_length=MAX_EDITS)]
     dry_run: bool = False
     confirm_s: TrialTime | None = None
+    force: bool = False
 
 
 class _AllowanceShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -151,12 +152,13 @@ class Directory:
 class ChangeOrder:
     """What an operator wants changed at once; with ``dry_run`` only wants to know what it would do.
 
-    ``confirm_s``: undone after so many seconds unless it is confirmed.
+    ``confirm_s``: undone after so many seconds unless it is confirmed. ``force``: whoever's connection it cuts.
     """
 
     edits: tuple[Edit, ...]
     dry_run: bool
     confirm_s: int | None
+    force: bool
 
 
 def decode_change(body: bytes, directory: Directory, new_id: Callable[[], UUID]) -> ChangeOrder:
@@ -164,7 +166,7 @@ def decode_change(body: bytes, directory: Directory, new_id: Callable[[], UUID])
     shape = convert(parse_document(body), _ChangeShape)
     reader = _Reader(directory, new_id)
     edits = tuple(reader.read(edit, f"$.edits[{n}]") for n, edit in enumerate(shape.edits))
-    return ChangeOrder(edits, shape.dry_run, shape.confirm_s)
+    return ChangeOrder(edits, shape.dry_run, shape.confirm_s, shape.force)
 
 
 def decode_allowance(body: bytes) -> Allowance:

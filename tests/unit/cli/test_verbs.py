@@ -263,13 +263,13 @@ def test_a_change_that_is_wrong_names_the_field_and_the_nearest_name(ringfence):
 def test_rules_are_listed_with_the_time_that_they_last(ringfence, monkeypatch):
     ringfence("group", "create", "web")
     ringfence("rule", "add", "web", "tcp/443", "--from", "0.0.0.0/0")
-    monkeypatch.setenv("SSH_CLIENT", "198.51.100.7 50000 22")
+    monkeypatch.setenv("SSH_CONNECTION", "198.51.100.7 50000 10.0.0.1 22")
     assert ringfence("allow-me", "web", "tcp/22", "--for", "2h")[0] == 0
     first, second = _json(ringfence, "rule", "list", "--group", "web")
     assert (first["allows"], first["expires-at"]) == ("ingress tcp/443 from 0.0.0.0/0", None)
     assert second["allows"] == "ingress tcp/22 from 198.51.100.7/32"
     assert 7100 < second["expires-at"] - time.time() <= 7200
-    monkeypatch.delenv("SSH_CLIENT")
+    monkeypatch.setattr("ringfence.cli.allow.ssh_session", lambda: None)
     status, _, err = ringfence("allow-me", "web", "tcp/22")
     assert (status, "--address" in err) == (2, True)
     assert ringfence("rule", "add", "web", "tcp/80", "--from", "web", "--expires", "soon")[0] == 2

@@ -99,6 +99,8 @@ class Grants:
         self._ingress = [*self._make(Direction.INGRESS)]
         self._egress = [*self._make(Direction.EGRESS)]
         self._standing = bits_of(n for n, grant in enumerate(self._egress) if grant.naming is None)
+        self._outside = bits_of(n for n, grant in enumerate(self._egress) if grant.because is Standing.OUTSIDE)
+        self._inside = population.everybody & ~population.outside
         self._by_worn = _index(
             (n, grant.because.group) for n, grant in enumerate(self._egress) if isinstance(grant.because, Allowance)
         )
@@ -152,8 +154,8 @@ class Grants:
                 yield Flow(sources, destinations, services, egress.because, because)
 
     def _candidates(self, comes: int, arrives: int) -> int:
-        if not comes & ~self.population.outside:
-            return self._standing
+        if not comes & self._inside:
+            return self._outside
         found = (1 << len(self._egress)) - 1
         if comes.bit_count() <= _FEW:
             found &= self._standing | _union(self._leaving(number) for number in numbers_of(comes))

@@ -7,6 +7,7 @@ sets are equal values.
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class Intervals:
 
     @classmethod
     def joined(cls, sets: Iterable["Intervals"]) -> "Intervals":
-        """All of many bounded sets together; cheaper than one after the other."""
-        return cls.union(span for one in sets for span in one)
+        """All of many bounded sets together; cheaper than one after the other, and than the same ones once more."""
+        return _joined(frozenset(sets))
 
     def __bool__(self) -> bool:
         return self.begins_in or bool(self.toggles)
@@ -79,6 +80,13 @@ class Intervals:
 
 
 EMPTY = Intervals()
+
+
+@lru_cache(maxsize=1 << 15)
+def _joined(sets: frozenset[Intervals]) -> Intervals:
+    if len(sets) == 1:
+        return next(iter(sets))
+    return Intervals.union(span for one in sets for span in one)
 
 
 def _merge(one: Intervals, two: Intervals, keeps: Callable[[bool, bool], bool]) -> Intervals:

@@ -73,6 +73,10 @@ class Rule:
             return ALL_PORTS
         return Ports(first, self.end_port if self.end_port is not None else first)
 
+    def __hash__(self) -> int:
+        """Rules are put into sets by the thousand, and no two that differ have one id."""
+        return hash(self.id.int)
+
     def same_as(self, other: "Rule") -> bool:
         """Whether both rules say the same in every field but the id."""
         return _without_id(self) == _without_id(other)

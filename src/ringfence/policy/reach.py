@@ -3,12 +3,13 @@
 Input: a snapshot, ends in words (``ends``). Output: parts that together hold all that passes and nothing else.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ringfence.policy.ends import End, parse_end
 from ringfence.policy.grants import Because, Flow, Grants, Question
-from ringfence.policy.intervals import EMPTY, Intervals
+from ringfence.policy.intervals import Intervals
 from ringfence.policy.model import Snapshot
 from ringfence.policy.population import Population
 
@@ -67,14 +68,13 @@ def meets_another(population: Population, flow: Flow | Part, source: End, destin
 
 def merge(flows: Iterable[Flow]) -> tuple[Part, ...]:
     """The same flows in fewer parts: services of the same two ends together, then ends that differ on one side only."""
-    by_ends: dict[tuple[int, int], tuple[Intervals, Reasons]] = {}
+    by_ends: dict[tuple[int, int], list[Flow]] = defaultdict(list)
     for flow in flows:
-        services, reasons = by_ends.get((flow.sources, flow.destinations), (EMPTY, frozenset()))
-        said = services | flow.services, reasons | {(flow.egress, flow.ingress)}
-        by_ends[flow.sources, flow.destinations] = said
+        by_ends[flow.sources, flow.destinations].append(flow)
     by_destination: dict[tuple[int, Intervals, Reasons], int] = {}
-    for (sources, destinations), said in by_ends.items():
-        key = (destinations, *said)
+    for (sources, destinations), alike in by_ends.items():
+        services = Intervals.joined(flow.services for flow in alike)
+        key = (destinations, services, frozenset((flow.egress, flow.ingress) for flow in alike))
         by_destination[key] = by_destination.get(key, 0) | sources
     by_source: dict[tuple[int, Intervals, Reasons], int] = {}
     for (destinations, services, reasons), sources in by_destination.items():

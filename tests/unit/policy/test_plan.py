@@ -78,3 +78,20 @@ def test_a_first_egress_rule_closes_everything_else():
 def test_an_instance_that_is_new_reaches_nobody_before():
     more = instance("app-2", "192.0.2.4", wears=("app",))
     assert _said(WEB, APP, DB, *INSTANCES, more) == ([(("app-2",), ("group db",), "tcp/5432")], [])
+
+
+def test_whoever_comes_into_a_group_reaches_what_rules_allow_it():
+    sourced = replace(APP, sources=group("any", "source 203.0.113.0/24").sources)
+    assert _said(WEB, sourced, DB, *INSTANCES) == ([(("203.0.113.0/24",), ("group db",), "tcp/5432")], [])
+    joined = replace(INSTANCES[0], groups=(*INSTANCES[0].groups, APP.id))
+    assert _said(WEB, APP, DB, joined, *INSTANCES[1:]) == ([(("group web",), ("group db",), "tcp/5432")], [])
+
+
+def test_a_row_names_no_rule_that_lets_something_else_pass_between_the_same_ends():
+    web = group("web", "ingress tcp/443 from 0.0.0.0/0", "ingress tcp/80 from 203.0.113.0/24")
+    db = group("db", "ingress tcp/443 from 0.0.0.0/0")
+    before = snapshot(web, db, *INSTANCES[::2])
+    after = snapshot(replace(web, rules=web.rules[:1]), replace(db, rules=()), *INSTANCES[::2])
+    _, closes = portray_plan(compare(before, after))
+    [row] = [row for row in closes if row.destinations == ("group web",)]
+    assert [words.partition(" of group ")[2] for words in row.rules] == ["web, ingress tcp/80 from 203.0.113.0/24"]

@@ -1,5 +1,6 @@
 """A packet that is asked about is really sent, from the network that has its source address; or it is said why not."""
 
+import json
 import os
 import subprocess
 from contextlib import closing, contextmanager
@@ -126,3 +127,20 @@ def test_explain_sends_it_from_the_network_of_a_process_and_fails_where_the_netw
             assert "probe: closed" in capsys.readouterr().out
         assert run((*question[:3], "tcp/80", *question[4:])) == 1
         assert "probe: open" in capsys.readouterr().out
+
+
+def test_assertions_are_tried_from_where_their_senders_are(world, tmp_path, capsys):
+    lines = ["web-1 -> db-1 tcp/443 allow", "web-1 -> db-1 tcp/444 deny", "203.0.113.0/24 -> db-1 tcp/22 deny"]
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY + f"assertions: {lines}\n", encoding="utf-8")
+    asked = ["check", "--probe", "--file", str(file), "-o", "json"]
+    assert world.placed["web"].namespace.run(lambda: run(asked)) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [one["holds"] for one in found] == [True, True, True]
+    assert [one["probe"]["outcome"] for one in found] == ["passed", "failed", "skipped"]  # nobody enforces it here
+    assert found[1]["probe"]["packets"][0].startswith(f"{WEB} -> {DB} tcp/444 open: packets pass")
+    assert "no network of this machine has an address" in found[2]["probe"]["packets"][0]
+    with blackhole(world):
+        assert world.placed["web"].namespace.run(lambda: run(asked)) == 1
+    outcomes = [one["probe"]["outcome"] for one in json.loads(capsys.readouterr().out)]
+    assert outcomes == ["failed", "passed", "skipped"]

@@ -23,24 +23,62 @@ def check(
     ] = None,
     file: FileOption = None,
     organisation: Annotated[str | None, typer.Option(help="Whose names are meant, when several have them.")] = None,
+    *,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Send some of the packets too, from addresses that this machine has.")
+    ] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Say which assertions hold, over all the packets they mean, and show a packet for each that does not.
 
-    Exit status: 0 all hold, 1 some do not.
+    Nothing is sent but by --probe. Exit status: 0 all hold, 1 some do not, or failed when they were tried.
     Example: [bold]ringfence check --file policy.yaml[/bold]
     """
-    given, query = assertions or file, query_of(organisation)
+    given, query = assertions or file, query_of(organisation) | (_probe_query() if probe else {})
     results = question(data, None, "check", query)["assertions"] if given is None else _ask(data, given, file, query)
+    for result in results if probe else ():
+        result["probe"] = _probe(result)
     if output is Format.JSON:
         show_rows(results, (), output)
     elif not results:
         complain("no assertion is held: ringfence assertion set FILE")
     else:
         show("\n".join(line for result in results for line in _lines(result)))
-    if wrong := sum(not result["holds"] for result in results):
+    _tell(results)
+
+
+def _tell(results: list[dict[str, Any]]) -> None:
+    wrong = sum(not result["holds"] for result in results)
+    failed = sum(result.get("probe", {}).get("outcome") == "failed" for result in results)
+    if wrong:
         complain(f"{wrong} of {len(results)} assertions {'does' if wrong == 1 else 'do'} not hold")
+    if failed:
+        complain(f"{failed} of {len(results)} failed when they were tried: look at ringfence host status, and doctor")
+    if wrong or failed:
         raise typer.Exit(1)
+
+
+def _probe_query() -> dict[str, str]:
+    from ringfence.world.probing import addresses_here
+
+    return {"probe-from": " ".join(addresses_here())}
+
+
+def _probe(result: dict[str, Any]) -> dict[str, Any]:
+    """What packets do that an assertion means and that can be sent from here: passed, failed, or skipped and why."""
+    from ringfence.world.probing import Answer, probe_packet
+
+    allowed = str(result["assertion"]).endswith("allow")
+    tried = [(packet, probe_packet(packet)) for packet in result["examples"]]
+    said = [
+        f"{packet['source']} -> {packet['destination']} {packet['service']} {probed.sentence}"
+        for packet, probed in tried
+    ]
+    if any(probed.contradicts(allowed=allowed) for _, probed in tried):
+        return {"outcome": "failed", "packets": said}
+    if any(probed.answer is not Answer.SKIPPED for _, probed in tried):
+        return {"outcome": "passed", "packets": said}
+    return {"outcome": "skipped", "packets": said or ["no network of this machine has an address that it means"]}
 
 
 def _ask(data: Path, given: Path, file: Path | None, query: dict[str, str]) -> list[dict[str, Any]]:
@@ -62,4 +100,6 @@ def _ask(data: Path, given: Path, file: Path | None, query: dict[str, str]) -> l
 def _lines(result: dict[str, Any]) -> list[str]:
     note = " (of nobody: it means no packet)" if result["about-nobody"] else ""
     head = f"{'holds' if result['holds'] else 'fails'}  {result['assertion']}{note}"
-    return [head, *(f"       {line}" for line in result["proof"])]
+    probe = result.get("probe")
+    tried = [f"probe {probe['outcome']}: {one}" for one in probe["packets"]] if probe else []
+    return [head, *(f"       {line}" for line in (*result["proof"], *tried))]

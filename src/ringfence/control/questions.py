@@ -5,10 +5,11 @@ Input: a snapshot and the arguments of the question, as text. Output: what JSON 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from ringfence.control.lookup import find_instance_of, find_organisation
-from ringfence.policy.assertions import Result, check, parse_assertions
+from ringfence.policy.assertions import Result, check, examples, parse_assertions
 from ringfence.policy.ends import ANY
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.explain import explain, parse_service
@@ -57,7 +58,8 @@ class Questions:
     def check(self, snapshot: Snapshot, query: Query) -> Answer:
         """``assertions``, one a line, and ``organisation``, whose names are meant: whether each holds, or the proof.
 
-        Without ``assertions`` those that the organisation holds, or the first one.
+        Without ``assertions`` those that the organisation holds, or the first one. ``probe-from``: addresses, for
+        packets that could be sent from there.
         """
         name, texts = query.get("organisation"), query.get("assertions")
         owner = find_organisation(snapshot, name).id if name else None
@@ -66,7 +68,18 @@ class Questions:
         held = snapshot.organisations[owner].assertions if texts is None and owner else ()
         asked = parse_assertions(held if texts is None else texts.splitlines())
         prepared = self._ready(snapshot)
-        return {"assertions": [show_result(snapshot, check(prepared, one, owner=owner), owner) for one in asked]}
+        here = [ip_address(text) for text in query.get("probe-from", "").split()]
+        return {
+            "assertions": [
+                show_result(snapshot, check(prepared, one, owner=owner), owner)
+                | {
+                    "examples": [
+                        _show_packet(it.packet, it.service) for it in examples(prepared, one, here, owner=owner)
+                    ]
+                }
+                for one in asked
+            ]
+        }
 
     def lint(self, snapshot: Snapshot, query: Query) -> Answer:
         """``organisation``: what is doubtful in its groups, or in all, the gravest first."""

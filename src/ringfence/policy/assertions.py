@@ -6,10 +6,10 @@ Input: sentences and a snapshot made ready. Output: for each, that it holds, or 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Final
 
-from ringfence.policy.address_axis import address_at
+from ringfence.policy.address_axis import address_at, position
 from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.boxes import Box, left_of
 from ringfence.policy.ends import End, parse_end
@@ -34,6 +34,7 @@ _SPOKEN: Final[dict[Family, Intervals]] = {  # the other family's ICMP is no ICM
     4: ALL_SERVICES[4] - Intervals.of(service_span(ICMPV6)),
     6: ALL_SERVICES[6] - Intervals.of(service_span(ICMP)),
 }
+_MOST_EXAMPLES: Final = 8
 _SOURCE_PORT: Final = 49152  # the first of the ephemeral ones
 
 
@@ -114,6 +115,24 @@ def check_version(grants: Grants, assertion: Assertion, *, owner: OrganisationId
     return Result(assertion, asked.first(asked.violations()), about_nobody=not asked.meant)
 
 
+def examples(
+    reachability: Reachability, assertion: Assertion, sources: Iterable[Address], *, owner: OrganisationId | None = None
+) -> list[Witness]:
+    """Packets that an assertion means and that one of ``sources`` could send to somebody known, a few of them.
+
+    Raises:
+        NotFound, Invalid: as ``check``.
+    """
+    asked = _Asked.of(_Case(reachability.population, reachability.grants, 0), assertion, owner)
+    found = (
+        _witness(asked.case, box, (sender, receiver))
+        for source in sources
+        for box in asked.meant
+        for sender, receiver in asked.pairs_from(source, box)
+    )
+    return [*islice(found, _MOST_EXAMPLES)]
+
+
 def find_worse(
     before: Snapshot, after: Snapshot, assertion: Assertion, *, owner: OrganisationId | None = None
 ) -> Witness | None:
@@ -182,6 +201,19 @@ class _Asked:
                 if _are_apart(sender, receiver):
                     return sender, receiver
         return None
+
+    def pairs_from(self, address: Address, box: Box) -> Iterator[tuple[_Somebody, _Somebody]]:
+        """Who has ``address`` and is in the box, with the first that it may be tried with: no nameless address."""
+        chosen, place = self.case.population.chosen, position(address)
+        for one in chosen(box.sources):
+            if place in self.source.part_of(one):
+                living = (dweller for dweller in self.source.dwellers(one) if dweller.address == address)
+                sender = (address, next(living, None))
+                known = (
+                    two for two in chosen(box.destinations) if two.roles or self.destination.part_of(two).size == 1
+                )
+                receivers = (somebody for two in known for somebody in _meant_of(two, self.destination))
+                yield from islice(((sender, other) for other in receivers if _are_apart(sender, other)), 1)
 
 
 def _meant(case: _Case, assertion: Assertion, source: End, destination: End) -> Iterator[Box]:

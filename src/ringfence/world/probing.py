@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +54,22 @@ class Probed:
     def contradicts(self, *, allowed: bool) -> bool:
         """Whether the network does otherwise than the policy means."""
         return self.answer is (Answer.CLOSED if allowed else Answer.OPEN)
+
+
+def addresses_here() -> list[str]:
+    """Every address from which ``probe_packet`` could send."""
+    found: dict[str, None] = {}
+    for namespace in _namespaces():
+        with suppress(OSError):
+            found |= dict.fromkeys(namespace.run(_addresses))
+        namespace.close()
+    return [address for address in found if not ip_address(address).is_loopback]
+
+
+def _addresses() -> list[str]:
+    with IPRoute() as netlink:
+        found = netlink.get_addr()
+        return [str(one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS")) for one in found]
 
 
 def probe_packet(packet: Mapping[str, str]) -> Probed:

@@ -1,11 +1,12 @@
 """Assertions: what the sentences mean, and what is said of those that are none."""
 
 import re
+from ipaddress import ip_address
 
 import pytest
 
 from policies import ORGANISATION, group, instance, snapshot
-from ringfence.policy.assertions import check, parse_assertion, parse_assertions
+from ringfence.policy.assertions import check, examples, parse_assertion, parse_assertions
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.portray import portray_witness
 from ringfence.policy.reach import Reachability
@@ -115,3 +116,19 @@ def test_a_proof_names_the_ends_the_rule_and_nothing_of_others():
     assert portray_witness(POLICY, witness, owner=strange) == [
         f"{witness.packet.source} (another's) -> 192.0.2.3 (another's) tcp/5432 passes"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("web -> db tcp/22 deny", ["192.0.2.1 -> 192.0.2.3 tcp/22"]),
+        ("any -> db tcp deny", ["192.0.2.1 -> 192.0.2.3 tcp/1", "198.51.100.7 -> 192.0.2.3 tcp/1"]),
+        ("any -> internet tcp/443 allow", ["192.0.2.1 -> 9.9.9.9 tcp/443"]),  # the one that a rule names
+        ("any -> 9.9.9.9 udp/53 allow", ["192.0.2.1 -> 9.9.9.9 udp/53"]),
+        ("office -> db udp/53 deny", []),  # neither address is of the office
+    ],
+)
+def test_packets_to_be_tried_begin_at_the_addresses_given_and_go_to_somebody(text, wanted):
+    here = [ip_address("192.0.2.1"), ip_address("198.51.100.7")]
+    found = examples(MADE, parse_assertion(text, field="it"), here)
+    assert [f"{one.packet.source} -> {one.packet.destination} {one.service}" for one in found] == wanted

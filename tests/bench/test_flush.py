@@ -38,6 +38,7 @@ from waiting import wait_until
 SIZES = (10, 1_000, 10_000)
 ROUNDS = 5
 HOST = "bench"
+SERVER = "server.sock"  # where the agent looks for one
 _START_S = 120.0
 _NODES = tuple(node for node in NODES if node.name in ("web", "outside", "beyond"))
 
@@ -117,7 +118,7 @@ def open_agent(folder: Path, rules: int):
 
 
 def _start(folder, data):
-    command = [sys.executable, "-m", "ringfence", "agent", "--server", f"unix:{folder}/nobody", "--data", str(data)]
+    command = [sys.executable, "-m", "ringfence", "agent", "--server", f"unix:{folder / SERVER}", "--data", str(data)]
     command += ["--inventory", str(folder / "inventory.toml")]
     environment = os.environ | {"RINGFENCE_HOST": HOST, "RINGFENCE_HOST_KEY": b64encode(bytes(32)).decode()}
     with (folder / "agent.log").open("ab") as log:

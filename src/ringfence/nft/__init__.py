@@ -17,7 +17,17 @@ from ringfence.nft.generation import (
 from ringfence.nft.members import kernel_set
 from ringfence.nft.netlink import Refusal, parse_messages, parse_refusal
 from ringfence.nft.notices import Heard, Notices, Touched
-from ringfence.nft.reading import Reading, find_lines, read_about, read_counters, read_table, read_tallies, read_touched
+from ringfence.nft.reading import (
+    Reading,
+    find_lines,
+    hits_in,
+    read_about,
+    read_counters,
+    read_table,
+    read_tallies,
+    read_touched,
+    request_counters,
+)
 from ringfence.nft.text import render_line, render_text
 
 __all__ = [
@@ -38,6 +48,7 @@ __all__ = [
     "encode_batch",
     "encode_removal",
     "find_lines",
+    "hits_in",
     "kernel_set",
     "largest_generation",
     "mark_of",
@@ -52,4 +63,5 @@ __all__ = [
     "read_touched",
     "render_line",
     "render_text",
+    "request_counters",
 ]

@@ -137,7 +137,17 @@ def read_counters() -> Generator[bytes, bytes, dict[str, int]]:
 
 
 def _read_counters(table: TableFamily) -> Generator[bytes, bytes, dict[str, int]]:
-    answer = yield _dump(_GET_OBJECT, table, pack_text(1, TABLE) + pack_number(3, OBJECT_COUNTER))
+    answer = yield request_counters(table)
+    return hits_in(answer, table)
+
+
+def request_counters(table: TableFamily) -> bytes:
+    """What asks for every counter of our table, and what it has counted."""
+    return _dump(_GET_OBJECT, table, pack_text(1, TABLE) + pack_number(3, OBJECT_COUNTER))
+
+
+def hits_in(answer: bytes, table: TableFamily) -> dict[str, int]:
+    """The counters in the answer, or in a part of it, of whole messages."""
     return {placed_name(table, name): hits for name, hits in parse_counters(answer).items()}
 
 
@@ -453,9 +463,11 @@ __all__ = [
     "Conversation",
     "Reading",
     "find_lines",
+    "hits_in",
     "read_about",
     "read_counters",
     "read_table",
     "read_tallies",
     "read_touched",
+    "request_counters",
 ]

@@ -81,11 +81,15 @@ class NetlinkSocket:
 
         A dump of something that does not exist is empty.
         """
+        return b"".join(self.dump_parts(request))
+
+    def dump_parts(self, request: bytes) -> list[bytes]:
+        """The same in the parts in which it came, each of whole messages."""
         for _ in range(_DUMP_TRIES):
             self._forget_old_answers()
             self._send(request)
             with suppress(_Interrupted):
-                return b"".join(self._until_done())
+                return list(self._until_done())
         raise OperatorError(
             "read the kernel's rules",
             f"they changed during each of {_DUMP_TRIES} readings: another program rewrites its own without pause",

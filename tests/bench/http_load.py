@@ -27,7 +27,8 @@ def drive(port: int, requests: Iterable[tuple[Kind, bytes]], clients: int, *, pa
     """
     waits: Waits = defaultdict(list)
     left, poll = iter(requests), select.epoll()
-    busy = {client.number: client for client in (_Client(port) for _ in range(clients)) if client.ask(left)}
+    connected = [_Client(port) for _ in range(clients)]  # all of them before any asks, or the first would wait for that
+    busy = {client.number: client for client in connected if client.ask(left)}
     for client in busy.values():
         poll.register(client.number, select.EPOLLIN)
     while busy:

@@ -26,7 +26,7 @@ from ringfence.wire.signature import SignedRequest, sign_request
 from ringfence.world.client import Credentials
 from ringfence.world.operator import Operator
 
-ROUNDS = 15
+ROUNDS = 9
 CALLS, WRITES, LISTS = 1000, 500, 64
 CLIENTS, PAUSE_S = 64, 0.002
 GROUPS, RULES = 1000, 20

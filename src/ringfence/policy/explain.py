@@ -214,11 +214,22 @@ def _nearest(snapshot: Snapshot, view: HostView, packet: Packet, side: SideVerdi
             if rule.direction is side.direction and protocol_matches(rule, packet):
                 described = f"rule {rule.id} of group {group_name(snapshot, group)}, {describe_rule(snapshot, rule)}"
                 words = [f"  nearest is {described}; but {peer.address} is not in {_peer_words(snapshot, view, rule)}"]
-                return words if not isinstance(rule.peer, GroupPeer) or peer.endpoint else [*words, _behind_nat(peer)]
+                return (
+                    words
+                    if not isinstance(rule.peer, GroupPeer) or peer.endpoint
+                    else [*words, _behind_nat(snapshot, peer)]
+                )
     return []
 
 
-def _behind_nat(peer: Place) -> str:
+def _behind_nat(snapshot: Snapshot, peer: Place) -> str:
+    """Whose address it may be, though no instance has it."""
+    holders = [one for one in snapshot.groups.values() if any(peer.address in source.network for source in one.sources)]
+    if holders:
+        names = ", ".join(sorted(shown(group.name) for group in holders)[:_SHOWN])
+        return (
+            f"  no instance has {peer.address}: it is an external source of {names}, so one of theirs came through NAT?"
+        )
     return f"  no instance has {peer.address}: of members behind NAT the group needs that address as an external source"
 
 

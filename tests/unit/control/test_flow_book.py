@@ -119,3 +119,19 @@ def test_records_of_one_flow_add_up_beyond_what_is_kept_of_each_and_a_flood_push
     assert len(book.tallies(allowed=True)) == MOST_KEPT + 2
     book.forget("h1")
     assert book.tallies(allowed=True) == [other]
+
+
+def test_a_flow_that_goes_on_is_not_pushed_out_by_others_that_began_later():
+    book = FlowBook()
+
+    def add(*ports):
+        book.add(
+            "h1", FlowReport(tuple(msgspec.structs.replace(RECORD, destination_port=port) for port in ports)), SNAPSHOT
+        )
+
+    add(22)
+    for start in range(1000, 1000 + MOST_KEPT, MOST_RECORDS):
+        add(22, *range(start, start + MOST_RECORDS - 1))
+    [steady] = [tally for tally in book.tallies() if tally.record.destination_port == 22]
+    add(*range(5000, 5000 + MOST_RECORDS))
+    assert steady in book.tallies()

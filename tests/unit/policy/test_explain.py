@@ -256,6 +256,11 @@ def test_an_address_of_nobody_may_be_a_member_behind_nat():
     )
 
 
+def test_an_address_that_another_group_has_as_a_source_is_said_to_be_of_that_group():
+    text = told("203.0.113.7", "db", "tcp/5432").text
+    assert "no instance has 203.0.113.7: it is an external source of db, so one of theirs came through NAT?" in text
+
+
 def test_of_a_group_the_first_member_stands_for_all_and_the_others_are_counted():
     whole = snapshot(
         group("web"),

@@ -7,6 +7,7 @@ import pytest
 
 from counts import count
 from importing import lets_in
+from ringfence.policy.errors import Invalid
 from ringfence.policy.packet import ICMP, TCP, UDP, Packet
 from ringfence.policy.services import place_of
 from ringfence.wire.imports.chains import Leave
@@ -89,7 +90,12 @@ def test_the_rules_let_in_exactly_what_the_chains_accept(seed):
     lines = [_text(name, rule) for name, rules in chains.items() for rule in rules]
     text = "\n".join(["*filter", *declared, *lines, "COMMIT", ""])
     wanted = Wanted("rules", 4)
-    rules = accepted_by_tables(read_tables(text, wanted), wanted, Leave(unclear=True), input_only=False).rules
+    try:
+        rules = accepted_by_tables(read_tables(text, wanted), wanted, Leave(unclear=True), input_only=False).rules
+    except Invalid as error:
+        if "takes more than" in str(error):
+            return  # of what is dropped here and there too many networks are left, and that is said
+        raise
     for packet in _packets():
         accepted = (_verdict(chains, "INPUT", packet) or policy) == "ACCEPT"
         assert lets_in(rules, packet.source, place_of(packet)) == accepted, (text, packet)

@@ -16,12 +16,14 @@ from msgspec import UNSET, Meta, UnsetType
 from ringfence.policy.commands import CreateGroup, GroupReference, RuleDraft
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.values import Cidr, Direction, GroupId, Icmp, InstanceId, Protocol, Visibility, parse_cidr
+from ringfence.policy.wording import suggestion
 from ringfence.wire.document import parse_document
 
 MAX_TEXT: Final = 255  # characters of a name or description (openapi.json)
 
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _MISSING = re.compile(r"Object missing required field `([A-Za-z-]+)`")
+_UNKNOWN = re.compile(r"object contains unknown field (.*)", re.DOTALL)
 _E = TypeVar("_E", bound=Enum)
 _S = TypeVar("_S")
 
@@ -146,7 +148,12 @@ def convert(value: object, shape: type[_S], *, at: str = "$") -> _S:
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error), at) from error
+        refusal = _refusal(str(error), at)
+        unknown = _UNKNOWN.search(str(refusal)) if refusal.field == at else None
+        if unknown is None:
+            raise refusal from error
+        hint = suggestion(unknown[1], getattr(shape, "__struct_encode_fields__", ()))
+        raise Invalid(f"{unknown[0]}{hint}", field=at) from error
 
 
 def _refusal(text: str, at: str) -> Invalid:

@@ -101,7 +101,7 @@ def test_an_instance_of_which_nothing_is_said_keeps_its_groups_and_offline_wears
         ("version: 1\ninstances:\n  a:\n    addresses:\n    - 1.2.3\n", "line 5: $.instances.a.addresses[0]: expected"),
         (
             _rule("{protocol: tcp, port: 1, from: 0.0.0.0/0}"),
-            "line 5: $.groups.web.ingress[0]: object contains unknown",
+            "line 5: $.groups.web.ingress[0]: object contains unknown field port; did you mean ports?",
         ),
         (_rule("{protocol: tpc, from: 0.0.0.0/0}"), "line 5: $.groups.web.ingress[0].protocol: expected one of"),
         (_rule("{protocol: tcp, ports: 0, from: 0.0.0.0/0}"), "ingress[0].ports: expected a port"),

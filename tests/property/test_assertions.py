@@ -88,12 +88,12 @@ def test_a_change_makes_an_assertion_worse_exactly_by_packets_that_were_right_be
         meant = _means(Reachability(before), assertion, worse.packet)
         assert was is assertion.allow or not meant
         return
-    reachability, old, new = Reachability(before), resolve_view(before), resolve_view(after)
+    known, reachability, old, new = Reachability(before), Reachability(after), resolve_view(before), resolve_view(after)
     for way in ways(new, seed):
-        if _is_asked(way) and _concerns(Reachability(after), assertion, way.packet):
+        if _is_asked(way) and _concerns(reachability, assertion, way.packet):
             is_wrong = way.judged(new).allowed is not assertion.allow
             was_wrong = way.under(old).judged(old).allowed is not assertion.allow
-            assert not is_wrong or (was_wrong and _concerns(reachability, assertion, way.packet)), way
+            assert not is_wrong or (was_wrong and _concerns(known, assertion, way.packet)), way
 
 
 def _same(view, end):

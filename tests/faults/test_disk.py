@@ -21,8 +21,8 @@ from ringfence.store import AuditLine, Decision, Store, next_revision
 from ringfence.store.folder import DATABASE
 
 CHILD = Path(__file__).with_name("filling_child.py")
-FLIPS = count(reduced=40, stated=400)
-CUTS = count(reduced=40, stated=400)
+FLIPS = count(reduced=20, stated=400)
+CUTS = count(reduced=20, stated=400)
 GROUPS = 30
 
 

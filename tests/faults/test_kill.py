@@ -18,7 +18,7 @@ from waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("group_writers.py")
 WRITERS = 8
-ROUNDS = count(reduced=10, stated=50)
+ROUNDS = count(reduced=5, stated=50)
 
 
 class Run:

@@ -232,7 +232,7 @@ def test_where_nothing_is_nothing_is_read(door):
 def test_every_policy_loads_as_a_change_of_the_one_before(door):
     actual, generation = Program(), Generation(1)
     narrowing = 0
-    for number in range(count(reduced=150, stated=2000)):
+    for number in range(count(reduced=100, stated=2000)):
         desired = nasty_program(number)
         narrows = diff_programs(actual, desired).narrows
         narrowing += narrows
@@ -430,7 +430,7 @@ def test_a_damaged_reading_is_a_reading_or_a_plain_error(namespace, door):
     apply(door, Program(), _wide())
     recorded = _recorded(namespace)
     rng = random.Random(1)
-    outcomes = Counter(_replayed(recorded, rng) for _ in range(count(reduced=150, stated=1500)))
+    outcomes = Counter(_replayed(recorded, rng) for _ in range(count(reduced=100, stated=1500)))
     assert min(outcomes["read"], outcomes["refused"]) > 5, outcomes
 
 

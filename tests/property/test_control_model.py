@@ -34,7 +34,7 @@ from ringfence.policy.view import resolve_view
 from ringfence.policy.view_changes import digest_view
 from ringfence.wire.feed import FeedReader
 
-MACHINES = count(reduced=30, stated=400)
+MACHINES = count(reduced=20, stated=400)
 
 names = st.sampled_from(["a", "b", "c", "default"])
 peers = st.sampled_from(["10.0.0.0/8", "10.0.0.1/8", "a", "b", "c"])

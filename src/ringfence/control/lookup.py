@@ -11,13 +11,11 @@ from ringfence.policy.commands import GroupReference
 from ringfence.policy.errors import Denied, Invalid, NotFound
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, Instance, Organisation, Snapshot
-from ringfence.policy.places import find_instance_named
+from ringfence.policy.places import GROUP, INSTANCE, find_instance_named
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
 from ringfence.policy.wording import suggestion
 
 _NAMED_AT_MOST = 10
-_GROUP = "group:"
-_INSTANCE = "instance:"
 
 
 def find_group(snapshot: Snapshot, id_: GroupId, actor: Actor, *, field: str | None = None) -> Group:
@@ -100,11 +98,11 @@ def find_target(snapshot: Snapshot, organisation: OrganisationId, text: str, *, 
     Raises:
         NotFound: nobody is named so; ``Invalid``: a group and an instance are, or several instances.
     """
-    name = text.removeprefix(_GROUP).removeprefix(_INSTANCE)
+    name = text.removeprefix(GROUP).removeprefix(INSTANCE)
     things: list[Group | Instance] = []
-    if not text.startswith(_INSTANCE):
+    if not text.startswith(INSTANCE):
         things += snapshot.groups.values()
-    if not text.startswith(_GROUP):
+    if not text.startswith(GROUP):
         things += snapshot.instances.values()
     own = [one for one in things if one.organisation == organisation]
     found = [one for one in own if name in (one.name, str(one.id))]
@@ -112,7 +110,7 @@ def find_target(snapshot: Snapshot, organisation: OrganisationId, text: str, *, 
         hint = suggestion(name, (one.name for one in own))
         raise NotFound(f"there is no group or instance {ascii(text)[:64]}{hint}", field=field)
     if len(found) > 1:
-        ids = ", ".join(f"{_GROUP if isinstance(one, Group) else _INSTANCE}{one.id}" for one in found)
+        ids = ", ".join(f"{GROUP if isinstance(one, Group) else INSTANCE}{one.id}" for one in found)
         raise Invalid(f"{ascii(text)[:64]} is ambiguous: say which by one of {ids}", field=field)
     return found[0]
 

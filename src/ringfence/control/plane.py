@@ -47,7 +47,7 @@ from ringfence.control.views import ViewCache, resolve_views
 from ringfence.policy.commands import ClaimInstances, Edit, GroupCommand, InstanceCommand
 from ringfence.policy.errors import Busy, Conflict, Invalid, NotFound
 from ringfence.policy.fact_words import describe_facts
-from ringfence.policy.facts import apply_facts
+from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.index import forked
 from ringfence.policy.model import Host, Invitation, Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision, RuleId
@@ -165,13 +165,8 @@ class ControlPlane:
         self, edits: Sequence[Edit], actor: Actor, action: str, subject: str, *, safety: Safety = USUAL
     ) -> Changed:
         require_writer(actor)
-        now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
-        wish = Wish(
-            lambda snapshot: decide_edits(snapshot, edits, actor, now_s=now_s, offer_all=offer_all),
-            lambda snapshot: referred_group(snapshot, edits[0], actor),
-            action,
-            subject,
-        )
+        decide = self._decided(lambda _: edits, actor)
+        wish = Wish(decide, lambda snapshot: referred_group(snapshot, edits[0], actor), action, subject)
         return await self._change(self._careful(wish, actor, safety), actor)
 
     async def apply(
@@ -179,14 +174,16 @@ class ControlPlane:
     ) -> Changed:
         """As ``change``, with the edits, if any, that ``wanted`` answers for the state that they are decided over."""
         require_writer(actor)
-        now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
-        wish = Wish(
-            lambda snapshot: decide_edits(snapshot, wanted(snapshot), actor, now_s=now_s, offer_all=offer_all),
-            lambda snapshot: snapshot.organisations[actor.organisation].default_group,
-            "Apply",
-            "",
-        )
+        decide = self._decided(wanted, actor)
+        wish = Wish(decide, lambda snapshot: snapshot.organisations[actor.organisation].default_group, "Apply", "")
         return await self._change(self._careful(wish, actor, safety), actor)
+
+    def _decided(
+        self, wanted: Callable[[Snapshot], Sequence[Edit]], actor: Actor
+    ) -> Callable[[Snapshot], tuple[Fact, ...]]:
+        """The facts that follow from the edits wanted of a state, as of this moment."""
+        now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
+        return lambda snapshot: decide_edits(snapshot, wanted(snapshot), actor, now_s=now_s, offer_all=offer_all)
 
     async def rollback(self, revision: int, actor: Actor, *, safety: Safety = USUAL) -> Changed:
         """As ``Past.rollback``."""
@@ -207,12 +204,11 @@ class ControlPlane:
     async def preview(self, edits: Sequence[Edit] | Callable[[Snapshot], Sequence[Edit]], actor: Actor) -> Preview:
         """What ``change`` or ``apply`` would make of the newest snapshot; nothing is committed. Raises alike."""
         require_writer(actor)
-        now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
+        decide = self._decided(edits if callable(edits) else lambda _: edits, actor)
 
         def decided(snapshot: Snapshot) -> Preview:
             before = forked(snapshot)
-            wanted = edits(before) if callable(edits) else edits
-            facts = decide_edits(before, wanted, actor, now_s=now_s, offer_all=offer_all)
+            facts = decide(before)
             after = apply_facts(before, facts, revision=next_revision(before)) if facts else before
             require_held(before, after, facts, actor.organisation)
             return Preview(before, after, describe_facts(before, after, facts))

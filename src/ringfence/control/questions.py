@@ -61,8 +61,7 @@ class Questions:
         Without ``assertions`` those that the organisation holds, or the first one. ``probe-from``: addresses, for
         packets that could be sent from there.
         """
-        name, texts = query.get("organisation"), query.get("assertions")
-        owner = find_organisation(snapshot, name).id if name else None
+        owner, texts = _owner(snapshot, query), query.get("assertions")
         if texts is None and owner is None:
             owner = next(iter(snapshot.organisations))
         held = snapshot.organisations[owner].assertions if texts is None and owner else ()
@@ -83,18 +82,15 @@ class Questions:
 
     def lint(self, snapshot: Snapshot, query: Query) -> Answer:
         """``organisation``: what is doubtful in its groups, or in all, the gravest first."""
-        name = query.get("organisation")
-        owner = find_organisation(snapshot, name).id if name else None
+        owner = _owner(snapshot, query)
         found = lint(self._ready(snapshot))
         wanted = [one for one in found if owner in (None, snapshot.groups[one.group].organisation)]
         return {"findings": [show_finding(snapshot, one) for one in wanted]}
 
     def export(self, snapshot: Snapshot, query: Query) -> Answer:
         """``organisation``: all that it has, as a policy file says it."""
-        name = query.get("organisation")
-        first = next(iter(snapshot.organisations.values()))
-        organisation = first if name is None else find_organisation(snapshot, name)
-        return encode_policy(document_of(snapshot, organisation.id))
+        owner = _owner(snapshot, query) or next(iter(snapshot.organisations))
+        return encode_policy(document_of(snapshot, owner))
 
     def _rows(self, snapshot: Snapshot, ends: tuple[str, str] | None, services: Intervals | None) -> list[Row]:
         prepared = self._ready(snapshot)
@@ -116,6 +112,12 @@ ANSWERS: Final[Mapping[str, Callable[[Questions, Snapshot, Query], Answer]]] = {
     "check": Questions.check,
     "lint": Questions.lint,
 }
+
+
+def _owner(snapshot: Snapshot, query: Query) -> OrganisationId | None:
+    """The organisation that the question names; None when it names none."""
+    name = query.get("organisation")
+    return find_organisation(snapshot, name).id if name else None
 
 
 def _end(snapshot: Snapshot, text: str, organisation: str | None) -> str:

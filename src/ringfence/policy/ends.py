@@ -14,15 +14,13 @@ from ringfence.policy.address_axis import UNICAST, addresses_of, position
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.intervals import Intervals
 from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.places import GROUP, INSTANCE, INTERNET
 from ringfence.policy.population import Class, Dweller, Population, bits_of
 from ringfence.policy.values import Network, OrganisationId, Visibility, parse_cidr
 from ringfence.policy.wording import shown, suggestion
 
 ANY: Final = "any"
-INTERNET_END: Final = "internet"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_GROUP: Final = "group:"
-_INSTANCE: Final = "instance:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def parse_end(
     """
     if text == ANY:
         return End(text, population.everybody)
-    if text == INTERNET_END:
+    if text == INTERNET:
         return End(text, population.internet)
     if (network := parse_network(text, field=field)) is not None:
         return _within(population, text, addresses_of([network]), field)
@@ -108,16 +106,16 @@ def _may_name(owner: OrganisationId | None, one: Group | Instance) -> bool:
 
 
 def _named(snapshot: Snapshot, text: str) -> list[Group | Instance]:
-    name = text.removeprefix(_GROUP).removeprefix(_INSTANCE)
-    groups = () if text.startswith(_INSTANCE) else snapshot.groups.values()
-    instances = () if text.startswith(_GROUP) else snapshot.instances.values()
+    name = text.removeprefix(GROUP).removeprefix(INSTANCE)
+    groups = () if text.startswith(INSTANCE) else snapshot.groups.values()
+    instances = () if text.startswith(GROUP) else snapshot.instances.values()
     id_ = UUID(name) if _UUID.fullmatch(name) else None
     found: list[Group | Instance] = [one for one in groups if one.name == name or one.id == id_]
     return [*found, *(one for one in instances if one.name == name or one.id == id_)]
 
 
 def _choices(found: list[Group | Instance]) -> str:
-    kinds = [_GROUP if isinstance(one, Group) else _INSTANCE for one in found]
+    kinds = [GROUP if isinstance(one, Group) else INSTANCE for one in found]
     by_name = len(set(kinds)) == len(found)
     return " or ".join(
         f"{kind}{shown(one.name) if by_name else one.id}" for kind, one in zip(kinds, found, strict=True)
@@ -126,5 +124,5 @@ def _choices(found: list[Group | Instance]) -> str:
 
 def _unknown(snapshot: Snapshot, text: str, owner: OrganisationId | None, field: str) -> NotFound:
     everyone: list[Group | Instance] = [*snapshot.groups.values(), *snapshot.instances.values()]
-    hint = suggestion(text, {one.name for one in everyone if _may_name(owner, one)} | {ANY, INTERNET_END})
+    hint = suggestion(text, {one.name for one in everyone if _may_name(owner, one)} | {ANY, INTERNET})
     return NotFound(f"no instance or group is named {text!a}, and it is no address or network{hint}", field=field)

@@ -13,11 +13,12 @@ from typing import Final
 from ringfence.policy.address_axis import position, span_of
 from ringfence.policy.addresses import FAMILIES
 from ringfence.policy.assertions import Assertion, Witness, check, find_worse, parse_assertion
-from ringfence.policy.ends import ANY, INTERNET_END, find_named, parse_network
+from ringfence.policy.ends import ANY, find_named, parse_network
 from ringfence.policy.errors import CallerError
 from ringfence.policy.facts import Fact, RuleAdded, RuleDeleted
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.places import INTERNET
 from ringfence.policy.reach import Reachability
 from ringfence.policy.services import services_of
 from ringfence.policy.values import Direction, GroupId, InstanceId, Network, OrganisationId
@@ -132,7 +133,7 @@ def _instances_meant(snapshot: Snapshot, text: str, owner: OrganisationId, field
     """Every instance that an end means; None for anybody."""
     if text == ANY:
         return None
-    if text == INTERNET_END:
+    if text == INTERNET:
         return frozenset()
     if (network := parse_network(text, field=field)) is not None:
         return _living_in(snapshot, [network])
@@ -154,7 +155,7 @@ def _living_in(snapshot: Snapshot, networks: list[Network]) -> _Few:
 
 
 def _has_only_instances(snapshot: Snapshot, text: str, owner: OrganisationId) -> bool:
-    if text == INTERNET_END or parse_network(text, field=FIELD) is not None:
+    if text == INTERNET or parse_network(text, field=FIELD) is not None:
         return False
     one = find_named(snapshot, text, field=FIELD, owner=owner)
     return not (isinstance(one, Group) and one.sources)
@@ -201,7 +202,7 @@ def _groups_named(
     named = [rule.peer.group for group in groups for rule in group.rules if isinstance(rule.peer, GroupPeer)]
     yield from (id_ for id_ in named if id_ in snapshot.groups)
     for text in (assertion.source, assertion.destination):
-        if text not in (ANY, INTERNET_END) and parse_network(text, field=FIELD) is None:
+        if text not in (ANY, INTERNET) and parse_network(text, field=FIELD) is None:
             one = find_named(snapshot, text, field=FIELD, owner=owner)
             if isinstance(one, Group):
                 yield one.id

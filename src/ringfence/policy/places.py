@@ -11,7 +11,8 @@ from ringfence.policy.view import Endpoint, HostView
 from ringfence.policy.wording import shown, suggestion
 
 INTERNET: Final = "internet"
-GROUP: Final = "group:"
+GROUP: Final = "group:"  # before a name that an instance may have, too
+INSTANCE: Final = "instance:"  # before one that a group may have
 INTERNET_ADDRESSES: Final = ("192.0.2.1", "2001:db8::1")  # documentation addresses: members of nothing by accident
 
 

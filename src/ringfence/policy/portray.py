@@ -12,11 +12,12 @@ from typing import Final
 
 from ringfence.policy.address_axis import WHOLE, networks_of
 from ringfence.policy.assertions import Witness
-from ringfence.policy.ends import ANY, INTERNET_END, End
+from ringfence.policy.ends import ANY, End
 from ringfence.policy.grants import Because, Standing
 from ringfence.policy.intervals import EMPTY, Intervals
 from ringfence.policy.matrix import INTERNET_ROW, Matrix
 from ringfence.policy.model import Snapshot
+from ringfence.policy.places import INTERNET
 from ringfence.policy.plan import Plan
 from ringfence.policy.population import Population, numbers_of
 from ringfence.policy.reach import Part, Reach, Reachability, Reasons
@@ -81,7 +82,7 @@ def _in_order(row: Row) -> tuple[object, ...]:
 
 def portray_matrix(snapshot: Snapshot, matrix: Matrix, services: Intervals | None = None) -> Iterator[Row]:
     """Every cell that is not empty, or of which something of ``services`` is left."""
-    names = {INTERNET_ROW: INTERNET_END}
+    names = {INTERNET_ROW: INTERNET}
     names |= {row: _group_name(snapshot, group) for row, group in enumerate(matrix.groups, start=1)}
     for row, column, cell in matrix.cells():
         if wanted := cell.services if services is None else cell.services & services:
@@ -192,7 +193,7 @@ def _outside_names(population: Population, bits: int, end: End) -> Iterator[str]
     internet, private = population.internet & families, population.outside & ~population.internet & families
     if bits & internet and _is_most(population, bits & internet):
         missing = [*_networks(population, internet & ~bits)]
-        yield f"{INTERNET_END} except {', '.join(missing)}" if missing else INTERNET_END
+        yield f"{INTERNET} except {', '.join(missing)}" if missing else INTERNET
         bits &= ~internet
     if private and not private & ~bits:
         yield _PRIVATE

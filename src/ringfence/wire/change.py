@@ -30,6 +30,7 @@ from ringfence.policy.commands import (
     RuleDraft,
 )
 from ringfence.policy.errors import Invalid
+from ringfence.policy.places import GROUP
 from ringfence.policy.services import SERVICE
 from ringfence.policy.values import (
     MAX_PORT,
@@ -50,7 +51,6 @@ MAX_EDITS: Final = 100_000
 MAX_EXPIRES_S: Final = 10 * 365 * 24 * 3600
 MAX_CONFIRM_S: Final = 24 * 3600
 TrialTime = Annotated[int, Meta(ge=1, le=MAX_CONFIRM_S)]
-_GROUP: Final = "group:"
 _MAX_ICMP: Final = 254
 _ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]*[:.][0-9A-Fa-f:.]*(/\d+)?")
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
@@ -263,7 +263,7 @@ class _Reader:
 
     def _peer(self, text: str, path: str) -> Cidr | GroupReference:
         """A network or an address, or else a group's name or id; ``group:NAME`` leaves no doubt."""
-        name = text.removeprefix(_GROUP)
+        name = text.removeprefix(GROUP)
         if name == text and _ADDRESS.fullmatch(text):
             return _network(text, path)
         created = self.created.get(name)

@@ -10,13 +10,13 @@ import nasty
 from generated import snapshots
 from policies import ORGANISATION, instance_id
 from ringfence.policy.compile import compile_program
-from ringfence.policy.link import LINK_TYPES
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import Instance, Interface
 from ringfence.policy.packet import ICMPV6
 from ringfence.policy.values import HostName, InterfaceName, Kind
 from ringfence.policy.verdict import judge
 from ringfence.policy.view import resolve_view
+from ringfence.policy.well_known import LINK_TYPES
 from self_lab import LIFELINES
 from simulator import open_crossing, simulate
 

@@ -15,7 +15,6 @@ from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.connections import ConnectionsDoor
 from ringfence.agent.flows import EVERYWHERE, FlowLog, Side, make_record, summary
 from ringfence.nft.connections import Connection
-from ringfence.policy.link import own_addresses
 from ringfence.policy.local import Lifelines
 from ringfence.policy.packet import Packet
 from ringfence.policy.values import Direction, InstanceId, Kind, RuleId
@@ -60,7 +59,7 @@ class Attribution:
         if view is self.view and lifelines == self._lifelines:
             return
         self.view, self._lifelines, self._known = view, lifelines, {}
-        owned = [(address.packed, end) for end in view.endpoints for address in own_addresses(end)]
+        owned = [(address.packed, end) for end in view.endpoints for address in end.own_addresses]
         instances = {(packed, end.instance) for packed, end in owned}
         times = Counter(packed for packed, _ in instances)
         self._ends = {packed: end for packed, end in owned if times[packed] == 1}  # else nobody can tell whose it is

@@ -21,7 +21,6 @@ from ringfence.agent.inventory import Inventory, Logged, declared_endpoints, par
 from ringfence.nft import DEFAULT_MASK
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.link import open_link_local
 from ringfence.policy.values import Kind
 from ringfence.policy.view import Endpoint
 
@@ -239,7 +238,7 @@ def _declared(inventory: Inventory, instruments: Instruments) -> Iterator[Findin
             text = f"instance {endpoint.name!r}: there is no interface {endpoint.interface!r}"
             yield Finding("instance", State.WARNING, text, "start it, or take it out of the inventory")
         if endpoint.mac is None and inventory.kind is not Kind.SELF:
-            local = " and any link-local address" if open_link_local(endpoint) else ""
+            local = " and any link-local address" if endpoint.has_open_link_local else ""
             text = f"instance {endpoint.name!r} declares no mac: it may send from any MAC address{local}"
             yield Finding("instance", State.WARNING, text, 'declare mac = "..." in the inventory')
 

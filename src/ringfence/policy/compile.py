@@ -14,7 +14,6 @@ from typing import TypeVar
 
 from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.evolving import Evolving, EvolvingSet, differing
-from ringfence.policy.link import own_addresses
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.parts import (
     GroupPart,
@@ -252,10 +251,10 @@ def _programmable(endpoints: tuple[Endpoint, ...], kind: Kind) -> Iterator[Endpo
     """Those whose packets can be told from all others': by a port of their own, behind a bridge by MAC and address."""
     interfaces = Counter(endpoint.interface for endpoint in endpoints)
     shared = endpoints if kind is Kind.BRIDGED else ()
-    addresses = Counter(address for endpoint in shared for address in own_addresses(endpoint))
+    addresses = Counter(address for endpoint in shared for address in endpoint.own_addresses)
     for endpoint in endpoints:
         is_known = kind is not Kind.BRIDGED or (
-            endpoint.mac is not None and all(addresses[address] == 1 for address in own_addresses(endpoint))
+            endpoint.mac is not None and all(addresses[address] == 1 for address in endpoint.own_addresses)
         )
         if interfaces[endpoint.interface] == 1 and is_known:
             yield endpoint

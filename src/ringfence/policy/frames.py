@@ -10,18 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 from ringfence.policy import names
-from ringfence.policy.link import (
-    BROADCAST,
-    DHCP4_REPLY,
-    DHCP4_REQUEST,
-    ICMPV6,
-    LINK_TYPE_MATCHES,
-    ROGUE_TYPES,
-    drop_line,
-    own_addresses,
-    pass_line,
-    singles,
-)
+from ringfence.policy.link import DHCP4_REPLY, DHCP4_REQUEST, ICMPV6, LINK_TYPE_MATCHES, drop_line, pass_line, singles
 from ringfence.policy.program import (
     RAW_PRIORITY,
     Between,
@@ -43,6 +32,7 @@ from ringfence.policy.program import (
     Within,
 )
 from ringfence.policy.view import Endpoint
+from ringfence.policy.well_known import BROADCAST, ROGUE_TYPES
 
 _IS_IPV4: Final = Equal(Field.ETHER_TYPE, 0x0800)  # the frame's own type: a tagged frame is not of it
 _IS_IPV6: Final = Equal(Field.ETHER_TYPE, 0x86DD)
@@ -131,7 +121,7 @@ def _own(programmed: tuple[Endpoint, ...], family: type[IPv4Address] | type[IPv6
     return frozenset(
         (str(endpoint.interface), str(endpoint.mac), address)
         for endpoint in programmed
-        for address in own_addresses(endpoint)
+        for address in endpoint.own_addresses
         if isinstance(address, family)
     )
 

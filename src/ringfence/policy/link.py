@@ -48,8 +48,9 @@ from ringfence.policy.refusal import (
     refuse,
     tallies,
 )
-from ringfence.policy.values import PROTOCOL_NUMBER, Address, Protocol, link_local
+from ringfence.policy.values import PROTOCOL_NUMBER, Protocol
 from ringfence.policy.view import Endpoint
+from ringfence.policy.well_known import ALL_DHCP_SERVERS, BROADCAST, LINK_LOCAL, ROGUE_ICMP_TYPE, ROGUE_TYPES
 
 ALLOW: Final = names.ALLOW
 LEAVE: Final = "leave"
@@ -72,18 +73,10 @@ _ICMP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMP])
 ICMPV6: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMPV6])
 IS_NEW: Final = InState(frozenset({State.NEW}))
 _UDP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.UDP])
-LINK_LOCAL: Final = IPv6Network("fe80::/10")
-# Multicast listener and neighbour discovery, which conntrack does not track (nf_conntrack_proto_icmpv6.c): never a
-# matter of groups. 134 is the router advertisement, 137 the redirect.
-LINK_TYPES: Final = frozenset({*range(130, 138), 143})
-ROGUE_TYPES: Final = frozenset({134, 137})
-ROGUE_ICMP_TYPE: Final = 5  # IPv4's redirect; conntrack takes it for an error about a flow
 # IPv6 in so many words: nothing keeps an instance from sending protocol 58 over IPv4.
 ND: Final = (Equal(Field.FAMILY, 6), ICMPV6)
 LINK_TYPE_MATCHES: Final[tuple[Match, ...]] = (Between(Field.ICMPV6_TYPE, 130, 137), Equal(Field.ICMPV6_TYPE, 143))
 LINK_MATCHES: Final[tuple[tuple[Match, ...], ...]] = tuple((*ND, types) for types in LINK_TYPE_MATCHES)
-# From the unspecified address, while an address is still being found: listener reports, solicitations.
-UNSPECIFIED_TYPES: Final = frozenset({131, 132, 133, 135, 143})
 _UNSPECIFIED_MATCHES: Final = (
     Between(Field.ICMPV6_TYPE, 131, 133),
     Equal(Field.ICMPV6_TYPE, 135),
@@ -112,8 +105,6 @@ DHCP4_REQUEST: Final = _udp(68, 67)
 DHCP4_REPLY: Final = _udp(67, 68)
 DHCP6_REQUEST: Final = _udp(546, 547)
 DHCP6_REPLY: Final = _udp(547, 546)
-BROADCAST: Final = IPv4Network("255.255.255.255/32")
-ALL_DHCP_SERVERS: Final = IPv6Network("ff02::1:2/128")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +206,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
         names.ANY_MAC_IPV4: NamedSet((interface, ElementType.IPV4), _own_pairs(without_mac, IPv4Address)),
         names.ANY_MAC_IPV6: NamedSet((interface, ElementType.IPV6), _own_pairs(without_mac, IPv6Address)),
         names.ANY_LINK_LOCAL: NamedSet(
-            (interface,), singles(str(e.interface) for e in programmed if open_link_local(e))
+            (interface,), singles(str(e.interface) for e in programmed if e.has_open_link_local)
         ),
         **FIXED_SETS,
         **observe_sets(programmed),
@@ -225,7 +216,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
 def instance_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
     """The same for instances behind a bridge: their addresses; what may be sent from where is ``frames``' to say."""
     ports = singles({*closed, *(str(endpoint.interface) for endpoint in programmed)})
-    addresses = [address for endpoint in programmed for address in own_addresses(endpoint)]
+    addresses = [address for endpoint in programmed for address in endpoint.own_addresses]
     own4: frozenset[Element] = frozenset((address,) for address in addresses if isinstance(address, IPv4Address))
     own6: frozenset[Element] = frozenset((address,) for address in addresses if isinstance(address, IPv6Address))
     return {
@@ -245,7 +236,7 @@ def observe_sets(programmed: tuple[Endpoint, ...]) -> dict[str, NamedSet]:
 
 def observe_address_sets(programmed: tuple[Endpoint, ...]) -> dict[str, NamedSet]:
     """The same behind a bridge: by address."""
-    watched = [address for endpoint in programmed if endpoint.observe for address in own_addresses(endpoint)]
+    watched = [address for endpoint in programmed if endpoint.observe for address in endpoint.own_addresses]
     observed4: frozenset[Element] = frozenset((address,) for address in watched if isinstance(address, IPv4Address))
     observed6: frozenset[Element] = frozenset((address,) for address in watched if isinstance(address, IPv6Address))
     return {
@@ -259,20 +250,8 @@ def _own_pairs(endpoints: Iterable[Endpoint], family: type[IPv4Address] | type[I
     return frozenset(
         (str(endpoint.interface), str(endpoint.mac), address) if endpoint.mac else (str(endpoint.interface), address)
         for endpoint in endpoints
-        for address in own_addresses(endpoint)
+        for address in endpoint.own_addresses
         if isinstance(address, family)
-    )
-
-
-def own_addresses(endpoint: Endpoint) -> tuple[Address, ...]:
-    """The addresses an endpoint may send from: the declared ones, and the link-local one that follows from its MAC."""
-    return (*endpoint.addresses, link_local(endpoint.mac)) if endpoint.mac else endpoint.addresses
-
-
-def open_link_local(endpoint: Endpoint) -> bool:
-    """Whether nobody declared what the endpoint's link-local address is, so that any is let through."""
-    return endpoint.mac is None and not any(
-        isinstance(address, IPv6Address) and address.is_link_local for address in endpoint.addresses
     )
 
 

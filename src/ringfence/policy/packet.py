@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from ringfence.policy.link import LINK_TYPES
 from ringfence.policy.values import PROTOCOL_NUMBER, Address, Protocol
+from ringfence.policy.well_known import LINK_TYPES
 
 TCP: Final = PROTOCOL_NUMBER[Protocol.TCP]
 UDP: Final = PROTOCOL_NUMBER[Protocol.UDP]

@@ -206,7 +206,7 @@ def _port_maps(programmed: tuple[Endpoint, ...]) -> dict[str, VerdictMap]:
 
 def _address_maps(programmed: tuple[Endpoint, ...]) -> dict[str, VerdictMap]:
     """Address -> profile, for each direction and family."""
-    by_address = [(address, one) for one in programmed for address in link.own_addresses(one)]
+    by_address = [(address, one) for one in programmed for address in one.own_addresses]
     by_family: dict[int, list[tuple[Scalar, Endpoint]]] = {4: [], 6: []}
     for address, one in by_address:
         by_family[address.version].append((address, one))

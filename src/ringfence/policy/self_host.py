@@ -6,14 +6,12 @@ touches no uplink, loopback above all, meets no line of ours but a look-up of it
 """
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
 from ringfence.policy import names
 from ringfence.policy.link import (
-    ALL_DHCP_SERVERS,
     ARRIVE,
-    BROADCAST,
     CLOSED,
     DHCP4_REPLY,
     DHCP4_REQUEST,
@@ -22,7 +20,6 @@ from ringfence.policy.link import (
     FIXED_SETS,
     IS_NEW,
     LEAVE,
-    LINK_LOCAL,
     LINK_MATCHES,
     ND,
     allow_chains,
@@ -30,7 +27,6 @@ from ringfence.policy.link import (
     judge_reply,
     no_mid_stream,
     observe_sets,
-    own_addresses,
     pass_line,
     related_lines,
     singles,
@@ -64,6 +60,7 @@ from ringfence.policy.program import (
 from ringfence.policy.refusal import OBSERVED_PORTS, Refusal, refusal_chains, refuse
 from ringfence.policy.values import PROTOCOL_NUMBER, Address, Network, Protocol
 from ringfence.policy.view import Endpoint
+from ringfence.policy.well_known import ALL_DHCP_SERVERS, BROADCAST, LINK_LOCAL, LOOPBACKS
 
 _MARTIAN: Final = "martian"
 _ENTER: Final = "enter"
@@ -73,8 +70,6 @@ _EXIT_NEW: Final = "exit_new"
 _LIFELINE_IN: Final = "lifeline_in"
 _LIFELINE_OUT: Final = "lifeline_out"
 
-LOOPBACKS: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
-DISCOVERY_TYPES: Final = frozenset(range(133, 138))  # solicitations, advertisements, redirects
 _DISCOVERY: Final = (*ND, Between(Field.ICMPV6_TYPE, 133, 137))
 _LISTENING: Final = ((*ND, Between(Field.ICMPV6_TYPE, 130, 132)), (*ND, Equal(Field.ICMPV6_TYPE, 143)))
 _NOBODY: Final = IPv6Network("::/128")
@@ -110,7 +105,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: L
     taken = {endpoint.interface for endpoint in programmed}
     ends = (*programmed, *(uplink for uplink in local.uplinks if uplink.interface not in taken))
     uplinks = frozenset(str(endpoint.interface) for endpoint in ends)
-    own = {address for endpoint in ends for address in own_addresses(endpoint)}
+    own = {address for endpoint in ends for address in endpoint.own_addresses}
     return {
         names.PORTS: NamedSet((ElementType.INTERFACE,), singles(closed | uplinks)),
         names.UPLINKS: NamedSet((ElementType.INTERFACE,), singles(uplinks)),

@@ -12,10 +12,10 @@ from typing import Final
 from ringfence.policy.addresses import Family
 from ringfence.policy.errors import Invalid
 from ringfence.policy.intervals import EMPTY, Intervals
-from ringfence.policy.link import LINK_TYPES, ROGUE_ICMP_TYPE
 from ringfence.policy.model import Rule
 from ringfence.policy.packet import AH, ICMP, ICMPV6, OPENING_ICMP, OPENING_ICMPV6, TCP, UDP, Packet
 from ringfence.policy.values import MAX_PORT, PROTOCOL_NUMBER, Protocol
+from ringfence.policy.well_known import LINK_TYPES, ROGUE_ICMP_TYPE
 
 _SIZE: Final = 1 << 16
 _BASE: Final = {TCP: 0, UDP: _SIZE, ICMP: 2 * _SIZE, ICMPV6: 3 * _SIZE}

@@ -8,21 +8,20 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from ringfence.policy.link import (
-    ALL_DHCP_SERVERS,
-    BROADCAST,
-    ROGUE_ICMP_TYPE,
-    ROGUE_TYPES,
-    UNSPECIFIED_TYPES,
-    open_link_local,
-    own_addresses,
-)
 from ringfence.policy.local import Lifelines
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.packet import ICMPV6, TCP, UDP, Packet, Tracking, tracking_of
-from ringfence.policy.self_host import DISCOVERY_TYPES, LOOPBACKS
 from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Kind, Protocol
 from ringfence.policy.view import Endpoint, HostView
+from ringfence.policy.well_known import (
+    ALL_DHCP_SERVERS,
+    BROADCAST,
+    DISCOVERY_TYPES,
+    LOOPBACKS,
+    ROGUE_ICMP_TYPE,
+    ROGUE_TYPES,
+    UNSPECIFIED_TYPES,
+)
 
 _NO_LIFELINES = Lifelines()
 _DHCP_REQUESTS = frozenset({(68, 67), (546, 547)})
@@ -176,7 +175,7 @@ def _before_groups_arriving(packet: Packet, *, on_link: bool) -> _Said | None:
 
 def _before_groups_entering(view: HostView, packet: Packet, host: Endpoint, lifelines: Lifelines) -> _Said | None:
     """As above, of what comes in by an uplink of a host that is its own instance."""
-    own = {address for end in view.endpoints if end.instance == host.instance for address in own_addresses(end)}
+    own = {address for end in view.endpoints if end.instance == host.instance for address in end.own_addresses}
     ends = (packet.source, packet.destination)
     if packet.source in own or any(end in loopback for end in ends for loopback in LOOPBACKS):
         return False, Default.MARTIAN
@@ -268,10 +267,10 @@ def protocol_matches(rule: Rule, packet: Packet) -> bool:
 
 
 def _is_own(packet: Packet, endpoint: Endpoint) -> bool:
-    if packet.source in own_addresses(endpoint):
+    if packet.source in endpoint.own_addresses:
         return True
     if packet.source.version == 6 and packet.source.is_link_local:  # noqa: PLR2004  the family's number
-        return open_link_local(endpoint)
+        return endpoint.has_open_link_local
     if not packet.source.is_unspecified:
         return False
     if packet.family == 4:  # noqa: PLR2004  the family's number

@@ -6,11 +6,22 @@ whole model, which ``verdict`` and ``explain`` judge by.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Address
 from types import MappingProxyType
 
 from ringfence.policy.index import index_of
 from ringfence.policy.model import GroupPeer, Instance, PeerAddresses, Rule, Snapshot
-from ringfence.policy.values import Address, GroupId, HostName, InstanceId, InterfaceName, Kind, Mac, Revision
+from ringfence.policy.values import (
+    Address,
+    GroupId,
+    HostName,
+    InstanceId,
+    InterfaceName,
+    Kind,
+    Mac,
+    Revision,
+    link_local,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,18 @@ class Endpoint:
     groups: tuple[GroupId, ...]
     kind: Kind = Kind.ROUTED
     observe: bool = False  # nothing is dropped, and what would have been is told
+
+    @property
+    def own_addresses(self) -> tuple[Address, ...]:
+        """What may be sent from it: the declared addresses, and the link-local one that follows from its MAC."""
+        return (*self.addresses, link_local(self.mac)) if self.mac else self.addresses
+
+    @property
+    def has_open_link_local(self) -> bool:
+        """Whether nobody declared what its link-local address is, so that any is let through."""
+        return self.mac is None and not any(
+            isinstance(address, IPv6Address) and address.is_link_local for address in self.addresses
+        )
 
 
 @dataclass(frozen=True, slots=True)

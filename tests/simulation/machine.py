@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fake_doors import FakeBridging, FakeConntrack, FakeFiles, FakeLinks, FakeNames, FakeNftables, FakeNotices
 from ringfence.agent.cache import Cache
-from ringfence.agent.loop import Agent, Doors
+from ringfence.agent.doors.bundle import Doors
+from ringfence.agent.loop import Agent
 from ringfence.policy.errors import OperatorError
 
 INVENTORY = Path("/etc/inventory.toml")

@@ -9,44 +9,27 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
-from ringfence.agent.allowed import AllowedLog
 from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.channel import Channel, ServerPlace
 from ringfence.agent.client import Server
-from ringfence.agent.counters import READ_S, SAVE_S, RuleCounts
-from ringfence.agent.doors.bridging import BridgingDoor
-from ringfence.agent.doors.clock import Clock
-from ringfence.agent.doors.connections import ConnectionsDoor
-from ringfence.agent.doors.conntrack import ConntrackDoor
-from ringfence.agent.doors.files import FilesDoor
-from ringfence.agent.doors.links import LinksDoor
-from ringfence.agent.doors.names import NamesDoor
-from ringfence.agent.doors.nftables import NftablesDoor
-from ringfence.agent.doors.notices import NoticesDoor
-from ringfence.agent.doors.packets import PacketsDoor
+from ringfence.agent.doors.bundle import Doors
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
-from ringfence.agent.flows import FlowLog
+from ringfence.agent.evidence import Evidence
 from ringfence.agent.foreign import ForeignTables
 from ringfence.agent.generations import Generations
-from ringfence.agent.inventory import Logged, OwnPart
+from ringfence.agent.inventory import OwnPart
 from ringfence.agent.link import Pauses, follow
 from ringfence.agent.ports import Declared
-from ringfence.agent.refused import RefusedLog
 from ringfence.agent.report import REPORT_S, Reporter, Standing
 from ringfence.agent.start import NotEnforceable, carry_out, load_view
 from ringfence.agent.watch import Watch
+from ringfence.agent.worker import Worker
 from ringfence.nft import Heard
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.local import Lifelines
-from ringfence.policy.refusal import TALLY
-from ringfence.policy.values import Kind, Revision
-from ringfence.policy.view import HostView
+from ringfence.policy.values import Kind
 from ringfence.wire.feed import FeedView
 
 INVENTORY_POLL_S: Final = 0.25
@@ -59,23 +42,6 @@ NO_BRIDGE_POLL_S: Final = 1.0
 _AFTER_A_FAULT_S: Final = 1.0
 
 _log: Final = logging.getLogger("ringfence.agent")
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Doors:
-    nftables: NftablesDoor
-    notices: NoticesDoor
-    conntrack: ConntrackDoor
-    links: LinksDoor
-    files: FilesDoor
-    names: NamesDoor
-    clock: Clock
-    bridging: BridgingDoor
-    packets: PacketsDoor | None = None  # without it no refused packet is told of
-    connections: ConnectionsDoor | None = None  # nor without this an allowed connection
-    flow_file: Path | None = None  # of the operator's own, instead of the one in the agent's folder
 
 
 class Agent:
@@ -101,30 +67,25 @@ class Agent:
         self._feed_pauses = Pauses(jitter)
         self._kernel_pauses = Pauses(jitter)
         self._claim_pauses = Pauses(jitter)
-        self._flow_pauses = Pauses(jitter)
         self._memory = cache.load_memory()
         self._declared = Declared(
             inventory_file, files=doors.files, links=doors.links, cache=cache, memory=self._memory
         )
         self._channel = Channel(place, doors.names, doors.clock, remembered=self._memory.channel)
         self._declared.channel = self._channel.ends
-        self._nftables = doors.nftables
-        self._counts = RuleCounts(doors.files, cache.folder)
-        self._counts_saved_at = 0.0
-        self._counted: FeedView | None = None  # the view whose rules are the only ones that are counted
-        self._flows = FlowLog(doors.files, doors.clock, cache.folder, file=doors.flow_file)
-        self._refused = RefusedLog(doors.packets, self._flows, doors.clock) if doors.packets else None
-        self._allowed = AllowedLog(doors.connections, self._flows, doors.clock) if doors.connections else None
         self._own = OwnPart()
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
         # One thread for what takes the kernel long, one for what takes the disk long: no door is used by two at a time.
-        self._kernel_thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
-        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._kernel = Worker("kernel")
+        self._disk = Worker("disk")
         self._wanted: FeedView | None = None
         self._enforced: FeedView | None = None
         self._saved: FeedView | None = None
         self._oldest = CLOSED  # the note that the kernel had at the start: no older view of its epoch is taken
         self._reporter = Reporter(server, doors.clock)
+        self._evidence = Evidence(
+            doors, self._declared, cache.folder, server=server, reporter=self._reporter, pauses=Pauses(jitter)
+        )
         self._enforcing = asyncio.Lock()
         self._to_enforce = asyncio.Event()
         self._to_retry = asyncio.Event()
@@ -143,11 +104,11 @@ class Agent:
         Raises:
             OperatorError: there is no usable inventory, now or kept from before, or the kernel cannot be had at all.
         """
-        self._watch.begin(await self._in_thread(self._enforcer.count_changes))
-        held = await self._in_thread(self._enforcer.held)
+        self._watch.begin(await self._kernel.do(self._enforcer.count_changes))
+        held = await self._kernel.do(self._enforcer.held)
         self._oldest = held or CLOSED
-        held_ports = await self._in_thread(self._enforcer.held_ports)
-        self._declared.begin(held_ports, await self._in_thread(self._enforcer.held_observed))
+        held_ports = await self._kernel.do(self._enforcer.held_ports)
+        self._declared.begin(held_ports, await self._kernel.do(self._enforcer.held_observed))
         self._reporter.set_problem("inventory", self._declared.problem)
         if not self._channel.ends:
             with contextlib.suppress(TimeoutError):
@@ -156,17 +117,16 @@ class Agent:
         self._wanted = self._saved = load_view(self._cache, self._oldest)
         if self._wanted is not None:
             self._declared.note_view(self._wanted.view)
-        self._counts.load()
-        self._listen()
+        self._evidence.begin()
         await self._enforce()
 
     def close(self) -> None:
         """Wait for the change that the kernel is just taking, if any, and keep what is in force; no step may run."""
-        self._kernel_thread.shutdown(wait=True)
-        self._disk_thread.shutdown(wait=True)
+        self._kernel.close()
+        self._disk.close()
         try:
             self._keep()
-            self._counts.save()
+            self._evidence.keep()
         except OperatorError as error:
             _log.warning("%s", error)
 
@@ -184,14 +144,9 @@ class Agent:
                 ("watch br_netfilter", self._watch_bridging),
                 ("look whether a notice was missed", self._look_for_missed),
                 ("try again", self._retry_when_due),
+                *self._evidence.steps(self._kernel, self._disk),
             ):
                 tasks.create_task(self._forever(what, step), name=what)
-            tasks.create_task(self._forever("count", self._count_when_due), name="count")
-            tasks.create_task(self._forever("send the flow log", self._send_flows))
-            if self._refused is not None:
-                tasks.create_task(self._forever("log what is refused", partial(self._log_refused, self._refused)))
-            if self._allowed is not None:
-                tasks.create_task(self._forever("log what is allowed", partial(self._log_allowed, self._allowed)))
 
     async def _forever(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -242,7 +197,7 @@ class Agent:
         if await self._find_server():
             await self._enforce()
         await self._claim()
-        self._counts.tell_all()
+        self._evidence.tell_all()
         self._reporter.wake()
 
     async def _claim(self) -> None:
@@ -268,16 +223,8 @@ class Agent:
             self._to_claim = True
             self._to_enforce.set()
             self._reporter.wake()
-            self._listen()
+            self._evidence.listen()
         self._reporter.set_problem("inventory", self._declared.problem)
-
-    def _listen(self) -> None:
-        """Hear of what the inventory wants to be logged, and of no more."""
-        wanted = self._declared.inventory.flow_log
-        if self._refused is not None:
-            self._refused.on = wanted is not Logged.OFF
-        if self._allowed is not None:
-            self._allowed.listen(on=wanted is Logged.ALL)
 
     async def _enforce_when_due(self) -> None:
         await self._to_enforce.wait()
@@ -290,19 +237,15 @@ class Agent:
             began = self._clock.monotonic()
             wanted, declared = self._wanted, self._declared.snapshot
             try:
-                outcome = await self._in_thread(
+                outcome = await self._kernel.do(
                     carry_out, self._enforcer, wanted, declared, self._bridging, own=self._own
                 )
             except Exception as error:  # noqa: BLE001  whatever it was: the old rules are in force, and it is tried again
                 self._fail(error)
                 return
             self._succeed(wanted, outcome, self._clock.monotonic() - began)
-            await self._in_thread(self._enforcer.sweep_ahead)
+            await self._kernel.do(self._enforcer.sweep_ahead)
         self._reporter.set_problem("conntrack", self._enforcer.sweep_problem)
-
-    async def _in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._kernel_thread, partial(work, *args, **kwargs))
 
     async def _watch_bridging(self) -> None:
         """Somebody may switch it off at any time; the bridge's own table still holds, and the rest is put right."""
@@ -325,6 +268,7 @@ class Agent:
         self._enforced = wanted
         self._to_keep.set()
         if wanted is not None:
+            self._evidence.view = wanted.view
             self._reporter.set_applied(wanted.view.revision)
         if outcome.changed:
             fields = {"revision": outcome.about.revision, "took_ms": round(took_s * 1000, 1)}
@@ -352,7 +296,7 @@ class Agent:
         await self._to_keep.wait()
         self._to_keep.clear()
         try:
-            await asyncio.get_running_loop().run_in_executor(self._disk_thread, self._keep)
+            await self._disk.do(self._keep)
         except OperatorError as error:
             self._reporter.set_problem("folder", f"{error}; a restart would begin with what was kept before")
         else:
@@ -371,50 +315,6 @@ class Agent:
             self._cache.save_view(enforced)
             self._saved = enforced
 
-    async def _count_when_due(self) -> None:
-        if self._refused is not None:
-            names = TALLY.values() if self._refused.on else ()
-            self._refused.note_tallies(await self._in_thread(self._nftables.read_tallies, names), self._in_force)
-        await self._clock.sleep(READ_S)
-        self._counts.update(await self._in_thread(self._nftables.read_hits), self._clock.now())
-        if self._allowed is not None:
-            self._counts.add(self._allowed.take_gains(), self._clock.now())
-            self._allowed.note_denied()
-        if self._enforced is not None and self._enforced is not self._counted:
-            self._counted = self._enforced
-            self._counts.keep_only(rule.id for rules in self._counted.view.rules.values() for rule in rules)
-        if self._clock.monotonic() >= self._counts_saved_at + SAVE_S:
-            self._counts_saved_at = self._clock.monotonic()
-            await asyncio.get_running_loop().run_in_executor(self._disk_thread, self._counts.save)
-        try:
-            await self._counts.send(self._server)
-        except OperatorError as error:
-            _log.debug("the counters are not sent", extra={"fields": {"reason": str(error)}})
-
-    @property
-    def _in_force(self) -> HostView:
-        return self._enforced.view if self._enforced else HostView(Revision(0))
-
-    async def _log_refused(self, refused: RefusedLog) -> None:
-        await refused.follow(lambda: self._in_force)
-        self._reporter.set_problem("flow log", self._flows.problem)
-
-    async def _log_allowed(self, allowed: AllowedLog) -> None:
-        await allowed.follow(self._in_force_here)
-        self._reporter.set_problem("flow log", self._flows.problem)
-
-    def _in_force_here(self) -> tuple[HostView, Lifelines]:
-        return self._in_force, self._declared.snapshot.ports.lifelines
-
-    async def _send_flows(self) -> None:
-        try:
-            await self._flows.send(self._server)
-        except OperatorError as error:
-            _log.debug("the flow log is not sent", extra={"fields": {"reason": str(error)}})
-            await self._clock.sleep(self._flow_pauses.take())
-        else:
-            self._flow_pauses.reset()
-
     async def _watch_kernel(self) -> None:
         """Another program flushed or changed our table: mend it at once. Others' own tables cost next to nothing."""
         await self._watch.wait()
@@ -429,12 +329,12 @@ class Agent:
 
     async def _look_at_foreign(self) -> None:
         await self._foreign.wait()
-        self._reporter.set_foreign(await self._in_thread(self._foreign.read))
+        self._reporter.set_foreign(await self._kernel.do(self._foreign.read))
 
     async def _mend(self, heard: Heard) -> None:
         began = self._clock.monotonic()
         try:
-            mended = await self._in_thread(self._enforcer.mend, heard.touched, self._declared.ports)
+            mended = await self._kernel.do(self._enforcer.mend, heard.touched, self._declared.ports)
         except OperatorError as error:
             _log.warning("the touched rules could not be mended alone", extra={"fields": {"reason": str(error)}})
             self._enforcer.distrust()
@@ -452,7 +352,7 @@ class Agent:
             return
         async with self._enforcing:
             try:
-                self._watch.compare(await self._in_thread(self._enforcer.count_changes))
+                self._watch.compare(await self._kernel.do(self._enforcer.count_changes))
                 intact = not self._watch.is_check_due() or await self._is_whole()
             except OperatorError as error:  # no sign that anything is wrong; it is looked at again
                 _log.warning("the rules could not be looked at", extra={"fields": {"reason": str(error)}})
@@ -466,7 +366,7 @@ class Agent:
         began = self._clock.monotonic()
         self._foreign.distrust()
         try:
-            return await self._in_thread(self._enforcer.is_whole)
+            return await self._kernel.do(self._enforcer.is_whole)
         finally:
             self._watch.checked(began)
 

@@ -22,6 +22,7 @@ from ringfence.agent.credential import HostCredential, load_credential
 from ringfence.agent.doctor import Finding, Instruments, examine
 from ringfence.agent.doctor_server import examine_server
 from ringfence.agent.doors.bridging import KernelBridging
+from ringfence.agent.doors.bundle import Doors
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.connections import KernelConnections
 from ringfence.agent.doors.conntrack import KernelConntrack
@@ -35,7 +36,7 @@ from ringfence.agent.doors.server import ask_server
 from ringfence.agent.enforce import Outcome
 from ringfence.agent.http import place_of
 from ringfence.agent.inventory import parse_inventory
-from ringfence.agent.loop import Agent, Doors
+from ringfence.agent.loop import Agent
 from ringfence.agent.start import BootDoors, boot
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import HostName

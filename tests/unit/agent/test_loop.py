@@ -25,9 +25,10 @@ from fake_server import FakeServer
 from ringfence.agent.allowed import BURST
 from ringfence.agent.cache import Cache
 from ringfence.agent.channel import ServerPlace
+from ringfence.agent.doors.bundle import Doors
 from ringfence.agent.enforce import CLOSED
 from ringfence.agent.inventory import declared_endpoints, keep_own, parse_inventory
-from ringfence.agent.loop import Agent, Doors
+from ringfence.agent.loop import Agent
 from ringfence.agent.watch import SHOWN_S
 from ringfence.nft import About, ForeignChain, Generation, Touched, render_text
 from ringfence.nft.connections import Connection, Way

@@ -1,0 +1,116 @@
+"""What the rules did: what each of them let pass, and which packets were refused or allowed.
+
+Input: the kernel's counters, its words about packets and connections, and the view in force. Output: totals and a flow
+log, both in the agent's folder and told to the server. It changes no rule, and nothing waits for it.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from ringfence.agent.allowed import AllowedLog
+from ringfence.agent.client import Server
+from ringfence.agent.counters import READ_S, SAVE_S, RuleCounts
+from ringfence.agent.doors.bundle import Doors
+from ringfence.agent.flows import FlowLog
+from ringfence.agent.inventory import Logged
+from ringfence.agent.link import Pauses
+from ringfence.agent.ports import Declared
+from ringfence.agent.refused import RefusedLog
+from ringfence.agent.report import Reporter
+from ringfence.agent.worker import Worker
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.local import Lifelines
+from ringfence.policy.refusal import TALLY
+from ringfence.policy.values import Revision
+from ringfence.policy.view import HostView
+
+_log: Final = logging.getLogger("ringfence.agent")
+
+
+class Evidence:
+    """Owns the counts and the flow log. ``view`` is to be the one in force; each of ``steps`` is to be run for ever."""
+
+    def __init__(
+        self, doors: Doors, declared: Declared, folder: Path, *, server: Server, reporter: Reporter, pauses: Pauses
+    ) -> None:
+        self.view = HostView(Revision(0))
+        self._counted = self.view  # the view whose rules are the only ones that are counted
+        self._nftables = doors.nftables
+        self._clock = doors.clock
+        self._declared = declared
+        self._server = server
+        self._reporter = reporter
+        self._pauses = pauses
+        self._counts = RuleCounts(doors.files, folder)
+        self._saved_at = 0.0
+        self._flows = FlowLog(doors.files, doors.clock, folder, file=doors.flow_file)
+        self._refused = RefusedLog(doors.packets, self._flows, doors.clock) if doors.packets else None
+        self._allowed = AllowedLog(doors.connections, self._flows, doors.clock) if doors.connections else None
+
+    def begin(self) -> None:
+        """Go on from the totals that were kept, and hear what the inventory wants."""
+        self._counts.load()
+        self.listen()
+
+    def listen(self) -> None:
+        """Hear of what the inventory wants to be logged, and of no more."""
+        wanted = self._declared.inventory.flow_log
+        if self._refused is not None:
+            self._refused.on = wanted is not Logged.OFF
+        if self._allowed is not None:
+            self._allowed.listen(on=wanted is Logged.ALL)
+
+    def tell_all(self) -> None:
+        """The server knows nothing any more."""
+        self._counts.tell_all()
+
+    def keep(self) -> None:
+        """Keep the totals. Raises ``OperatorError``."""
+        self._counts.save()
+
+    def steps(self, kernel: Worker, disk: Worker) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What to do side by side, each by its name. ``kernel`` and ``disk`` are for what blocks."""
+        yield "count", lambda: self._count(kernel, disk)
+        yield "send the flow log", self._send
+        if (refused := self._refused) is not None:
+            yield "log what is refused", lambda: self._log(refused.follow(lambda: self.view))
+        if (allowed := self._allowed) is not None:
+            yield "log what is allowed", lambda: self._log(allowed.follow(self._in_force))
+
+    async def _count(self, kernel: Worker, disk: Worker) -> None:
+        if self._refused is not None:
+            names = TALLY.values() if self._refused.on else ()
+            self._refused.note_tallies(await kernel.do(self._nftables.read_tallies, names), self.view)
+        await self._clock.sleep(READ_S)
+        self._counts.update(await kernel.do(self._nftables.read_hits), self._clock.now())
+        if self._allowed is not None:
+            self._counts.add(self._allowed.take_gains(), self._clock.now())
+            self._allowed.note_denied()
+        if self.view is not self._counted:
+            self._counted = self.view
+            self._counts.keep_only(rule.id for rules in self._counted.rules.values() for rule in rules)
+        if self._clock.monotonic() >= self._saved_at + SAVE_S:
+            self._saved_at = self._clock.monotonic()
+            await disk.do(self._counts.save)
+        try:
+            await self._counts.send(self._server)
+        except OperatorError as error:
+            _log.debug("the counters are not sent", extra={"fields": {"reason": str(error)}})
+
+    async def _log(self, following: Awaitable[None]) -> None:
+        await following
+        self._reporter.set_problem("flow log", self._flows.problem)
+
+    def _in_force(self) -> tuple[HostView, Lifelines]:
+        return self.view, self._declared.snapshot.ports.lifelines
+
+    async def _send(self) -> None:
+        try:
+            await self._flows.send(self._server)
+        except OperatorError as error:
+            _log.debug("the flow log is not sent", extra={"fields": {"reason": str(error)}})
+            await self._clock.sleep(self._pauses.take())
+        else:
+            self._pauses.reset()

@@ -10,9 +10,8 @@ from ringfence.agent.doors.files import Stamp
 from ringfence.agent.doors.nftables import RulesRefused
 from ringfence.nft import About, Generation, Heard, Reading, Touched, kernel_set, render_text
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.link import FIXED_SETS
-from ringfence.policy.names import FRESH, TableFamily, place_of
-from ringfence.policy.program import (
+from ringfence.policy.program.link import FIXED_SETS
+from ringfence.policy.program.model import (
     Chain,
     Count,
     Dispatch,
@@ -26,10 +25,11 @@ from ringfence.policy.program import (
     Program,
     VerdictMap,
 )
-from ringfence.policy.program import (
+from ringfence.policy.program.model import (
     Stamp as StampMark,
 )
-from ringfence.policy.steps import (
+from ringfence.policy.program.names import FRESH, TableFamily, place_of
+from ringfence.policy.program.steps import (
     AddChain,
     AddCounter,
     AddElements,

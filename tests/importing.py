@@ -1,8 +1,8 @@
 """What imported rules say, in short words and packet by packet."""
 
-from ringfence.policy.address_axis import position, span_of
+from ringfence.policy.insight.address_axis import position, span_of
+from ringfence.policy.insight.services import services_of
 from ringfence.policy.model import Rule
-from ringfence.policy.services import services_of
 
 
 def words_of(draft):

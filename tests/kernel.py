@@ -9,8 +9,7 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from ringfence.policy.addresses import Interval
-from ringfence.policy.names import FRESH, place_of
-from ringfence.policy.program import (
+from ringfence.policy.program.model import (
     Chain,
     Count,
     Dispatch,
@@ -23,7 +22,8 @@ from ringfence.policy.program import (
     Seldom,
     VerdictMap,
 )
-from ringfence.policy.steps import (
+from ringfence.policy.program.names import FRESH, place_of
+from ringfence.policy.program.steps import (
     AddChain,
     AddCounter,
     AddElements,

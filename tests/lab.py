@@ -21,9 +21,9 @@ from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.nft import DEFAULT_MASK, About, Generation
-from ringfence.policy.compile import LocalPorts
 from ringfence.policy.model import Instance
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
+from ringfence.policy.program.compile import LocalPorts
 from ringfence.policy.values import HostName, Kind, Mac
 from ringfence.policy.verdict import Verdict, judge
 from ringfence.policy.view import HostView, resolve_view

@@ -1,8 +1,8 @@
 """What an answer of reach says of single packets."""
 
-from ringfence.policy.address_axis import UNICAST, position
+from ringfence.policy.insight.address_axis import UNICAST, position
+from ringfence.policy.insight.services import place_of
 from ringfence.policy.packet import Tracking, tracking_of
-from ringfence.policy.services import place_of
 
 
 def is_asked(packet):

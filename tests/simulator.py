@@ -7,9 +7,8 @@ Follows nft(8) and nothing of ringfence's own verdict: a line is read left to ri
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from ringfence.policy.names import TableFamily, place_of
 from ringfence.policy.packet import TCP, UDP, Packet, Tracking, tracking_of
-from ringfence.policy.program import (
+from ringfence.policy.program.model import (
     ORIGINAL,
     REPLY,
     Accept,
@@ -37,6 +36,7 @@ from ringfence.policy.program import (
     State,
     Within,
 )
+from ringfence.policy.program.names import TableFamily, place_of
 
 _CONNTRACK_PRIORITY = -200
 _STATES = {

@@ -4,7 +4,7 @@ import tomllib
 from dataclasses import replace
 
 from policies import group, instance, snapshot
-from ringfence.policy.compile import LocalPorts
+from ringfence.policy.program.compile import LocalPorts
 
 
 def load_policy(path):

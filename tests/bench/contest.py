@@ -12,9 +12,9 @@ from bench.workload import OUTSIDE, PORTS, Workload, view_of
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.service import spare_collections
 from ringfence.nft import About, Generation
-from ringfence.policy.compile import compile_program
-from ringfence.policy.delta import diff_programs, in_pieces
-from ringfence.policy.program import RAW_PRIORITY, Hook, HookName, Program
+from ringfence.policy.program.compile import compile_program
+from ringfence.policy.program.delta import diff_programs, in_pieces
+from ringfence.policy.program.model import RAW_PRIORITY, Hook, HookName, Program
 
 FLOOR = "empty"
 OURS = "ringfence"

@@ -5,8 +5,8 @@ from types import MappingProxyType
 from uuid import UUID
 
 from policies import mac_of
-from ringfence.policy.compile import LocalPorts
 from ringfence.policy.model import GroupPeer, Rule
+from ringfence.policy.program.compile import LocalPorts
 from ringfence.policy.values import (
     Direction,
     GroupId,

@@ -28,7 +28,7 @@ from ringfence.agent.doors.files import SystemFiles
 from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import Generation, Touched, encode_removal
-from ringfence.policy.steps import FlushChain
+from ringfence.policy.program.steps import FlushChain
 from ringfence.policy.values import InterfaceName
 from ringfence.policy.view import Endpoint
 from ringfence.wire.feed import FeedView

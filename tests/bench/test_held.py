@@ -10,8 +10,8 @@ from bench.fleet_policy import fleet_snapshot
 from bench.sized import group_id
 from policies import ORGANISATION, cidr
 from ringfence.policy.facts import RuleAdded, apply_facts
-from ringfence.policy.held import find_broken
 from ringfence.policy.index import indexed
+from ringfence.policy.insight.held import find_broken
 from ringfence.policy.model import Organisation, Rule
 from ringfence.policy.values import Direction, Protocol
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 from bench.fleet_policy import fleet_snapshot
 from ringfence.policy.index import indexed
-from ringfence.policy.lint_reach import lint
-from ringfence.policy.reach import Reachability
+from ringfence.policy.insight.lint_reach import lint
+from ringfence.policy.insight.reach import Reachability
 
 GROUPS, INSTANCES = 1_000, 10_000
 

@@ -5,9 +5,9 @@ import statistics
 import time
 
 from bench.fleet_policy import fleet_snapshot
-from ringfence.policy.matrix import draw_matrix
-from ringfence.policy.reach import Reachability
-from ringfence.policy.services import parse_services
+from ringfence.policy.insight.matrix import draw_matrix
+from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.insight.services import parse_services
 
 GROUPS, INSTANCES = 1_000, 10_000
 QUESTION_BOUND_S, MATRIX_BOUND_S = 0.05, 5.0

@@ -10,8 +10,8 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from uuid import UUID
 
-from ringfence.policy.compile import LocalPorts
 from ringfence.policy.model import GroupPeer, Peer, Rule
+from ringfence.policy.program.compile import LocalPorts
 from ringfence.policy.values import Direction, GroupId, InstanceId, InterfaceName, Mac, Protocol, RuleId, parse_cidr
 from ringfence.policy.view import Endpoint, HostView, PeerAddresses
 from ringfence.world.topology import Node, World

@@ -37,13 +37,13 @@ from ringfence.nft import About, Generation, Touched
 from ringfence.nft.connections import Connection, Way
 from ringfence.nft.expressions import LOG_GROUP
 from ringfence.nft.packetlog import Told
-from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.packet import UDP, Packet
-from ringfence.policy.program import Program
-from ringfence.policy.refusal import TALLY
-from ringfence.policy.steps import (
+from ringfence.policy.program.compile import LocalPorts, compile_program
+from ringfence.policy.program.delta import diff_programs
+from ringfence.policy.program.model import Program
+from ringfence.policy.program.refusal import TALLY
+from ringfence.policy.program.steps import (
     AddChain,
     AddCounter,
     AddElements,

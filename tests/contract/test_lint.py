@@ -8,7 +8,7 @@ import pytest
 
 from contract.running import running_server
 from ringfence.cli.app import run
-from ringfence.policy.lint import Code
+from ringfence.policy.insight.lint import Code
 
 PAGE = (Path(__file__).parents[2] / "docs" / "lint.md").read_text(encoding="utf-8")
 POLICY = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1]

@@ -12,7 +12,7 @@ from counts import count
 from ringfence.agent import enforce, loop
 from ringfence.control import use_cases
 from ringfence.policy.model import OperationState
-from ringfence.policy.steps import DeleteElements
+from ringfence.policy.program.steps import DeleteElements
 from simulation.fleet import play
 
 TESTS = Path(__file__).parents[1]

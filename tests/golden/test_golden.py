@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ringfence.nft import About, Generation, render_text
-from ringfence.policy import names
-from ringfence.policy.compile import compile_program
+from ringfence.policy.program import names
+from ringfence.policy.program.compile import compile_program
 from ringfence.policy.view import resolve_view
 from wordings import load_policy
 

@@ -25,11 +25,11 @@ from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import CLOSED, Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.nft import About, encode_removal
-from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.names import profile_chain, profile_of
-from ringfence.policy.program import Jump, Line
-from ringfence.policy.steps import AddLine
+from ringfence.policy.program.compile import LocalPorts, compile_program
+from ringfence.policy.program.model import Jump, Line
+from ringfence.policy.program.names import profile_chain, profile_of
+from ringfence.policy.program.steps import AddLine
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.world.namespaces import make_namespace

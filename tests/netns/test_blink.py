@@ -20,8 +20,8 @@ from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import Generation, encode_removal
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.names import group_chain
-from ringfence.policy.steps import AddChain, FlushChain
+from ringfence.policy.program.names import group_chain
+from ringfence.policy.program.steps import AddChain, FlushChain
 from ringfence.policy.values import Direction
 from ringfence.world.topology import build_world
 from stack import start_stack

@@ -8,11 +8,11 @@ import pytest
 
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import About, Generation
-from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.model import Rule
-from ringfence.policy.program import Program
+from ringfence.policy.program.compile import LocalPorts, compile_program
+from ringfence.policy.program.delta import diff_programs
+from ringfence.policy.program.model import Program
 from ringfence.policy.values import Direction, GroupId, InstanceId, Protocol, Revision, RuleId, parse_cidr
 from ringfence.policy.view import Endpoint, HostView
 from ringfence.world.demo_matrix import KernelCounters, Question, ask_all

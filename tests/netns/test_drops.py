@@ -9,9 +9,9 @@ import pytest
 
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.doors.packets import KernelPackets
-from ringfence.policy import names
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.refusal import TALLY
+from ringfence.policy.program import names
+from ringfence.policy.program.refusal import TALLY
 from ringfence.world.namespaces import make_namespace
 from ringfence.world.topology import Node, build_world
 from stack import start_stack

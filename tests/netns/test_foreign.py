@@ -9,10 +9,10 @@ import pytest
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import Generation
 from ringfence.nft.foreign import meets
-from ringfence.policy.compile import compile_program
-from ringfence.policy.delta import diff_programs
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.program import Program
+from ringfence.policy.program.compile import compile_program
+from ringfence.policy.program.delta import diff_programs
+from ringfence.policy.program.model import Program
 from ringfence.policy.values import Direction, Kind
 from ringfence.world.namespaces import make_namespace
 from views import view

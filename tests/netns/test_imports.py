@@ -14,8 +14,8 @@ from pyroute2 import IPRoute
 
 from importing import lets_in, words_of
 from ringfence.policy.errors import Invalid
+from ringfence.policy.insight.services import place_of
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
-from ringfence.policy.services import place_of
 from ringfence.wire.imports.chains import Leave
 from ringfence.wire.imports.iptables import Wanted, accepted_by_tables, read_tables
 from ringfence.wire.imports.nftables import accepted_by_ruleset

@@ -6,9 +6,9 @@ import pytest
 
 from lab import FAMILIES
 from policies import group
-from ringfence.policy import names
 from ringfence.policy.packet import ICMPV6
-from ringfence.policy.refusal import Refusal
+from ringfence.policy.program import names
+from ringfence.policy.program.refusal import Refusal
 from ringfence.policy.values import Mac
 from ringfence.policy.verdict import Default
 

@@ -11,7 +11,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from ringfence.cli.app import run
-from ringfence.policy.explain import parse_service
+from ringfence.policy.insight.explain import parse_service
 from ringfence.policy.places import INTERNET_ADDRESSES
 from ringfence.policy.values import Protocol
 from ringfence.world.prober import Listeners, Service

@@ -12,8 +12,8 @@ from policies import group
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.nft import About
-from ringfence.policy.compile import compile_program
 from ringfence.policy.packet import AH, TCP, UDP
+from ringfence.policy.program.compile import compile_program
 from ringfence.policy.verdict import Default
 from ringfence.policy.view import HostView
 from segments import TOO_BIG, error_about

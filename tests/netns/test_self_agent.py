@@ -19,7 +19,7 @@ from counts import FULL
 from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import encode_removal
-from ringfence.policy.program import Within
+from ringfence.policy.program.model import Within
 from ringfence.world.stream import Stream, heard_since
 from ringfence.world.topology import GATEWAY_MAC, Node, Placed, World, build_world
 from waiting import wait_until

@@ -7,8 +7,8 @@ from fake_doors import FakeConntrack, FakeNftables
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.nft import About
-from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.program.compile import LocalPorts, compile_program
 from views import local_views
 
 PORTS = LocalPorts(("veth*",))

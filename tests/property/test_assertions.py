@@ -7,12 +7,12 @@ import nasty
 from generated import changed, snapshots, ways
 from policies import ORGANISATION
 from reaching import is_asked
-from ringfence.policy.address_axis import position
-from ringfence.policy.assertions import check, find_worse, parse_assertion
-from ringfence.policy.ends import parse_end
-from ringfence.policy.held import decide
-from ringfence.policy.reach import Reachability
-from ringfence.policy.services import FLOWS, place_of
+from ringfence.policy.insight.address_axis import position
+from ringfence.policy.insight.assertions import check, find_worse, parse_assertion
+from ringfence.policy.insight.ends import parse_end
+from ringfence.policy.insight.held import decide
+from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.insight.services import FLOWS, place_of
 from ringfence.policy.verdict import judge
 from ringfence.policy.view import resolve_view
 

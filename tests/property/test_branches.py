@@ -11,8 +11,8 @@ from counts import count
 from generated import differences
 from nasty import NETWORKS, NODES
 from policies import group, instance, snapshot
-from ringfence.policy.branches import MOST_LINES, branch_out
-from ringfence.policy.program import Chain, Count, Equal, Field, Goto, Jump, Line, Within
+from ringfence.policy.program.branches import MOST_LINES, branch_out
+from ringfence.policy.program.model import Chain, Count, Equal, Field, Goto, Jump, Line, Within
 
 pytestmark = pytest.mark.full
 FIELDS = {4: Field.FLOW_SOURCE4, 6: Field.FLOW_SOURCE6}

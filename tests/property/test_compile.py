@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generated import PORTS, changed, difference, differences, mac_at, snapshots, ways
-from ringfence.policy.compile import compile_program
-from ringfence.policy.delta import diff_programs
+from ringfence.policy.program.compile import compile_program
+from ringfence.policy.program.delta import diff_programs
 from ringfence.policy.verdict import Default
 from ringfence.policy.view import resolve_view
 from simulator import again, answered, simulate

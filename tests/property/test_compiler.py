@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from generated import PORTS, changed, snapshots
 from policies import address, group, group_id, instance, snapshot
-from ringfence.policy import names
-from ringfence.policy.compile import Compiler, LocalPorts, compile_program
-from ringfence.policy.delta import diff_programs
-from ringfence.policy.steps import AddElements
+from ringfence.policy.program import names
+from ringfence.policy.program.compile import Compiler, LocalPorts, compile_program
+from ringfence.policy.program.delta import diff_programs
+from ringfence.policy.program.steps import AddElements
 from ringfence.policy.view import PeerAddresses, resolve_view
 
 pytestmark = pytest.mark.full

@@ -11,11 +11,10 @@ from generated import PORTS, changed, snapshots
 from kernel import Table
 from policies import group, instance
 from policies import snapshot as snapshot_of
-from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import diff_programs, hold_stamps
-from ringfence.policy.link import STAMP
-from ringfence.policy.names import TableFamily, place_of
-from ringfence.policy.program import (
+from ringfence.policy.program.compile import LocalPorts, compile_program
+from ringfence.policy.program.delta import diff_programs, hold_stamps
+from ringfence.policy.program.link import STAMP
+from ringfence.policy.program.model import (
     Chain,
     Element,
     ElementType,
@@ -30,7 +29,16 @@ from ringfence.policy.program import (
     State,
     VerdictMap,
 )
-from ringfence.policy.steps import AddLine, AddSet, DeleteCounter, DeleteLine, DeleteTable, FlushChain, SetGeneration
+from ringfence.policy.program.names import TableFamily, place_of
+from ringfence.policy.program.steps import (
+    AddLine,
+    AddSet,
+    DeleteCounter,
+    DeleteLine,
+    DeleteTable,
+    FlushChain,
+    SetGeneration,
+)
 from ringfence.policy.values import HostName, Kind
 from ringfence.policy.view import resolve_view
 

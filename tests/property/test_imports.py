@@ -8,8 +8,8 @@ import pytest
 from counts import count
 from importing import lets_in
 from ringfence.policy.errors import Invalid
+from ringfence.policy.insight.services import place_of
 from ringfence.policy.packet import ICMP, TCP, UDP, Packet
-from ringfence.policy.services import place_of
 from ringfence.wire.imports.chains import Leave
 from ringfence.wire.imports.iptables import Wanted, accepted_by_tables, read_tables
 

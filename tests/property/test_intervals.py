@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.policy.intervals import EMPTY, Intervals
+from ringfence.policy.insight.intervals import EMPTY, Intervals
 
 _LINE = range(24)
 _spans = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)).map(lambda one: (one[0], sum(one))), max_size=5)

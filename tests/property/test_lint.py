@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generated import snapshots, ways
-from ringfence.policy.lint import Code
-from ringfence.policy.lint_reach import lint
-from ringfence.policy.reach import Reachability
+from ringfence.policy.insight.lint import Code
+from ringfence.policy.insight.lint_reach import lint
+from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.view import resolve_view
 
 _NEEDLESS = (Code.SHADOWED, Code.REDUNDANT, Code.EMPTY_PEER, Code.FAMILY, Code.NO_EFFECT)

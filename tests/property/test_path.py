@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from generated import PORTS, rules, snapshots
 from policies import cidr
-from ringfence.policy.compile import compile_program
 from ringfence.policy.facts import (
     GroupCreated,
     GroupDeleted,
@@ -25,6 +24,7 @@ from ringfence.policy.facts import (
     apply_facts,
 )
 from ringfence.policy.model import Snapshot
+from ringfence.policy.program.compile import compile_program
 from ringfence.policy.values import HostName, Revision
 from ringfence.policy.view import resolve_view
 

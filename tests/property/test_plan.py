@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from generated import changed, snapshots, ways
 from reaching import holds, is_asked
-from ringfence.policy.grants import Grants
-from ringfence.policy.plan import compare, compare_grants
-from ringfence.policy.population import Population
+from ringfence.policy.insight.grants import Grants
+from ringfence.policy.insight.plan import compare, compare_grants
+from ringfence.policy.insight.population import Population
 from ringfence.policy.view import resolve_view
 
 

@@ -11,7 +11,7 @@ from counts import count
 from generated import snapshots, ways
 from reaching import is_asked, passes
 from ringfence.policy.addresses import FAMILIES
-from ringfence.policy.reach import Reachability
+from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.view import resolve_view
 
 STATED = 10_000

@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, given, seed, settings
 from counts import count
 from generated import MANAGED, PORTS, changed, differences, dweller, mac_at, snapshots, ways
 from policies import group, group_id, snapshot
-from ringfence.policy import compile as compile_module
-from ringfence.policy import delta as delta_module
-from ringfence.policy import lines, link, parts
 from ringfence.policy.addresses import FAMILIES
-from ringfence.policy.delta import diff_programs
-from ringfence.policy.link import ALLOW
 from ringfence.policy.model import GroupPeer
-from ringfence.policy.program import Accept, Between, Chain, Drop, Equal, Field, Goto, Line, NotOpening, Within
+from ringfence.policy.program import compile as compile_module
+from ringfence.policy.program import delta as delta_module
+from ringfence.policy.program import lines, link, parts
+from ringfence.policy.program.delta import diff_programs
+from ringfence.policy.program.link import ALLOW
+from ringfence.policy.program.model import Accept, Between, Chain, Drop, Equal, Field, Goto, Line, NotOpening, Within
 from ringfence.policy.values import Direction
 from ringfence.policy.view import resolve_view
 from simulator import again, answered, simulate

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 import nasty
 from generated import snapshots
 from policies import ORGANISATION, instance_id
-from ringfence.policy.compile import compile_program
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import Instance, Interface
 from ringfence.policy.packet import ICMPV6
+from ringfence.policy.program.compile import compile_program
 from ringfence.policy.values import HostName, InterfaceName, Kind
 from ringfence.policy.verdict import judge
 from ringfence.policy.view import resolve_view

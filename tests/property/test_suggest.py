@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from generated import snapshots, ways
 from policies import ORGANISATION, group_id
 from ringfence.policy.commands import GroupReference
+from ringfence.policy.insight.suggest import Seen, suggest
 from ringfence.policy.model import Group, GroupPeer, Organisation, Rule
-from ringfence.policy.suggest import Seen, suggest
 from ringfence.policy.values import Direction, GroupId, Protocol, RuleId
 from ringfence.policy.verdict import Default
 from ringfence.policy.view import resolve_view

@@ -26,11 +26,11 @@ from ringfence.policy.commands import (
     Detach,
     RemoveSource,
 )
-from ringfence.policy.compile import compile_program
 from ringfence.policy.errors import RingfenceError
 from ringfence.policy.model import OperationState
 from ringfence.policy.packet import TCP, Packet
-from ringfence.policy.steps import FlushChain
+from ringfence.policy.program.compile import compile_program
+from ringfence.policy.program.steps import FlushChain
 from ringfence.policy.values import HostName
 from ringfence.policy.verdict import judge
 from ringfence.policy.view import resolve_view

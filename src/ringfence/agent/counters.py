@@ -16,7 +16,7 @@ import msgspec
 
 from ringfence.agent.client import Server
 from ringfence.agent.doors.files import FilesDoor
-from ringfence.policy.names import parse_rule_counter, rule_counter
+from ringfence.policy.program.names import parse_rule_counter, rule_counter
 from ringfence.policy.values import RuleId
 from ringfence.wire.counters import FIELDS_OF, MOST_COUNTS, RuleCount
 

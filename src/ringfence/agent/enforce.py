@@ -13,15 +13,15 @@ from ringfence.agent.doors.nftables import NftablesDoor, RulesRefused
 from ringfence.agent.generations import Generations, block_number
 from ringfence.agent.isolate import Blamed, Compile, compile_sound, find_blamed, leave_out
 from ringfence.nft import About, Generation, Touched, kernel_set
-from ringfence.policy.compile import Compiler, compile_program
-from ringfence.policy.delta import Delta, diff_programs, hold_stamps, in_pieces
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.link import STAMP
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.names import FRAME_PORTS, FRESH, OBSERVED, PORTS, TableFamily, is_of_policy, place_of
-from ringfence.policy.narrow import narrow_program
-from ringfence.policy.program import Foreign, Line, NamedSet, Program, VerdictMap
-from ringfence.policy.steps import AddChain, AddCounter, AddMap, AddSet, AddTable, DeleteTable, Step
+from ringfence.policy.program.compile import Compiler, compile_program
+from ringfence.policy.program.delta import Delta, diff_programs, hold_stamps, in_pieces
+from ringfence.policy.program.link import STAMP
+from ringfence.policy.program.model import Foreign, Line, NamedSet, Program, VerdictMap
+from ringfence.policy.program.names import FRAME_PORTS, FRESH, OBSERVED, PORTS, TableFamily, is_of_policy, place_of
+from ringfence.policy.program.narrow import narrow_program
+from ringfence.policy.program.steps import AddChain, AddCounter, AddMap, AddSet, AddTable, DeleteTable, Step
 from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import Endpoint, HostView
 

@@ -22,7 +22,7 @@ from ringfence.agent.report import Reporter
 from ringfence.agent.worker import Worker
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import Lifelines
-from ringfence.policy.refusal import TALLY
+from ringfence.policy.program.refusal import TALLY
 from ringfence.policy.values import Revision
 from ringfence.policy.view import HostView
 

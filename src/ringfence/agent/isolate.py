@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ringfence.agent.inventory import only_worn
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.program import Program
+from ringfence.policy.program.model import Program
 from ringfence.policy.values import InterfaceName, Revision
 from ringfence.policy.view import Endpoint, HostView
 

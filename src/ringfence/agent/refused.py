@@ -12,7 +12,7 @@ from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.packets import PacketsDoor
 from ringfence.agent.flows import FlowLog, Side, make_record, summary
 from ringfence.nft.packetlog import Told
-from ringfence.policy.refusal import TALLY, Refusal, parse_log_prefix
+from ringfence.policy.program.refusal import TALLY, Refusal, parse_log_prefix
 from ringfence.policy.values import Direction, Kind
 from ringfence.policy.view import Endpoint, HostView
 from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord

@@ -82,7 +82,7 @@ def _probe(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ask(data: Path, given: Path, file: Path | None, query: dict[str, str]) -> list[dict[str, Any]]:
-    from ringfence.policy.assertions import parse_assertions
+    from ringfence.policy.insight.assertions import parse_assertions
     from ringfence.wire.policy_file import read_policy
 
     read = read_policy(read_text(given), str(given))

@@ -6,12 +6,12 @@ What a host says of its instances is never refused: it tells what is so, and ``r
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ringfence.policy.assertions import Witness, parse_assertions
 from ringfence.policy.errors import Conflict, Invalid
 from ringfence.policy.facts import AssertionsSet, Fact
-from ringfence.policy.held import decide, find_broken
+from ringfence.policy.insight.assertions import Witness, parse_assertions
+from ringfence.policy.insight.held import decide, find_broken
+from ringfence.policy.insight.portray import portray_witness
 from ringfence.policy.model import Organisation, Snapshot
-from ringfence.policy.portray import portray_witness
 from ringfence.policy.values import OrganisationId
 
 MOST: Final = 1000

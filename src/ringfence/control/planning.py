@@ -10,17 +10,17 @@ from typing import Final
 
 from ringfence.control.questions import Answer, show_finding, show_result, show_row
 from ringfence.control.views import find_touched
-from ringfence.policy.address_axis import position
-from ringfence.policy.assertions import Result, check_version, parse_assertions
-from ringfence.policy.lint import Finding
-from ringfence.policy.lint_reach import lint
+from ringfence.policy.insight.address_axis import position
+from ringfence.policy.insight.assertions import Result, check_version, parse_assertions
+from ringfence.policy.insight.lint import Finding
+from ringfence.policy.insight.lint_reach import lint
+from ringfence.policy.insight.plan import Plan, compare
+from ringfence.policy.insight.portray import portray_plan
+from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.insight.services import place_of
 from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import Packet
-from ringfence.policy.plan import Plan, compare
-from ringfence.policy.portray import portray_plan
-from ringfence.policy.reach import Reachability
 from ringfence.policy.rule_words import describe_rule, group_name
-from ringfence.policy.services import place_of
 from ringfence.policy.values import HostName, OrganisationId
 from ringfence.wire.flows import FlowRecord
 

@@ -9,21 +9,21 @@ from ipaddress import ip_address
 from typing import Final
 
 from ringfence.control.lookup import find_instance_of, find_organisation
-from ringfence.policy.assertions import Result, check, examples, parse_assertions
-from ringfence.policy.ends import ANY
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.explain import explain, parse_service
 from ringfence.policy.export import document_of
-from ringfence.policy.intervals import Intervals
-from ringfence.policy.lint import Finding
-from ringfence.policy.lint_reach import lint
-from ringfence.policy.matrix import draw_matrix
+from ringfence.policy.insight.assertions import Result, check, examples, parse_assertions
+from ringfence.policy.insight.ends import ANY
+from ringfence.policy.insight.explain import explain, parse_service
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.lint import Finding
+from ringfence.policy.insight.lint_reach import lint
+from ringfence.policy.insight.matrix import draw_matrix
+from ringfence.policy.insight.portray import Row, portray_matrix, portray_reach, portray_witness
+from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.insight.services import parse_services
 from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import Packet
-from ringfence.policy.portray import Row, portray_matrix, portray_reach, portray_witness
-from ringfence.policy.reach import Reachability
 from ringfence.policy.rule_words import describe_rule, group_name
-from ringfence.policy.services import parse_services
 from ringfence.policy.values import OrganisationId
 from ringfence.policy.verdict import Allowance, SideVerdict
 from ringfence.wire.policy_file import encode_policy

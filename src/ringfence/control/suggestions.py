@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import msgspec
 
 from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
+from ringfence.policy.insight.suggest import Seen, suggest
 from ringfence.policy.model import Instance, Snapshot
-from ringfence.policy.suggest import Seen, suggest
 from ringfence.policy.values import Direction
 from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord, flow_of
 from ringfence.wire.policy_file import write_policy

@@ -38,9 +38,9 @@ from ringfence.nft.netlink import (
     pack_text,
 )
 from ringfence.policy.addresses import Interval
-from ringfence.policy.names import FRESH, TableFamily, bare_name, place_of
-from ringfence.policy.program import TALLY_LIFE_S, Element, ElementType, HookName, NamedSet, Scalar
-from ringfence.policy.steps import (
+from ringfence.policy.program.model import TALLY_LIFE_S, Element, ElementType, HookName, NamedSet, Scalar
+from ringfence.policy.program.names import FRESH, TableFamily, bare_name, place_of
+from ringfence.policy.program.steps import (
     AddChain,
     AddCounter,
     AddElements,

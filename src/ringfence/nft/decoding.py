@@ -46,8 +46,7 @@ from ringfence.nft.fields import (
 from ringfence.nft.generation import DEFAULT_MASK, Generation, generation_of
 from ringfence.nft.members import FAMILY_OF, WORDS, member_set_of
 from ringfence.nft.netlink import Attributes, number_of, parse, parse_list, text_of
-from ringfence.policy.names import FRESH, TableFamily, placed_name
-from ringfence.policy.program import (
+from ringfence.policy.program.model import (
     LOG_BURST,
     LOG_RATE,
     Accept,
@@ -76,6 +75,7 @@ from ringfence.policy.program import (
     State,
     Within,
 )
+from ringfence.policy.program.names import FRESH, TableFamily, placed_name
 
 _ETHERNET_ONLY: Final = Foreign("meta iiftype ether")  # dropped again when the joined key that needs it follows
 _SPECIAL: Final = (CT_STATE, CT_MARK, TCP_FLAGS, LINK_TYPE, MARK)

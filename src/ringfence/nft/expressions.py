@@ -29,8 +29,7 @@ from ringfence.nft.fields import (
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import WORDS, kernel_set
 from ringfence.nft.netlink import fill, pack, pack_nested, pack_number, pack_text
-from ringfence.policy.names import FRESH, TableFamily, bare_name
-from ringfence.policy.program import (
+from ringfence.policy.program.model import (
     LOG_BURST,
     LOG_RATE,
     Accept,
@@ -58,6 +57,7 @@ from ringfence.policy.program import (
     StartsWith,
     Within,
 )
+from ringfence.policy.program.names import FRESH, TableFamily, bare_name
 
 EQUAL, NOT_EQUAL, LESS_EQUAL, GREATER_EQUAL = 0, 1, 3, 5
 VERDICT_ACCEPT, VERDICT_DROP, VERDICT_JUMP, VERDICT_GOTO = 1, 0, -3, -4

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from ringfence.policy.names import TableFamily
-from ringfence.policy.program import Equal, Field, Header
+from ringfence.policy.program.model import Equal, Field, Header
+from ringfence.policy.program.names import TableFamily
 from ringfence.policy.values import PROTOCOL_NUMBER, Protocol
 
 ORIGINAL, REPLY = 0, 1

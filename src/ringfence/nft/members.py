@@ -8,7 +8,7 @@ from typing import Final
 
 from ringfence.nft.fields import HOST_ORDER
 from ringfence.policy.addresses import Family
-from ringfence.policy.names import MEMBERS, numbered_set, parse_numbered_set
+from ringfence.policy.program.names import MEMBERS, numbered_set, parse_numbered_set
 
 WORDS: Final = 2  # registers of 32 bits that a number takes
 FAMILY_OF: Final[dict[str, Family]] = {name: family for family, name in MEMBERS.items()}

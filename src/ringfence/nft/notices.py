@@ -12,7 +12,7 @@ from typing import Final
 
 from ringfence.nft.batch import PROTOCOL_FAMILY, TABLE
 from ringfence.nft.netlink import SUBSYSTEM_NFTABLES, Attributes, number_of, pack_text, parse, text_of
-from ringfence.policy.names import placed_name
+from ringfence.policy.program.names import placed_name
 
 _FRAME: Final = struct.Struct("=IHHIIB3x")  # nlmsghdr, and of nfgenmsg the family
 _NEW_GENERATION: Final = 15

@@ -54,8 +54,7 @@ from ringfence.nft.netlink import (
 )
 from ringfence.nft.notices import Touched
 from ringfence.policy.addresses import Interval
-from ringfence.policy.names import FRESH, TableFamily, place_of, placed_name
-from ringfence.policy.program import (
+from ringfence.policy.program.model import (
     Chain,
     Element,
     ElementType,
@@ -66,7 +65,8 @@ from ringfence.policy.program import (
     Scalar,
     VerdictMap,
 )
-from ringfence.policy.steps import DeleteLine
+from ringfence.policy.program.names import FRESH, TableFamily, place_of, placed_name
+from ringfence.policy.program.steps import DeleteLine
 
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_GENERATION, _GET_OBJECT = 1, 4, 7, 10, 13, 16, 19
 _NEW_CHAIN, _NEW_SET, _NEW_GENERATION, _NEW_OBJECT = 3, 9, 15, 18

@@ -11,8 +11,7 @@ from ringfence.nft.fields import LOADS, MARK, PRESENCES
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import kernel_set
 from ringfence.policy.addresses import Interval
-from ringfence.policy.names import FRESH, TableFamily, bare_name
-from ringfence.policy.program import (
+from ringfence.policy.program.model import (
     LOG_BURST,
     LOG_RATE,
     TALLY_LIFE_S,
@@ -49,6 +48,7 @@ from ringfence.policy.program import (
     Within,
     part_of,
 )
+from ringfence.policy.program.names import FRESH, TableFamily, bare_name
 
 _TYPE_TEXT = {
     ElementType.INTERFACE: "ifname",

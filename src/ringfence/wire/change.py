@@ -30,8 +30,8 @@ from ringfence.policy.commands import (
     RuleDraft,
 )
 from ringfence.policy.errors import Invalid
+from ringfence.policy.insight.services import SERVICE
 from ringfence.policy.places import GROUP
-from ringfence.policy.services import SERVICE
 from ringfence.policy.values import (
     MAX_PORT,
     Cidr,

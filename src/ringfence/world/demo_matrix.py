@@ -11,9 +11,9 @@ from typing import Final
 
 from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.nft import read_counters
-from ringfence.policy import names
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.packet import Packet
+from ringfence.policy.program import names
 from ringfence.policy.values import PROTOCOL_NUMBER, Direction, Protocol
 from ringfence.policy.verdict import Allowance, Default, SideVerdict, Verdict, find_endpoint, judge
 from ringfence.policy.view import HostView

@@ -18,8 +18,8 @@ from typing import Final
 
 from pyroute2 import IPRoute
 
-from ringfence.policy.explain import Service as Asked
-from ringfence.policy.explain import parse_service
+from ringfence.policy.insight.explain import Service as Asked
+from ringfence.policy.insight.explain import parse_service
 from ringfence.policy.places import INTERNET_ADDRESSES
 from ringfence.policy.values import Address, Protocol, parse_address
 from ringfence.world.namespaces import Namespace, open_current_network

@@ -10,7 +10,7 @@ from fake_doors import FakeFiles
 from fake_server import FakeServer
 from ringfence.agent.counters import FILE, Gain, RuleCounts
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.names import parse_rule_counter, rule_counter
+from ringfence.policy.program.names import parse_rule_counter, rule_counter
 from ringfence.policy.values import RuleId
 from ringfence.wire.counters import MOST_COUNTS
 

@@ -8,10 +8,10 @@ from fake_doors import FakeBridging, FakeConntrack, FakeFiles, FakeLinks, FakeMa
 from ringfence.agent.doctor import Instruments, State, examine
 from ringfence.nft import About, Generation
 from ringfence.nft.foreign import ForeignChain
-from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.delta import diff_programs
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.program import Program
+from ringfence.policy.program.compile import LocalPorts, compile_program
+from ringfence.policy.program.delta import diff_programs
+from ringfence.policy.program.model import Program
 from views import view
 
 FILE = Path("/etc/inventory.toml")

@@ -11,11 +11,11 @@ from fake_doors import FakeConntrack, FakeNftables
 from ringfence.agent.enforce import CLOSED, MOST_MENDED, Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.nft import About, Generation, Touched
-from ringfence.policy import delta, names
-from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.link import STAMP
-from ringfence.policy.program import (
+from ringfence.policy.program import delta, names
+from ringfence.policy.program.compile import LocalPorts, compile_program
+from ringfence.policy.program.link import STAMP
+from ringfence.policy.program.model import (
     Accept,
     Chain,
     Count,
@@ -30,7 +30,7 @@ from ringfence.policy.program import (
     NamedSet,
     Stamp,
 )
-from ringfence.policy.steps import (
+from ringfence.policy.program.steps import (
     AddChain,
     AddCounter,
     AddElements,

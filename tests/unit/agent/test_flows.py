@@ -15,7 +15,7 @@ from ringfence.agent.refused import RefusedLog
 from ringfence.nft.packetlog import Told
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.packet import ICMP, TCP, Packet
-from ringfence.policy.refusal import Fate, Refusal, log_prefix, parse_log_prefix
+from ringfence.policy.program.refusal import Fate, Refusal, log_prefix, parse_log_prefix
 from ringfence.policy.values import Kind
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.flows import MOST_RECORDS

@@ -33,13 +33,13 @@ from ringfence.agent.watch import SHOWN_S
 from ringfence.nft import About, ForeignChain, Generation, Touched, render_text
 from ringfence.nft.connections import Connection, Way
 from ringfence.nft.packetlog import Told
-from ringfence.policy.compile import LocalPorts, compile_program
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.names import DROPS, FRAME_PROGRAMMED, group_chain, rule_counter
 from ringfence.policy.packet import Packet
-from ringfence.policy.program import NamedSet, Within
-from ringfence.policy.refusal import Fate, Refusal, log_prefix
-from ringfence.policy.steps import AddElements, FlushChain
+from ringfence.policy.program.compile import LocalPorts, compile_program
+from ringfence.policy.program.model import NamedSet, Within
+from ringfence.policy.program.names import DROPS, FRAME_PROGRAMMED, group_chain, rule_counter
+from ringfence.policy.program.refusal import Fate, Refusal, log_prefix
+from ringfence.policy.program.steps import AddElements, FlushChain
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import FeedView

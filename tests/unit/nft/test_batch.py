@@ -9,9 +9,9 @@ from ringfence.nft import TABLE, About, Generation, encode_batch, encode_removal
 from ringfence.nft.batch import parse_about
 from ringfence.nft.netlink import F_ACK, parse, parse_list, text_of
 from ringfence.policy.addresses import merge_networks
-from ringfence.policy.names import numbered_set
-from ringfence.policy.program import ElementType, NamedSet
-from ringfence.policy.steps import AddChain, AddCounter, AddElements, AddSet, AddTable, DeleteSet
+from ringfence.policy.program.model import ElementType, NamedSet
+from ringfence.policy.program.names import numbered_set
+from ringfence.policy.program.steps import AddChain, AddCounter, AddElements, AddSet, AddTable, DeleteSet
 
 BATCH_BEGIN, BATCH_END, NEW_ELEMENTS = 0x10, 0x11, 0x0A0C
 SHAPE = NamedSet((ElementType.IPV4,), interval=True)

@@ -12,8 +12,8 @@ from ringfence.nft.expressions import encode_line
 from ringfence.nft.generation import DEFAULT_MASK, Generation, largest_generation
 from ringfence.nft.netlink import pack, pack_nested, pack_number, pack_text
 from ringfence.nft.text import render_line
-from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.program import (
+from ringfence.policy.program.compile import LocalPorts, compile_program
+from ringfence.policy.program.model import (
     Accept,
     Field,
     Foreign,

@@ -4,7 +4,7 @@ import pytest
 
 from ringfence.nft import read_table
 from ringfence.nft.netlink import NFPROTO_INET, pack_message, pack_number, parse_messages
-from ringfence.policy.names import TableFamily
+from ringfence.policy.program.names import TableFamily
 
 NEW_GENERATION, GET_TABLE, GET_GENERATION = 0x0A0F, 0x0A01, 0x0A10
 

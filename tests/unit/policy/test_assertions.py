@@ -6,10 +6,10 @@ from ipaddress import ip_address
 import pytest
 
 from policies import ORGANISATION, group, instance, snapshot
-from ringfence.policy.assertions import check, examples, parse_assertion, parse_assertions
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.portray import portray_witness
-from ringfence.policy.reach import Reachability
+from ringfence.policy.insight.assertions import check, examples, parse_assertion, parse_assertions
+from ringfence.policy.insight.portray import portray_witness
+from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.values import OrganisationId
 
 POLICY = snapshot(

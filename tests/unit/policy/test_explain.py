@@ -6,7 +6,7 @@ import pytest
 
 from policies import group, instance, instance_id, rule, snapshot
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.explain import Service, explain, parse_service
+from ringfence.policy.insight.explain import Service, explain, parse_service
 from ringfence.policy.rule_words import describe_rule
 from ringfence.policy.values import Kind, Protocol
 

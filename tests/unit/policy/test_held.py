@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from policies import ORGANISATION, group, instance, snapshot
-from ringfence.policy.assertions import check, parse_assertion
-from ringfence.policy.held import decide, narrowed
-from ringfence.policy.reach import Reachability
+from ringfence.policy.insight.assertions import check, parse_assertion
+from ringfence.policy.insight.held import decide, narrowed
+from ringfence.policy.insight.reach import Reachability
 
 DB = instance("db-1", "192.0.2.3", wears=("db",))
 APP = instance("app-1", "192.0.2.4", wears=("app",))

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from policies import group, group_id, instance, snapshot
-from ringfence.policy.lint import Severity
-from ringfence.policy.lint_reach import lint
-from ringfence.policy.reach import Reachability
+from ringfence.policy.insight.lint import Severity
+from ringfence.policy.insight.lint_reach import lint
+from ringfence.policy.insight.reach import Reachability
 
 WEB = instance("web-1", "192.0.2.1", "2001:db8::1", wears=("web",))
 APP = instance("app-1", "192.0.2.2", wears=("app",))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.policy.compile import LocalPorts, compile_program
-from ringfence.policy.narrow import narrow_program
-from ringfence.policy.program import Program
+from ringfence.policy.program.compile import LocalPorts, compile_program
+from ringfence.policy.program.model import Program
+from ringfence.policy.program.narrow import narrow_program
 from views import GROUPS, endpoint, ingress, local_views, view
 
 PORTS = LocalPorts(("veth*",))

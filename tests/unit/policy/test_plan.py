@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from policies import group, instance, rule, snapshot
-from ringfence.policy.plan import compare
-from ringfence.policy.portray import portray_plan
+from ringfence.policy.insight.plan import compare
+from ringfence.policy.insight.portray import portray_plan
 
 INSTANCES = (
     instance("web-1", "192.0.2.1", wears=("web",)),

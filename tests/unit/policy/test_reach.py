@@ -4,9 +4,9 @@ import pytest
 
 from policies import group, instance, snapshot
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.matrix import draw_matrix
-from ringfence.policy.portray import portray_matrix, portray_reach
-from ringfence.policy.reach import Reachability
+from ringfence.policy.insight.matrix import draw_matrix
+from ringfence.policy.insight.portray import portray_matrix, portray_reach
+from ringfence.policy.insight.reach import Reachability
 
 POLICY = snapshot(
     group("web", "ingress tcp/443 from 0.0.0.0/0", "egress tcp/5432 to group db", "egress icmp to 0.0.0.0/0"),

@@ -4,7 +4,14 @@ import pytest
 
 from policies import rule
 from ringfence.policy.errors import Invalid
-from ringfence.policy.services import ALL_SERVICES, FLOWS, REDIRECTS, describe_services, parse_services, services_of
+from ringfence.policy.insight.services import (
+    ALL_SERVICES,
+    FLOWS,
+    REDIRECTS,
+    describe_services,
+    parse_services,
+    services_of,
+)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 
 from policies import ORGANISATION, group, group_id, instance, snapshot
 from ringfence.policy.commands import GroupReference
+from ringfence.policy.insight.suggest import FEW, MANY, Seen, suggest
 from ringfence.policy.model import Organisation
 from ringfence.policy.packet import Packet
-from ringfence.policy.suggest import FEW, MANY, Seen, suggest
 from ringfence.policy.values import Direction
 
 WEB = instance("web", "192.0.2.10", wears=("default",))

@@ -7,8 +7,8 @@ import pytest
 
 from generated import PORTS, Way, difference
 from policies import address, group, group_id, instance, mac_of, rule, snapshot
-from ringfence.policy.compile import compile_program
 from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP, Packet, Tracking, tracking_of
+from ringfence.policy.program.compile import compile_program
 from ringfence.policy.values import Direction, link_local
 from ringfence.policy.verdict import Allowance, Default, allowing_rules, find_endpoint
 from ringfence.policy.view import resolve_view

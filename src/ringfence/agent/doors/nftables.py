@@ -41,8 +41,8 @@ from ringfence.nft.netlink import (
     parse,
 )
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.names import TableFamily
-from ringfence.policy.steps import DeleteLine, Step
+from ringfence.policy.program.names import TableFamily
+from ringfence.policy.program.steps import DeleteLine, Step
 
 _SHOWN_REFUSALS: Final = 3
 _GET_GENERATION: Final = 16

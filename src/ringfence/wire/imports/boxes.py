@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
-from ringfence.policy.address_axis import UNICAST, WHOLE, networks_of, span_of
 from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.commands import RuleDraft
-from ringfence.policy.intervals import EMPTY, Intervals
+from ringfence.policy.insight.address_axis import UNICAST, WHOLE, networks_of, span_of
+from ringfence.policy.insight.intervals import EMPTY, Intervals
+from ringfence.policy.insight.services import ALL_SERVICES, FLOWS, service_span
 from ringfence.policy.packet import ICMP, ICMPV6
-from ringfence.policy.services import ALL_SERVICES, FLOWS, service_span
 from ringfence.policy.values import MAX_PORT, PROTOCOL_NUMBER, Cidr, Direction, Icmp, Network, Protocol
 
 _LAST: Final = 255  # ICMP's last type and code, which the API cannot name and nobody uses

@@ -12,8 +12,8 @@ from typing import Final
 
 from ringfence.policy.commands import RuleDraft
 from ringfence.policy.errors import Invalid
-from ringfence.policy.intervals import Intervals
-from ringfence.policy.services import describe_services
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.services import describe_services
 from ringfence.wire.decode import MAX_TEXT
 from ringfence.wire.imports.boxes import (
     EVERYTHING,

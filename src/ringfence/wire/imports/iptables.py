@@ -11,12 +11,12 @@ from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 from typing import Final
 
-from ringfence.policy.address_axis import UNICAST, addresses_of, position
 from ringfence.policy.addresses import Family
 from ringfence.policy.errors import Invalid
-from ringfence.policy.intervals import Intervals
+from ringfence.policy.insight.address_axis import UNICAST, addresses_of, position
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.services import service_span
 from ringfence.policy.packet import ICMPV6, TCP, UDP
-from ringfence.policy.services import service_span
 from ringfence.policy.values import MAX_PORT
 from ringfence.wire.imports.boxes import EVERYTHING, ICMP_OF, Space, common, opening, space_of, without
 from ringfence.wire.imports.chains import Accepted, Chain, Leave, Line, Verdict, accepted_by, may_drop

@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 from typing import Final
 
-from ringfence.policy.address_axis import UNICAST, position, span_of
 from ringfence.policy.addresses import Family
 from ringfence.policy.errors import Invalid
-from ringfence.policy.intervals import Intervals
+from ringfence.policy.insight.address_axis import UNICAST, position, span_of
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.services import service_span
 from ringfence.policy.packet import TCP, UDP
-from ringfence.policy.services import service_span
 from ringfence.policy.values import MAX_PORT
 from ringfence.wire.document import JsonValue
 from ringfence.wire.imports.boxes import EVERYTHING, ICMP_OF, Space, common, opening, space_of, without

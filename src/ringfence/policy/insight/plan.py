@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
-from ringfence.policy.boxes import Box, hull_of
-from ringfence.policy.ends import ANY, End
-from ringfence.policy.grants import Flow, Grants, Question
-from ringfence.policy.intervals import Intervals
+from ringfence.policy.insight.boxes import Box, hull_of
+from ringfence.policy.insight.ends import ANY, End
+from ringfence.policy.insight.grants import Flow, Grants, Question
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.population import Population, bits_of, numbers_of
+from ringfence.policy.insight.reach import Part, meets_another
 from ringfence.policy.model import Snapshot
-from ringfence.policy.population import Population, bits_of, numbers_of
-from ringfence.policy.reach import Part, meets_another
 
 _Services = dict[Intervals, int]  # who may ask for each
 

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ringfence.policy import names
 from ringfence.policy.evolving import differing, differing_members
-from ringfence.policy.link import ALLOW, STAMP
-from ringfence.policy.names import TableFamily
-from ringfence.policy.program import (
+from ringfence.policy.program import names
+from ringfence.policy.program.link import ALLOW, STAMP
+from ringfence.policy.program.model import (
     Chain,
     Dispatch,
     Element,
@@ -33,7 +32,8 @@ from ringfence.policy.program import (
     VerdictMap,
     part_of,
 )
-from ringfence.policy.steps import (
+from ringfence.policy.program.names import TableFamily
+from ringfence.policy.program.steps import (
     AddChain,
     AddCounter,
     AddElements,

@@ -10,12 +10,12 @@ from ipaddress import ip_address
 from typing import Final
 from uuid import UUID
 
-from ringfence.policy.address_axis import UNICAST, addresses_of, position
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.intervals import Intervals
+from ringfence.policy.insight.address_axis import UNICAST, addresses_of, position
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.population import Class, Dweller, Population, bits_of
 from ringfence.policy.model import Group, Instance, Snapshot
 from ringfence.policy.places import GROUP, INSTANCE, INTERNET
-from ringfence.policy.population import Class, Dweller, Population, bits_of
 from ringfence.policy.values import Network, OrganisationId, Visibility, parse_cidr
 from ringfence.policy.wording import shown, suggestion
 

@@ -10,17 +10,17 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-from ringfence.policy.address_axis import position, span_of
 from ringfence.policy.addresses import FAMILIES
-from ringfence.policy.assertions import Assertion, Witness, check, find_worse, parse_assertion
-from ringfence.policy.ends import ANY, find_named, parse_network
 from ringfence.policy.errors import CallerError
 from ringfence.policy.facts import Fact, RuleAdded, RuleDeleted
 from ringfence.policy.index import index_of
+from ringfence.policy.insight.address_axis import position, span_of
+from ringfence.policy.insight.assertions import Assertion, Witness, check, find_worse, parse_assertion
+from ringfence.policy.insight.ends import ANY, find_named, parse_network
+from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.insight.services import services_of
 from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
 from ringfence.policy.places import INTERNET
-from ringfence.policy.reach import Reachability
-from ringfence.policy.services import services_of
 from ringfence.policy.values import Direction, GroupId, InstanceId, Network, OrganisationId
 
 FIELD: Final = "assertion"

@@ -9,9 +9,17 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from ringfence.policy import names
-from ringfence.policy.link import DHCP4_REPLY, DHCP4_REQUEST, ICMPV6, LINK_TYPE_MATCHES, drop_line, pass_line, singles
-from ringfence.policy.program import (
+from ringfence.policy.program import names
+from ringfence.policy.program.link import (
+    DHCP4_REPLY,
+    DHCP4_REQUEST,
+    ICMPV6,
+    LINK_TYPE_MATCHES,
+    drop_line,
+    pass_line,
+    singles,
+)
+from ringfence.policy.program.model import (
     RAW_PRIORITY,
     Between,
     Chain,

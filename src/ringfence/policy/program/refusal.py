@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
-from ringfence.policy import names
-from ringfence.policy.program import (
+from ringfence.policy.program import names
+from ringfence.policy.program.model import (
     Chain,
     Count,
     Differs,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from ringfence.policy import names
-from ringfence.policy.program import (
+from ringfence.policy.program import names
+from ringfence.policy.program.model import (
     FILTER_PRIORITY,
     RAW_PRIORITY,
     REPLY,
@@ -39,7 +39,7 @@ from ringfence.policy.program import (
     State,
     Within,
 )
-from ringfence.policy.refusal import (
+from ringfence.policy.program.refusal import (
     OBSERVED_ADDRESSES,
     OBSERVED_PORTS,
     Observed,

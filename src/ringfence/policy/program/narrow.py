@@ -8,11 +8,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from ringfence.policy import names
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.names import TableFamily
-from ringfence.policy.parts import compile_ports
-from ringfence.policy.program import NamedSet, Program, StartsWith, VerdictMap, part_of
+from ringfence.policy.program import names
+from ringfence.policy.program.model import NamedSet, Program, StartsWith, VerdictMap, part_of
+from ringfence.policy.program.names import TableFamily
+from ringfence.policy.program.parts import compile_ports
 from ringfence.policy.values import Kind
 from ringfence.policy.view import Endpoint
 

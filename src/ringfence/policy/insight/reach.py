@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ringfence.policy.ends import End, parse_end
-from ringfence.policy.grants import Because, Flow, Grants, Question
-from ringfence.policy.intervals import Intervals
+from ringfence.policy.insight.ends import End, parse_end
+from ringfence.policy.insight.grants import Because, Flow, Grants, Question
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.population import Population
 from ringfence.policy.model import Snapshot
-from ringfence.policy.population import Population
 
 Reasons = frozenset[tuple[Because, Because]]  # what lets it out, and what lets it in
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
-from ringfence.policy import names
-from ringfence.policy.link import (
+from ringfence.policy.local import Failsafe, Lifelines, LocalPorts
+from ringfence.policy.program import names
+from ringfence.policy.program.link import (
     ARRIVE,
     CLOSED,
     DHCP4_REPLY,
@@ -31,8 +32,7 @@ from ringfence.policy.link import (
     related_lines,
     singles,
 )
-from ringfence.policy.local import Failsafe, Lifelines, LocalPorts
-from ringfence.policy.program import (
+from ringfence.policy.program.model import (
     FILTER_PRIORITY,
     ORIGINAL,
     RAW_PRIORITY,
@@ -57,7 +57,7 @@ from ringfence.policy.program import (
     State,
     Within,
 )
-from ringfence.policy.refusal import OBSERVED_PORTS, Refusal, refusal_chains, refuse
+from ringfence.policy.program.refusal import OBSERVED_PORTS, Refusal, refusal_chains, refuse
 from ringfence.policy.values import PROTOCOL_NUMBER, Address, Network, Protocol
 from ringfence.policy.view import Endpoint
 from ringfence.policy.well_known import ALL_DHCP_SERVERS, BROADCAST, LINK_LOCAL, LOOPBACKS

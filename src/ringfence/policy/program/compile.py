@@ -15,7 +15,8 @@ from typing import TypeVar
 from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.evolving import Evolving, EvolvingSet, differing
 from ringfence.policy.local import LocalPorts
-from ringfence.policy.parts import (
+from ringfence.policy.program.model import Chain, NamedSet, Program
+from ringfence.policy.program.parts import (
     GroupPart,
     PeerPart,
     PortPart,
@@ -27,7 +28,6 @@ from ringfence.policy.parts import (
     compile_profile,
     named_peers,
 )
-from ringfence.policy.program import Chain, NamedSet, Program
 from ringfence.policy.values import GroupId, Kind, Revision
 from ringfence.policy.view import Endpoint, HostView
 

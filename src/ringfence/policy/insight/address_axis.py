@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summar
 from typing import Final
 
 from ringfence.policy.addresses import FAMILIES, Family
-from ringfence.policy.intervals import Intervals
+from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.values import V4_MAPPED, Address, Network
 
 _V6: Final = 1 << 40  # where IPv6 begins; IPv4 begins at 0

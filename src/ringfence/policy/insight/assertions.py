@@ -9,18 +9,25 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Final
 
-from ringfence.policy.address_axis import address_at, position
 from ringfence.policy.addresses import FAMILIES, Family
-from ringfence.policy.boxes import Box, left_of
-from ringfence.policy.ends import End, parse_end
 from ringfence.policy.errors import CallerError, Invalid
-from ringfence.policy.grants import Grants, Question
-from ringfence.policy.intervals import Intervals
+from ringfence.policy.insight.address_axis import address_at, position
+from ringfence.policy.insight.boxes import Box, left_of
+from ringfence.policy.insight.ends import End, parse_end
+from ringfence.policy.insight.grants import Grants, Question
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.population import Class, Dweller, Population
+from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.insight.services import (
+    ALL_SERVICES,
+    FLOWS,
+    describe_services,
+    parse_services,
+    protocol_at,
+    service_span,
+)
 from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
-from ringfence.policy.population import Class, Dweller, Population
-from ringfence.policy.reach import Reachability
-from ringfence.policy.services import ALL_SERVICES, FLOWS, describe_services, parse_services, protocol_at, service_span
 from ringfence.policy.values import Address, Kind, OrganisationId
 from ringfence.policy.verdict import Verdict, judge
 from ringfence.policy.view import Endpoint, HostView

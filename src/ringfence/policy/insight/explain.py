@@ -10,8 +10,8 @@ from itertools import islice, product
 from shlex import quote
 from typing import Final
 
-from ringfence.policy.address_axis import position
 from ringfence.policy.errors import Invalid
+from ringfence.policy.insight.address_axis import position
 from ringfence.policy.model import NOBODY, Group, GroupPeer, Rule, Snapshot
 from ringfence.policy.packet import TCP, UDP, Packet
 from ringfence.policy.places import Place, find_places

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
 from ringfence.policy.addresses import Interval
-from ringfence.policy.names import TableFamily, place_of
+from ringfence.policy.program.names import TableFamily, place_of
 from ringfence.policy.values import Network
 
 

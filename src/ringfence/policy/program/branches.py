@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from itertools import groupby
 from typing import Final
 
-from ringfence.policy.program import Chain, Field, Goto, Jump, Line, Within
+from ringfence.policy.program.model import Chain, Field, Goto, Jump, Line, Within
 from ringfence.policy.values import Network
 
 MOST_LINES: Final = 64  # a run of no more stays as it is: the tree would cost as much as it saves

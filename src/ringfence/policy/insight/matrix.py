@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 
-from ringfence.policy.grants import Flow, Grants, Question
-from ringfence.policy.intervals import Intervals
-from ringfence.policy.population import bits_of, numbers_of
-from ringfence.policy.reach import Reasons
+from ringfence.policy.insight.grants import Flow, Grants, Question
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.population import bits_of, numbers_of
+from ringfence.policy.insight.reach import Reasons
 from ringfence.policy.values import GroupId
 
 INTERNET_ROW = 0  # groups follow from 1, in the order of ``Matrix.groups``

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
-from ringfence.policy import names
 from ringfence.policy.addresses import FAMILIES, Family
-from ringfence.policy.link import ALLOW
 from ringfence.policy.model import GroupPeer, Rule
-from ringfence.policy.program import Between, Count, Equal, Field, Goto, Line, Match, Member, Within
+from ringfence.policy.program import names
+from ringfence.policy.program.link import ALLOW
+from ringfence.policy.program.model import Between, Count, Equal, Field, Goto, Line, Match, Member, Within
 from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Kind, Ports, Protocol
 
 # The sets that hold a group's addresses of one family; none when it has none, and then no line asks for them.

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ringfence.policy.boxes import Box, left_of
 from ringfence.policy.index import index_of
-from ringfence.policy.intervals import Intervals
-from ringfence.policy.lint import Code, Finding, Severity, in_order, lasts_as_long, lint_rules, named, some
+from ringfence.policy.insight.boxes import Box, left_of
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.lint import Code, Finding, Severity, in_order, lasts_as_long, lint_rules, named, some
+from ringfence.policy.insight.population import NOBODY
+from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.insight.services import service_span
 from ringfence.policy.model import Rule
 from ringfence.policy.packet import AH, ICMPV6, UDP
-from ringfence.policy.population import NOBODY
-from ringfence.policy.reach import Reachability
-from ringfence.policy.services import service_span
 from ringfence.policy.values import Direction, GroupId, RuleId
 from ringfence.policy.verdict import Allowance
 from ringfence.policy.wording import shown

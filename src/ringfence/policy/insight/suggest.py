@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
-from ringfence.policy.address_axis import INTERNET, position
 from ringfence.policy.commands import GroupReference, RuleDraft
 from ringfence.policy.index import index_of
+from ringfence.policy.insight.address_axis import INTERNET, position
 from ringfence.policy.model import Group, Instance, PeerAddresses, Snapshot
 from ringfence.policy.packet import ICMP, ICMPV6, Packet
 from ringfence.policy.values import (

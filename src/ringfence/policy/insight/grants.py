@@ -12,13 +12,13 @@ from functools import lru_cache, reduce
 from operator import or_
 from typing import Final, TypeVar
 
-from ringfence.policy.address_axis import span_of
 from ringfence.policy.addresses import FAMILIES, Family
-from ringfence.policy.boxes import Box
-from ringfence.policy.intervals import Intervals
+from ringfence.policy.insight.address_axis import span_of
+from ringfence.policy.insight.boxes import Box
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.population import NOBODY, Population, Role, Span, bits_of, numbers_of
+from ringfence.policy.insight.services import ALL_SERVICES, FLOWS, REDIRECTS, services_of
 from ringfence.policy.model import GroupPeer, Rule
-from ringfence.policy.population import NOBODY, Population, Role, Span, bits_of, numbers_of
-from ringfence.policy.services import ALL_SERVICES, FLOWS, REDIRECTS, services_of
 from ringfence.policy.values import Direction, GroupId
 from ringfence.policy.verdict import Allowance
 

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from itertools import starmap
 from typing import Final
 
-from ringfence.policy.address_axis import WHOLE, networks_of
-from ringfence.policy.assertions import Witness
-from ringfence.policy.ends import ANY, End
-from ringfence.policy.grants import Because, Standing
-from ringfence.policy.intervals import EMPTY, Intervals
-from ringfence.policy.matrix import INTERNET_ROW, Matrix
+from ringfence.policy.insight.address_axis import WHOLE, networks_of
+from ringfence.policy.insight.assertions import Witness
+from ringfence.policy.insight.ends import ANY, End
+from ringfence.policy.insight.grants import Because, Standing
+from ringfence.policy.insight.intervals import EMPTY, Intervals
+from ringfence.policy.insight.matrix import INTERNET_ROW, Matrix
+from ringfence.policy.insight.plan import Plan
+from ringfence.policy.insight.population import Population, numbers_of
+from ringfence.policy.insight.reach import Part, Reach, Reachability, Reasons
+from ringfence.policy.insight.services import describe_services
 from ringfence.policy.model import Snapshot
 from ringfence.policy.places import INTERNET
-from ringfence.policy.plan import Plan
-from ringfence.policy.population import Population, numbers_of
-from ringfence.policy.reach import Part, Reach, Reachability, Reasons
 from ringfence.policy.rule_words import describe_rule, describe_side
-from ringfence.policy.services import describe_services
 from ringfence.policy.values import Address, GroupId, OrganisationId, RuleId
 from ringfence.policy.view import Endpoint
 from ringfence.policy.wording import shown

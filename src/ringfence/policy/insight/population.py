@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from ringfence.policy.address_axis import INTERNET, PRIVATE, UNICAST, WHOLE, position, span_of
 from ringfence.policy.addresses import FAMILIES, Family
-from ringfence.policy.intervals import Intervals
+from ringfence.policy.insight.address_axis import INTERNET, PRIVATE, UNICAST, WHOLE, position, span_of
+from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.model import GroupPeer, Snapshot
 from ringfence.policy.values import Address, GroupId, InstanceId, InterfaceName, Kind
 from ringfence.policy.view import Endpoint, HostView, resolve_view

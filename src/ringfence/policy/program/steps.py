@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ringfence.policy.names import TableFamily
-from ringfence.policy.program import Element, ElementType, Hook, Line, NamedSet, Scalar
+from ringfence.policy.program.model import Element, ElementType, Hook, Line, NamedSet, Scalar
+from ringfence.policy.program.names import TableFamily
 
 
 @dataclass(frozen=True, slots=True)

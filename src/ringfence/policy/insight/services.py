@@ -11,7 +11,7 @@ from typing import Final
 
 from ringfence.policy.addresses import Family
 from ringfence.policy.errors import Invalid
-from ringfence.policy.intervals import EMPTY, Intervals
+from ringfence.policy.insight.intervals import EMPTY, Intervals
 from ringfence.policy.model import Rule
 from ringfence.policy.packet import AH, ICMP, ICMPV6, OPENING_ICMP, OPENING_ICMPV6, TCP, UDP, Packet
 from ringfence.policy.values import MAX_PORT, PROTOCOL_NUMBER, Protocol

@@ -8,14 +8,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from ringfence.policy import frames, link, names, self_host
 from ringfence.policy.addresses import FAMILIES, Family, merge_networks
-from ringfence.policy.branches import branch_out
 from ringfence.policy.evolving import Evolving, differing
-from ringfence.policy.lines import PeerSets, rule_lines, untracked_rule_lines
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import GroupPeer, Rule
-from ringfence.policy.program import (
+from ringfence.policy.program import frames, link, names, self_host
+from ringfence.policy.program.branches import branch_out
+from ringfence.policy.program.lines import PeerSets, rule_lines, untracked_rule_lines
+from ringfence.policy.program.model import (
     Chain,
     Count,
     Element,
@@ -30,7 +30,7 @@ from ringfence.policy.program import (
     State,
     VerdictMap,
 )
-from ringfence.policy.refusal import Refusal, refuse
+from ringfence.policy.program.refusal import Refusal, refuse
 from ringfence.policy.values import Direction, GroupId, Kind
 from ringfence.policy.view import Endpoint, PeerAddresses
 

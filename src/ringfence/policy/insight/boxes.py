@@ -6,7 +6,7 @@ from functools import reduce
 from operator import or_
 from typing import Final, Protocol
 
-from ringfence.policy.intervals import EMPTY, Intervals
+from ringfence.policy.insight.intervals import EMPTY, Intervals
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class Failing:
         self.fails = self.is_away = False
         self.makes = True
         self.committing = threading.Event()  # a commit has lost its answer
+        self.asked = threading.Event()  # and what became of it was asked in vain
 
     def __call__(self, folder):
         database = self._place.open_database(folder)
@@ -79,6 +80,7 @@ class Failing:
 
         def try_begin():
             if self.is_away and self.committing.is_set():
+                self.asked.set()
                 raise DatabaseFault("connection refused")
             begin()
 

@@ -122,7 +122,8 @@ def running_server(folder: Path, settings: Settings = QUICK, options: ServeOptio
         loop.call_soon_threadsafe(options.stop.set)
         thread.join(timeout=20)
         assert not thread.is_alive(), "the server did not end"
-        assert not failed, failed
+        if failed:
+            raise failed[0]
 
 
 def _running(folder: Path, url: str, unix: Path) -> Running:

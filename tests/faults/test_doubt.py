@@ -1,4 +1,4 @@
-"""The connection to PostgreSQL is lost in a commit: callers hear what became of it when it is known, or nothing."""
+"""A change that is stored is answered so: the connection lost in a commit, and a defect right after it."""
 
 import http.client
 import json
@@ -11,6 +11,8 @@ from contract.running import QUICK, running_server
 from relay import Relay
 from ringfence.api import ApiOptions, ServeOptions
 from ringfence.api.rates import RateLimits
+from ringfence.control.feed import Feed
+from ringfence.policy.errors import OperatorError
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +67,19 @@ def test_a_server_that_ends_in_doubt_answers_nothing(postgres, tmp_path):
             assert create(server, "refused").status == 503
         with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
             doubted.result(30)
+
+
+def test_a_change_that_is_stored_is_answered_so_even_if_the_server_cannot_follow_it_and_ends(tmp_path, monkeypatch):
+    def defect(*_):
+        raise KeyError("view")
+
+    def serve_once():
+        with running_server(tmp_path) as server:
+            monkeypatch.setattr(Feed, "publish", defect)
+            assert create(server, "web").status == 200
+            monkeypatch.undo()
+
+    with pytest.raises(OperatorError, match="publishing a change that is stored"):
+        serve_once()
+    with running_server(tmp_path) as server:
+        assert names(server) == ["default", "web"]

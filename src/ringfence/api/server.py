@@ -87,7 +87,7 @@ async def serve(
 
     Raises:
         OperatorError: the folder is in use by another process, an address is taken, the certificate cannot be used, or
-            plain HTTP would leave loopback.
+            plain HTTP would leave loopback; later, when this process must be started anew.
     """
     options = options or ServeOptions()
     authority = None if options.tls or options.insecure else find_authority(folder)
@@ -95,6 +95,7 @@ async def serve(
     if certificate is None:
         check_plaintext(listens, insecure=options.insecure)
     plane = await ControlPlane.open(folder, settings, database=options.database)
+    plane.failure.add_done_callback(lambda _: options.stop.set())
     keeping = asyncio.ensure_future(certificate.keep()) if certificate else None
     try:
         await _serve_plane(_Served(folder, plane, authority, certificate), listens, ready, options)
@@ -102,6 +103,8 @@ async def serve(
         if keeping:
             keeping.cancel()
         await plane.close()
+    if plane.failure.done():
+        raise plane.failure.result()
 
 
 def _load_certificate(authority: Authority | None, options: ServeOptions) -> Certificate | None:

@@ -35,6 +35,10 @@ class OperationBook:
             raise NotFound(f"there is no operation {id_}")
         return operation
 
+    def latest(self, operation: Operation) -> Operation:
+        """An operation as it stands; as it was committed when it is not known here, or not any more."""
+        return self._known.get(operation.id, operation)
+
     def newest(self, organisation: OrganisationId, most: int) -> list[Operation]:
         """The newest operations of the organisation, newest first."""
         mine = (one for one in reversed(self._known.values()) if one.organisation == organisation)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from ringfence.control.held import require_held
 from ringfence.control.views import Change, ViewCache
-from ringfence.policy.errors import RingfenceError
+from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.model import Operation, Snapshot
 from ringfence.policy.values import HostName, KeyId, OrganisationId
@@ -65,12 +65,19 @@ class Commits:
         self._publish = publish
         self._arrived: deque[Callable[[], None]] = deque()
         self._is_woken = False
+        self.failure: asyncio.Future[OperatorError] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: OperatorError) -> None:
+        """What this process has in memory is not what is stored any more: it must end, and be started anew."""
+        if not self.failure.done():
+            _log.critical("this server ends, to be started anew: %s", error)
+            self.failure.set_result(error)
 
     async def run(self, decide: Decide[Outcome[T]]) -> T:
         """The value that ``decide`` answered, once it is on stable storage.
 
         Raises:
-            RingfenceError: what ``decide`` raised; ``Busy`` when nothing could be written.
+            RingfenceError: what ``decide`` raised; ``Busy`` when nothing could be written. In any case nothing changed.
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
@@ -88,7 +95,7 @@ class Commits:
 
         def hear(followed: Followed) -> None:
             outcome = outcome_of(followed)
-            self._arrived.append(lambda: self._publish(outcome))
+            self._arrived.append(lambda: self._make_known(outcome))
             self._wake(loop)
 
         self._store.follow(hear)
@@ -108,15 +115,21 @@ class Commits:
     def _arrive(self, done: Future[Committed[Outcome[T]]], waiter: asyncio.Future[T]) -> None:
         try:
             outcome = done.result().result
-            self._publish(outcome)
         except Exception as error:  # noqa: BLE001  a refusal, or a defect of ours: the caller must hear of either
-            if not isinstance(error, RingfenceError):
-                _log.exception("a committed change could not be published")
             if not waiter.done():
                 waiter.set_exception(error)
             return
+        self._make_known(outcome)
         if not waiter.done():
             waiter.set_result(outcome.value)
+
+    def _make_known(self, outcome: Outcome[object]) -> None:
+        """It is committed, and its caller hears so, even when a defect of ours keeps this server from following it."""
+        try:
+            self._publish(outcome)
+        except Exception as error:  # noqa: BLE001  any defect of ours: going on would spread it
+            _log.exception("a committed change could not be published")
+            self.fail(OperatorError("publishing a change that is stored", repr(error)))
 
 
 def follow(

@@ -6,7 +6,6 @@ Everything here runs in one event loop; writes go through the store's writer, re
 import asyncio
 import gc
 import logging
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -45,7 +44,7 @@ from ringfence.control.use_cases import (
 )
 from ringfence.control.views import ViewCache, resolve_views
 from ringfence.policy.commands import ClaimInstances, Edit, GroupCommand, InstanceCommand
-from ringfence.policy.errors import Busy, Conflict, Invalid, NotFound
+from ringfence.policy.errors import Busy, Conflict, Invalid, NotFound, OperatorError
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.index import forked
@@ -199,7 +198,7 @@ class ControlPlane:
         """Commits what ``wish`` decides, and waits a moment for the hosts."""
         changed = await self._commits.run(self._use_cases.change(wish, self._asked(actor), OperationId(uuid4())))
         await self._book.wait(changed.operation.id, self.settings.settle_wait_s)
-        return replace(changed, operation=self.operation(changed.operation.id, actor.organisation))
+        return replace(changed, operation=self._book.latest(changed.operation))
 
     async def preview(self, edits: Sequence[Edit] | Callable[[Snapshot], Sequence[Edit]], actor: Actor) -> Preview:
         """What ``change`` or ``apply`` would make of the newest snapshot; nothing is committed. Raises alike."""
@@ -258,6 +257,11 @@ class ControlPlane:
         return self._feed.view(host)
 
     @property
+    def failure(self) -> "asyncio.Future[OperatorError]":
+        """Done when this process can only end, and be started anew."""
+        return self._commits.failure
+
+    @property
     def feed(self) -> Feed:
         """What every host shall enforce, to follow; it ends with ``close``."""
         return self._feed
@@ -272,8 +276,7 @@ class ControlPlane:
         except (Busy, TimeoutError):
             return
         except Lost as error:
-            _log.critical("this server ends: %s", error)
-            signal.raise_signal(signal.SIGTERM)
+            self._commits.fail(error)
             raise
 
     def seen(self, host: HostName) -> None:

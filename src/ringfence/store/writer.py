@@ -61,7 +61,7 @@ class Writer:
         self._seal_key = seal_key
         self._queue: SimpleQueue[_Request[object] | None] = SimpleQueue()
         self._gate = threading.Lock()
-        self._is_open = True
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ringfence-writer", daemon=True)
         self._thread.start()
 
@@ -78,7 +78,7 @@ class Writer:
         future: Future[Committed[T]] = Future()
         future.set_running_or_notify_cancel()
         with self._gate:
-            if self._is_open:
+            if not self._closing.is_set():
                 self._queue.put(_Request(decide, future))  # type: ignore[arg-type]  # the queue forgets the result's type
                 return future
         future.set_exception(Busy("the server is stopping; nothing was applied"))
@@ -87,8 +87,8 @@ class Writer:
     def close(self) -> None:
         """Writes what is queued, then ends the thread and the connection."""
         with self._gate:
-            if self._is_open:
-                self._is_open = False
+            if not self._closing.is_set():
+                self._closing.set()
                 self._queue.put(None)
         self._thread.join()
         self._database.close()
@@ -161,22 +161,24 @@ class Writer:
         """Asks until the database answers: callers are told the truth, or nothing; an error would say "not applied".
 
         Raises:
-            _NeverKnown: the server ends meanwhile.
+            _NeverKnown: the server ends, and the database did not answer when it was asked for the last time.
         """
         patience_s = time.monotonic() + IN_DOUBT_S
-        while self._is_open:
+        while True:
+            is_last = self._closing.is_set()
             try:
                 return self._follower.was_committed()
             except DatabaseFault as error:
+                if is_last:
+                    raise _NeverKnown from error
                 if time.monotonic() > patience_s:
                     self._send_away(error)
-                time.sleep(_PAUSE_S)
-        raise _NeverKnown
+                self._closing.wait(_PAUSE_S)
 
     def _send_away(self, error: DatabaseFault) -> None:
         """Refuses what waits behind a commit in doubt: of that it is known that nothing was done."""
         waiting: list[_Request[object]] = []
-        while self._is_open and not self._queue.empty():
+        while not self._closing.is_set() and not self._queue.empty():
             request = self._queue.get()
             if request is None:
                 self._queue.put(None)  # the end, which is for the loop to take

@@ -21,7 +21,7 @@ from ringfence.policy.commands import (
 )
 from ringfence.policy.errors import Busy, Conflict, Denied, Invalid, NotFound
 from ringfence.policy.model import OperationState
-from ringfence.store import Decision, FolderHeld
+from ringfence.store import FolderHeld
 from ringfence.wire.feed import FeedReader, Report
 
 QUICK = Settings(settle_wait_s=0.01, operation_timeout_s=30.0)
@@ -514,11 +514,13 @@ async def test_a_caller_that_hangs_up_does_not_keep_the_change_from_being_publis
 
 
 @played
-async def test_a_defect_in_publishing_reaches_the_caller_and_the_next_call_goes_on(tmp_path):
+async def test_a_defect_in_publishing_is_no_refusal_and_the_server_says_that_it_must_end(tmp_path):
     async with opened(tmp_path) as plane:
-        with pytest.raises(AttributeError):
-            await asyncio.wait_for(plane._commits.run(lambda _: Decision(None)), 5)
-        assert await asyncio.wait_for(plane.execute(CreateGroup("web"), owner(plane)), 5)
+        plane._open = lambda *_, **__: {}["view"]
+        operations = await asyncio.gather(*(plane.execute(CreateGroup(name), owner(plane)) for name in "ab"))
+        assert [operation.state for operation in operations] == [OperationState.SUCCESS] * 2
+        assert {group.name for group in plane.snapshot.groups.values()} == {"default", "a", "b"}
+        assert "KeyError" in str(plane.failure.result())
 
 
 @played

@@ -344,6 +344,20 @@ def test_a_server_that_ends_while_a_commit_is_in_doubt_gives_no_answer(place, fa
     assert not doubtful.done()
 
 
+@pytest.mark.parametrize("new_place", ["postgresql"], indirect=True)  # SQLite knows at once
+@pytest.mark.parametrize("made", [True, False])
+def test_a_server_that_ends_while_a_commit_is_in_doubt_asks_once_more(place, failing, monkeypatch, made):
+    monkeypatch.setattr(writer, "_PAUSE_S", 60.0)
+    store = founded(place, failing)
+    failing.is_away, failing.makes = True, made
+    doubtful = store.submit(creating("web"))
+    assert failing.asked.wait(5)
+    failing.is_away = False
+    store.close()
+    assert (doubtful.exception(0) is None) == made
+    assert place.rows("SELECT count(*) FROM security_group") == [(2 if made else 1,)]
+
+
 def test_a_closed_store_takes_no_more_writes(place):
     store = founded(place)
     queued = store.submit(creating("web"))

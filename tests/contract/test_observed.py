@@ -55,7 +55,7 @@ def told(server, monkeypatch):
 
 @pytest.mark.usefixtures("told")
 def test_the_page_shows_what_the_commands_print(server, capsys):
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     for line, wanted in EXAMPLES:
         assert run(line.split()) == 0
         shown = capsys.readouterr()
@@ -77,6 +77,33 @@ def test_one_instance_alone_an_enforced_one_and_one_that_nobody_knows(capsys):
     assert "0 of 1 observed: begin with ringfence instance observe" in capsys.readouterr().err
     assert run(["observed", "wep-1"]) == 1
     assert "did you mean web-1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize(
+    ("arguments", "ports"),
+    [
+        (["web"], [8080, 8080, 23, None]),
+        (["instance:web-2"], [None]),
+        (["web", "--since", "2026-01-01T01:00:30"], [23, None]),
+        (["group:web", "--since", "2026-01-01", "--limit", "3"], [8080, 23, None]),
+        (["app"], []),
+    ],
+)
+def test_one_by_one_those_are_shown_that_are_asked_for(capsys, arguments, ports):
+    assert run(["observed", *arguments, "--log", "-o", "json"]) == 0
+    ends = [row["destination"].partition(":")[2] for row in json.loads(capsys.readouterr().out)]
+    assert [int(port) if port else None for port in ends] == ports
+
+
+@pytest.mark.usefixtures("told")
+def test_options_of_the_log_without_it_and_times_that_are_none(capsys):
+    for option in (["--since", "1h"], ["--limit", "2"], ["--follow"]):
+        assert run(["observed", "web", *option]) == 2
+        assert f"{option[0]}: expected only with --log" in capsys.readouterr().err
+    assert run(["observed", "web", "--log", "--since", "soon"]) == 2
+    assert "or a date such as 2026-01-31" in capsys.readouterr().err
+    assert run(["observed", "web", "--log", "--limit", "0"]) == 2
 
 
 @pytest.mark.usefixtures("told")

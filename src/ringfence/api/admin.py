@@ -18,7 +18,7 @@ from ringfence.api.authority import Authority
 from ringfence.api.change import AllowResource, ChangeResource, RulesResource
 from ringfence.api.counters import show_counts
 from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_json
-from ringfence.api.flows import show_flow
+from ringfence.api.flows import FlowsResource
 from ringfence.api.front import BodyLimits, front
 from ringfence.api.join import Invitations
 from ringfence.api.observed import Observed
@@ -182,25 +182,6 @@ class _Counters:
         put_json(response, {"counters": shown})
 
 
-@dataclass(frozen=True, slots=True)
-class _Flows:
-    """GET /admin/v1/drops?after=N&host=NAME: what hosts told of refused packets, oldest first, and the last number.
-
-    GET /admin/v1/flows is the same with allowed connections.
-    """
-
-    plane: ControlPlane
-    name: str
-    allowed: bool
-
-    async def on_get(self, request: Request, response: Response) -> None:
-        after, host = request.get_param_as_int("after", default=0, min_value=0), request.get_param("host")
-        found = self.plane.flows(after or 0, HostName(host) if host else None, allowed=self.allowed)
-        snapshot = self.plane.snapshot
-        last = found[-1].number if found else after
-        put_json(response, {"last": last, self.name: [show_flow(kept, snapshot) for kept in found]})
-
-
 def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> Asgi:
     """The app behind the control socket; it authenticates nobody."""
     app = bare_app()
@@ -219,8 +200,8 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/groups", _PublicGroups(plane))
     app.add_route("/admin/v1/counters", _Counters(plane))
     app.add_route("/admin/v1/unused", UnusedResource(plane))
-    app.add_route("/admin/v1/drops", _Flows(plane, "drops", allowed=False))
-    app.add_route("/admin/v1/flows", _Flows(plane, "flows", allowed=True))
+    app.add_route("/admin/v1/drops", FlowsResource(plane, "drops", allowed=False))
+    app.add_route("/admin/v1/flows", FlowsResource(plane, "flows", allowed=True))
     add_question_routes(app, plane)
     app.add_route("/admin/v1/observed", Observed(plane))
     app.add_route("/admin/v1/instances/{instance}/suggestion", Suggestion(plane))

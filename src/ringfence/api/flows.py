@@ -1,14 +1,49 @@
-"""A refused packet, or an allowed connection, as an operator is shown it: with the names of this moment."""
+"""GET /admin/v1/drops and /flows: refused packets, and allowed connections, with the names of this moment."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
+from ringfence.api.exchange import Request, Response, put_json
 from ringfence.control.flow_book import Kept
+from ringfence.control.lookup import find_meant
+from ringfence.control.plane import ControlPlane
 from ringfence.policy.model import Snapshot
-from ringfence.policy.values import PROTOCOL_NUMBER, Direction
+from ringfence.policy.values import PROTOCOL_NUMBER, Direction, HostName
 from ringfence.wire.flows import FlowRecord
 
 _PROTOCOLS = {number: protocol.value for protocol, number in PROTOCOL_NUMBER.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsResource:
+    """What hosts told of, oldest first, and the last number; as ``flows`` with allowed connections, too.
+
+    ``?after=N&host=NAME``; ``of=NAME``: of an instance, or of a group's members; ``since=SECONDS`` since 1970;
+    ``limit=N``: the newest of these.
+    """
+
+    plane: ControlPlane
+    name: str
+    allowed: bool
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        after, host = request.get_param_as_int("after", default=0, min_value=0), request.get_param("host")
+        limit = request.get_param_as_int("limit", min_value=1)
+        found = self.plane.flows(after or 0, HostName(host) if host else None, allowed=self.allowed)
+        wanted = [*self._wanted(request, found)][-(limit or 0) :]
+        snapshot = self.plane.snapshot
+        last = found[-1].number if found else after
+        put_json(response, {"last": last, self.name: [show_flow(kept, snapshot) for kept in wanted]})
+
+    def _wanted(self, request: Request, found: list[Kept]) -> Iterator[Kept]:
+        of, since = request.get_param("of"), request.get_param_as_int("since", default=0, min_value=0)
+        organisation = self.plane.owners.named(request.get_param("organisation")).id
+        ids = {one.id for one in find_meant(self.plane.snapshot, of, organisation, field="?of")} if of else None
+        for kept in found:
+            if (ids is None or kept.record.instance_id in ids) and kept.record.at >= (since or 0):
+                yield kept
 
 
 def show_flow(kept: Kept, snapshot: Snapshot) -> dict[str, object]:

@@ -4,11 +4,9 @@ import asyncio
 from dataclasses import dataclass
 
 from ringfence.api.exchange import Request, Response, put_json
-from ringfence.control.lookup import find_target
+from ringfence.control.lookup import find_meant
 from ringfence.control.observations import report_refused
 from ringfence.control.plane import ControlPlane
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +18,7 @@ class Observed:
     async def on_get(self, request: Request, response: Response) -> None:
         snapshot = self.plane.snapshot
         organisation = self.plane.owners.named(request.get_param("organisation")).id
-        target = find_target(snapshot, organisation, request.get_param("of", required=True), field="?of")
-        ids = [target.id] if isinstance(target, Instance) else sorted(index_of(snapshot).wearers_of(target.id))
-        instances = [snapshot.instances[id_] for id_ in ids]
+        instances = find_meant(snapshot, request.get_param("of", required=True), organisation, field="?of")
         refused = await asyncio.to_thread(report_refused, snapshot, instances, self.plane.flow_tallies())
         modes = [{"instance": one.name, "mode": "observe" if one.observe else "enforce"} for one in instances]
         put_json(response, {"instances": modes, "refused": refused})

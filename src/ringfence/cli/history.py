@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.options import DataOption, FollowOption, query_of
+from ringfence.cli.options import DataOption, FollowOption, SinceOption, query_of, since_query
 from ringfence.cli.output import Format, FormatOption, complain, show, show_rows
-from ringfence.policy.errors import CallerError, Invalid
-from ringfence.policy.values import parse_duration
+from ringfence.policy.errors import CallerError
 
 app = typer.Typer(help="The history of all changes: show, export, verify.", invoke_without_command=True)
 _COLUMNS = ("number", "time", "organisation", "who", "address", "action", "subject", "revision", "result")
@@ -20,10 +19,7 @@ _FOLLOW_PAUSE_S = 0.5
 def history(
     context: typer.Context,
     data: DataOption,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="From then on: 2h, 7d, 2026-01-31; all that is kept if not given."),
-    ] = None,
+    since: SinceOption = None,
     organisation: Annotated[str | None, typer.Option(help="Only what was done in this organisation.")] = None,
     *,
     follow: FollowOption = False,
@@ -40,7 +36,7 @@ def history(
 
     from ringfence.cli.admin_client import Ask, ask
 
-    query = query_of(organisation) | ({"since": str(_since(since))} if since else {})
+    query = query_of(organisation) | since_query(since)
     for page in _pages(data, query, follow=follow):
         if output is Format.JSON:
             for line in page:
@@ -88,20 +84,6 @@ def _pages(data: Path, query: dict[str, str], *, follow: bool) -> Iterator[list[
             time.sleep(_FOLLOW_PAUSE_S)
         else:
             return
-
-
-def _since(text: str) -> int:
-    import time
-    from datetime import UTC, datetime
-
-    try:
-        return int(time.time()) - parse_duration(text, field="--since")
-    except Invalid as error:
-        try:
-            found = datetime.fromisoformat(text)
-        except ValueError:
-            raise Invalid(f"{error}, or a date such as 2026-01-31") from error
-        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 
 
 def _row(line: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -1,33 +1,27 @@
 """``ringfence host``: the machines whose agents may report to the server, and how far each has come."""
 
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from ringfence.cli.options import DataOption, FollowOption, OrganisationOption, query_of
+from ringfence.cli.flows import LimitOption, limit_query, show_flows
+from ringfence.cli.options import DataOption, FollowOption, OrganisationOption, SinceOption, query_of, since_query
 from ringfence.cli.output import (
     Format,
     FormatOption,
     KeyFormat,
     KeyFormatOption,
     complain,
-    show,
     show_rows,
     show_secret,
 )
 
 app = typer.Typer(help="Hosts: register one, see what each enforces.", no_args_is_help=True)
 _VARIABLES = {"RINGFENCE_HOST": "name", "RINGFENCE_HOST_KEY": "private-key"}
-_FLOW_COLUMNS = (
-    *("time", "host", "interface", "instance", "verdict", "direction", "reason", "rule"),
-    *("protocol", "source", "destination", "peer", "packets"),
-)
 _COUNTER_COLUMNS = (
     *("host", "group", "rule", "description", "judged", "connections", "packets", "bytes", "last-hit", "since"),
 )
-_FOLLOW_PAUSE_S = 0.5
 _HostArgument = Annotated[str | None, typer.Argument(help="One host's name; all hosts if you give none.")]
 _COLUMNS = ("host", "wanted", "applied", "age_s", "error", "notice", "others_drop")
 
@@ -123,6 +117,8 @@ def counters(
 def drops(
     data: DataOption,
     host: _HostArgument = None,
+    since: SinceOption = None,
+    limit: LimitOption = None,
     *,
     follow: FollowOption = False,
     output: FormatOption = Format.TABLE,
@@ -133,13 +129,16 @@ def drops(
     flows.jsonl goes further back.
     Example: [bold]ringfence host drops h1 --follow -o json[/bold]
     """
-    _show_flows("drops", data, host, follow=follow, output=output)
+    query = since_query(since) | limit_query(limit) | ({"host": host} if host else {})
+    show_flows(data, "drops", query, follow=follow, output=output)
 
 
 @app.command("flows")
 def flows(
     data: DataOption,
     host: _HostArgument = None,
+    since: SinceOption = None,
+    limit: LimitOption = None,
     *,
     follow: FollowOption = False,
     output: FormatOption = Format.TABLE,
@@ -149,27 +148,5 @@ def flows(
     A host tells of connections where its inventory says flow_log = "all": twenty a second for each instance at most.
     Example: [bold]ringfence host flows h1 --follow -o json[/bold]
     """
-    _show_flows("flows", data, host, follow=follow, output=output)
-
-
-def _show_flows(what: str, data: Path, host: str | None, *, follow: bool, output: Format) -> None:
-    import json
-    import time
-
-    from ringfence.cli.admin_client import Ask, ask
-
-    last = 0
-    while True:
-        query = {"after": str(last)} | ({"host": host} if host else {})
-        answer = ask(data, Ask("GET", f"/{what}", query=query))
-        found, last = answer[what], answer["last"]
-        if not follow:
-            show_rows(found, _FLOW_COLUMNS, output)
-            return
-        for row in found:
-            show(json.dumps(row) if output is Format.JSON else _flow_line(row))
-        time.sleep(_FOLLOW_PAUSE_S)
-
-
-def _flow_line(row: dict[str, object]) -> str:
-    return "  ".join(str(row[column]) for column in _FLOW_COLUMNS if row[column] is not None)
+    query = since_query(since) | limit_query(limit) | ({"host": host} if host else {})
+    show_flows(data, "flows", query, follow=follow, output=output)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ringfence.policy.errors import Invalid
+from ringfence.policy.values import parse_duration
 
 
 def default_folder() -> Path:
@@ -31,6 +32,29 @@ OrganisationOption = Annotated[
 ]
 
 FollowOption = Annotated[bool, typer.Option("--follow", help="Go on: show what comes, until you end it.")]
+
+SinceOption = Annotated[
+    str | None, typer.Option(metavar="TIME", help="From then on: 2h, 7d, 2026-01-31; all that is kept if not given.")
+]
+
+
+def since_query(text: str | None) -> dict[str, str]:
+    """The part of a request that the value of ``--since`` is."""
+    return {} if text is None else {"since": str(_moment(text))}
+
+
+def _moment(text: str) -> int:
+    import time
+    from datetime import UTC, datetime
+
+    try:
+        return int(time.time()) - parse_duration(text, field="--since")
+    except Invalid as error:
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            raise Invalid(f"{error}, or a date such as 2026-01-31") from error
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 
 
 def query_of(organisation: str | None) -> dict[str, str]:

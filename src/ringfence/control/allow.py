@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
-from ringfence.control.lookup import find_target
 from ringfence.policy.commands import AddRule, Attach, CreateGroup, Edit
+from ringfence.policy.ends import find_named
 from ringfence.policy.errors import Conflict
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, Snapshot
@@ -28,7 +28,7 @@ def allow_edits(
         Invalid: a group and an instance are, or several instances.
         Conflict: the instance's own group is worn by others too, whom nobody meant.
     """
-    target = find_target(snapshot, organisation, allowance.target, field="$.target")
+    target = find_named(snapshot, allowance.target, field="$.target", owner=organisation, others=())
     if isinstance(target, Group):
         return (Edit(AddRule(target.id, allowance.draft, allowance.lasts_s), new_id()),)
     name = f"{_OWN}{target.name}"

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
+from ringfence.policy.ends import find_named
 from ringfence.policy.errors import Denied, Invalid, NotFound
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Group, Instance, Organisation, Snapshot
-from ringfence.policy.places import GROUP, INSTANCE, find_instance_named
+from ringfence.policy.places import find_instance_named
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
 from ringfence.policy.wording import suggestion
 
@@ -92,27 +93,12 @@ def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId,
     return GroupReference(None if is_public else found.id, found.name if is_public else None, found.visibility)
 
 
-def find_target(snapshot: Snapshot, organisation: OrganisationId, text: str, *, field: str) -> Group | Instance:
-    """The one group or instance of that name or id; ``group:NAME`` and ``instance:NAME`` leave no doubt.
-
-    Raises:
-        NotFound: nobody is named so; ``Invalid``: a group and an instance are, or several instances.
-    """
-    name = text.removeprefix(GROUP).removeprefix(INSTANCE)
-    things: list[Group | Instance] = []
-    if not text.startswith(INSTANCE):
-        things += snapshot.groups.values()
-    if not text.startswith(GROUP):
-        things += snapshot.instances.values()
-    own = [one for one in things if one.organisation == organisation]
-    found = [one for one in own if name in (one.name, str(one.id))]
-    if not found:
-        hint = suggestion(name, (one.name for one in own))
-        raise NotFound(f"there is no group or instance {ascii(text)[:64]}{hint}", field=field)
-    if len(found) > 1:
-        ids = ", ".join(f"{GROUP if isinstance(one, Group) else INSTANCE}{one.id}" for one in found)
-        raise Invalid(f"{ascii(text)[:64]} is ambiguous: say which by one of {ids}", field=field)
-    return found[0]
+def find_meant(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> list[Instance]:
+    """The one instance that the organisation calls so, or all that wear the group of that name."""
+    found = find_named(snapshot, text, field=field, owner=organisation, others=())
+    if isinstance(found, Instance):
+        return [found]
+    return [snapshot.instances[id_] for id_ in sorted(index_of(snapshot).wearers_of(found.id))]
 
 
 def name_some(names: Iterable[str]) -> str:

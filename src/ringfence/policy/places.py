@@ -41,8 +41,9 @@ def find_places(snapshot: Snapshot, view: HostView, text: str, *, field: str) ->
     """
     if text == INTERNET:
         return [Place(parse_address(one, field=field), None, is_anybody=True) for one in INTERNET_ADDRESSES]
-    instances = [] if text.startswith(GROUP) else _instances(snapshot, text)
-    groups = [one for one in snapshot.groups.values() if text.removeprefix(GROUP) in (one.name, str(one.id))]
+    instances = [] if text.startswith(GROUP) else _instances(snapshot, text.removeprefix(INSTANCE))
+    named = () if text.startswith(INSTANCE) else snapshot.groups.values()
+    groups = [one for one in named if text.removeprefix(GROUP) in (one.name, str(one.id))]
     if instances:
         return _places_of(view, _only(instances, text, field))
     if groups:

@@ -4,7 +4,7 @@ Input: the word and a population. Output: an ``End``; or who of that name there 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -20,6 +20,7 @@ from ringfence.policy.values import Network, OrganisationId, Visibility, parse_c
 from ringfence.policy.wording import shown, suggestion
 
 ANY: Final = "any"
+_OTHERS: Final = (ANY, INTERNET)  # ends that are words, and no names
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -65,11 +66,23 @@ def parse_end(
     return End(text, population.living_at(places), Intervals.union((place, place) for place in places))
 
 
-def find_named(snapshot: Snapshot, text: str, *, field: str, owner: OrganisationId | None = None) -> Group | Instance:
-    """The group or instance that ``text`` names, which is no other end; raises as ``parse_end``."""
+def find_named(
+    snapshot: Snapshot,
+    text: str,
+    *,
+    field: str,
+    owner: OrganisationId | None = None,
+    others: Collection[str] = _OTHERS,
+) -> Group | Instance:
+    """The group or instance that ``text`` names; ``others`` are the words that might be meant besides.
+
+    Raises as ``parse_end``.
+    """
     found = [one for one in _named(snapshot, text) if _may_name(owner, one)]
     if not found:
-        raise _unknown(snapshot, text, owner, field)
+        known = {one.name for one in _everybody(snapshot) if _may_name(owner, one)} | {*others}
+        besides = ", and it is no address or network" if others else ""
+        raise NotFound(f"no instance or group is named {text!a}{besides}{suggestion(text, known)}", field=field)
     if len(found) > 1:
         raise Invalid(f"{shown(text)} is ambiguous: say which by {_choices(found)}", field=field)
     return found[0]
@@ -122,7 +135,5 @@ def _choices(found: list[Group | Instance]) -> str:
     )
 
 
-def _unknown(snapshot: Snapshot, text: str, owner: OrganisationId | None, field: str) -> NotFound:
-    everyone: list[Group | Instance] = [*snapshot.groups.values(), *snapshot.instances.values()]
-    hint = suggestion(text, {one.name for one in everyone if _may_name(owner, one)} | {ANY, INTERNET})
-    return NotFound(f"no instance or group is named {text!a}, and it is no address or network{hint}", field=field)
+def _everybody(snapshot: Snapshot) -> list[Group | Instance]:
+    return [*snapshot.groups.values(), *snapshot.instances.values()]

@@ -16,6 +16,7 @@ from ringfence.agent.doors.connections import ConnectionsDoor
 from ringfence.agent.flows import EVERYWHERE, FlowLog, Side, make_record, summary
 from ringfence.nft.connections import Connection
 from ringfence.policy.local import Lifelines
+from ringfence.policy.meter import Meter
 from ringfence.policy.packet import Packet
 from ringfence.policy.values import Direction, InstanceId, Kind, RuleId
 from ringfence.policy.verdict import Allowance, Default, SideVerdict, judge
@@ -108,15 +109,6 @@ def _allowed(side: SideVerdict) -> Allowed:
     return Allowed(side.endpoint, side.direction, reason)
 
 
-@dataclass(slots=True)
-class _Budget:
-    """Of one instance: how many records it may still have, as of when, and how many it was denied."""
-
-    left: float
-    at: float
-    denied: int = 0
-
-
 class AllowedLog:
     """Takes note of allowed connections: in the flow log, and in the counts of rules."""
 
@@ -126,7 +118,8 @@ class AllowedLog:
         self._clock = clock
         self._gains: dict[RuleId, Gain] = {}
         self._attribution = Attribution()
-        self._budgets: dict[InstanceId, _Budget] = {}
+        self._meter = Meter(RATE, BURST)
+        self._denied = Counter[InstanceId]()  # how many records each could not have
         self._lost = 0
         self._on = False
 
@@ -155,12 +148,11 @@ class AllowedLog:
         """Tell how many connections were not told of since the last call: for their number, or as events were lost."""
         now, ends = self._clock.now(), {end.instance: end for end in self._endpoints}
         records = [
-            summary(now, end.interface, end, ALLOWED, budget.denied)
-            for instance, budget in self._budgets.items()
-            if budget.denied and (end := ends.get(instance))
+            summary(now, end.interface, end, ALLOWED, denied)
+            for instance, denied in self._denied.items()
+            if (end := ends.get(instance))
         ]
-        for budget in self._budgets.values():
-            budget.denied = 0
+        self._denied.clear()
         lost = self._connections.lost()
         if lost != self._lost:
             records.append(summary(now, EVERYWHERE, None, ALLOWED, (lost - self._lost) & 0xFFFFFFFF))
@@ -176,7 +168,7 @@ class AllowedLog:
         for side in sides:
             if side.rule is not None:
                 self._count(side.rule, connection)
-            if not connection.ended and self._attribution.view and self._has_room(side.end.instance, now):
+            if not connection.ended and self._attribution.view and self._has_room(side.end.instance):
                 packet = connection.asked if side.end.kind is Kind.SELF else connection.reached
                 place = Side(str(side.end.interface), side.end, side.direction, now)
                 yield make_record(packet, place, ALLOWED, side.reason, view=self._attribution.view, rule=side.rule)
@@ -189,12 +181,8 @@ class AllowedLog:
             gain.packets = (gain.packets or 0) + connection.packets
             gain.octets = (gain.octets or 0) + connection.octets
 
-    def _has_room(self, instance: InstanceId, now: float) -> bool:
-        budget = self._budgets.setdefault(instance, _Budget(BURST, now))
-        budget.left = min(BURST, budget.left + max(0.0, now - budget.at) * RATE)
-        budget.at = now
-        if budget.left < 1:
-            budget.denied += 1
+    def _has_room(self, instance: InstanceId) -> bool:
+        if self._meter.take(instance, self._clock.monotonic()):
+            self._denied[instance] += 1
             return False
-        budget.left -= 1
         return True

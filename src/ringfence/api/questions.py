@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from ringfence.api.enforcement import tell_who_enforces
 from ringfence.api.exchange import FalconApp, Request, Response, exchange_of, put_json
@@ -13,13 +14,19 @@ from ringfence.policy.model import Snapshot
 from ringfence.wire.decode import convert
 from ringfence.wire.document import parse_document
 
+_TELL: Final = {"explain": tell_who_enforces}  # by the name of the question
+
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """Answered in a thread: some ten milliseconds, for the matrix of a large fleet some seconds."""
+    """Answered in a thread: some ten milliseconds, for the matrix of a large fleet some seconds.
+
+    ``tell`` adds what the server knows besides the policy.
+    """
 
     plane: ControlPlane
     answer: Callable[[Snapshot, Query], Answer]
+    tell: Callable[[ControlPlane, Answer], Answer]
 
     async def on_get(self, request: Request, response: Response) -> None:
         await self._answer(response, {name: str(request.get_param(name)) for name in request.params})
@@ -30,11 +37,16 @@ class _Question:
 
     async def _answer(self, response: Response, query: Query) -> None:
         answer = await asyncio.to_thread(self.answer, self.plane.snapshot, query)
-        put_json(response, tell_who_enforces(self.plane, answer) if "sides" in answer else answer)
+        put_json(response, self.tell(self.plane, answer))
 
 
 def add_question_routes(app: FalconApp, plane: ControlPlane) -> None:
     """One route for each question; they share what is kept ready."""
     questions = Questions()
     for name, answer in ANSWERS.items():
-        app.add_route(f"/admin/v1/{name}", _Question(plane, partial(answer, questions)))
+        asked = _Question(plane, partial(answer, questions), _TELL.get(name, _tell_nothing))
+        app.add_route(f"/admin/v1/{name}", asked)
+
+
+def _tell_nothing(_: ControlPlane, answer: Answer) -> Answer:
+    return answer

@@ -4,46 +4,19 @@ Input: who asks, and a monotonic time. Output: nothing, or ``TooMany``. What it 
 """
 
 import math
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
 
 from ringfence.policy.errors import TooMany
+from ringfence.policy.meter import Meter
 from ringfence.policy.values import KeyId
 
 KEY_RATE: Final = 1000.0  # calls a second: some times what ten parallel calls of Terraform come to
 FAILURE_RATE: Final = 10.0  # refused signatures a second of one address
 BURST_S: Final = 2.0  # how many seconds' worth may come at once
 FAILURE_BURST_S: Final = 10.0
-MAX_NAMES: Final = 10_000  # of each kind that are remembered: those heard last
 _OWN_NET_BITS: Final = 64  # of an IPv6 address: whoever has one has them all
-
-
-@dataclass(slots=True)
-class Meter:
-    """Lets each name through ``rate`` times a second, and ``burst`` times at once (the generic cell rate algorithm).
-
-    One number a name: when it will have paid for what it had. ``rate`` 0 lets all through.
-    """
-
-    rate: float
-    burst: float
-    _paid_s: OrderedDict[object, float] = field(default_factory=OrderedDict)
-
-    def take(self, name: object, now_s: float) -> float:
-        """0 when ``name`` may, else the seconds until it may again; only what may counts."""
-        if not self.rate:
-            return 0.0
-        paid_s = max(self._paid_s.get(name, now_s), now_s) + 1 / self.rate
-        late_s = paid_s - now_s - self.burst / self.rate
-        if late_s > 0:
-            return late_s
-        self._paid_s[name] = paid_s
-        self._paid_s.move_to_end(name)
-        if len(self._paid_s) > MAX_NAMES:
-            self._paid_s.popitem(last=False)
-        return 0.0
 
 
 @dataclass(frozen=True, slots=True)

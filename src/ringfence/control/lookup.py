@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
-from ringfence.policy.ends import find_named
 from ringfence.policy.errors import Denied, Invalid, NotFound
 from ringfence.policy.index import index_of
+from ringfence.policy.insight.ends import find_named
 from ringfence.policy.model import Group, Instance, Organisation, Snapshot
 from ringfence.policy.places import find_instance_named
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility

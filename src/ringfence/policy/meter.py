@@ -1,0 +1,33 @@
+"""How often each of many may do something. The time is an argument; what is remembered is bounded, whoever comes."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+MAX_NAMES: Final = 10_000  # that are remembered: those that came last
+
+
+@dataclass(slots=True)
+class Meter:
+    """Lets each name through ``rate`` times a second, and ``burst`` times at once (the generic cell rate algorithm).
+
+    One number a name: when it will have paid for what it had. ``rate`` 0 lets all through.
+    """
+
+    rate: float
+    burst: float
+    _paid_s: OrderedDict[object, float] = field(default_factory=OrderedDict)
+
+    def take(self, name: object, now_s: float) -> float:
+        """0 when ``name`` may, else the seconds until it may again; only what may counts."""
+        if not self.rate:
+            return 0.0
+        paid_s = max(self._paid_s.get(name, now_s), now_s) + 1 / self.rate
+        late_s = paid_s - now_s - self.burst / self.rate
+        if late_s > 0:
+            return late_s
+        self._paid_s[name] = paid_s
+        self._paid_s.move_to_end(name)
+        if len(self._paid_s) > MAX_NAMES:
+            self._paid_s.popitem(last=False)
+        return 0.0

@@ -1,6 +1,8 @@
 """`ringfence apply` and `export` beside a running server, as docs/policy-file.md shows them."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -31,9 +33,32 @@ def ringfence(tmp_path, capsys, monkeypatch):
 
 
 def test_the_page_shows_what_the_commands_print(ringfence):
-    for line, wanted in (one for one in EXAMPLES if one[0].startswith("apply")):
+    for line, wanted in (one for one in EXAMPLES if one[0] == "apply policy.yaml --prune"):
         status, out, err = ringfence(*line.split())
         assert (status, without_ids(out + err)) == (0, wanted)
+
+
+def test_nothing_is_applied_after_which_an_assertion_of_the_file_does_not_hold(ringfence, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "policy-file.md").read_text(encoding="utf-8")
+    (wanted,) = re.findall(r"```console\n\$ ringfence apply policy.yaml\n(.*?)```", page, re.DOTALL)
+    (claim,) = re.findall(r"```yaml\n(assertions:.*?)```", page, re.DOTALL)
+    ringfence("apply", "policy.yaml", "--prune")
+    (tmp_path / "policy.yaml").write_text(POLICY + claim, encoding="utf-8")
+    status, out, err = ringfence("apply", "policy.yaml")
+    assert (status, out + err) == (5, wanted)
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("ports: 443", "ports: 444") + claim, encoding="utf-8")
+    before = _revision(ringfence)
+    assert [ringfence("apply", "policy.yaml", *more)[0] for more in ([], ["--dry-run"], ["-o", "json"])] == [5, 5, 5]
+    body = {"policy": {"version": 1, "groups": {"new": {}}, "assertions": ["internet -> web tcp/443 deny"]}}
+    refused = ringfence.server.admin.post("/admin/v1/apply", json=body)
+    said = "nothing is changed, for after it the assertion 'internet -> web tcp/443 deny' would not hold: 1.0.0.0 (unm"
+    assert (refused.status_code, refused.json()["message"][: len(said)]) == (409, said)
+    assert _revision(ringfence) == before
+    status, out, _ = ringfence("apply", "policy.yaml", "--accept-failing")
+    assert (status, _revision(ringfence)) == (0, before + 1)
+    assert "fails   internet -> db tcp/5432 allow\n" in out
+    body["policy"]["assertions"] = ["web -> db tcp/5432 allow"]
+    assert ringfence.server.admin.post("/admin/v1/apply", json=body).status_code == 200
 
 
 def _revision(ringfence):

@@ -1,8 +1,9 @@
-"""How careful a change is to be: whether it must be confirmed, and whether it may cut the caller and agents off."""
+"""How careful a change is to be: must it be confirmed, may it cut the caller and agents off, what holds after it."""
 
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ringfence.control.held import require_true
 from ringfence.control.trials import on_trial
 from ringfence.control.use_cases import Wish
 from ringfence.policy.values import OrganisationId
@@ -12,11 +13,12 @@ from ringfence.policy.values import OrganisationId
 class Safety:
     """``trial_s``: undone after so many seconds, unless somebody confirms it; None for a change that stays.
 
-    ``force``: the caller's own connection and agents' channels may be cut.
+    ``force``: the caller's own connection and agents' channels may be cut. ``assertions`` must be true after it.
     """
 
     trial_s: int | None = None
     force: bool = False
+    assertions: tuple[str, ...] = ()
 
 
 USUAL: Final = Safety()
@@ -24,6 +26,8 @@ USUAL: Final = Safety()
 
 def careful(wish: Wish, organisation: OrganisationId, safety: Safety, *, now_s: int) -> Wish:
     """The wish, as ``safety`` wants it."""
+    if safety.assertions:
+        wish = replace(wish, require=lambda after: require_true(after, safety.assertions, organisation))
     if safety.trial_s is None:
         return wish
     ends_at = now_s + safety.trial_s

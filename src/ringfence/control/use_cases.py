@@ -69,6 +69,7 @@ class Wish:
     """What is to change at once, and how the history calls it; ``group`` is what its operation refers to.
 
     ``is_due``: time brings it, and nobody asks; so no assertion refuses it. ``connections`` must not be cut by it.
+    ``require`` refuses the state that it leads to, new or not.
     """
 
     decide: Callable[[Snapshot], tuple[Fact, ...]]
@@ -77,6 +78,7 @@ class Wish:
     subject: str
     is_due: bool = False
     connections: Callable[[Snapshot], Iterable[Connection]] = lambda _: ()
+    require: Callable[[Snapshot], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class UseCases:
             facts = wish.decide(snapshot)
             held_by = None if wish.is_due else asked.actor.organisation
             after, change = follow(self._cache, snapshot, facts, held_by=held_by)
+            wish.require(after or snapshot)
             touched = frozenset(change.touched) if change else frozenset[HostName]()
             if after is not None and touched:
                 require_uncut(snapshot, after, wish.connections(after))

@@ -73,7 +73,7 @@ class ControlMachine(RuleBasedStateMachine):
     def start(self):
         self.open()
         for number, host in enumerate((H1, H2)):
-            self.wait(self.plane.add_host(host, bytes([number] * 32)))
+            self.wait(self.plane.enrolment.add_host(host, bytes([number] * 32)))
             self.follow(host)
         self.wait(self.plane.execute(AddInstance(instance("free", "10.9.0.1")), self.actor))
 

@@ -149,7 +149,7 @@ class Fleet:
         self.store.submit(found_organisation(plane_module.uuid4(), plane_module.uuid4(), 0)).result()
         self.start_server()
         for host in self.machines:
-            await self.wire.life.plane.add_host(HostName(host), host.encode().ljust(32))
+            await self.wire.life.plane.enrolment.add_host(HostName(host), host.encode().ljust(32))
         for machine in self.machines.values():
             machine.start()
         for _ in range(STEPS):

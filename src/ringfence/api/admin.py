@@ -88,7 +88,7 @@ class _Hosts:
         shape = convert(parse_document(_body(request)), _HostShape)
         public_key = None if shape.public_key is None else _decode_key(shape.public_key)
         name = parse_host_name(shape.name, field="$.name")
-        added = await self.plane.add_host(name, public_key, request.get_param("organisation"))
+        added = await self.plane.enrolment.add_host(name, public_key, request.get_param("organisation"))
         answer: dict[str, str] = {"name": added.host.name}
         if added.private_key is not None:
             answer["private-key"] = b64encode(added.private_key).decode()
@@ -105,7 +105,7 @@ class _OneHost:
     plane: ControlPlane
 
     async def on_delete(self, _: Request, response: Response, host: str) -> None:
-        await self.plane.remove_host(HostName(host))
+        await self.plane.enrolment.remove_host(HostName(host))
         response.status = falcon.HTTP_204
 
 
@@ -176,7 +176,7 @@ class _Counters:
         shown = [
             one
             for name in hosts
-            for one in show_counts(name, self.plane.view(name), self.plane.counts(name), snapshot)
+            for one in show_counts(name, self.plane.view(name), self.plane.evidence.counts(name), snapshot)
             if group in (None, one["group"], one["group-id"])
         ]
         put_json(response, {"counters": shown})

@@ -36,7 +36,7 @@ class Counters:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        self.plane.note_counts(host_of(request), decode_counts(exchange_of(request).body))
+        self.plane.evidence.note_counts(host_of(request), decode_counts(exchange_of(request).body))
         response.status = falcon.HTTP_204
 
 
@@ -47,7 +47,7 @@ class Flows:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        self.plane.note_flows(host_of(request), decode_flow_report(exchange_of(request).body))
+        self.plane.evidence.note_flows(host_of(request), decode_flow_report(exchange_of(request).body))
         response.status = falcon.HTTP_204
 
 

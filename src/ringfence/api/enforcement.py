@@ -28,7 +28,7 @@ def tell_who_enforces(plane: ControlPlane, answer: Answer) -> Answer:
             continue
         status = plane.status_of(HostName(host))
         rule = side["rule"]
-        count = None if rule is None else plane.counts(HostName(host)).get(RuleId(UUID(rule["id"])))
+        count = None if rule is None else plane.evidence.counts(HostName(host)).get(RuleId(UUID(rule["id"])))
         text += _sentences(side["instance"], status, count, has_rule=rule is not None)
         others = [chain.text for chain in status.foreign or () if _meets(chain, side, version)]
         text += [f"  {host} has other rules that may drop it all the same: {other}" for other in others]

@@ -31,7 +31,7 @@ class FlowsResource:
     async def on_get(self, request: Request, response: Response) -> None:
         after, host = request.get_param_as_int("after", default=0, min_value=0), request.get_param("host")
         limit = request.get_param_as_int("limit", min_value=1)
-        found = self.plane.flows(after or 0, HostName(host) if host else None, allowed=self.allowed)
+        found = self.plane.evidence.flows(after or 0, HostName(host) if host else None, allowed=self.allowed)
         wanted = [*self._wanted(request, found)][-(limit or 0) :]
         snapshot = self.plane.snapshot
         last = found[-1].number if found else after

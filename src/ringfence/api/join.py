@@ -41,7 +41,7 @@ class Join:
     async def on_post(self, request: Request, response: Response) -> None:
         exchange = exchange_of(request)
         wanted = decode_join(exchange.body)
-        await self.plane.join_host(wanted, address=exchange.address, request_id=exchange.request_id)
+        await self.plane.enrolment.join_host(wanted, address=exchange.address, request_id=exchange.request_id)
         exchange.caller = f"host:{wanted.host}"
         response.status = falcon.HTTP_204
 
@@ -56,6 +56,6 @@ class Invitations:
     async def on_post(self, request: Request, response: Response, host: str) -> None:
         shape = convert(parse_document(exchange_of(request).body), _TokenShape)
         name = parse_host_name(host, field="host")
-        secret = await self.plane.invite_host(name, shape.ttl_s, request.get_param("organisation"))
+        secret = await self.plane.enrolment.invite_host(name, shape.ttl_s, request.get_param("organisation"))
         fingerprint = self.authority.fingerprint() if self.authority else None
         put_json(response, {"name": name, "token": JoinToken(name, secret, fingerprint).text, "ttl-s": shape.ttl_s})

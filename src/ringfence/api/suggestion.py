@@ -24,7 +24,7 @@ class Suggestion:
         await self._answer(request, response, instance, self._told())
 
     def _told(self) -> list[FlowRecord]:
-        tallies = self.plane.flow_tallies(allowed=True)
+        tallies = self.plane.evidence.flow_tallies(allowed=True)
         return [msgspec.structs.replace(tally.record, packets=tally.packets) for tally in tallies]
 
     async def on_post(self, request: Request, response: Response, instance: str) -> None:

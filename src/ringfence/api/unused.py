@@ -19,7 +19,7 @@ class UnusedResource:
     async def on_get(self, request: Request, response: Response) -> None:
         window_s, name = _window_s(request), request.get_param("organisation")
         owner = self.plane.owners.named(name).id if name else None
-        now_s, found = await self.plane.unused()
+        now_s, found = await self.plane.evidence.unused()
         snapshot = self.plane.snapshot
         wanted = [one for one in found if owner in (None, one.group.organisation)]
         put_json(response, {"unused": [_show(snapshot, one, now_s, window_s) for one in wanted]})

@@ -11,9 +11,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ringfence.control.lookup import find_host
 from ringfence.control.room import require_room_for_host
 from ringfence.nft.foreign import ForeignChain
-from ringfence.policy.errors import Conflict, Invalid, NotFound
+from ringfence.policy.errors import Conflict, Invalid
 from ringfence.policy.facts import Fact, HostAdded, HostInvited, HostJoined, HostRemoved, InstancePlaced
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Host, Invitation, Snapshot
@@ -158,8 +159,7 @@ def _check_name(snapshot: Snapshot, host: Host) -> None:
 
 def decide_remove_host(snapshot: Snapshot, name: HostName) -> tuple[Fact, ...]:
     """The end of a host. Its instances keep id, name and groups, and have neither host nor addresses any more."""
-    if name not in snapshot.hosts:
-        raise NotFound(f"there is no host {ascii(name)[1:-1][:80]}")
+    find_host(snapshot, name)
     released = (
         InstancePlaced(instance.id, instance.name, None, (), instance.realm) for instance in index_of(snapshot).on(name)
     )

@@ -11,9 +11,9 @@ from ringfence.policy.commands import GroupReference
 from ringfence.policy.errors import Denied, Invalid, NotFound
 from ringfence.policy.index import index_of
 from ringfence.policy.insight.ends import find_named
-from ringfence.policy.model import Group, Instance, Organisation, Snapshot
+from ringfence.policy.model import Group, Host, Instance, Organisation, Snapshot
 from ringfence.policy.places import find_instance_named
-from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
+from ringfence.policy.values import GroupId, HostName, InstanceId, OrganisationId, Visibility
 from ringfence.policy.wording import suggestion
 
 _NAMED_AT_MOST = 10
@@ -43,6 +43,15 @@ def find_organisation(snapshot: Snapshot, name: str) -> Organisation:
             return organisation
     known = name_some(organisation.name for organisation in snapshot.organisations.values())
     raise NotFound(f"there is no organisation named {ascii(name)[1:-1][:80]}; there are {known}")
+
+
+def find_host(snapshot: Snapshot, name: HostName) -> Host:
+    """The host of that name, whosever it is."""
+    try:
+        return snapshot.hosts[name]
+    except KeyError:
+        text = ascii(name)[1:-1][:80]
+        raise NotFound(f"there is no host {text}: add it with ringfence host add {text}") from None
 
 
 def find_instance(snapshot: Snapshot, id_: InstanceId, organisation: OrganisationId) -> Instance:

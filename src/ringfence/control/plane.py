@@ -12,19 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from ringfence.control.actor import Actor, host_actor, operator_of, require_writer
+from ringfence.control.actor import Actor, host_actor, require_writer
 from ringfence.control.book import OperationBook
 from ringfence.control.clock import Clock, SystemClock
 from ringfence.control.commits import Commits, Foreign, Outcome
-from ringfence.control.count_book import CountBook
 from ringfence.control.deadlines import Deadlines
 from ringfence.control.decide import decide_edits, referred_group, subject_of
+from ringfence.control.enrolment import Enrolment
+from ringfence.control.evidence import Evidence
 from ringfence.control.feed import Feed
-from ringfence.control.flow_book import FlowBook, Kept, Tally
 from ringfence.control.held import require_held
 from ringfence.control.history import History
-from ringfence.control.hosts import AddedHost, HostStatus, Presence, check_invitation, mint_key, mint_secret
+from ringfence.control.hosts import HostStatus, Presence
 from ringfence.control.keys import KeyRing
+from ringfence.control.lookup import find_host
 from ringfence.control.operations import Fate, fate_of
 from ringfence.control.owners import Owners
 from ringfence.control.past import Past
@@ -32,7 +33,6 @@ from ringfence.control.planning import look_ahead, show_outlook
 from ringfence.control.replicas import Telling
 from ringfence.control.safety import USUAL, Safety, careful
 from ringfence.control.settings import Settings
-from ringfence.control.unused import Unused, find_unused
 from ringfence.control.use_cases import (
     Asked,
     Changed,
@@ -44,18 +44,15 @@ from ringfence.control.use_cases import (
 )
 from ringfence.control.views import ViewCache, resolve_views
 from ringfence.policy.commands import ClaimInstances, Edit, GroupCommand, InstanceCommand
-from ringfence.policy.errors import Busy, Conflict, Invalid, NotFound, OperatorError
+from ringfence.policy.errors import Busy, Conflict, Invalid, OperatorError
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.index import forked
-from ringfence.policy.model import Host, Invitation, Operation, Snapshot
-from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision, RuleId
+from ringfence.policy.model import Operation, Snapshot
+from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision
 from ringfence.policy.view import HostView
 from ringfence.store import HostSeen, Lost, Store, StoredOperation, next_revision, place_of, remember
-from ringfence.wire.counters import RuleCount
 from ringfence.wire.feed import Claimed, Report
-from ringfence.wire.flows import FlowReport
-from ringfence.wire.join import JoinRequest, hash_secret
 
 _ALLOCATIONS = 10_000  # between two looks at what was allocated since the last
 FRESH_S = 1.0  # how long a request waits to learn whether other servers committed
@@ -86,13 +83,13 @@ class ControlPlane:
         self._feed = Feed(store.epoch, store.snapshot, views)
         self._presence = Presence(settings.live_s)
         self._book = OperationBook()
-        self._flows = FlowBook()
-        self._counts = CountBook()
+        self.evidence = Evidence(store, self._feed.view, clock.now_s)
         self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
         self._commits = Commits(store, self._publish)
         keys = KeyRing(store.keys)
         self.history = History(store, self._commits, settings.keep_history_s, self._now_s)
         self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
+        self.enrolment = Enrolment(lambda: store.snapshot, self._now_s, self._commits, self._use_cases, self.owners)
         self.past = Past(store, self._change, self._now_s)
         self._deadlines = Deadlines(lambda: store.snapshot, self.past, self._change, self._now_s)
         for stored in store.operations:
@@ -219,12 +216,12 @@ class ControlPlane:
     ) -> dict[str, object]:
         """All that a change would do, as ``planning`` shows it; ``assertions`` are the organisation's."""
         outlook = await asyncio.to_thread(look_ahead, preview.before, preview.after, assertions, owner=organisation)
-        logs = {host: self._flows.connections(host) for host in outlook.hosts}
+        logs = {host: self.evidence.connections(host) for host in outlook.hosts}
         return await asyncio.to_thread(show_outlook, outlook, logs, organisation)
 
     async def claim(self, host: HostName, command: ClaimInstances) -> Claimed:
         """Makes the inventory of ``host`` true as far as it may be; what changes nothing makes no revision."""
-        found = self._host(host)
+        found = find_host(self.snapshot, host)
         new_ids = tuple(InstanceId(uuid4()) for _ in command.instances)
         asked = self._asked(host_actor(found.organisation, host))
         return await self._commits.run(self._use_cases.claim(command, host, asked, new_ids))
@@ -316,79 +313,15 @@ class ControlPlane:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def note_counts(self, host: HostName, counts: tuple[RuleCount, ...]) -> None:
-        """What ``host`` says its rules have allowed; counts of rules that it is not to enforce are nobody's."""
-        known = self._host(host).name
-        rules = frozenset(rule.id for group in self.view(known).rules.values() for rule in group)
-        self._counts.add(known, counts, rules)
-
-    def counts(self, host: HostName) -> dict[RuleId, RuleCount]:
-        """The counts of a host that there is, by rule."""
-        return self._counts.of(self._host(host).name)
-
-    async def unused(self) -> tuple[float, list[Unused]]:
-        """The time of day, and the rules of which no host has seen a packet."""
-        births = await asyncio.to_thread(self._store.read_births)
-        return self._clock.now_s(), [*find_unused(self.snapshot, self._counts.of, births)]
-
-    def note_flows(self, host: HostName, report: FlowReport) -> None:
-        """Packets that ``host`` says it refused."""
-        self._flows.add(self._host(host).name, report, self.snapshot)
-
-    def flows(self, after: int, host: HostName | None = None, *, allowed: bool = False) -> list[Kept]:
-        """What hosts told of refused packets, or of allowed connections too, after that number.
-
-        ``NotFound`` for a host that there is not.
-        """
-        return self._flows.after(after, None if host is None else self._host(host).name, allowed=allowed)
-
-    def flow_tallies(self, *, allowed: bool = False) -> list[Tally]:
-        """What refused packets, or allowed connections too, of all hosts add up to since the server began."""
-        return self._flows.tallies(allowed=allowed)
-
     def status_of(self, host: HostName) -> HostStatus:
         """As ``host_status``, of a host that there is."""
-        known = self._host(host).name
+        known = find_host(self.snapshot, host).name
         return self._presence.status(known, self._feed.wanted(known).revision, self._clock.monotonic_s())
 
     def host_status(self) -> list[HostStatus]:
         """Every host: what is wanted of it, what it applied, when it was last heard, what is wrong."""
         now_s = self._clock.monotonic_s()
         return [self._presence.status(host, self._feed.wanted(host).revision, now_s) for host in self.snapshot.hosts]
-
-    async def add_host(self, name: HostName, public_key: bytes | None, organisation: str | None = None) -> AddedHost:
-        """A new host with the given Ed25519 key, or with one made here, whose private part is answered once."""
-        private_key = None
-        if public_key is None:
-            private_key, public_key = mint_key()
-        host = Host(name, self.owners.named(organisation).id, public_key, self._now_s())
-        await self._commits.run(self._use_cases.add_host(host, self._asked(operator_of(host.organisation))))
-        return AddedHost(host, private_key)
-
-    async def invite_host(self, name: HostName, life_s: int, organisation: str | None = None) -> str:
-        """The secret with which the host may join within ``life_s``; it is kept nowhere. One before counts no more."""
-        secret, now_s = mint_secret(), self._now_s()
-        invitation = Invitation(hash_secret(secret), now_s + life_s)
-        host = Host(name, self.owners.named(organisation).id, b"", now_s, invitation)
-        await self._commits.run(self._use_cases.invite_host(host, self._asked(operator_of(host.organisation))))
-        return secret
-
-    async def join_host(self, request: JoinRequest, *, address: str | None, request_id: str | None) -> None:
-        """Makes the key of ``request`` the host's own. Asking again with the same token and key changes nothing.
-
-        Raises:
-            Denied: the token does not count, whatever the reason.
-        """
-        host = self.snapshot.hosts.get(request.host)
-        check_invitation(host, request, self._now_s())  # here too, so that guessing costs the writer nothing
-        organisation = host.organisation if host else self.owners.first.id
-        actor = replace(host_actor(organisation, request.host), address=address, request_id=request_id)
-        await self._commits.run(self._use_cases.join_host(request, self._asked(actor)))
-
-    async def remove_host(self, name: HostName) -> None:
-        """Ends a host; when this returns its requests are refused, and its open feeds end."""
-        actor = operator_of(self._host(name).organisation)
-        await self._commits.run(self._use_cases.remove_host(name, self._asked(actor)))
 
     def _publish(self, outcome: Outcome[object]) -> None:
         """In the order of commits: first the operation, so that no host's answer comes before it is known."""
@@ -402,8 +335,7 @@ class ControlPlane:
             self._feed.end(outcome.rekeyed)
         if outcome.removed is not None:
             self._presence.forget(outcome.removed)
-            self._flows.forget(outcome.removed)
-            self._counts.forget(outcome.removed)
+            self.evidence.forget(outcome.removed)
         if outcome.foreign is not None:
             self._publish_foreign(outcome.foreign)
 
@@ -454,12 +386,6 @@ class ControlPlane:
             _log.warning("the end of %d operations is not saved yet: %s", len(ended), error)
             return
         self._book.saved(ended)
-
-    def _host(self, name: HostName) -> Host:
-        try:
-            return self.snapshot.hosts[name]
-        except KeyError:
-            raise NotFound(f"there is no host {name}: add it with ringfence host add") from None
 
     def _asked(self, actor: Actor) -> Asked:
         return Asked(actor, self._now_s(), self._clock.monotonic_s())

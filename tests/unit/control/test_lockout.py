@@ -48,7 +48,7 @@ async def do(plane, *commands, actor=None, safety=USUAL):
 
 async def guarded(plane, kind=Kind.SELF):
     """The server's own machine h1, enforced, with ssh open to the admin and the API to the agents' network."""
-    await plane.add_host(H1, bytes(32))
+    await plane.enrolment.add_host(H1, bytes(32))
     claim = instance("server", SERVER, interface="eth0", kind=kind)
     vm = (await plane.claim(H1, ClaimInstances((claim,)))).accepted[0][1]
     [group] = await do(plane, CreateGroup("server"))
@@ -97,7 +97,7 @@ async def test_enforcing_a_host_that_would_drop_the_session_is_refused(tmp_path)
 async def test_an_agents_channel_to_this_machine_is_kept(tmp_path):
     async with opened(tmp_path) as plane:
         _, group, ssh, api = await guarded(plane)
-        await plane.add_host(H2, bytes([2] * 32))
+        await plane.enrolment.add_host(H2, bytes([2] * 32))
         channel = parse_connection("the channel of the agent of h2", (AGENT, 40000), (SERVER, 8443))
         follower = plane.feed.follow(H2, None, send=lambda _: None, end=lambda: None, channel=channel)
         nobody = operator(plane, None)

@@ -54,7 +54,7 @@ def owner(plane, role=Role.OWNER):
 
 async def with_host(plane, host=H1, number=1):
     """A live host with one instance; its instance's id."""
-    await plane.add_host(host, bytes([number] * 32))
+    await plane.enrolment.add_host(host, bytes([number] * 32))
     claimed = await plane.claim(host, ClaimInstances((instance(f"i-{host}", f"10.0.0.{number}"),)))
     plane.seen(host)
     return claimed.accepted[0][1]
@@ -136,8 +136,8 @@ async def test_a_removed_hosts_watch_ends_and_one_added_by_its_name_begins_anew(
         report(plane, H1, plane.snapshot.revision, None)
         watch = Watch(plane)
         await anext(watch)
-        await plane.remove_host(H1)
-        await plane.add_host(H1, bytes([9] * 32))
+        await plane.enrolment.remove_host(H1)
+        await plane.enrolment.add_host(H1, bytes([9] * 32))
         assert await anext(watch, None) is None
         assert [(one.applied, one.age_s) for one in plane.host_status()] == [(None, None)]
         assert plane.view(H1).endpoints == ()
@@ -399,7 +399,7 @@ async def test_an_unknown_host_can_neither_watch_nor_claim(tmp_path):
 @played
 async def test_a_claim_answers_the_revision_of_the_hosts_view(tmp_path):
     async with opened(tmp_path) as plane:
-        await plane.add_host(H1, bytes(32))
+        await plane.enrolment.add_host(H1, bytes(32))
         command = ClaimInstances((instance("web", "10.0.0.1"),))
         first = await plane.claim(H1, command)
         await plane.execute(CreateGroup("unrelated"), owner(plane))
@@ -451,7 +451,7 @@ async def test_a_key_is_valid_when_create_returns_and_gone_when_revoke_returns(t
 async def test_no_secret_is_in_a_repr_or_on_disk(tmp_path):
     async with opened(tmp_path) as plane:
         key = await plane.owners.create_key(KeyWish("laptop"))
-        added = await plane.add_host(H1, None)
+        added = await plane.enrolment.add_host(H1, None)
         assert key.secret not in repr(key)
         assert repr(added.private_key) not in repr(added)
     for path in tmp_path.iterdir():
@@ -462,8 +462,8 @@ async def test_no_secret_is_in_a_repr_or_on_disk(tmp_path):
 @played
 async def test_a_host_key_is_made_when_none_is_given_and_kept_when_one_is(tmp_path):
     async with opened(tmp_path) as plane:
-        made = await plane.add_host(H1, None)
-        given = await plane.add_host(H2, bytes(32))
+        made = await plane.enrolment.add_host(H1, None)
+        given = await plane.enrolment.add_host(H2, bytes(32))
         assert (len(made.private_key), len(made.host.public_key)) == (32, 32)
         assert (given.private_key, plane.snapshot.hosts[H2].public_key) == (None, bytes(32))
 
@@ -482,9 +482,9 @@ async def test_a_host_key_is_made_when_none_is_given_and_kept_when_one_is(tmp_pa
 def test_a_host_that_cannot_be_is_refused(tmp_path, name, key, error):
     async def test():
         async with opened(tmp_path) as plane:
-            await plane.add_host(H1, bytes(32))
+            await plane.enrolment.add_host(H1, bytes(32))
             with pytest.raises(error):
-                await plane.add_host(name, key)
+                await plane.enrolment.add_host(name, key)
             assert list(plane.snapshot.hosts) == [H1]
 
     asyncio.run(test())

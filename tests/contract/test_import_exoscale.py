@@ -14,9 +14,6 @@ groups:
     egress:
     - {protocol: udp, ports: 53, to: public group resolvers}
   default: {description: Default Security Group}
-  resolvers:
-    visibility: public
-    sources: [9.9.9.9/32]
   web:
     description: the public site
     sources: [203.0.113.0/24]
@@ -25,6 +22,9 @@ groups:
     - {protocol: icmp, type: 8, code: 0, from: 0.0.0.0/0}
     - {protocol: icmpv6, type: 128, from: '::/0'}
     - {protocol: esp, from: 10.0.0.1/8}
+public-groups:
+  resolvers:
+    sources: [9.9.9.9/32]
 instances:
   db-1:
     groups: [db]

@@ -36,6 +36,10 @@ def _by_direction(rules):
     return tuple(sorted(rules, key=lambda rule: rule.direction is Direction.EGRESS))
 
 
+def _private_first(keys):
+    return tuple(sorted(keys, key=lambda key: key[0] is Visibility.PUBLIC))
+
+
 groups = st.builds(
     DesiredGroup,
     names,
@@ -47,7 +51,7 @@ groups = st.builds(
 instances = st.builds(
     DesiredInstance,
     names,
-    st.none() | st.lists(names, max_size=3).map(tuple),
+    st.none() | st.lists(st.tuples(st.sampled_from(Visibility), names), max_size=3).map(_private_first),
     st.lists(st.ip_addresses(network="192.0.2.0/24"), max_size=2).map(tuple),
     st.none() | names.map(HostName),
     st.booleans(),
@@ -57,7 +61,9 @@ instances = st.builds(
 @given(
     st.builds(
         Document,
-        st.lists(groups, max_size=3, unique_by=lambda one: one.name).map(tuple),
+        st.lists(groups, max_size=4, unique_by=lambda one: one.key).map(
+            lambda found: tuple(sorted(found, key=lambda one: one.visibility is Visibility.PUBLIC))
+        ),
         st.lists(instances, max_size=3, unique_by=lambda one: one.name).map(tuple),
         st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20), max_size=3).map(tuple),
     )

@@ -35,8 +35,9 @@ def suggest_rules(
             left_out[record.reason] += record.packets
     found = suggest(snapshot, instance, seen)
     group = DesiredGroup(f"{instance.name}{_SUFFIX}", f"what was seen of {instance.name}", rules=found.rules)
-    worn = [snapshot.groups[id_].name for id_ in instance.groups if id_ in snapshot.groups]
-    wears = DesiredInstance(instance.name, tuple(dict.fromkeys((*worn, group.name))))
+    worn = [snapshot.groups[id_] for id_ in instance.groups if id_ in snapshot.groups]
+    keys = (*((one.visibility, one.name) for one in worn), group.key)
+    wears = DesiredInstance(instance.name, tuple(dict.fromkeys(keys)))
     left_out.update(dict(found.unsayable))
     return {
         "instance": instance.name,

@@ -5,6 +5,7 @@ Values only. ``snapshot_of`` makes them a policy that can be asked about without
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID, uuid5
@@ -29,8 +30,10 @@ from ringfence.policy.values import (
 from ringfence.policy.wording import shown, suggestion
 
 DEFAULT: Final = "default"
+GROUPS: Final = {Visibility.PRIVATE: "groups", Visibility.PUBLIC: "public-groups"}  # what both are called in a file
 PEER_WAY: Final = {Direction.INGRESS: "from", Direction.EGRESS: "to"}  # what a rule's peer is called in a file
 GroupKey = tuple[Visibility, str]  # what a group is found by: names are unique among those of one visibility
+DEFAULT_KEY: Final[GroupKey] = (Visibility.PRIVATE, DEFAULT)
 _NAMES: Final = UUID("5f6c0f0e-6f38-5c1c-9d3b-3d4c2b1a9e77")  # what ids of things that only a file knows are made of
 
 
@@ -51,7 +54,7 @@ class DesiredGroup:
     @property
     def field(self) -> str:
         """Its path in a file."""
-        return f"$.groups.{self.name}"
+        return f"$.{GROUPS[self.visibility]}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class DesiredInstance:
     """
 
     name: str
-    groups: tuple[str, ...] | None = None
+    groups: tuple[GroupKey, ...] | None = None
     addresses: tuple[Address, ...] = ()
     host: HostName | None = None
     observe: bool | None = None
@@ -72,6 +75,12 @@ class DesiredInstance:
     def field(self) -> str:
         """Its path in a file."""
         return f"$.instances.{self.name}"
+
+    @property
+    def worn(self) -> dict[str, GroupKey]:
+        """Each group that it wears, by its path in a file; those of one visibility are a list."""
+        numbers = {visibility: count() for visibility in Visibility}
+        return {f"{self.field}.{GROUPS[key[0]]}[{next(numbers[key[0]])}]": key for key in self.groups or ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +113,13 @@ def snapshot_of(document: Document) -> Snapshot:
     """
     organisation = OrganisationId(uuid5(_NAMES, "organisation"))
     named = document.groups
-    if all(group.name != DEFAULT for group in named):
+    if all(group.key != DEFAULT_KEY for group in named):
         named = (DesiredGroup(DEFAULT), *named)
     ids = {group.key: GroupId(uuid5(_NAMES, f"{group.visibility.value} {group.name}")) for group in named}
     groups = {ids[group.key]: _group(group, organisation, ids) for group in named}
     _require_free_addresses(document)
     instances = [_instance(one, organisation, ids) for one in document.instances]
-    default = Organisation(organisation, "file", ids[Visibility.PRIVATE, DEFAULT])
+    default = Organisation(organisation, "file", ids[DEFAULT_KEY])
     return Snapshot(
         revision=Revision(1),
         organisations=MappingProxyType({organisation: default}),
@@ -155,8 +164,9 @@ def _rule(group: DesiredGroup, index: int, ids: _Ids) -> Rule:
 
 
 def _instance(one: DesiredInstance, organisation: OrganisationId, ids: _Ids) -> Instance:
-    worn = (DEFAULT,) if one.groups is None else one.groups
-    groups = tuple(find_worn(ids, name, f"{one.field}.groups[{n}]") for n, name in enumerate(worn))
+    groups = tuple(find_id(ids, key, field) for field, key in one.worn.items())
+    if one.groups is None:
+        groups = (ids[DEFAULT_KEY],)
     interface = Interface(InterfaceName("eth0"), one.addresses, kind=one.kind)
     return Instance(
         id=InstanceId(uuid5(_NAMES, f"instance {one.name}")),
@@ -179,12 +189,6 @@ def _require_free_addresses(document: Document) -> None:
                     field=f"{one.field}.addresses[{index}]",
                 )
             holders[address] = one.name
-
-
-def find_worn(ids: Mapping[GroupKey, GroupId], name: str, field: str) -> GroupId:
-    """The group that an instance wears by that name: a private one before a public one."""
-    private, public = (Visibility.PRIVATE, name), (Visibility.PUBLIC, name)
-    return find_id(ids, public if public in ids and private not in ids else private, field)
 
 
 def find_id(ids: Mapping[GroupKey, GroupId], key: GroupKey, field: str) -> GroupId:

@@ -27,12 +27,12 @@ from ringfence.policy.commands import (
 )
 from ringfence.policy.desired import (
     DEFAULT,
+    DEFAULT_KEY,
     DesiredGroup,
     DesiredInstance,
     Document,
     GroupKey,
     find_id,
-    find_worn,
     peer_field,
     rule_field,
 )
@@ -74,7 +74,7 @@ def difference(
     """
     room = _room(snapshot, organisation, document, prune=prune, new_id=new_id)
     groups = document.groups
-    if prune and all(group.key != (Visibility.PRIVATE, DEFAULT) for group in groups):
+    if prune and all(group.key != DEFAULT_KEY for group in groups):
         groups = (*groups, DesiredGroup(DEFAULT))  # which cannot be deleted
     steps = list(
         chain(
@@ -239,8 +239,7 @@ def _settle_instances(room: _Room, document: Document) -> Iterator[_Step]:
 def _settle_worn(room: _Room, present: Instance, wanted: DesiredInstance) -> Iterator[_Step]:
     if wanted.groups is None:
         return
-    fields = {f"{wanted.field}.groups[{n}]": name for n, name in enumerate(wanted.groups)}
-    ids = {find_worn(room.ids, name, field): field for field, name in fields.items()}
+    ids = {find_id(room.ids, key, field): field for field, key in wanted.worn.items()}
     for id_, field in ids.items():
         if id_ not in present.groups:
             yield _Step(Attach(id_, present.id), field)

@@ -8,10 +8,8 @@ from typing import Final
 
 from ringfence.policy.commands import GroupReference, RuleDraft
 from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
-from ringfence.policy.errors import Conflict
 from ringfence.policy.model import Group, GroupPeer, Instance, Rule, Snapshot
 from ringfence.policy.values import Cidr, Direction, Icmp, Kind, OrganisationId, Protocol, Visibility
-from ringfence.policy.wording import shown
 
 _PROTOCOLS: Final = {protocol: number for number, protocol in enumerate(Protocol)}
 _DIRECTIONS: Final = {direction: number for number, direction in enumerate(Direction)}
@@ -23,20 +21,16 @@ def document_of(snapshot: Snapshot, organisation: OrganisationId) -> Document:
 
     What means the same stands once: rules that differ in their spelling alone, sources of one network. Left out are
     rules that expire, which a file cannot say, and what names a group that there is not, which means nobody.
-
-    Raises:
-        Conflict: a private and a public group have one name, which a file cannot tell apart.
     """
     groups = [group for group in snapshot.groups.values() if group.organisation == organisation]
     named = {rule.peer.group for group in groups for rule in group.rules if isinstance(rule.peer, GroupPeer)}
     foreign = [snapshot.groups[id_] for id_ in named if id_ in snapshot.groups]
     groups += [group for group in foreign if group.organisation != organisation]
-    _require_one_of_each_name(groups)
     instances = [one for one in snapshot.instances.values() if one.organisation == organisation]
     names = Counter(one.name for one in instances)
     shown_instances = (_instance(snapshot, one, is_unique=names[one.name] == 1) for one in instances)
     return Document(
-        tuple(desired_group(snapshot, group) for group in sorted(groups, key=lambda group: group.name)),
+        tuple(desired_group(snapshot, group) for group in sorted(groups, key=_order)),
         tuple(sorted(shown_instances, key=lambda one: one.name)),
     )
 
@@ -79,12 +73,9 @@ def _peer(snapshot: Snapshot, rule: Rule) -> Cidr | GroupReference:
     return GroupReference(None, group.name, group.visibility)
 
 
-def _require_one_of_each_name(groups: list[Group]) -> None:
-    for name, count in Counter(group.name for group in groups).items():
-        if count > 1:
-            raise Conflict(
-                f"a private and a public group are named {shown(name)}: a policy file cannot tell them apart"
-            )
+def _order(group: Group) -> tuple[bool, str]:
+    """Private groups before public ones, each by name."""
+    return group.visibility is Visibility.PUBLIC, group.name
 
 
 def desired_group(snapshot: Snapshot, group: Group) -> DesiredGroup:
@@ -125,12 +116,12 @@ def _peer_words(peer: Cidr | GroupReference) -> tuple[int | str, ...]:
 
 def _instance(snapshot: Snapshot, one: Instance, *, is_unique: bool) -> DesiredInstance:
     """Named by its id where the name says too little: names are unique on one host only."""
-    worn = sorted(snapshot.groups[id_].name for id_ in one.groups if id_ in snapshot.groups)
+    worn = sorted((snapshot.groups[id_] for id_ in one.groups if id_ in snapshot.groups), key=_order)
     kinds = {interface.kind for interface in one.interfaces if interface.managed}
     is_host = Kind.SELF in kinds
     return DesiredInstance(
         one.name if is_unique else str(one.id),
-        tuple(worn),
+        tuple((group.visibility, group.name) for group in worn),
         one.addresses,
         one.host,
         one.observe if one.observe or is_host else None,

@@ -14,7 +14,7 @@ import yaml
 from msgspec import Meta
 
 from ringfence.policy.commands import GroupReference, RuleDraft
-from ringfence.policy.desired import PEER_WAY, DesiredGroup, DesiredInstance, Document
+from ringfence.policy.desired import GROUPS, PEER_WAY, DesiredGroup, DesiredInstance, Document
 from ringfence.policy.errors import CallerError, Invalid
 from ringfence.policy.values import (
     MAX_PORT,
@@ -46,16 +46,16 @@ class _Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of the file; a word that is not known is refused, because it would be a rule that is not there."""
 
 
-class _FileShape(_Shape, frozen=True):
+class _FileShape(_Shape, frozen=True, rename="kebab"):
     version: int
     groups: _Values = {}
+    public_groups: _Values = {}
     instances: _Values = {}
     assertions: list[str] = []
 
 
 class _GroupShape(_Shape, frozen=True):
     description: _Text | None = None
-    visibility: str = Visibility.PRIVATE.value
     sources: list[str] = []
     ingress: list[object] = []
     egress: list[object] = []
@@ -71,8 +71,9 @@ class _RuleShape(_Shape, frozen=True, rename={"from_": "from"}):
     description: _Text | None = None
 
 
-class _InstanceShape(_Shape, frozen=True):
+class _InstanceShape(_Shape, frozen=True, rename="kebab"):
     groups: list[str] | None = None
+    public_groups: list[str] | None = None
     addresses: list[str] = []
     host: str | None = None
     observe: bool | None = None
@@ -205,14 +206,17 @@ def decode_policy(value: object) -> Document:
     if shape.version != VERSION:
         raise Invalid(f"expected {VERSION}, got {shape.version}: written for another ringfence", field="$.version")
     return Document(
-        tuple(_group(name, one) for name, one in shape.groups.items()),
+        (
+            *(_group(name, one, Visibility.PRIVATE) for name, one in shape.groups.items()),
+            *(_group(name, one, Visibility.PUBLIC) for name, one in shape.public_groups.items()),
+        ),
         tuple(_instance(name, one) for name, one in shape.instances.items()),
         tuple(shape.assertions),
     )
 
 
-def _group(name: str, value: object) -> DesiredGroup:
-    at = f"$.groups.{name}"
+def _group(name: str, value: object, visibility: Visibility) -> DesiredGroup:
+    at = f"$.{GROUPS[visibility]}.{name}"
     _require_name(name, at)
     shape = convert({} if value is None else value, _GroupShape, at=at)
     rules = [
@@ -223,7 +227,7 @@ def _group(name: str, value: object) -> DesiredGroup:
     return DesiredGroup(
         name,
         shape.description,
-        parse_choice(shape.visibility, Visibility, field=f"{at}.visibility"),
+        visibility,
         tuple(parse_cidr(one, field=f"{at}.sources[{n}]") for n, one in enumerate(shape.sources)),
         tuple(rules),
     )
@@ -294,7 +298,9 @@ def _instance(name: str, value: object) -> DesiredInstance:
     at = f"$.instances.{name}"
     _require_name(name, at)
     shape = convert({} if value is None else value, _InstanceShape, at=at)
-    groups = None if shape.groups is None else tuple(shape.groups)
+    given = {Visibility.PRIVATE: shape.groups, Visibility.PUBLIC: shape.public_groups}
+    worn = tuple((visibility, one) for visibility, names in given.items() for one in names or ())
+    groups = worn if any(names is not None for names in given.values()) else None
     addresses = tuple(parse_address(one, field=f"{at}.addresses[{n}]") for n, one in enumerate(shape.addresses))
     host = None if shape.host is None else HostName(shape.host)
     kind = parse_choice(shape.kind, Kind, field=f"{at}.kind")
@@ -312,8 +318,9 @@ def write_policy(document: Document) -> str:
 def encode_policy(document: Document) -> dict[str, object]:
     """The inverse of ``decode_policy``."""
     value: dict[str, object] = {"version": VERSION}
-    if document.groups:
-        value["groups"] = {group.name: _show_group(group) for group in document.groups}
+    for visibility, name in GROUPS.items():
+        if groups := {one.name: _show_group(one) for one in document.groups if one.visibility is visibility}:
+            value[name] = groups
     if document.instances:
         value["instances"] = {one.name: _show_instance(one) for one in document.instances}
     if document.assertions:
@@ -329,7 +336,6 @@ def _show_group(group: DesiredGroup) -> dict[str, object]:
     return _without_empty(
         {
             "description": group.description,
-            "visibility": None if group.visibility is Visibility.PRIVATE else group.visibility.value,
             "sources": [source.text for source in group.sources],
             **rules,
         }
@@ -359,9 +365,11 @@ def _show_peer(peer: Cidr | GroupReference) -> str:
 
 
 def _show_instance(one: DesiredInstance) -> dict[str, object]:
-    shown: dict[str, object] = {} if one.groups is None else {"groups": list(one.groups)}
+    worn = {name: [key[1] for key in one.groups or () if key[0] is kind] for kind, name in GROUPS.items()}
+    shown: dict[str, object] = {} if one.groups is None else {"groups": worn.pop("groups")}
     return shown | _without_empty(
         {
+            **worn,
             "addresses": [str(address) for address in one.addresses],
             "host": one.host,
             "kind": None if one.kind is Kind.ROUTED else one.kind.value,

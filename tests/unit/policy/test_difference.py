@@ -142,10 +142,10 @@ def test_a_public_group_of_another_organisation_may_be_named_as_it_is_and_not_be
     )
 
     def applied(text):
-        return difference(snapshot, second, _document(f"groups: {{resolvers: {text}}}\n"), uuid4, prune=True)
+        return difference(snapshot, second, _document(f"public-groups: {{resolvers: {text}}}\n"), uuid4, prune=True)
 
-    assert applied("{visibility: public, sources: [9.9.9.9/32]}").edits == ()
+    assert applied("{sources: [9.9.9.9/32]}").edits == ()
     with pytest.raises(Denied, match="belongs to organisation first"):
-        applied("{visibility: public}")
+        applied("{}")
     with pytest.raises(Denied, match="belong to organisation first"):
-        difference(snapshot, second, _document("groups: {x: {visibility: public}}\n"), uuid4, prune=False)
+        difference(snapshot, second, _document("public-groups: {x: {}}\n"), uuid4, prune=False)

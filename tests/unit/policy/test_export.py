@@ -2,12 +2,9 @@
 
 from dataclasses import replace
 
-import pytest
-
 import policies
 from ringfence.policy.commands import GroupReference
 from ringfence.policy.desired import snapshot_of
-from ringfence.policy.errors import Conflict
 from ringfence.policy.export import document_of
 from ringfence.policy.model import Organisation
 from ringfence.policy.values import Icmp, Kind, OrganisationId, RuleId, Visibility
@@ -73,14 +70,17 @@ def test_a_public_group_of_another_organisation_comes_along_when_a_rule_names_it
     unnamed = replace(policies.group("others"), visibility=Visibility.PUBLIC, organisation=OTHER)
     private = replace(policies.group("theirs"), organisation=OTHER)
     document = _document(policies.group("web", "egress udp/53 to group resolvers"), public, unnamed, private)
-    assert [group.name for group in document.groups] == ["resolvers", "web"]
-    assert document.groups[1].rules[0].peer == GroupReference(None, "resolvers", Visibility.PUBLIC)
+    assert [group.name for group in document.groups] == ["web", "resolvers"]
+    assert document.groups[0].rules[0].peer == GroupReference(None, "resolvers", Visibility.PUBLIC)
 
 
-def test_two_groups_of_one_name_are_refused():
+def test_a_private_and_a_public_group_of_one_name_are_two():
     public = replace(policies.group("public web"), name="web", visibility=Visibility.PUBLIC)
-    with pytest.raises(Conflict, match="are named web"):
-        _document(policies.group("web"), public)
+    wearer = policies.instance("a", "10.0.0.1", wears=["public web"])
+    document = _document(public, policies.group("web"), wearer)
+    keys = (Visibility.PRIVATE, "web"), (Visibility.PUBLIC, "web")
+    assert tuple(group.key for group in document.groups) == keys
+    assert document.instances[0].groups == keys[1:]
 
 
 def test_instances_are_named_by_id_only_where_a_name_is_not_enough():
@@ -89,7 +89,7 @@ def test_instances_are_named_by_id_only_where_a_name_is_not_enough():
     document = _document(policies.group("web"), one, other, twin)
     assert {each.name for each in document.instances} == {"a", str(other.id), str(twin.id)}
     by_name = {each.name: each for each in document.instances}
-    assert (by_name["a"].groups, by_name["a"].observe) == (("web",), None)
+    assert (by_name["a"].groups, by_name["a"].observe) == (((Visibility.PRIVATE, "web"),), None)
     assert by_name[str(twin.id)].observe is True
 
 

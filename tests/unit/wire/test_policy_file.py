@@ -20,12 +20,14 @@ groups:
     egress:
     - {protocol: udp, ports: 53, to: public group resolvers}
   app: {}
+public-groups:
+  app: {description: of one name with a private group}
   resolvers:
-    visibility: public
     sources: [9.9.9.9/32]
 instances:
   web-1:
     groups: [web]
+    public-groups: [app]
     addresses: [192.0.2.10, '2001:db8::10']
     host: h1
     observe: true
@@ -43,7 +45,7 @@ def _rule(text):
 
 def test_everything_that_a_file_can_say_is_read_and_written_the_same():
     document = _read(WHOLE).document
-    web, _, resolvers = document.groups
+    web, _, _, resolvers = document.groups
     assert [rule.direction for rule in web.rules] == [Direction.INGRESS] * 3 + [Direction.EGRESS]
     assert web.rules[1].peer.name == "app"
     assert (web.rules[1].start_port, web.rules[1].end_port) == (8000, 8100)
@@ -55,13 +57,14 @@ def test_everything_that_a_file_can_say_is_read_and_written_the_same():
 
 def test_a_file_is_a_policy_of_its_own():
     snapshot = snapshot_of(_read(WHOLE).document)
-    groups = {group.name: group for group in snapshot.groups.values()}
+    groups = {group.name: group for group in snapshot.groups.values() if group.name != "app"}
+    app, public = (one for one in snapshot.groups.values() if one.name == "app")
     [instance] = snapshot.instances.values()
-    assert set(groups) == {"default", "web", "app", "resolvers"}
-    assert groups["web"].rules[1].peer.group == groups["app"].id
+    assert set(groups) == {"default", "web", "resolvers"}
+    assert groups["web"].rules[1].peer.group == app.id
     assert groups["web"].rules[1].ports == Ports(8000, 8100)
     assert groups["web"].rules[3].peer.group == groups["resolvers"].id
-    assert instance.groups == (groups["web"].id,)
+    assert instance.groups == (groups["web"].id, public.id)
     assert snapshot_of(_read(WHOLE).document) == snapshot
 
 
@@ -96,7 +99,8 @@ def test_an_instance_of_which_nothing_is_said_keeps_its_groups_and_offline_wears
         ("version: 1\ngroups: &a\n  web: *a\n", "alias"),
         ("version: 1\ngroups:\n  web: {description: !x a}\n", "line 3: $.groups.web.description: expected plain text"),
         ("version: 1\ngroups:\n  web: {sources: [10.0.0.0]}\n", "line 3: $.groups.web.sources[0]: expected an IPv4"),
-        ("version: 1\ngroups:\n  web: {visibility: secret}\n", "line 3: $.groups.web.visibility: expected one of"),
+        ("version: 1\npublic-groups:\n  web: {rules: []}\n", "line 3: $.public-groups.web"),
+        ("version: 1\npublic_groups: {}\n", "did you mean public-groups"),
         ("version: 1\ngroups:\n  '': {}\n", "line 3: $.groups.: expected a name"),
         ("version: 1\ninstances:\n  a:\n    addresses:\n    - 1.2.3\n", "line 5: $.instances.a.addresses[0]: expected"),
         (

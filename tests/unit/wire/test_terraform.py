@@ -16,7 +16,6 @@ POLICY = """\
 version: 1
 groups:
   default: {}
-  resolvers: {visibility: public, sources: [9.9.9.9/32]}
   1st group:
     description: the "public" site, ${not} evaluated
     sources: [203.0.113.0/24, 192.0.2.0/24]
@@ -26,6 +25,8 @@ groups:
     - {protocol: udp, from: 10.0.0.1/8}
     egress:
     - {protocol: esp, to: public group resolvers}
+public-groups:
+  resolvers: {sources: [9.9.9.9/32]}
 """
 WANTED = """\
 resource "exoscale_security_group" "_1st_group" {

@@ -122,8 +122,9 @@ def _peer(rule: _Rule, names: Mapping[str, str], at: str) -> Cidr | GroupReferen
 
 def _instance(one: _Instance, names: Mapping[str, str], *, is_unique: bool) -> DesiredInstance:
     addresses = [text for text in (one.public_ip, one.ipv6_address) if text]
+    worn = [names[group.id] for group in one.security_groups if group.id is not None and group.id in names]
     return DesiredInstance(
         one.name if is_unique else one.id,
-        tuple(sorted(names[group.id] for group in one.security_groups if group.id is not None and group.id in names)),
+        tuple((Visibility.PRIVATE, name) for name in sorted(worn)),
         tuple(parse_address(text, field=f"$.{one.name}") for text in addresses),
     )

@@ -39,11 +39,27 @@ class Postgres:
     def kill(self):
         """As kill -9 of the whole server: the postmaster, held first so that it makes no more, and every backend."""
         self.process.send_signal(signal.SIGSTOP)
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        children = self._children()
         for pid in (self.process.pid, *map(int, children)):
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
         wait_until(lambda: all(_is_gone(pid) for pid in children))  # its memory is theirs too: no other could start
+
+    @contextmanager
+    def stopped(self):
+        """Nothing of the server runs meanwhile, though its machine keeps all connections, and takes new ones."""
+        self.process.send_signal(signal.SIGSTOP)
+        stopped = [self.process.pid, *map(int, self._children())]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    def _children(self):
+        return Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
 
     def stop(self):
         self.process.send_signal(signal.SIGQUIT)  # at once: nobody will read this database again

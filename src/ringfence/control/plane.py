@@ -21,6 +21,7 @@ from ringfence.control.decide import decide_edits, referred_group, subject_of
 from ringfence.control.enrolment import Enrolment
 from ringfence.control.evidence import Evidence
 from ringfence.control.feed import Feed
+from ringfence.control.freshness import Freshness
 from ringfence.control.held import require_held
 from ringfence.control.history import History
 from ringfence.control.hosts import HostStatus, Presence
@@ -51,11 +52,10 @@ from ringfence.policy.index import forked
 from ringfence.policy.model import Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision
 from ringfence.policy.view import HostView
-from ringfence.store import HostSeen, Lost, Store, StoredOperation, next_revision, place_of, remember
+from ringfence.store import HostSeen, Store, StoredOperation, next_revision, place_of, remember
 from ringfence.wire.feed import Claimed, Report
 
 _ALLOCATIONS = 10_000  # between two looks at what was allocated since the last
-FRESH_S = 1.0  # how long a request waits to learn whether other servers committed
 _TELL_S = 0.02
 _TICK_S = 0.5  # how late the end of an operation that times out may be noticed
 
@@ -86,6 +86,7 @@ class ControlPlane:
         self.evidence = Evidence(store, self._feed.view, clock.now_s)
         self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
         self._commits = Commits(store, self._publish)
+        self._freshness = Freshness(store, self._commits.fail)
         keys = KeyRing(store.keys)
         self.history = History(store, self._commits, settings.keep_history_s, self._now_s)
         self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
@@ -264,17 +265,8 @@ class ControlPlane:
         return self._feed
 
     async def fresh(self) -> None:
-        """Returns when this server knows what any other had committed; soon, when the database is away: reads go on."""
-        if not self._store.is_shared:
-            return
-        try:
-            async with asyncio.timeout(FRESH_S):
-                await asyncio.wrap_future(self._store.refresh())
-        except (Busy, TimeoutError):
-            return
-        except Lost as error:
-            self._commits.fail(error)
-            raise
+        """As ``Freshness.reach``."""
+        await self._freshness.reach()
 
     def seen(self, host: HostName) -> None:
         """An authenticated message of ``host`` came in."""

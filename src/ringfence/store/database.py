@@ -17,6 +17,10 @@ class DatabaseFault(Exception):
     """The database cannot do it now, in its own words: full, locked, damaged, away."""
 
 
+class Unreachable(DatabaseFault):
+    """There is no connection to the database, and none could be made."""
+
+
 class ConstraintBroken(DatabaseFault):
     """The database refused rows that contradict its constraints: a defect of what was decided."""
 

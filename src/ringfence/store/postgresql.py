@@ -7,19 +7,26 @@ PGPASSWORD, as libpq finds it (postgresql.org/docs, "The Password File"), so tha
 import re
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from time import monotonic
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
+from psycopg.abc import PQGen
 
 from ringfence.policy.errors import Invalid
-from ringfence.store.database import LISTED, ConstraintBroken, DatabaseFault, InDoubt, Values
+from ringfence.store.database import LISTED, ConstraintBroken, DatabaseFault, InDoubt, Unreachable, Values
+
+T = TypeVar("T")
 
 OLDEST: Final = 12  # the oldest server that is supported
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_MS: Final = 20_000  # a lock that another server of ours holds is given back well before
 
-_SILENCE_S: Final = 5  # how long a server that does not answer is believed in
+PATIENCE_S: Final = 25.0  # how long a server that says nothing is believed in: more than its longest statement
+FORSAKEN_S: Final = 60.0  # after so long in the middle of a transaction it takes the lock from one of ours
+
+_SILENCE_S: Final = 5  # the same, of its machine
 _WRITER_LOCK: Final = 0x72696E67  # any number of ours: whoever writes or migrates holds it
 _CHANNEL: Final = "ringfence"
 _LISTED: Final = "json_array_elements_text(CAST(? AS json)) AS listed (value)"
@@ -73,6 +80,7 @@ class PostgresDatabase:
         self._connect_again()
         with _translated():
             self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            self._connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")  # it hinders nobody
 
     def settle_positions(self) -> None:
         with _translated():
@@ -203,18 +211,57 @@ def translate(statements: Iterable[str]) -> list[str]:
     return tables + references
 
 
-def _connect(url: str) -> psycopg.Connection[Values]:
+class _Connection(psycopg.Connection[Values]):
+    """Ended when the server says nothing for ``PATIENCE_S``: one that is stopped, or behind a network that swallows.
+
+    No timeout of the server's ends a wait for it, and while its machine answers, none of TCP's.
+    """
+
+    def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
+        return super().wait(self._heard(gen), *args, **options)
+
+    def _heard(self, gen: PQGen[T]) -> PQGen[T]:
+        """``gen``, which is told every moment whether the connection is ready."""
+        heard_s = monotonic()
+        try:
+            wish = next(gen)
+            while True:
+                ready = yield wish
+                if ready:
+                    heard_s = monotonic()
+                elif monotonic() - heard_s > PATIENCE_S:
+                    self.close()
+                    raise psycopg.OperationalError(f"it has said nothing for {PATIENCE_S:.0f} s")
+                wish = gen.send(ready)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def _connect(url: str) -> _Connection:
+    settings = {
+        "statement_timeout": STATEMENT_TIMEOUT_MS,
+        "synchronous_commit": "on",
+        "idle_in_transaction_session_timeout": int(FORSAKEN_S * 1000),
+        "tcp_user_timeout": _SILENCE_S * 1000,  # these are how soon it notices that one of ours is gone
+        "tcp_keepalives_idle": _SILENCE_S,
+        "tcp_keepalives_interval": _SILENCE_S,
+        "tcp_keepalives_count": 2,
+    }
     try:
-        return psycopg.connect(
+        return _Connection.connect(
             url,
             autocommit=True,  # transactions are ours to begin and end
             connect_timeout=CONNECT_TIMEOUT_S,
             tcp_user_timeout=_SILENCE_S * 1000,
+            keepalives_idle=_SILENCE_S,
+            keepalives_interval=_SILENCE_S,
+            keepalives_count=2,
             application_name="ringfence",
-            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c synchronous_commit=on",
+            options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
         )
     except psycopg.Error as error:
-        raise DatabaseFault(_words(error)) from error
+        raise Unreachable(_words(error)) from error
 
 
 def _marked(sql: str) -> bytes:

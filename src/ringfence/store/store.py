@@ -15,7 +15,7 @@ from ringfence.policy.errors import Busy, Invalid, OperatorError
 from ringfence.policy.facts import Fact
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName, OrganisationId, Revision, RuleId
-from ringfence.store.database import Database, DatabaseFault, OpenDatabase
+from ringfence.store.database import Database, DatabaseFault, OpenDatabase, Unreachable
 from ringfence.store.decision import Committed, Decide, StoredKey
 from ringfence.store.folder import Lock, hold_folder, load_seal_key
 from ringfence.store.follow import Followed, Follower
@@ -153,6 +153,10 @@ class Store:
 def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
     try:
         database = open_database(folder)
+    except Unreachable as error:
+        raise OperatorError(
+            f"reaching the database of {folder}", f"{error}; the hosts keep enforcing what they have: start anew then"
+        ) from error
     except DatabaseFault as error:
         raise _damaged(str(folder), error) from error
     try:

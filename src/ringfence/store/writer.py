@@ -149,13 +149,13 @@ class Writer:
         return outcomes
 
     def _refuse(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
-        _log.warning("the store cannot write, %d changes were not applied: %s", len(batch), error)
+        _log.warning("%s cannot be written, %d changes were not applied: %s", self._database.name, len(batch), error)
         self._database.rollback()
         return self._busy(batch, error)
 
-    @staticmethod
-    def _busy(batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
-        return [Busy(f"nothing was applied, because the store cannot write now: {error}; try again") for _ in batch]
+    def _busy(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
+        why = f"nothing was applied, because {self._database.name} cannot be written now: {error}; try again"
+        return [Busy(why) for _ in batch]
 
     def _was_committed(self) -> bool:
         """Asks until the database answers: callers are told the truth, or nothing; an error would say "not applied".

@@ -12,12 +12,17 @@ from ringfence.policy.commands import GroupReference, RuleDraft
 from ringfence.policy.desired import DEFAULT, DesiredGroup, DesiredInstance, Document, snapshot_of
 from ringfence.policy.export import document_of
 from ringfence.policy.model import Organisation
-from ringfence.policy.values import Cidr, Direction, HostName, Icmp, Protocol, Visibility
+from ringfence.policy.values import V4_MAPPED, Cidr, Direction, HostName, Icmp, Protocol, Visibility
 from ringfence.wire.policy_file import read_policy, write_policy
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 texts = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-cidrs = st.ip_addresses().map(lambda one: f"{one}/{one.max_prefixlen}").map(lambda text: Cidr(text, ip_network(text)))
+cidrs = (
+    st.ip_addresses()
+    .filter(lambda one: one not in V4_MAPPED)
+    .map(lambda one: f"{one}/{one.max_prefixlen}")
+    .map(lambda text: Cidr(text, ip_network(text)))
+)
 peers = cidrs | st.builds(GroupReference, st.none(), names, st.sampled_from(Visibility))
 ports = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted).map(tuple) | st.just((None, None))
 
@@ -36,10 +41,6 @@ def _by_direction(rules):
     return tuple(sorted(rules, key=lambda rule: rule.direction is Direction.EGRESS))
 
 
-def _private_first(keys):
-    return tuple(sorted(keys, key=lambda key: key[0] is Visibility.PUBLIC))
-
-
 groups = st.builds(
     DesiredGroup,
     names,
@@ -51,11 +52,12 @@ groups = st.builds(
 instances = st.builds(
     DesiredInstance,
     names,
-    st.none() | st.lists(st.tuples(st.sampled_from(Visibility), names), max_size=3).map(_private_first),
+    st.lists(names, max_size=3).map(tuple),
     st.lists(st.ip_addresses(network="192.0.2.0/24"), max_size=2).map(tuple),
     st.none() | names.map(HostName),
     st.booleans(),
-)
+    public_groups=st.lists(names, max_size=2).map(tuple),
+) | st.builds(DesiredInstance, names)
 
 
 @given(

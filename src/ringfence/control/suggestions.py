@@ -9,9 +9,10 @@ from collections.abc import Iterable
 import msgspec
 
 from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
+from ringfence.policy.export import worn_by
 from ringfence.policy.insight.suggest import Seen, suggest
 from ringfence.policy.model import Instance, Snapshot
-from ringfence.policy.values import Direction
+from ringfence.policy.values import Direction, Visibility
 from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord, flow_of
 from ringfence.wire.policy_file import write_policy
 
@@ -35,9 +36,9 @@ def suggest_rules(
             left_out[record.reason] += record.packets
     found = suggest(snapshot, instance, seen)
     group = DesiredGroup(f"{instance.name}{_SUFFIX}", f"what was seen of {instance.name}", rules=found.rules)
-    worn = [snapshot.groups[id_] for id_ in instance.groups if id_ in snapshot.groups]
-    keys = (*((one.visibility, one.name) for one in worn), group.key)
-    wears = DesiredInstance(instance.name, tuple(dict.fromkeys(keys)))
+    worn = worn_by(snapshot, instance)
+    private = tuple(dict.fromkeys((*worn[Visibility.PRIVATE], group.name)))
+    wears = DesiredInstance(instance.name, private, public_groups=worn[Visibility.PUBLIC])
     left_out.update(dict(found.unsayable))
     return {
         "instance": instance.name,

@@ -5,7 +5,6 @@ Values only. ``snapshot_of`` makes them a policy that can be asked about without
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID, uuid5
@@ -59,17 +58,18 @@ class DesiredGroup:
 
 @dataclass(frozen=True, slots=True)
 class DesiredInstance:
-    """An instance of a file. ``groups`` are those that it wears, None when the file leaves them as they are.
+    """An instance of a file. It wears ``groups`` and ``public_groups``; None when the file leaves both as they are.
 
     So with ``observe``. Addresses, host and kind are what hosts say; a question that is asked of the file needs them.
     """
 
     name: str
-    groups: tuple[GroupKey, ...] | None = None
+    groups: tuple[str, ...] | None = None
     addresses: tuple[Address, ...] = ()
     host: HostName | None = None
     observe: bool | None = None
     kind: Kind = Kind.ROUTED
+    public_groups: tuple[str, ...] = ()
 
     @property
     def field(self) -> str:
@@ -78,9 +78,13 @@ class DesiredInstance:
 
     @property
     def worn(self) -> dict[str, GroupKey]:
-        """Each group that it wears, by its path in a file; those of one visibility are a list."""
-        numbers = {visibility: count() for visibility in Visibility}
-        return {f"{self.field}.{GROUPS[key[0]]}[{next(numbers[key[0]])}]": key for key in self.groups or ()}
+        """Each group that it wears, by its path in a file."""
+        lists = {Visibility.PRIVATE: self.groups or (), Visibility.PUBLIC: self.public_groups}
+        return {
+            f"{self.field}.{GROUPS[visibility]}[{n}]": (visibility, name)
+            for visibility, names in lists.items()
+            for n, name in enumerate(names)
+        }
 
 
 @dataclass(frozen=True, slots=True)

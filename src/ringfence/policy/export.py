@@ -116,14 +116,21 @@ def _peer_words(peer: Cidr | GroupReference) -> tuple[int | str, ...]:
 
 def _instance(snapshot: Snapshot, one: Instance, *, is_unique: bool) -> DesiredInstance:
     """Named by its id where the name says too little: names are unique on one host only."""
-    worn = sorted((snapshot.groups[id_] for id_ in one.groups if id_ in snapshot.groups), key=_order)
+    worn = worn_by(snapshot, one)
     kinds = {interface.kind for interface in one.interfaces if interface.managed}
     is_host = Kind.SELF in kinds
     return DesiredInstance(
         one.name if is_unique else str(one.id),
-        tuple((group.visibility, group.name) for group in worn),
+        worn[Visibility.PRIVATE],
         one.addresses,
         one.host,
         one.observe if one.observe or is_host else None,
         Kind.SELF if is_host else Kind.ROUTED,
+        worn[Visibility.PUBLIC],
     )
+
+
+def worn_by(snapshot: Snapshot, one: Instance) -> dict[Visibility, tuple[str, ...]]:
+    """The names of the private and of the public groups that it wears, in order."""
+    worn = [snapshot.groups[id_] for id_ in one.groups if id_ in snapshot.groups]
+    return {kind: tuple(sorted(group.name for group in worn if group.visibility is kind)) for kind in Visibility}

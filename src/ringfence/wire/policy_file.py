@@ -290,21 +290,21 @@ def _peer(shape: _RuleShape, direction: Direction, at: str) -> Cidr | GroupRefer
     try:
         return parse_cidr(given, field=f"{at}.{way}")
     except Invalid as error:
-        expected = "expected a network such as 192.0.2.0/24 or 0.0.0.0/0, or group NAME"
-        raise Invalid(f"{expected}, got {ascii(given)[:64]}", field=f"{at}.{way}") from error
+        refusal = Invalid(f"{error}, or group NAME")
+        refusal.field = error.field  # the message names it already
+        raise refusal from error
 
 
 def _instance(name: str, value: object) -> DesiredInstance:
     at = f"$.instances.{name}"
     _require_name(name, at)
     shape = convert({} if value is None else value, _InstanceShape, at=at)
-    given = {Visibility.PRIVATE: shape.groups, Visibility.PUBLIC: shape.public_groups}
-    worn = tuple((visibility, one) for visibility, names in given.items() for one in names or ())
-    groups = worn if any(names is not None for names in given.values()) else None
+    is_left = shape.groups is None and shape.public_groups is None
+    groups, public_groups = tuple(shape.groups or ()), tuple(shape.public_groups or ())
     addresses = tuple(parse_address(one, field=f"{at}.addresses[{n}]") for n, one in enumerate(shape.addresses))
     host = None if shape.host is None else HostName(shape.host)
     kind = parse_choice(shape.kind, Kind, field=f"{at}.kind")
-    return DesiredInstance(name, groups, addresses, host, shape.observe, kind)
+    return DesiredInstance(name, None if is_left else groups, addresses, host, shape.observe, kind, public_groups)
 
 
 def write_policy(document: Document) -> str:
@@ -365,11 +365,10 @@ def _show_peer(peer: Cidr | GroupReference) -> str:
 
 
 def _show_instance(one: DesiredInstance) -> dict[str, object]:
-    worn = {name: [key[1] for key in one.groups or () if key[0] is kind] for kind, name in GROUPS.items()}
-    shown: dict[str, object] = {} if one.groups is None else {"groups": worn.pop("groups")}
+    shown: dict[str, object] = {} if one.groups is None else {"groups": list(one.groups)}
     return shown | _without_empty(
         {
-            **worn,
+            "public-groups": list(one.public_groups),
             "addresses": [str(address) for address in one.addresses],
             "host": one.host,
             "kind": None if one.kind is Kind.ROUTED else one.kind.value,

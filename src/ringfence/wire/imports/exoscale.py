@@ -125,6 +125,6 @@ def _instance(one: _Instance, names: Mapping[str, str], *, is_unique: bool) -> D
     worn = [names[group.id] for group in one.security_groups if group.id is not None and group.id in names]
     return DesiredInstance(
         one.name if is_unique else one.id,
-        tuple((Visibility.PRIVATE, name) for name in sorted(worn)),
+        tuple(sorted(worn)),
         tuple(parse_address(text, field=f"$.{one.name}") for text in addresses),
     )

@@ -17,12 +17,8 @@ from ringfence.wire.policy_file import read_policy, write_policy
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 texts = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-cidrs = (
-    st.ip_addresses()
-    .filter(lambda one: one not in V4_MAPPED)
-    .map(lambda one: f"{one}/{one.max_prefixlen}")
-    .map(lambda text: Cidr(text, ip_network(text)))
-)
+_addresses = st.ip_addresses().filter(lambda one: one not in V4_MAPPED)  # which no policy has
+cidrs = _addresses.map(ip_network).map(lambda network: Cidr(str(network), network))
 peers = cidrs | st.builds(GroupReference, st.none(), names, st.sampled_from(Visibility))
 ports = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted).map(tuple) | st.just((None, None))
 

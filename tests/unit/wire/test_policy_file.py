@@ -115,7 +115,10 @@ def test_an_instance_of_which_nothing_is_said_keeps_its_groups_and_offline_wears
         (_rule("{protocol: icmp, code: 3, from: 0.0.0.0/0}"), "ingress[0].code: a code (3) needs a type"),
         (_rule("{protocol: tcp, to: 0.0.0.0/0}"), "ingress[0].to: expected from, because this is ingress"),
         (_rule("{protocol: tcp}"), "ingress[0]: expected from: a network, or group NAME"),
-        (_rule("{protocol: tcp, from: web}"), "ingress[0].from: expected a network such as"),
+        (
+            _rule("{protocol: tcp, from: web}"),
+            "expected an IPv4 or IPv6 network in CIDR form such as 192.0.2.0/24, got 'web', or group NAME",
+        ),
         (_rule('{protocol: tcp, from: 0.0.0.0/0, description: "a\\0b"}'), "without NUL"),
     ],
 )

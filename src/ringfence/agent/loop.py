@@ -244,6 +244,7 @@ class Agent:
                 self._fail(error)
                 return
             self._succeed(wanted, outcome, self._clock.monotonic() - began)
+            self._reporter.set_failsafe(declared.ports.lifelines.failsafe)
             await self._kernel.do(self._enforcer.sweep_ahead)
         self._reporter.set_problem("conntrack", self._enforcer.sweep_problem)
 

@@ -15,6 +15,7 @@ from ringfence.agent.client import Server
 from ringfence.agent.doors.clock import Clock
 from ringfence.nft import ForeignChain
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.local import Failsafe
 from ringfence.policy.values import Revision
 from ringfence.wire.feed import Report
 
@@ -27,13 +28,15 @@ _log: Final = logging.getLogger("ringfence.agent")
 class Standing:
     """``problems`` by what they are about ("inventory", "kernel", ...), so that one is cleared without the others.
 
-    ``foreign``: other programs' base chains that may drop; None: not looked at yet.
+    ``foreign``: other programs' base chains that may drop; None: not looked at yet. ``failsafe``: ports that no group
+    closes; None: the inventory was not read yet.
     """
 
     applied: Revision | None = None
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     notice: str | None = None  # what happened and is over
     foreign: tuple[ForeignChain, ...] | None = None
+    failsafe: tuple[Failsafe, ...] | None = None
 
     def with_problem(self, about: str, text: str | None) -> "Standing":
         """The same standing with one problem set, or cleared by None."""
@@ -47,7 +50,7 @@ class Standing:
 def compose_report(standing: Standing) -> Report:
     """One report; problems in a stable order, each on its own."""
     texts = [standing.problems[about] for about in sorted(standing.problems)]
-    return Report(standing.applied, "; ".join(texts) or None, standing.notice, standing.foreign)
+    return Report(standing.applied, "; ".join(texts) or None, standing.notice, standing.foreign, standing.failsafe)
 
 
 class Reporter:
@@ -89,6 +92,12 @@ class Reporter:
             _log.warning("another program's rules may drop what ringfence allows: %s", chain.text)
         self._standing = replace(self._standing, foreign=chains)
         self._due.set()
+
+    def set_failsafe(self, ports: tuple[Failsafe, ...]) -> None:
+        """The ports that no group closes; others than before are reported at once."""
+        if self._standing.failsafe != ports:
+            self._standing = replace(self._standing, failsafe=ports)
+            self._due.set()
 
     def set_applied(self, applied: Revision | None) -> None:
         """The kernel was seen to hold this revision, or none: reported at once, the same one again too."""

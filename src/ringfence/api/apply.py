@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import msgspec
 
-from ringfence.api.change import show_changed
+from ringfence.api.change import show_changed, show_preview
 from ringfence.api.exchange import Request, Response, exchange_of, put_json
 from ringfence.api.operator import operator
 from ringfence.control.plane import ControlPlane
@@ -55,9 +55,8 @@ class ApplyResource:
 
         if order.dry_run:
             preview = await self.plane.preview(wanted, actor)
-            plan = await self.plane.foresee(preview, organisation, document.assertions)
-            revision = preview.before.revision
-            shown: dict[str, object] = {"dry-run": True, "revision": revision, "would": preview.would, "plan": plan}
+            shown = await show_preview(self.plane, preview, organisation, document.assertions)
+            shown["revision"] = preview.before.revision
         else:
             assertions = () if order.accept_failing else document.assertions
             safety = Safety(order.confirm_s, order.force, assertions)

@@ -1,5 +1,6 @@
 """POST /admin/v1/change: several commands as one change, by names or ids; or, as a dry run, what they would do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -8,7 +9,7 @@ from ringfence.api.operations import show_operation
 from ringfence.api.operator import operator
 from ringfence.control.allow import allow_edits
 from ringfence.control.lookup import find_group_named, find_peer_named
-from ringfence.control.plane import ControlPlane
+from ringfence.control.plane import ControlPlane, Preview
 from ringfence.control.safety import Safety
 from ringfence.control.use_cases import Changed
 from ringfence.policy.index import index_of
@@ -32,8 +33,7 @@ class ChangeResource:
         order = decode_change(exchange.body, directory_of(self.plane.snapshot, organisation), uuid4)
         if order.dry_run:
             preview = await self.plane.preview(order.edits, actor)
-            plan = await self.plane.foresee(preview, organisation)
-            put_json(response, {"dry-run": True, "would": preview.would, "plan": plan})
+            put_json(response, await show_preview(self.plane, preview, organisation))
             return
         safety = Safety(order.confirm_s, order.force)
         changed = await self.plane.change(order.edits, actor, action="Change", safety=safety)
@@ -78,6 +78,14 @@ class AllowResource:
         edits = allow_edits(self.plane.snapshot, actor.organisation, allowance, uuid4)
         changed = await self.plane.change(edits, actor, action="AllowMe")
         put_json(response, show_changed(changed, self.plane.snapshot))
+
+
+async def show_preview(
+    plane: ControlPlane, preview: Preview, organisation: OrganisationId, assertions: Sequence[str] = ()
+) -> dict[str, object]:
+    """What a change would do; ``guard`` is what the lock-out guard would refuse it for, unless it is forced."""
+    plan = await plane.foresee(preview, organisation, assertions)
+    return {"dry-run": True, "would": preview.would, "plan": plan, "guard": [cut.text for cut in preview.cuts]}
 
 
 def show_changed(changed: Changed, snapshot: Snapshot) -> dict[str, object]:

@@ -68,7 +68,7 @@ class FeedConnection(asyncio.Protocol):
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WAITING_BYTES)
         transport.write(_SWITCHED)
         ends = (transport.get_extra_info(name) for name in ("peername", "sockname"))
-        channel = parse_connection(f"the channel of the agent of {self._host}", *ends)
+        channel = parse_connection(f"the channel of the agent of {self._host}", *ends, agent=self._host)
         self._follower = self._plane.feed.follow(self._host, base, send=transport.write, end=self._end, channel=channel)
         if self._is_full:  # by a large first view
             self._follower.pause()

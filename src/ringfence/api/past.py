@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ringfence.api.change import show_changed
+from ringfence.api.change import show_changed, show_preview
 from ringfence.api.exchange import FalconApp, Request, Response, exchange_of, put_json
 from ringfence.api.operator import operator
 from ringfence.control.plane import ControlPlane
@@ -70,9 +70,8 @@ class _Rollback:
         wanted = convert(parse_document(exchange_of(request).body), _RollbackShape)
         actor = operator(self.plane, request)
         if wanted.dry_run:
-            newest = self.plane.snapshot.revision
-            would = await self.plane.past.difference(actor.organisation, newest, wanted.revision)
-            put_json(response, {"dry-run": True, "would": would})
+            preview = await self.plane.preview_rollback(wanted.revision, actor)
+            put_json(response, await show_preview(self.plane, preview, actor.organisation))
             return
         changed = await self.plane.rollback(wanted.revision, actor, safety=Safety(wanted.confirm_s, wanted.force))
         put_json(response, show_changed(changed, self.plane.snapshot))

@@ -73,7 +73,7 @@ def _tell(found: dict[str, Any], *, dry_run: bool) -> None:
     for line in found["kept"]:
         complain(line)
     if found["would"] or found["plan"]["fails"]:
-        show("\n".join([*found["would"], *outlook_lines(found["plan"])]))
+        show("\n".join([*found["would"], *outlook_lines(found)]))
     if not found["would"]:
         complain("nothing to do: it is so already")
     elif dry_run:

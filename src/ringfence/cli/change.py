@@ -74,7 +74,7 @@ def tell(answer: dict[str, Any], output: Format) -> None:
     operation = answer.get("operation")
     lines = answer["would"] if operation is None else answer["did"]
     if lines and "plan" in answer:
-        lines = [*lines, *outlook_lines(answer["plan"])]
+        lines = [*lines, *outlook_lines(answer)]
     if lines:
         show("\n".join(lines))
     if operation is None:

@@ -7,8 +7,12 @@ _FEW: Final = 6  # names and reasons that fit into one readable row
 _INDENT: Final = " " * 8
 
 
-def outlook_lines(plan: dict[str, Any]) -> Iterator[str]:
-    """What opens and closes, on which hosts, what is cut, what then fails, and what is doubtful that was not."""
+def outlook_lines(answer: dict[str, Any]) -> Iterator[str]:
+    """What opens and closes, on which hosts, what is cut, what then fails, and what is doubtful that was not.
+
+    Last what the lock-out guard would refuse it for, if a server was asked.
+    """
+    plan = answer["plan"]
     for verb in ("opens", "closes"):
         for row in plan[verb]:
             yield f"{verb:<8}{_few(row['from'])} -> {_few(row['to'])} {row['services']}"
@@ -24,6 +28,9 @@ def outlook_lines(plan: dict[str, Any]) -> Iterator[str]:
     for finding in plan["findings"]:
         yield f"doubt   {finding['severity']} {finding['code']}: {finding['what']}, of group {finding['group']}"
         yield from (f"{_INDENT}{finding[name]}" for name in ("proof", "advice"))
+    if cuts := answer.get("guard"):
+        yield from (f"guard   {text}" for text in cuts)
+        yield f"{_INDENT}so it is refused, unless you say --force"
 
 
 def _cut(one: dict[str, Any]) -> str:

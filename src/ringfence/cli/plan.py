@@ -47,7 +47,7 @@ def plan(
     else:
         for line in (*found.get("kept", ()), *(f"left out: {line}" for line in found.get("left-out", ()))):
             complain(line)
-        show("\n".join(outlook_lines(found["plan"])))
+        show("\n".join(outlook_lines(found)))
     if found["plan"]["fails"]:
         raise typer.Exit(FAILS)
     if exit_code and (found["plan"]["opens"] or found["plan"]["closes"] or found.get("left-out")):

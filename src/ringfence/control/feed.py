@@ -101,6 +101,11 @@ class Feed:
             if guards_itself(snapshot, address):
                 yield from list(channels.values())
 
+    def channel(self, host: HostName) -> Connection | None:
+        """How the agent of ``host`` is connected, if that ends at a host which is its own instance."""
+        channel = next((one.channel for one in reversed(self._followers.get(host, ()))), None)
+        return channel if channel is not None and guards_itself(self._snapshot, channel.server) else None
+
     def close(self) -> None:
         """Ends every follower."""
         for followers in tuple(self._followers.values()):

@@ -17,6 +17,7 @@ from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import Conflict, Invalid
 from ringfence.policy.facts import Fact, HostAdded, HostInvited, HostJoined, HostRemoved, InstancePlaced
 from ringfence.policy.index import index_of
+from ringfence.policy.local import Failsafe
 from ringfence.policy.model import Host, Invitation, Snapshot
 from ringfence.policy.values import HostName, Revision, parse_label
 from ringfence.store import HostSeen
@@ -62,6 +63,7 @@ class _Seat:
     error: str | None = None
     notice: str | None = None
     foreign: tuple[ForeignChain, ...] | None = None
+    failsafe: tuple[Failsafe, ...] | None = None
 
 
 class Presence:
@@ -79,7 +81,8 @@ class Presence:
     def report(self, seen: HostSeen) -> None:
         """What a host said last."""
         seat = self._seat(seen.host)
-        seat.applied, seat.error, seat.notice, seat.foreign = seen.applied, seen.error, seen.notice, seen.foreign
+        seat.applied, seat.error, seat.notice = seen.applied, seen.error, seen.notice
+        seat.foreign, seat.failsafe = seen.foreign, seen.failsafe
 
     def forget(self, host: HostName) -> None:
         """``host`` was removed; another of its name begins anew."""
@@ -88,6 +91,10 @@ class Presence:
     def error(self, host: HostName) -> str | None:
         """What the host last said is wrong."""
         return self._seats.get(host, _Seat()).error
+
+    def failsafe(self, host: HostName) -> tuple[Failsafe, ...] | None:
+        """The ports that no group closes there, as the host said; None: not known."""
+        return self._seats.get(host, _Seat()).failsafe
 
     def is_live(self, host: HostName, now_s: float) -> bool:
         seat = self._seats.get(host)

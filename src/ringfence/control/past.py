@@ -6,7 +6,7 @@ Lives in the event loop's thread. What undoes each revision is read from the sto
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from ringfence.control.actor import Actor
 from ringfence.control.trials import decide_confirm
@@ -19,6 +19,8 @@ from ringfence.policy.model import Snapshot
 from ringfence.policy.undo import policy_difference, rewind
 from ringfence.policy.values import OrganisationId
 from ringfence.store import Store
+
+T = TypeVar("T")
 
 _TRIES: Final = 5  # at reading and deciding without a change between
 
@@ -67,8 +69,8 @@ class Past:
             actor,
         )
 
-    async def rollback(self, revision: int, actor: Actor, careful: Callable[[Wish], Wish]) -> Changed:
-        """Makes the policy of the actor's organisation what it was at ``revision``, as a new revision.
+    async def back(self, revision: int, organisation: OrganisationId, do: Callable[[Wish], Awaitable[T]]) -> T:
+        """Does what makes the organisation's policy what it was at ``revision``.
 
         Raises:
             NotFound: there is no such revision, or how it was is not kept.
@@ -78,9 +80,9 @@ class Past:
         for _ in range(_TRIES):
             snapshot = self.store.snapshot
             _require_revisions(snapshot, revision)
-            undo = await self.undo(actor.organisation, revision, snapshot.revision)
+            undo = await self.undo(organisation, revision, snapshot.revision)
             try:
-                return await self.change(careful(self._back(actor.organisation, revision, snapshot, undo)), actor)
+                return await do(self._back(organisation, revision, snapshot, undo))
             except _Overtaken:
                 continue
         raise Busy("nothing was applied, because the policy is being changed all the time: try again")

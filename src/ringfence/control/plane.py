@@ -22,6 +22,7 @@ from ringfence.control.enrolment import Enrolment
 from ringfence.control.evidence import Evidence
 from ringfence.control.feed import Feed
 from ringfence.control.freshness import Freshness
+from ringfence.control.guard import Guard
 from ringfence.control.held import require_held
 from ringfence.control.history import History
 from ringfence.control.hosts import HostStatus, Presence
@@ -31,7 +32,7 @@ from ringfence.control.operations import Fate, fate_of
 from ringfence.control.owners import Owners
 from ringfence.control.past import Past
 from ringfence.control.planning import look_ahead, show_outlook
-from ringfence.control.replicas import Telling
+from ringfence.control.replicas import Elsewhere, Telling
 from ringfence.control.safety import USUAL, Safety, careful
 from ringfence.control.settings import Settings
 from ringfence.control.use_cases import (
@@ -49,6 +50,7 @@ from ringfence.policy.errors import Busy, Conflict, Invalid, OperatorError
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact, apply_facts
 from ringfence.policy.index import forked
+from ringfence.policy.lockout import Cut
 from ringfence.policy.model import Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision
 from ringfence.policy.view import HostView
@@ -64,11 +66,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The state before a change that was not made, the state after it, and in words what it would do."""
+    """The state before a change that was not made, the state after it, and in words what it would do.
+
+    ``cuts`` is what the lock-out guard would refuse it for.
+    """
 
     before: Snapshot
     after: Snapshot
     would: tuple[str, ...]
+    cuts: tuple[Cut, ...]
 
 
 class ControlPlane:
@@ -96,6 +102,8 @@ class ControlPlane:
         for stored in store.operations:
             self._open(stored)
         self._telling = Telling()
+        self._elsewhere = Elsewhere(settings.live_s)
+        self._guard = Guard(self._feed, self._presence, self._elsewhere, clock.monotonic_s)
         self._commits.follow(self._use_cases.followed)
         self._tasks = {asyncio.get_running_loop().create_task(self._tell())} if store.is_shared else set()
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
@@ -183,13 +191,18 @@ class ControlPlane:
         return lambda snapshot: decide_edits(snapshot, wanted(snapshot), actor, now_s=now_s, offer_all=offer_all)
 
     async def rollback(self, revision: int, actor: Actor, *, safety: Safety = USUAL) -> Changed:
-        """As ``Past.rollback``."""
-        return await self.past.rollback(revision, actor, lambda wish: self._careful(wish, actor, safety))
+        """Makes the policy what it was at ``revision``, as a new revision; raises as ``Past.back``."""
+        return await self.past.back(
+            revision, actor.organisation, lambda wish: self._change(self._careful(wish, actor, safety), actor)
+        )
+
+    async def preview_rollback(self, revision: int, actor: Actor) -> Preview:
+        """What ``rollback`` would make of the newest snapshot. Raises alike."""
+        return await self.past.back(revision, actor.organisation, lambda wish: self._preview(wish.decide, actor))
 
     def _careful(self, wish: Wish, actor: Actor, safety: Safety) -> Wish:
         if not safety.force:
-            own = () if actor.connection is None else (actor.connection,)
-            wish = replace(wish, connections=lambda snapshot: (*own, *self._feed.channels(snapshot)))
+            wish = replace(wish, guard=lambda before, after: self._guard.require_uncut(before, after, actor.connection))
         return careful(wish, actor.organisation, safety, now_s=self._now_s())
 
     async def _change(self, wish: Wish, actor: Actor) -> Changed:
@@ -201,14 +214,16 @@ class ControlPlane:
     async def preview(self, edits: Sequence[Edit] | Callable[[Snapshot], Sequence[Edit]], actor: Actor) -> Preview:
         """What ``change`` or ``apply`` would make of the newest snapshot; nothing is committed. Raises alike."""
         require_writer(actor)
-        decide = self._decided(edits if callable(edits) else lambda _: edits, actor)
+        return await self._preview(self._decided(edits if callable(edits) else lambda _: edits, actor), actor)
 
+    async def _preview(self, decide: Callable[[Snapshot], tuple[Fact, ...]], actor: Actor) -> Preview:
         def decided(snapshot: Snapshot) -> Preview:
             before = forked(snapshot)
             facts = decide(before)
             after = apply_facts(before, facts, revision=next_revision(before)) if facts else before
             require_held(before, after, facts, actor.organisation)
-            return Preview(before, after, describe_facts(before, after, facts))
+            cuts = tuple(self._guard.cuts(before, after, actor.connection))
+            return Preview(before, after, describe_facts(before, after, facts), cuts)
 
         return await asyncio.to_thread(decided, self.snapshot)
 
@@ -284,7 +299,9 @@ class ControlPlane:
                 self._report_later(host, report, offered)
             report = replace(report, applied=None)
         now_s = self._clock.now_s()
-        seen = HostSeen(host, now_s, report.applied, report.error, report.notice, offered, report.foreign)
+        seen = HostSeen(host, now_s, report.applied, report.error, report.notice, offered)
+        seen = replace(seen, foreign=report.foreign, failsafe=report.failsafe, channel=self._feed.channel(host))
+        self._elsewhere.came(host)
         self._hear(seen)
         self._telling.reported(seen)
 
@@ -328,6 +345,7 @@ class ControlPlane:
         if outcome.removed is not None:
             self._presence.forget(outcome.removed)
             self.evidence.forget(outcome.removed)
+            self._elsewhere.came(outcome.removed)
         if outcome.foreign is not None:
             self._publish_foreign(outcome.foreign)
 
@@ -339,7 +357,9 @@ class ControlPlane:
         for seen in foreign.seen:
             if seen.host in self.snapshot.hosts:
                 age_s = max(0.0, self._clock.now_s() - seen.at)
-                self._presence.seen(seen.host, self._clock.monotonic_s() - age_s)
+                heard_s = self._clock.monotonic_s() - age_s
+                self._presence.seen(seen.host, heard_s)
+                self._elsewhere.told(seen, heard_s)
                 self._hear(seen)
 
     def _open(self, stored: StoredOperation, *, is_foreign: bool = False) -> None:

@@ -3,9 +3,12 @@
 Lives in the event loop's thread. Reports go at once, that a host is alive every few seconds; both ride on commits.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from ringfence.policy.lockout import Connection, guards_itself
+from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName, Revision
 from ringfence.store import HostSeen
 
@@ -37,3 +40,28 @@ class Telling:
     def put_back(self, seen: tuple[HostSeen, ...]) -> None:
         """It could not be told; what came since is newer."""
         self._due = {one.host: one for one in seen} | self._due
+
+
+class Elsewhere:
+    """The channels of agents that are connected to other servers; each counts as long as that server tells of it."""
+
+    def __init__(self, live_s: float) -> None:
+        self._live_s = live_s
+        self._channels: dict[HostName, tuple[Connection, float]] = {}
+
+    def told(self, seen: HostSeen, heard_s: float) -> None:
+        """Another server says what it heard of a host at that monotonic time."""
+        self.came(seen.host)
+        if seen.channel is not None:
+            whose = f"{seen.channel.whose} to another server"
+            self._channels[seen.host] = replace(seen.channel, whose=whose), heard_s
+
+    def came(self, host: HostName) -> None:
+        """The host is connected to this server, or is none any more."""
+        self._channels.pop(host, None)
+
+    def channels(self, snapshot: Snapshot, now_s: float) -> Iterator[Connection]:
+        """Those that end at a host which is its own instance. From any thread."""
+        for channel, heard_s in list(self._channels.values()):
+            if now_s - heard_s < self._live_s and guards_itself(snapshot, channel.server):
+                yield channel

@@ -20,7 +20,6 @@ from ringfence.policy.commands import ClaimInstances
 from ringfence.policy.errors import NotFound
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact, HostJoined, HostRemoved, apply_facts
-from ringfence.policy.lockout import Connection, require_uncut
 from ringfence.policy.model import Host, Operation, OperationState, Snapshot
 from ringfence.policy.values import GroupId, HostName, InstanceId, KeyId, OperationId, OrganisationId
 from ringfence.store import (
@@ -68,8 +67,8 @@ class Asked:
 class Wish:
     """What is to change at once, and how the history calls it; ``group`` is what its operation refers to.
 
-    ``is_due``: time brings it, and nobody asks; so no assertion refuses it. ``connections`` must not be cut by it.
-    ``require`` refuses the state that it leads to, new or not.
+    ``is_due``: time brings it, and nobody asks; so no assertion refuses it. ``guard`` refuses the way from one state to
+    the next when hosts have to enforce something else by it, ``require`` the state that it leads to, new or not.
     """
 
     decide: Callable[[Snapshot], tuple[Fact, ...]]
@@ -77,7 +76,7 @@ class Wish:
     action: str
     subject: str
     is_due: bool = False
-    connections: Callable[[Snapshot], Iterable[Connection]] = lambda _: ()
+    guard: Callable[[Snapshot, Snapshot], None] = lambda _, __: None
     require: Callable[[Snapshot], None] = lambda _: None
 
 
@@ -106,7 +105,7 @@ class UseCases:
             wish.require(after or snapshot)
             touched = frozenset(change.touched) if change else frozenset[HostName]()
             if after is not None and touched:
-                require_uncut(snapshot, after, wish.connections(after))
+                wish.guard(snapshot, after)
             offline = frozenset(host for host in touched if not self._presence.is_live(host, asked.monotonic_s))
             operation = Operation(
                 id=operation_id,

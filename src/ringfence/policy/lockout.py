@@ -1,56 +1,86 @@
-"""PURE: whether a change would cut a connection on which people or agents depend, at a host that is its own instance.
+"""PURE: which connections, on which people or agents depend, a change would cut at a host that is its own instance.
 
-A host's failsafe ports and its own agent's channel pass whatever its groups say, so no change can cut those; a server
-knows nothing of failsafe ports, and takes a connection to one for what the groups make of it.
+A host's failsafe ports and its own agent's channel pass whatever its groups say, so no change can cut those. Where
+failsafe ports are not known, a connection to one is taken for what the groups make of it.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 
-from ringfence.policy.errors import Conflict
 from ringfence.policy.index import index_of
+from ringfence.policy.local import Failsafe, Lifelines
 from ringfence.policy.model import Instance, Snapshot
 from ringfence.policy.packet import TCP, Packet
-from ringfence.policy.values import Address, Kind
+from ringfence.policy.values import Address, HostName, Kind
 from ringfence.policy.verdict import SideVerdict, judge
-from ringfence.policy.view import endpoints_of, resolve_view
+from ringfence.policy.view import Endpoint, HostView, endpoints_of, resolve_view
+
+FailsafeOf = Callable[[HostName], tuple[Failsafe, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A TCP connection that is open; ``whose`` begins a sentence about it."""
+    """A TCP connection that is open; ``whose`` begins a sentence about it, ``agent``: of which host's agent."""
 
     whose: str
     client: Address
     client_port: int
     server: Address
     server_port: int
+    agent: HostName | None = None
 
 
-def parse_connection(whose: str, client: object, server: object) -> Connection | None:
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A connection that a change would end, the host that would refuse it, and why.
+
+    ``failsafe`` are the ports that stay open there whatever is changed; None: its agent has not told them.
+    """
+
+    connection: Connection
+    host: HostName
+    refused: SideVerdict
+    failsafe: tuple[Failsafe, ...] | None
+
+    @property
+    def text(self) -> str:
+        one = self.connection
+        way = f"from {one.client} to {one.server} tcp/{one.server_port}"
+        why = getattr(self.refused.reason, "value", "")
+        return f"{one.whose} {way} would be cut at {self.refused.endpoint.name}: {why}; {self._failsafe_words()}"
+
+    def _failsafe_words(self) -> str:
+        if self.failsafe is None:
+            return f"the failsafe ports of host {self.host} are not known here: its agent has not told them"
+        shown = ", ".join(
+            f"{one.protocol.value}/{one.port} from {' '.join(map(str, one.sources))}" for one in self.failsafe
+        )
+        return f"it is not by a failsafe port of host {self.host} ({shown or 'it has none'})"
+
+
+def parse_connection(whose: str, client: object, server: object, *, agent: HostName | None = None) -> Connection | None:
     """The connection between two ends as sockets tell of them (address, port, …); None for any that is not TCP."""
     ends = [end[:2] for end in (client, server) if isinstance(end, tuple | list) and isinstance(end[1], int)]
     try:
         [(client_address, client_port), (server_address, server_port)] = ends
-        return Connection(whose, _address(client_address), client_port, _address(server_address), server_port)
+        return Connection(whose, _address(client_address), client_port, _address(server_address), server_port, agent)
     except ValueError:
         return None
 
 
-def require_uncut(before: Snapshot, after: Snapshot, connections: Iterable[Connection]) -> None:
-    """Raises ``Conflict`` for the first connection that passes by now, and would not after the change.
+def find_cuts(
+    before: Snapshot, after: Snapshot, connections: Iterable[Connection], failsafe_of: FailsafeOf
+) -> Iterator[Cut]:
+    """The connections that pass by now, and would not after the change.
 
-    O(rules of the hosts at whose addresses a connection ends), for each connection.
+    O(rules of the hosts at whose addresses one ends), and for each connection as ``judge``.
     """
+    now, then = _Bench(before, failsafe_of), _Bench(after, failsafe_of)
     for connection in connections:
-        refused = _refusal(after, connection)
-        if refused is not None and _refusal(before, connection) is None:
-            way = f"from {connection.client} to {connection.server} tcp/{connection.server_port}"
-            raise Conflict(
-                f"{connection.whose} {way} would be cut at {refused.endpoint.name}: {_why(refused)}; nothing was "
-                "changed. If that is meant, or it is a failsafe port of that host, say --force"
-            )
+        cut = then.cut_of(connection)
+        if cut is not None and now.cut_of(connection) is None:
+            yield cut
 
 
 def guards_itself(snapshot: Snapshot, address: Address) -> bool:
@@ -58,39 +88,60 @@ def guards_itself(snapshot: Snapshot, address: Address) -> bool:
     return bool(_hosts(snapshot, address))
 
 
-def _hosts(snapshot: Snapshot, address: Address) -> list[Instance]:
+def _hosts(snapshot: Snapshot, address: Address) -> list[tuple[HostName, Instance]]:
     holders = index_of(snapshot).holding(address)
-    return [one for one in holders if one.host is not None and _is_self(one)]
+    return [(one.host, one) for one in holders if one.host is not None and _is_self(one)]
 
 
 def _is_self(instance: Instance) -> bool:
     return any(interface.managed and interface.kind is Kind.SELF for interface in instance.interfaces)
 
 
-def _refusal(snapshot: Snapshot, connection: Connection) -> SideVerdict | None:
-    """The side that refuses its first packet, at either end; None when none does, or it stays on its host."""
-    if connection.client == connection.server:
+@dataclass(slots=True)
+class _Bench:
+    """Judges connections by one state; a host's view is made once."""
+
+    snapshot: Snapshot
+    failsafe_of: FailsafeOf
+    views: dict[HostName, HostView] = field(default_factory=dict)
+
+    def cut_of(self, connection: Connection) -> Cut | None:
+        """Where its first packet is refused, at either end; None when it passes both, or stays on its host."""
+        if connection.client == connection.server:
+            return None
+        for address in (connection.server, connection.client):
+            for host, instance in _hosts(self.snapshot, address):
+                endpoint = next(one for one in endpoints_of(instance) if address in one.addresses)
+                refused = self._refusal(connection, host, endpoint)
+                if refused is not None:
+                    return Cut(connection, host, refused, self.failsafe_of(host))
         return None
-    packet = Packet(
+
+    def _refusal(self, connection: Connection, host: HostName, endpoint: Endpoint) -> SideVerdict | None:
+        if host not in self.views:
+            self.views[host] = resolve_view(self.snapshot, host)
+        is_server = connection.server in endpoint.addresses
+        to_server = {(connection.server, connection.server_port)} if connection.agent == host else ()
+        lifelines = Lifelines(self.failsafe_of(host) or (), frozenset(to_server))
+        verdict = judge(
+            self.views[host],
+            _first_packet(connection),
+            source=None if is_server else endpoint,
+            destination=endpoint if is_server else None,
+            from_host=not is_server,
+            lifelines=lifelines,
+        )
+        return verdict.refusing
+
+
+def _first_packet(connection: Connection) -> Packet:
+    return Packet(
         connection.client,
         connection.server,
         TCP,
         source_port=connection.client_port,
         destination_port=connection.server_port,
     )
-    for address in (connection.server, connection.client):
-        for instance in _hosts(snapshot, address):
-            view = resolve_view(snapshot, instance.host)
-            endpoint = next(one for one in endpoints_of(instance) if address in one.addresses)
-            ends = (None, endpoint) if address == connection.server else (endpoint, None)
-            verdict = judge(view, packet, source=ends[0], destination=ends[1], from_host=ends[0] is not None)
-            if verdict.refusing is not None:
-                return verdict.refusing
-    return None
-
-
-def _why(refused: SideVerdict) -> str:
-    return str(getattr(refused.reason, "value", ""))
 
 
 def _address(text: object) -> Address:

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.facts import Fact
+from ringfence.policy.local import Failsafe
+from ringfence.policy.lockout import Connection
 from ringfence.policy.model import Operation, Snapshot
 from ringfence.policy.values import GroupId, HostName, KeyId, OrganisationId, Revision
 
@@ -87,7 +89,10 @@ class Tidied:
 
 @dataclass(frozen=True, slots=True)
 class HostSeen:
-    """What a server heard of a host that is connected to it; ``at`` in seconds since the epoch."""
+    """What a server heard of a host that is connected to it; ``at`` in seconds since the epoch.
+
+    ``channel`` is how its agent is connected, when a change of the policy could cut that.
+    """
 
     host: HostName
     at: float
@@ -96,6 +101,8 @@ class HostSeen:
     notice: str | None
     offered: Revision
     foreign: tuple[ForeignChain, ...] | None = None
+    failsafe: tuple[Failsafe, ...] | None = None
+    channel: Connection | None = None
 
 
 Record = (

@@ -15,7 +15,8 @@ import msgspec
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.errors import Invalid
-from ringfence.policy.values import GroupId, InstanceId, Revision
+from ringfence.policy.local import Failsafe
+from ringfence.policy.values import MAX_PORT, GroupId, InstanceId, Protocol, Revision, parse_cidr
 from ringfence.policy.view import HostView
 from ringfence.policy.view_changes import (
     DIGEST_SIZE_BYTES,
@@ -53,6 +54,8 @@ _MAX_NAME: Final = 255
 _MOST_WRITTEN: Final = 4096  # parts of views that are kept as they were written
 _MAX_ERROR: Final = 4096  # a report's error is cut to this many characters
 _MOST_FOREIGN: Final = 64
+_MOST_FAILSAFE: Final = 32  # ports; a report must fit into a line that a server takes
+_MOST_SOURCES: Final = 16  # of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +95,15 @@ class Report:
     """What a host enforces: the revision that its kernel was seen to hold (None: none yet), and what is wrong.
 
     ``notice`` is what an operator should know and what is over: no operation fails by it. ``foreign``: base chains of
-    other programs' tables that may drop what ours lets pass; None: not looked at yet.
+    other programs' tables that may drop what ours lets pass; None: not looked at yet. ``failsafe``: ports that no group
+    closes; None: not told.
     """
 
     applied: Revision | None
     error: str | None
     notice: str | None = None
     foreign: tuple[ForeignChain, ...] | None = None
+    failsafe: tuple[Failsafe, ...] | None = None
 
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_NAME)]
@@ -190,14 +195,21 @@ class _ForeignShape(Shape, frozen=True):
     drops: bool
 
 
+class _FailsafeShape(Shape, frozen=True):
+    protocol: Protocol
+    port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)]
+    sources: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=_MOST_SOURCES)]
+
+
 class _ReportShape(Shape, frozen=True):
-    """``foreign`` is not known of an agent that leaves it out: so one of before may still report."""
+    """``foreign`` and ``failsafe`` are not known of an agent that leaves them out: an older one may still report."""
 
     format: int
     applied: Count | None
     error: str | None
     notice: str | None
     foreign: Annotated[tuple[_ForeignShape, ...], msgspec.Meta(max_length=_MOST_FOREIGN)] | None = None
+    failsafe: Annotated[tuple[_FailsafeShape, ...], msgspec.Meta(max_length=_MOST_FAILSAFE)] | None = None
 
 
 class _Beginning(msgspec.Struct, frozen=True):
@@ -338,16 +350,21 @@ def decode_claimed(body: bytes) -> Claimed:
 
 
 def encode_report(report: Report) -> bytes:
-    """A line up the feed; a longer error or notice is cut at 4,096 characters, more chains after the 64th."""
+    """A line up the feed; a longer error or notice is cut at 4,096 characters, more chains after the 64th.
+
+    Of failsafe ports the first 32 are told, each with its first 16 networks.
+    """
     foreign = None if report.foreign is None else tuple(map(_foreign_shape, report.foreign[:_MOST_FOREIGN]))
-    return encode(_ReportShape(FORMAT, report.applied, _cut(report.error), _cut(report.notice), foreign))
+    failsafe = None if report.failsafe is None else tuple(map(_failsafe_shape, report.failsafe[:_MOST_FAILSAFE]))
+    return encode(_ReportShape(FORMAT, report.applied, _cut(report.error), _cut(report.notice), foreign, failsafe))
 
 
 def decode_report(body: bytes) -> Report:
     shape = _decode_formatted(body, _ReportShape)
     applied = None if shape.applied is None else Revision(shape.applied)
     foreign = None if shape.foreign is None else tuple(map(_read_foreign, shape.foreign))
-    return Report(applied, _cut(shape.error), _cut(shape.notice), foreign)
+    failsafe = None if shape.failsafe is None else tuple(map(_read_failsafe, shape.failsafe))
+    return Report(applied, _cut(shape.error), _cut(shape.notice), foreign, failsafe)
 
 
 def _foreign_shape(chain: ForeignChain) -> _ForeignShape:
@@ -357,6 +374,15 @@ def _foreign_shape(chain: ForeignChain) -> _ForeignShape:
 
 def _read_foreign(shape: _ForeignShape) -> ForeignChain:
     return ForeignChain(**msgspec.structs.asdict(shape))
+
+
+def _failsafe_shape(one: Failsafe) -> _FailsafeShape:
+    return _FailsafeShape(one.protocol, one.port, tuple(map(str, one.sources[:_MOST_SOURCES])))
+
+
+def _read_failsafe(shape: _FailsafeShape) -> Failsafe:
+    sources = tuple(parse_cidr(text, field="$.failsafe").network for text in shape.sources)
+    return Failsafe(shape.protocol, shape.port, sources)
 
 
 def _cut(text: str | None) -> str | None:

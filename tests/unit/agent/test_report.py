@@ -1,6 +1,7 @@
 """When the agent reports, and what."""
 
 import asyncio
+from ipaddress import ip_network
 
 import pytest
 
@@ -9,6 +10,8 @@ from fake_server import FakeServer
 from ringfence.agent.report import Reporter
 from ringfence.nft import ForeignChain
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.local import Failsafe
+from ringfence.policy.values import Protocol
 from ringfence.wire.feed import Report
 
 CHAIN = ForeignChain("ip", "filter", "FORWARD", "forward", 0, policy_drops=True, drops=False)
@@ -76,6 +79,17 @@ async def _foreign(reporter, server, is_due):
 
 
 @reported
+async def _failsafe(reporter, server, is_due):
+    ports = (Failsafe(Protocol.TCP, 22, (ip_network("192.0.2.0/24"),)),)
+    reporter.set_failsafe(ports)
+    assert await is_due()
+    reporter.set_failsafe(ports)
+    assert not await is_due()
+    await reporter.send()
+    assert server.reports == [Report(None, None, failsafe=ports)]
+
+
+@reported
 async def _text(reporter, server, _is_due):
     reporter.set_applied(4)
     reporter.set_problem("kernel", "two")
@@ -117,6 +131,10 @@ def test_an_applied_revision_is_due_at_once_though_it_is_the_same_again():
 
 def test_other_programs_chains_that_drop_are_told_when_they_are_others_than_before():
     _foreign()
+
+
+def test_failsafe_ports_are_told_when_they_are_others_than_before():
+    _failsafe()
 
 
 def test_problems_stand_in_a_stable_order_and_are_cleared_one_by_one():

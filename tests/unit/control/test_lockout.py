@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from uuid import uuid4
 
 import httpx
@@ -14,6 +15,7 @@ from desk import H1, H2, instance, tcp
 from ringfence.api import build_admin_app, build_app
 from ringfence.api.operator import SESSION_HEADER
 from ringfence.control.actor import Role, operator_of
+from ringfence.control.commits import Foreign, Outcome
 from ringfence.control.keys import KeyWish
 from ringfence.control.safety import USUAL, Safety
 from ringfence.policy.commands import (
@@ -27,8 +29,11 @@ from ringfence.policy.commands import (
     Observe,
 )
 from ringfence.policy.errors import Conflict
+from ringfence.policy.local import Failsafe
 from ringfence.policy.lockout import parse_connection
-from ringfence.policy.values import Kind
+from ringfence.policy.values import Direction, Kind, Protocol
+from ringfence.store import HostSeen
+from ringfence.wire.feed import Report
 from ringfence.wire.signature import SignedRequest, sign_request
 from unit.control.test_plane import PlayedClock, opened, played
 
@@ -104,8 +109,89 @@ async def test_an_agents_channel_to_this_machine_is_kept(tmp_path):
         with pytest.raises(Conflict, match=r"the channel of the agent of h2 from 10.0.0.2 to 10.0.0.1 tcp/8443"):
             await do(plane, DeleteRule(group, api), actor=nobody)
         await do(plane, DeleteRule(group, ssh), actor=nobody)
+        plane.report(H2, Report(None, None), offered=0)
+        assert [seen.channel for seen in plane._telling.take() if seen.host == H2] == [channel]  # so other servers know
         plane.feed.forget(follower)
         await do(plane, DeleteRule(group, api), actor=nobody)
+
+
+def tell_failsafe(plane, *ports):
+    plane.report(H1, Report(None, None, failsafe=ports), offered=plane.feed.wanted(H1).revision)
+
+
+@played
+async def test_what_a_failsafe_port_keeps_open_is_not_guarded_and_a_refusal_names_the_others(tmp_path):
+    async with opened(tmp_path) as plane:
+        _, group, ssh, _ = await guarded(plane)
+        with pytest.raises(Conflict, match="the failsafe ports of host h1 are not known here: its agent has not told"):
+            await do(plane, DeleteRule(group, ssh))
+        tell_failsafe(plane)
+        with pytest.raises(Conflict, match=r"not by a failsafe port of host h1 \(it has none\)"):
+            await do(plane, DeleteRule(group, ssh))
+        tell_failsafe(plane, Failsafe(Protocol.TCP, 22, (ip_network("203.0.113.0/24"),)))
+        with pytest.raises(Conflict, match=r"not by a failsafe port of host h1 \(tcp/22 from 203.0.113.0/24\)"):
+            await do(plane, DeleteRule(group, ssh))
+        tell_failsafe(plane, Failsafe(Protocol.TCP, 22, (ip_network("198.51.100.7/32"),)))
+        await do(plane, DeleteRule(group, ssh))
+
+
+@played
+async def test_an_agents_own_way_out_to_its_server_is_not_guarded(tmp_path):
+    """Its host lets it out whatever the groups say; another program's connection of the same ends is."""
+    async with opened(tmp_path) as plane:
+        _, group, _, _ = await guarded(plane)
+        channel = parse_connection("the channel", (SERVER, 40000), (AGENT, 8443), agent=H1)
+        out = AddRule(group, replace(tcp("192.0.2.0/24", 53), direction=Direction.EGRESS))
+        with pytest.raises(Conflict, match=r"your session from 10.0.0.1 to 10.0.0.2 tcp/8443 would be cut at server"):
+            await do(plane, out, actor=operator(plane, replace(channel, whose="your session", agent=None)))
+        await do(plane, out, actor=operator(plane, channel))
+
+
+@played
+async def test_a_dry_run_says_what_the_guard_would_refuse(tmp_path):
+    async with opened(tmp_path) as plane:
+        vm, group, ssh, _ = await guarded(plane)
+        worn = plane.snapshot.revision
+        [away, back] = [
+            await plane.preview([Edit(command, uuid4())], operator(plane))
+            for command in (DeleteRule(group, ssh), AddRule(group, tcp("203.0.113.0/24", 22)))
+        ]
+        [cut] = away.cuts
+        assert cut.text.startswith("your session from 198.51.100.7 to 10.0.0.1 tcp/22 would be cut at server: no rule")
+        assert not back.cuts
+        await do(plane, Detach(group, vm), safety=Safety(force=True))
+        gone = plane.snapshot.revision
+        await plane.rollback(worn, operator(plane))
+        preview = await plane.preview_rollback(gone, operator(plane))
+        assert ([cut.host for cut in preview.cuts], len(preview.would)) == ([H1], 1)
+
+
+@played
+async def test_an_agents_channel_to_another_server_is_kept_as_long_as_that_server_tells_of_it(tmp_path):
+    clock = PlayedClock()
+    async with opened(tmp_path, clock=clock) as plane:
+        _, group, _, api = await guarded(plane)
+        await plane.enrolment.add_host(H2, bytes([2] * 32))
+        channel = parse_connection("the channel of the agent of h2", (AGENT, 40000), (SERVER, 8443), agent=H2)
+
+        def told(channel):
+            seen = HostSeen(H2, clock.now_s(), None, None, None, 0, channel=channel)
+            plane._publish(Outcome(None, foreign=Foreign((), None, (seen,))))
+
+        async def is_kept():
+            preview = await plane.preview([Edit(DeleteRule(group, api), uuid4())], operator(plane, None))
+            return [cut.connection.whose for cut in preview.cuts] == [f"{channel.whose} to another server"]
+
+        told(channel)
+        assert await is_kept()
+        told(None)
+        assert not await is_kept()
+        told(channel)
+        plane.report(H2, Report(None, None), offered=0)  # it came here
+        assert not await is_kept()
+        told(channel)
+        clock.moment_s += plane.settings.live_s
+        assert not await is_kept()
 
 
 @played

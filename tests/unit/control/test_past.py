@@ -275,11 +275,11 @@ async def test_a_rollback_that_others_overtake_is_decided_anew(tmp_path):
             return await plane._change(wish, actor)
 
         past = Past(plane._store, change, plane._now_s)
-        await past.rollback(1, operator(plane), lambda wish: wish)
+        await past.back(1, operator(plane).organisation, lambda wish: change(wish, operator(plane)))
         assert [group.name for group in plane.snapshot.groups.values()] == ["default"]
         busy = 100
         with pytest.raises(Busy, match="try again"):
-            await past.rollback(1, operator(plane), lambda wish: wish)
+            await past.back(1, operator(plane).organisation, lambda wish: change(wish, operator(plane)))
 
 
 @played

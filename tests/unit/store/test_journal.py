@@ -1,6 +1,7 @@
 """What one server writes into the journal is what another reads."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from ipaddress import ip_network
 from typing import get_args
 from uuid import uuid4
 
@@ -22,8 +23,11 @@ from ringfence.policy.facts import (
     TrialBegun,
     TrialEnded,
 )
+from ringfence.policy.local import Failsafe
+from ringfence.policy.lockout import parse_connection
 from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState, Trial
 from ringfence.policy.quota import Quota
+from ringfence.policy.values import Protocol
 from ringfence.store.decision import HostSeen
 from ringfence.store.journal import Entry, decode_entries, encode_entries
 from unit.store.test_store import everything
@@ -50,6 +54,7 @@ def all_facts():
     return [*facts, *more], start
 
 
+FAILSAFE = Failsafe(Protocol.TCP, 22, (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")))
 CHAIN = ForeignChain("ip", "filter", "FORWARD", "forward", 0, policy_drops=True, drops=False)
 
 
@@ -70,5 +75,7 @@ def test_operations_and_hosts_seen_come_back_equal(state):
         uuid4(), ORGANISATION, uuid4(), 7, state, OperationReason.FAULT, "boom \U0001f600", frozenset("ab"), 9
     )
     seen = (HostSeen("a", 1.5, 7, None, "slow", 6), HostSeen("b", 2.0, None, "boom", None, 0, (CHAIN,)))
+    ends = ("192.0.2.1", 40000), ("2001:db8::1", 8443)
+    seen += (replace(seen[0], failsafe=(FAILSAFE,), channel=parse_connection("it", *ends, agent="a")),)
     entries = [Entry(None, settled=(operation,), seen=seen), Entry(7, (), operation, frozenset("a"), changes_keys=True)]
     assert decode_entries(encode_entries(entries)) == entries

@@ -8,6 +8,8 @@ import pytest
 
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import Invalid
+from ringfence.policy.local import Failsafe
+from ringfence.policy.values import Protocol
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import (
     HEARTBEAT,
@@ -21,6 +23,8 @@ from ringfence.wire.feed import (
     encode_whole,
 )
 from views import GROUPS, endpoint, ingress, view
+
+SOURCES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
 
 WEB, PEERS = GROUPS[:2]
 VIEW = view(
@@ -172,6 +176,18 @@ def test_a_report_carries_foreign_chains_and_one_of_before_says_nothing_of_them(
         found = decode_report(encode_report(Report(4, None, foreign=foreign))).foreign
         assert found == (foreign and (replace(chain, chain="x" * 255),) * 64)
     assert decode_report(b'{"format":3,"applied":4,"error":null,"notice":null}').foreign is None
+
+
+def test_a_report_carries_failsafe_ports_and_one_of_before_says_nothing_of_them():
+    ports = tuple(Failsafe(Protocol.TCP, port, SOURCES) for port in range(1, 40))
+    for failsafe in (None, (), ports[:2]):
+        assert decode_report(encode_report(Report(4, None, failsafe=failsafe))).failsafe == failsafe
+    assert len(decode_report(encode_report(Report(4, None, failsafe=ports))).failsafe) == 32
+    assert decode_report(b'{"format":3,"applied":4,"error":null,"notice":null}').failsafe is None
+    for wrong in ('"esp","port":22', '"tcp","port":0', '"tcp","port":22,"sources":["192.0.2.1"]'):
+        text = f'{{"format":3,"applied":4,"error":null,"notice":null,"failsafe":[{{"protocol":{wrong}}}]}}'
+        with pytest.raises(Invalid, match=r"\$\.failsafe"):
+            decode_report(text.encode())
 
 
 def test_deep_nesting_is_refused():

@@ -1,0 +1,37 @@
+"""The lock-out guard: what a change would cut of the caller's own connection, and of the channels of agents.
+
+It knows the channels to this server, and those to others as those told of them. Safe from the writer's thread.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ringfence.control.feed import Feed
+from ringfence.control.hosts import Presence
+from ringfence.control.replicas import Elsewhere
+from ringfence.policy.errors import Conflict
+from ringfence.policy.lockout import Connection, Cut, find_cuts
+from ringfence.policy.model import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """``now_s`` are monotonic seconds."""
+
+    feed: Feed
+    presence: Presence
+    elsewhere: Elsewhere
+    now_s: Callable[[], float]
+
+    def cuts(self, before: Snapshot, after: Snapshot, own: Connection | None) -> Iterator[Cut]:
+        """What a change would cut; ``own`` is the caller's connection."""
+        if before is after:
+            return
+        owns = () if own is None else (own,)
+        connections = (*owns, *self.feed.channels(after), *self.elsewhere.channels(after, self.now_s()))
+        yield from find_cuts(before, after, connections, self.presence.failsafe)
+
+    def require_uncut(self, before: Snapshot, after: Snapshot, own: Connection | None) -> None:
+        """Raises ``Conflict`` for a change that would cut one."""
+        for cut in self.cuts(before, after, own):
+            raise Conflict(f"{cut.text}; nothing was changed. If that is meant, say --force")

@@ -19,6 +19,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ringfence.api.exchange import PROTOCOL, REQUEST_ID_HEADER, UPGRADE, Upgrade
+from ringfence.api.joined_writes import JoinedWrites
 from ringfence.wire.answers import MEDIA_TYPE, encode_problem
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -39,6 +40,7 @@ class _HeadTooLarge(Exception):
 class Connection(HttpToolsProtocol):
     """Created by the server for every connection; uvicorn's own class keeps the rest of the state."""
 
+    transport: JoinedWrites
     patience: asyncio.TimerHandle | None = None  # ends the connection when its caller dawdles
     head_bytes: int = 0
     in_head: bool = True
@@ -47,6 +49,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        self.transport = JoinedWrites(transport, self.loop)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,8 +58,6 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self.in_head and self.patience is None:
-            self._await_head()
         self.head_bytes += len(data)
         try:
             self._feed(data)
@@ -65,6 +66,8 @@ class Connection(HttpToolsProtocol):
             return
         if self.in_head and self.head_bytes > MAX_HEAD_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+        elif self.in_head and self.head_bytes and self.patience is None:
+            self._await_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -123,7 +126,8 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.cycle.disconnected = True
         self.connections.discard(self)
-        return self.transport
+        self.transport.flush()
+        return self.transport.whole
 
     def _may_answer(self) -> bool:
         """Whether an answer now would be taken for that of the request at fault, not of one before it."""

@@ -5,7 +5,7 @@ the same app in its own process when no server runs, so that there is one way fo
 """
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Final
 from uuid import UUID, uuid4
 
@@ -135,7 +135,7 @@ class _OneInstance:
     async def on_put(self, request: Request, response: Response, instance: str) -> None:
         wanted = convert(parse_document(_body(request)), _ObserveShape)
         found = find_instance_of(self.plane.snapshot, instance, request.get_param("organisation"))
-        actor = replace(operator(self.plane, request), organisation=found.organisation)
+        actor = operator(self.plane, request)._replace(organisation=found.organisation)
         command, safety = Observe((found.id,), wanted.observe), Safety(force=wanted.force)
         operation = await self.plane.execute(command, actor, safety=safety)
         response.data = encode_operation(operation)

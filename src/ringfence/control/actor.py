@@ -1,8 +1,7 @@
 """Who asks for a change, and whether they may."""
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ringfence.policy.errors import Denied
 from ringfence.policy.lockout import Connection
@@ -22,8 +21,7 @@ class Role(Enum):
     READER = "reader"
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(NamedTuple):  # made for every request: a third of a dataclass's time
     """``name`` is a key id, ``host:NAME`` or ``operator``; address and request id go to the audit line.
 
     ``connection`` is what the actor's own change must not cut.

@@ -4,7 +4,7 @@ Lives in the event loop's thread. Writes go through the store's writer.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ringfence.control.actor import host_actor, operator_of
 from ringfence.control.commits import Commits
@@ -53,7 +53,7 @@ class Enrolment:
         host = self.snapshot().hosts.get(request.host)
         check_invitation(host, request, self.now_s())  # here too, so that guessing costs the writer nothing
         organisation = host.organisation if host else self.owners.first.id
-        actor = replace(host_actor(organisation, request.host), address=address, request_id=request_id)
+        actor = host_actor(organisation, request.host)._replace(address=address, request_id=request_id)
         await self.commits.run(self.use_cases.join_host(request, self.owners.asked(actor)))
 
     async def remove_host(self, name: HostName) -> None:

@@ -6,6 +6,7 @@ failsafe ports are not known, a connection to one is taken for what the groups m
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from ringfence.policy.index import index_of
@@ -144,7 +145,9 @@ def _first_packet(connection: Connection) -> Packet:
     )
 
 
+@lru_cache(maxsize=1024)
 def _address(text: object) -> Address:
+    """Kept, because every request comes from one of few addresses to one of few."""
     address = ip_address(str(text).partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address

@@ -21,7 +21,7 @@ from ringfence.wire.document import parse_document
 
 MAX_TEXT: Final = 255  # characters of a name or description (openapi.json)
 
-_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_UUID_SIZE = 36  # with its hyphens; msgspec takes one without, too
 _MISSING = re.compile(r"Object missing required field `([A-Za-z-]+)`")
 _UNKNOWN = re.compile(r"object contains unknown field (.*)", re.DOTALL)
 _E = TypeVar("_E", bound=Enum)
@@ -127,9 +127,10 @@ def refuse_arguments(arguments: tuple[tuple[str, str], ...], *, known: frozenset
 
 def parse_path_id(text: str, *, what: str) -> UUID:
     """The UUID that a path segment is; ``NotFound`` for anything else, because no such thing can exist."""
-    if not _UUID.fullmatch(text):
+    found = _find_uuid(text)
+    if found is None:
         raise NotFound(f"there is no {what} {ascii(text)[:64]}: an id is a UUID")
-    return UUID(text)
+    return found
 
 
 def parse_choice(text: str, choices: type[_E], *, field: str) -> _E:
@@ -216,6 +217,16 @@ def _reference(shape: _PeerShape) -> GroupReference:
 
 
 def _uuid(text: str, *, field: str) -> UUID:
-    if not _UUID.fullmatch(text):
+    found = _find_uuid(text)
+    if found is None:
         raise Invalid(f"expected a UUID, got {ascii(text)[:64]}", field=field)
-    return UUID(text)
+    return found
+
+
+def _find_uuid(text: str) -> UUID | None:
+    if len(text) != _UUID_SIZE:
+        return None
+    try:
+        return msgspec.convert(text, UUID)
+    except msgspec.ValidationError:
+        return None

@@ -10,7 +10,7 @@ The signed text, as every official client builds it (egoscale v3, requests-exosc
 
 import hmac
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
@@ -25,9 +25,8 @@ HORIZON_S: Final = 3600  # `expires` further ahead would make a captured request
 _MAX_HEADER: Final = 1024
 _MAX_QUERY_ARGUMENTS: Final = 16
 _MAX_DIGITS: Final = 12
-_NEEDED: Final = frozenset({"credential", "expires", "signature"})
 # An unknown key costs the same HMAC as a known one, so that time does not tell which keys exist.
-_NOBODY: Final = bytes(32)
+_NOBODY: Final = ("\0" * 32,)
 
 
 class BadSignature(Denied):
@@ -87,8 +86,8 @@ def verify_request(
     authorization = _parse_authorization(header)
     secrets = secrets_of(authorization.key)
     text = _signed_text(request, authorization.signed_names, authorization.expires)
-    expected = [_signature(secret.encode(), text) for secret in secrets] or [_signature(_NOBODY, text)]
-    found = [hmac.compare_digest(one, authorization.signature.encode()) for one in expected]
+    given = authorization.signature.encode()
+    found = [hmac.compare_digest(_signature(secret.encode(), text), given) for secret in secrets or _NOBODY]
     if not any(found) or not secrets:
         raise BadSignature(f"wrong signature for key {authorization.key}" if secrets else "unknown key")
     _check_time(int(authorization.expires), now, window)
@@ -113,37 +112,35 @@ def _parse_authorization(header: str | None) -> _Authorization:
     scheme, _, rest = header.partition(" ")
     if scheme != SCHEME or len(header) > _MAX_HEADER or not header.isascii():
         raise BadSignature(f"the Authorization header is not one of {SCHEME}")
-    fields = _parse_fields(rest)
-    names = fields.get("signed-query-args")
-    return _Authorization(
-        key=KeyId(fields["credential"]),
-        signed_names=tuple(names.split(";")) if names else (),
-        expires=fields["expires"],
-        signature=fields["signature"],
-    )
-
-
-def _parse_fields(text: str) -> Mapping[str, str]:
-    parts = [part.strip().partition("=") for part in text.split(",")]
-    fields = {name: value for name, separator, value in parts if separator}
+    parts = rest.split(",")
+    try:
+        fields = dict(part.strip().split("=", 1) for part in parts)
+        key, expires, signature = fields["credential"], fields["expires"], fields["signature"]
+    except ValueError as error:
+        raise BadSignature("the Authorization header is malformed") from error
+    except KeyError as error:
+        raise BadSignature(f"the Authorization header lacks {error.args[0]}") from error
     if len(fields) < len(parts):
-        raise BadSignature("the Authorization header is malformed")
-    expires = fields.get("expires", "")
-    if not fields.keys() >= _NEEDED or not expires.isdecimal() or len(expires) > _MAX_DIGITS:
-        raise BadSignature("the Authorization header lacks credential, expires (in seconds) or signature")
-    return fields
+        raise BadSignature("the Authorization header names something twice")
+    if not expires.isdecimal() or len(expires) > _MAX_DIGITS:
+        raise BadSignature("the Authorization header's expires is no number of seconds")
+    names = fields.get("signed-query-args")
+    return _Authorization(KeyId(key), tuple(names.split(";")) if names else (), expires, signature)
 
 
 def _signed_text(request: SignedRequest, names: tuple[str, ...], expires: str) -> bytes:
-    """What the client signed. An argument given more than once is listed but not signed, as the Python SDK does."""
+    """What the client signed."""
     path, _, _ = request.target.partition(b"?")
+    values = _signed_values(request.target, names) if names else b""
+    return b"%b %b\n%b\n%b\n\n%b" % (request.method.encode(), path, request.body, values, expires.encode())
+
+
+def _signed_values(target: bytes, names: tuple[str, ...]) -> bytes:
+    """An argument given more than once is listed but not signed, as the Python SDK does."""
     values: dict[str, list[str]] = {}
-    for name, value in parse_query(request.target) if names else ():
+    for name, value in parse_query(target):
         values.setdefault(name, []).append(value)
-    signed = "".join(values[name][0] for name in names if len(values.get(name, ())) == 1)
-    return b"\n".join(
-        (request.method.encode() + b" " + path, request.body, signed.encode("utf-8", "replace"), b"", expires.encode())
-    )
+    return "".join(values[name][0] for name in names if len(values.get(name, ())) == 1).encode("utf-8", "replace")
 
 
 def _signature(secret: bytes, text: bytes) -> bytes:

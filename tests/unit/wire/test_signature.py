@@ -169,7 +169,7 @@ def test_an_unknown_key_costs_the_same_hmac_and_is_compared_in_constant_time(mon
 
 def test_nobody_can_sign_as_an_unknown_key_with_the_dummy_secret():
     text = f"GET /v2/security-group\n\n\n\n{NOW + 600}".encode()
-    value = signature._signature(signature._NOBODY, text).decode()
+    value = signature._signature(signature._NOBODY[0].encode(), text).decode()
     with pytest.raises(BadSignature):
         verify(f"EXO2-HMAC-SHA256 credential=EXOnobody,expires={NOW + 600},signature={value}")
 

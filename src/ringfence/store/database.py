@@ -10,7 +10,6 @@ from typing import Any, Final, Protocol
 
 Values = tuple[Any, ...]
 
-LISTED: Final = "json_each(?)"  # in SQL: rows with a ``value``, one for each string of a JSON array
 
 
 class DatabaseFault(Exception):

@@ -114,8 +114,8 @@ Record = (
 class Decision(Generic[T_co]):
     """``after`` is ``apply_facts(snapshot, facts)`` at ``next_revision(snapshot)``, None when there are no facts.
 
-    ``touched`` are the hosts that must enforce something else from this revision on, ``awaited`` those of the
-    operation's hosts that it waits for.
+    ``touched`` are the hosts that must enforce something else from this revision on, which are those of the
+    ``operation``, too; it does not wait for those that are ``offline``.
     """
 
     result: T_co
@@ -123,7 +123,7 @@ class Decision(Generic[T_co]):
     after: Snapshot | None = None
     touched: frozenset[HostName] = frozenset()
     operation: Operation | None = None
-    awaited: frozenset[HostName] = frozenset()
+    offline: frozenset[HostName] = frozenset()
     records: tuple[Record, ...] = ()
     audit: AuditLine | None = None
     seen: tuple[HostSeen, ...] = ()  # for the other servers of a shared database; no row keeps it

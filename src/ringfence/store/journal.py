@@ -6,7 +6,7 @@ annotations of their classes, so that a new fact needs no code here. Secrets are
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -27,12 +27,15 @@ _FACTS = {fact.__name__: fact for fact in get_args(Fact)}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One decision: ``revision`` is None when it made none; ``changes_keys`` says that keys are to be read again."""
+    """One decision: ``revision`` is None when it made none; ``changes_keys`` says that keys are to be read again.
+
+    Operations are without their hosts, which follow from the facts, or are known.
+    """
 
     revision: Revision | None
     facts: tuple[Fact, ...] = ()
     operation: Operation | None = None
-    awaited: frozenset[HostName] = frozenset()
+    offline: frozenset[HostName] = frozenset()
     settled: tuple[Operation, ...] = ()
     changes_keys: bool = False
     seen: tuple[HostSeen, ...] = ()
@@ -40,12 +43,12 @@ class Entry:
 
 def entry_of(decision: Decision[object]) -> Entry | None:
     """What other servers must know of a decision; None when they need not."""
-    settled = tuple(record.operation for record in decision.records if isinstance(record, OperationSettled))
+    settled = tuple(_bare(record.operation) for record in decision.records if isinstance(record, OperationSettled))
     entry = Entry(
         revision=decision.after.revision if decision.after else None,
         facts=decision.facts,
-        operation=decision.operation,
-        awaited=decision.awaited,
+        operation=None if decision.operation is None else _bare(decision.operation),
+        offline=decision.offline,
         settled=settled,
         changes_keys=len(settled) < len(decision.records)
         or any(isinstance(fact, OrganisationRemoved) for fact in decision.facts),
@@ -54,10 +57,14 @@ def entry_of(decision: Decision[object]) -> Entry | None:
     return None if entry == Entry(None) else entry
 
 
+def _bare(operation: Operation) -> Operation:
+    return replace(operation, hosts=frozenset())
+
+
 def encode_entries(entries: list[Entry]) -> str:
     """One line of JSON; each fact goes under its name."""
     shown = [
-        (entry.revision, [(type(fact).__name__, fact) for fact in entry.facts], entry.operation, entry.awaited,
+        (entry.revision, [(type(fact).__name__, fact) for fact in entry.facts], entry.operation, entry.offline,
          entry.settled, entry.changes_keys, entry.seen)
         for entry in entries
     ]  # fmt: skip
@@ -86,13 +93,13 @@ def decode_entries(text: str) -> list[Entry]:
         ValueError, TypeError, KeyError: when it was written by a ringfence that knows other facts.
     """
     entries = []
-    for revision, facts, operation, awaited, settled, changes_keys, seen in msgspec.json.decode(text):
+    for revision, facts, operation, offline, settled, changes_keys, seen in msgspec.json.decode(text):
         entries.append(
             Entry(
                 revision=revision,
                 facts=tuple(_builder(_FACTS[name])(fact) for name, fact in facts),
                 operation=_builder(Operation | None)(operation),
-                awaited=frozenset(awaited),
+                offline=frozenset(offline),
                 settled=_builder(tuple[Operation, ...])(settled),
                 changes_keys=changes_keys,
                 seen=_builder(tuple[HostSeen, ...])(seen),

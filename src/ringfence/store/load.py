@@ -4,6 +4,7 @@ One query per table, joined in memory; never one per row. Whatever cannot be rea
 surfaces as an error: half a policy is never served.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ from ringfence.policy.values import (
     Visibility,
     parse_cidr,
 )
-from ringfence.store.database import Database
+from ringfence.store.database import Database, Values
 from ringfence.store.decision import StoredKey
 from ringfence.store.seal import label_of, label_of_previous, unseal
 
@@ -60,24 +61,24 @@ _OPERATIONS: Final = """
         SELECT id FROM operation WHERE state = 'pending'
         UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?) AS newest
     )
-    SELECT operation.id, organisation, security_group, revision, state, reason, message, created_at
-    FROM operation JOIN kept USING (id) ORDER BY position
+    SELECT o.id, o.organisation, security_group, revision, state, reason, message, created_at, touched, offline
+    FROM operation AS o JOIN kept USING (id) LEFT JOIN revision ON number = revision ORDER BY position
 """
-_OPERATION_HOSTS: Final = """
-    WITH kept AS (
-        SELECT id FROM operation WHERE state = 'pending'
-        UNION SELECT id FROM (SELECT id FROM operation ORDER BY position DESC LIMIT ?) AS newest
-    )
-    SELECT operation, host, awaited FROM operation_host JOIN kept ON operation = kept.id
-"""
+_NEWEST_OF_SETS: Final = "SELECT touched, max(number) FROM revision WHERE touched IS NOT NULL GROUP BY touched"
+
+_HostSets = dict[str | None, frozenset[HostName]]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredOperation:
-    """An operation, and those of its hosts that it waits for."""
+    """An operation, and those of its hosts that it does not wait for."""
 
     operation: Operation
-    awaited: frozenset[HostName]
+    offline: frozenset[HostName]
+
+    @property
+    def awaited(self) -> frozenset[HostName]:
+        return self.operation.hosts - self.offline
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,12 @@ class Loaded:
 
 def load(database: Database, seal_key: bytes) -> Loaded:
     """The whole store. O(rows)."""
+    sets = _load_host_sets(database)
     return Loaded(
         snapshot=load_snapshot(database),
-        wanted={HostName(name): Revision(wanted) for name, wanted in database.query("SELECT name, wanted FROM host")},
+        wanted=_load_wanted(database, sets),
         keys=load_keys(database, seal_key),
-        operations=_load_operations(database),
+        operations=_load_operations(database, sets),
     )
 
 
@@ -290,19 +292,28 @@ def _stored_key(
     return replace(key, secret=unseal(seal_key, sealed, label=label_of(key)), previous=previous)
 
 
-def _load_operations(database: Database) -> tuple[StoredOperation, ...]:
+def _load_host_sets(database: Database) -> _HostSets:
+    """Every set of hosts by its id, and no host under None."""
+    rows = database.query("SELECT id, hosts FROM host_set")
+    return {None: frozenset(), **{id_: frozenset(json.loads(hosts)) for id_, hosts in rows}}
+
+
+def _load_wanted(database: Database, sets: _HostSets) -> Mapping[HostName, Revision]:
+    """The newest revision that touched each host: what was wanted when it was added, or of a set that it is in."""
+    wanted = {HostName(name): Revision(number) for name, number in database.query("SELECT name, wanted FROM host")}
+    for touched, number in database.query(_NEWEST_OF_SETS):
+        for host in sets[touched] & wanted.keys():
+            wanted[host] = max(wanted[host], Revision(number))
+    return wanted
+
+
+def _load_operations(database: Database, sets: _HostSets) -> tuple[StoredOperation, ...]:
     """All that are pending and the newest of the others, oldest first."""
-    hosts: dict[str, dict[HostName, bool]] = defaultdict(dict)
-    for id_, host, awaited in database.query(_OPERATION_HOSTS, (MAX_OPERATIONS,)):
-        hosts[id_][HostName(host)] = bool(awaited)
-    rows = database.query(_OPERATIONS, (MAX_OPERATIONS,))
-    return tuple(_stored_operation(row, hosts[row[0]]) for row in rows)
+    return tuple(_stored_operation(row, sets) for row in database.query(_OPERATIONS, (MAX_OPERATIONS,)))
 
 
-def _stored_operation(
-    row: tuple[str, str, str, int | None, str, str | None, str | None, int], hosts: dict[HostName, bool]
-) -> StoredOperation:
-    id_, organisation, group, revision, state, reason, message, created_at = row
+def _stored_operation(row: Values, sets: _HostSets) -> StoredOperation:
+    id_, organisation, group, revision, state, reason, message, created_at, touched, offline = row
     operation = Operation(
         id=OperationId(UUID(id_)),
         organisation=OrganisationId(UUID(organisation)),
@@ -311,7 +322,7 @@ def _stored_operation(
         state=OperationState(state),
         reason=None if reason is None else OperationReason(reason),
         message=message,
-        hosts=frozenset(hosts),
+        hosts=sets[touched],
         created_at=created_at,
     )
-    return StoredOperation(operation, frozenset(host for host, awaited in hosts.items() if awaited))
+    return StoredOperation(operation, sets[offline])

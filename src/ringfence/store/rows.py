@@ -14,13 +14,12 @@ class Part(IntEnum):
     """The parts of the store, in the order in which they are written."""
 
     POLICY = 0
-    REVISION = 1
-    WANTED = 2
+    HOSTS = 1
+    REVISION = 2
     OPERATION = 3
-    AWAITED = 4
-    RECORD = 5
-    AUDIT = 6
-    JOURNAL = 7
+    RECORD = 4
+    AUDIT = 5
+    JOURNAL = 6
 
 
 class Rows:

@@ -6,6 +6,8 @@ is a defect of the decision.
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
+from hashlib import sha256
 from typing import Final, TypeVar, assert_never
 
 from ringfence.policy.facts import (
@@ -38,7 +40,7 @@ from ringfence.policy.facts import (
 from ringfence.policy.model import Group, Host, Instance, Interface, Operation, Rule, Snapshot
 from ringfence.policy.undo import undo_of
 from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision
-from ringfence.store.database import LISTED, Values
+from ringfence.store.database import Values
 from ringfence.store.decision import (
     AuditLine,
     Decision,
@@ -57,11 +59,8 @@ from ringfence.store.seal import label_of, label_of_previous, seal
 
 T = TypeVar("T")
 
+_INSERT_HOSTS: Final = "INSERT INTO host_set (id, organisation, hosts) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING"
 # The address of the interface that was saved last.
-_INSERT_HOSTS: Final = (
-    f"INSERT INTO operation_host (operation, host, organisation, awaited) SELECT ?, value, ?, ? FROM {LISTED}"  # noqa: S608  our own words
-)
-_UPDATE_WANTED: Final = f"UPDATE host SET wanted = ? WHERE wanted < ? AND name IN (SELECT value FROM {LISTED})"  # noqa: S608  our own words
 _INSERT_ADDRESS: Final = """
     INSERT INTO interface_address (organisation, interface, address) VALUES (
         (SELECT organisation FROM instance WHERE id = ?),
@@ -77,10 +76,10 @@ def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_k
     for fact in decision.facts:
         _save_fact(rows, fact, after.revision, decision.audit)
     if decision.facts and decision.audit:
-        _save_revision(rows, decision.audit, after.revision, undo_of(before, decision.facts))
-    _save_wanted(rows, decision.touched, after.revision)
+        touched = _save_hosts(rows, decision.audit.organisation, decision.touched)
+        _save_revision(rows, decision.audit, after.revision, touched, undo_of(before, decision.facts))
     if decision.operation:
-        _save_operation(rows, decision.operation, decision.awaited)
+        _save_operation(rows, decision.operation, decision.offline)
     for record in decision.records:
         _save_record(rows, record, seal_key)
     if decision.audit:
@@ -298,21 +297,33 @@ def _save_worn(rows: Rows, instance: InstanceId, group: GroupId) -> None:
     )
 
 
-def _save_revision(rows: Rows, audit: AuditLine, revision: Revision, undo: tuple[Fact, ...]) -> None:
-    values = (revision, str(audit.organisation), audit.at, encode_facts(undo))
-    _insert(rows, "revision (number, organisation, at, undo)", values, part=Part.REVISION)
+def _save_revision(
+    rows: Rows, audit: AuditLine, revision: Revision, touched: str | None, undo: tuple[Fact, ...]
+) -> None:
+    values = (revision, str(audit.organisation), audit.at, touched, encode_facts(undo))
+    _insert(rows, "revision (number, organisation, at, touched, undo)", values, part=Part.REVISION)
 
 
-def _save_wanted(rows: Rows, touched: frozenset[HostName], revision: Revision) -> None:
-    """One statement, however many hosts. One of the name may have come since."""
-    if touched:
-        rows.add(_UPDATE_WANTED, (revision, revision, _listed(touched)), Part.WANTED)
+def _save_hosts(rows: Rows, organisation: OrganisationId, hosts: frozenset[HostName]) -> str | None:
+    """The id of a set of hosts, None for no host. One row, however many there are, and however often they are named."""
+    if not hosts:
+        return None
+    id_, text = _as_one_value(organisation, hosts)
+    rows.add(_INSERT_HOSTS, (id_, str(organisation), text), Part.HOSTS)
+    return id_
 
 
-def _save_operation(rows: Rows, operation: Operation, awaited: frozenset[HostName]) -> None:
+@lru_cache(maxsize=32)
+def _as_one_value(organisation: OrganisationId, hosts: frozenset[HostName]) -> tuple[str, str]:
+    """The id and the text of a set of hosts, which is worth keeping: many changes touch the same."""
+    text = json.dumps(sorted(hosts), separators=(",", ":"))
+    return sha256(f"{organisation} {text}".encode()).hexdigest(), text
+
+
+def _save_operation(rows: Rows, operation: Operation, offline: frozenset[HostName]) -> None:
     _insert(
         rows,
-        "operation (id, organisation, security_group, revision, state, reason, message, created_at)",
+        "operation (id, organisation, security_group, revision, state, reason, message, created_at, offline)",
         (
             str(operation.id),
             str(operation.organisation),
@@ -322,18 +333,10 @@ def _save_operation(rows: Rows, operation: Operation, awaited: frozenset[HostNam
             operation.reason.value if operation.reason else None,
             operation.message,
             operation.created_at,
+            _save_hosts(rows, operation.organisation, offline),
         ),
         part=Part.OPERATION,
     )
-    for hosts, is_awaited in ((awaited, 1), (operation.hosts - awaited, 0)):
-        if hosts:
-            values = (str(operation.id), str(operation.organisation), is_awaited, _listed(hosts))
-            rows.add(_INSERT_HOSTS, values, Part.AWAITED)
-
-
-def _listed(names: frozenset[HostName]) -> str:
-    """As ``LISTED`` reads them; in order, so that neighbours are written together."""
-    return json.dumps(sorted(names))
 
 
 def _save_record(rows: Rows, record: Record, seal_key: bytes) -> None:

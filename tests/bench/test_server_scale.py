@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -90,7 +91,7 @@ def _changes(plane):
     yield "claim an inventory again", _claimed(plane, list(plane.snapshot.hosts)[:TIMES])
     yield (
         "add a rule to the group that every instance wears (all 10,000 hosts)",
-        _timed(plane, [AddRule(default, draft)]),
+        _timed(plane, (AddRule(default, replace(draft, end_port=100 + n)) for n in range(TIMES))),
     )
 
 

@@ -38,7 +38,7 @@ class MemoryStore:
             self.wanted = {host: self.wanted.get(host, decision.after.revision) for host in decision.after.hosts}
             self.wanted |= dict.fromkeys(decision.touched, decision.after.revision)
         if decision.operation is not None:
-            self._operations[decision.operation.id] = StoredOperation(decision.operation, decision.awaited)
+            self._operations[decision.operation.id] = StoredOperation(decision.operation, decision.offline)
         for record in decision.records:
             if isinstance(record, OperationSettled):
                 id_ = record.operation.id

@@ -6,6 +6,7 @@ Lives in the event loop's thread.
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -13,7 +14,7 @@ from ringfence.control.operations import Pending, PendingOperations, Said
 from ringfence.policy.errors import NotFound
 from ringfence.policy.model import Operation, OperationState
 from ringfence.policy.values import HostName, OperationId, OrganisationId, Revision
-from ringfence.store import MAX_OPERATIONS
+from ringfence.store import MAX_OPERATIONS, StoredOperation
 
 FOREIGN_GRACE_S: Final = 5.0
 
@@ -50,8 +51,8 @@ class OperationBook:
 
     def open(
         self,
-        operation: Operation,
-        said: Mapping[HostName, str | None],
+        stored: StoredOperation,
+        errors: Mapping[HostName, str],
         *,
         opened_s: float,
         deadline_s: float,
@@ -59,16 +60,17 @@ class OperationBook:
     ) -> None:
         """Takes note of a committed operation; a pending one is waited for until ``deadline_s`` (monotonic).
 
-        ``said`` has the hosts that it awaits, each with the error that it last reported. The end of a foreign one is
-        saved by the server that opened it; only when its time is long up, because that server is gone, by this one.
+        ``errors`` are what its hosts last reported to be wrong. The end of a foreign one is saved by the server that
+        opened it; only when its time is long up, because that server is gone, by this one.
         """
+        operation = stored.operation
         if is_foreign:
             self._foreign.add(operation.id)
             deadline_s += FOREIGN_GRACE_S
         self._known[operation.id] = operation
         if operation.state is OperationState.PENDING:
             self._ends[operation.id] = asyncio.Event()
-            self._pending.track(operation, said, opened_s=opened_s, deadline_s=deadline_s)
+            self._pending.track(stored, errors, opened_s=opened_s, deadline_s=deadline_s)
         while len(self._known) > MAX_OPERATIONS:
             del self._known[next(iter(self._known))]
 
@@ -77,12 +79,12 @@ class OperationBook:
         self._end(self._pending.report(host, said, offered=offered, now_s=now_s))
 
     def settle(self, operation: Operation) -> None:
-        """It ended so, says the server that saved it."""
+        """It ended so, says the server that saved it, without its hosts."""
         self._pending.forget(operation.id)
         self._foreign.discard(operation.id)
         self._unsaved.pop(operation.id, None)
-        if operation.id in self._known:
-            self._known[operation.id] = operation
+        if known := self._known.get(operation.id):
+            self._known[operation.id] = replace(operation, hosts=known.hosts)
         if end := self._ends.pop(operation.id, None):
             end.set()
 

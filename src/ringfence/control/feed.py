@@ -32,10 +32,9 @@ class Feed:
 
     def wanted(self, host: HostName) -> Wanted:
         """What is wanted of ``host``, in short."""
-        found = self._views.get(host)
-        if found is None:
+        if host not in self._views:
             raise NotFound(f"there is no host {host}: add it with ringfence host add")
-        return found
+        return self._views[host]
 
     def view(self, host: HostName) -> HostView:
         """The newest view wanted of ``host``. O(the host's instances and rules)."""
@@ -61,8 +60,9 @@ class Feed:
             wanted = change.views[host]
             for follower in tuple(self._followers[host]):
                 follower.offer(wanted, encoded[id(changes)])
-        for host in change.removed & before.keys():
-            self.end(host)  # also if a host of that name is added
+        for host in change.removed:
+            if host in before:
+                self.end(host)  # also if a host of that name is added
 
     def end(self, host: HostName) -> None:
         """Ends whoever follows ``host``: who began to may do so no more."""

@@ -6,6 +6,8 @@ of a restart of the server. A stored figure would be stale just when it matters,
 
 import hmac
 import secrets
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,9 +58,8 @@ class AddedHost:
         return f"AddedHost(host={self.host.name!r})"  # a private key never reaches a log
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Seat:
-    heard_s: float | None = None
     applied: Revision | None = None
     error: str | None = None
     notice: str | None = None
@@ -71,42 +72,48 @@ class Presence:
 
     def __init__(self, live_s: float) -> None:
         self._live_s = live_s
+        self._heard_s: dict[HostName, float] = {}
         self._seats: dict[HostName, _Seat] = {}
+        self._errors: dict[HostName, str] = {}
 
     def seen(self, host: HostName, now_s: float) -> None:
         """An authenticated message of ``host`` came in."""
-        seat = self._seat(host)
-        seat.heard_s = now_s if seat.heard_s is None else max(now_s, seat.heard_s)
+        self._heard_s[host] = max(now_s, self._heard_s.get(host, now_s))
 
     def report(self, seen: HostSeen) -> None:
         """What a host said last."""
-        seat = self._seat(seen.host)
-        seat.applied, seat.error, seat.notice = seen.applied, seen.error, seen.notice
-        seat.foreign, seat.failsafe = seen.foreign, seen.failsafe
+        self._seats[seen.host] = _Seat(seen.applied, seen.error, seen.notice, seen.foreign, seen.failsafe)
+        if seen.error is None:
+            self._errors.pop(seen.host, None)
+        else:
+            self._errors[seen.host] = seen.error
 
     def forget(self, host: HostName) -> None:
         """``host`` was removed; another of its name begins anew."""
-        self._seats.pop(host, None)
+        for known in (self._heard_s, self._seats, self._errors):
+            known.pop(host, None)
 
-    def error(self, host: HostName) -> str | None:
-        """What the host last said is wrong."""
-        return self._seats.get(host, _Seat()).error
+    def errors(self, hosts: AbstractSet[HostName]) -> dict[HostName, str]:
+        """What those of ``hosts`` last said is wrong that said so. O(errors of all)."""
+        return {host: error for host, error in self._errors.items() if host in hosts}
 
     def failsafe(self, host: HostName) -> tuple[Failsafe, ...] | None:
         """The ports that no group closes there, as the host said; None: not known."""
         return self._seats.get(host, _Seat()).failsafe
 
     def is_live(self, host: HostName, now_s: float) -> bool:
-        seat = self._seats.get(host)
-        return seat is not None and seat.heard_s is not None and now_s - seat.heard_s < self._live_s
+        return not self.offline((host,), now_s)
+
+    def offline(self, hosts: Iterable[HostName], now_s: float) -> frozenset[HostName]:
+        """Those of ``hosts`` that are not live."""
+        heard_s, since_s = self._heard_s, now_s - self._live_s
+        return frozenset([host for host in hosts if heard_s.get(host, since_s) <= since_s])
 
     def status(self, host: HostName, wanted: Revision, now_s: float) -> HostStatus:
         seat = self._seats.get(host, _Seat())
-        age_s = None if seat.heard_s is None else now_s - seat.heard_s
+        heard_s = self._heard_s.get(host)
+        age_s = None if heard_s is None else now_s - heard_s
         return HostStatus(host, wanted, seat.applied, age_s, seat.error, seat.notice, seat.foreign)
-
-    def _seat(self, host: HostName) -> _Seat:
-        return self._seats.setdefault(host, _Seat())
 
 
 def mint_key() -> tuple[bytes, bytes]:

@@ -4,8 +4,8 @@ Input: touched hosts, reports and monotonic times, all as arguments. Output: ope
 store and no event loop, so that time and hosts can be played in tests.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -14,6 +14,7 @@ from ringfence.control.hosts import HostStatus
 from ringfence.control.lookup import name_some
 from ringfence.policy.model import Operation, OperationReason, OperationState
 from ringfence.policy.values import HostName, OperationId, Revision
+from ringfence.store import StoredOperation
 
 NO_HOST: Final = "stored; no host enforces it yet"
 UNCHANGED: Final = "it was so already; nothing was changed"
@@ -79,6 +80,7 @@ class Pending:
 
     operation: Operation
     revision: Revision
+    offline: frozenset[HostName]
     waiting: set[HostName]
     opened_s: float
     deadline_s: float
@@ -86,10 +88,6 @@ class Pending:
     repeated: Counter[HostName] = field(default_factory=Counter)
     applied: dict[HostName, int] = field(default_factory=dict)  # ms after the commit
     failed: dict[HostName, str] = field(default_factory=dict)
-
-    @property
-    def offline(self) -> frozenset[HostName]:
-        return self.operation.hosts - self.waiting - self.applied.keys() - self.failed.keys()
 
     def hear(self, host: HostName, said: Said, *, was_offered: bool, now_s: float) -> None:
         """A later success of a host outweighs its earlier failure."""
@@ -120,22 +118,28 @@ class PendingOperations:
     def __init__(self) -> None:
         self._pending: dict[OperationId, Pending] = {}  # in the order in which they were opened
         self._heard: dict[OperationId, Pending] = {}  # the newest of them, ended ones too
-        self._of_host: dict[HostName, dict[OperationId, Pending]] = defaultdict(dict)  # for its reports
+        self._of_host: dict[HostName, tuple[Pending, ...]] = {}  # for its reports
 
     def track(
-        self, operation: Operation, said: Mapping[HostName, str | None], *, opened_s: float, deadline_s: float
+        self, stored: StoredOperation, errors: Mapping[HostName, str], *, opened_s: float, deadline_s: float
     ) -> None:
-        """Waits from ``opened_s`` for the hosts of ``said`` to apply the operation's revision, until ``deadline_s``.
+        """Waits from ``opened_s`` for the hosts to apply the operation's revision, until ``deadline_s``.
 
-        ``said`` is the error that each of them last reported, None for none.
+        ``errors`` are what its hosts last reported to be wrong.
         """
+        operation = stored.operation
         if operation.state is OperationState.PENDING and operation.revision is not None:
-            pending = Pending(operation, operation.revision, set(said), opened_s, deadline_s, dict(said))
+            waiting = set(stored.awaited)
+            pending = Pending(
+                operation, operation.revision, stored.offline, waiting, opened_s, deadline_s, said=dict(errors)
+            )
             self._pending[operation.id] = self._heard[operation.id] = pending
             if len(self._heard) > _MOST_HEARD:
                 del self._heard[next(iter(self._heard))]
-            for host in said:
-                self._of_host[host][operation.id] = pending
+            busy, alone = waiting & self._of_host.keys(), (pending,)
+            for host in busy:
+                self._of_host[host] += alone
+            self._of_host |= dict.fromkeys(waiting - busy, alone)
 
     def heard(self, id_: OperationId) -> Pending | None:
         """What hosts said of an operation while it was pending; None when nobody was waited for, or it is long past."""
@@ -146,34 +150,31 @@ class PendingOperations:
 
         An error says nothing of revisions that the host had not been sent yet. O(operations that wait for the host).
         """
-        asked = list(self._of_host.get(host, {}).values())
+        asked = self._of_host.get(host, ())
         for pending in asked:
             pending.hear(host, said, was_offered=pending.revision <= offered, now_s=now_s)
-            if host in pending.applied:
-                self._forget(host, pending)
-        return [self._take(pending, _answered(pending)) for pending in asked if not pending.waiting]
+        return self._take([pending for pending in asked if not pending.waiting], _answered, host)
 
     def forget(self, id_: OperationId) -> None:
         """It ended elsewhere."""
         if pending := self._pending.get(id_):
-            self._take(pending, pending.operation)
+            self._take([pending], lambda pending: pending.operation)
 
     def expire(self, now_s: float) -> list[Operation]:
         """Ends those whose time is up."""
-        due = [pending for pending in self._pending.values() if now_s >= pending.deadline_s]
-        return [self._take(pending, _expired(pending)) for pending in due]
+        return self._take([one for one in self._pending.values() if now_s >= one.deadline_s], _expired)
 
-    def _take(self, pending: Pending, ended: Operation) -> Operation:
-        del self._pending[pending.operation.id]
-        for host in pending.waiting | pending.failed.keys():
-            self._forget(host, pending)
-        return ended
-
-    def _forget(self, host: HostName, pending: Pending) -> None:
-        """Nothing that the host says matters to the operation any more."""
-        self._of_host[host].pop(pending.operation.id, None)
-        if not self._of_host[host]:
-            del self._of_host[host]
+    def _take(self, over: list[Pending], end: Callable[[Pending], Operation], *heard: HostName) -> list[Operation]:
+        """The ends of those that are ``over``. Who has answered, as ``heard`` may have, is waited for no more."""
+        hosts = set(heard)
+        for pending in over:
+            del self._pending[pending.operation.id]
+            hosts |= pending.waiting | pending.failed.keys()
+        for host in hosts:
+            asked = [one for one in self._of_host.pop(host, ()) if one.operation.id in self._pending]
+            if left := tuple(one for one in asked if host not in one.applied):
+                self._of_host[host] = left
+        return [end(pending) for pending in over]
 
 
 def _answered(pending: Pending) -> Operation:

@@ -363,10 +363,9 @@ class ControlPlane:
                 self._hear(seen)
 
     def _open(self, stored: StoredOperation, *, is_foreign: bool = False) -> None:
-        said = {host: self._presence.error(host) for host in stored.awaited}
-        now_s = self._clock.monotonic_s()
+        errors, now_s = self._presence.errors(stored.operation.hosts), self._clock.monotonic_s()
         deadline_s = now_s + self.settings.operation_timeout_s
-        self._book.open(stored.operation, said, opened_s=now_s, deadline_s=deadline_s, is_foreign=is_foreign)
+        self._book.open(stored, errors, opened_s=now_s, deadline_s=deadline_s, is_foreign=is_foreign)
 
     async def _tick(self) -> None:
         pause_s = min(_TICK_S, self.settings.operation_timeout_s / 4)

@@ -4,7 +4,8 @@ Input: what is asked, by whom, when. Output: functions of a snapshot. They run i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -103,10 +104,10 @@ class UseCases:
             held_by = None if wish.is_due else asked.actor.organisation
             after, change = follow(self._cache, snapshot, facts, held_by=held_by)
             wish.require(after or snapshot)
-            touched = frozenset(change.touched) if change else frozenset[HostName]()
+            touched = _shared(frozenset(change.touched)) if change else frozenset[HostName]()
             if after is not None and touched:
                 wish.guard(snapshot, after)
-            offline = frozenset(host for host in touched if not self._presence.is_live(host, asked.monotonic_s))
+            offline = self._presence.offline(touched, asked.monotonic_s)
             operation = Operation(
                 id=operation_id,
                 organisation=asked.actor.organisation,
@@ -116,7 +117,7 @@ class UseCases:
                 hosts=touched,
                 created_at=asked.now_s,
             )
-            opened = StoredOperation(open_operation(operation, offline), touched - offline)
+            opened = StoredOperation(open_operation(operation, offline), offline)
             did = describe_facts(snapshot, after, facts) if after else ()
             return Decision(
                 Outcome(Changed(opened.operation, did), change, opened),
@@ -124,7 +125,7 @@ class UseCases:
                 after=after,
                 touched=touched,
                 operation=opened.operation,
-                awaited=opened.awaited,
+                offline=offline,
                 audit=asked.audit(wish.action, _subject_with(wish.subject, did)),
             )
 
@@ -203,11 +204,15 @@ class UseCases:
 
     def followed(self, followed: Followed) -> Outcome[None]:
         """What follows here from a decision that another server has made."""
-        entry = followed.entry
+        entry, opened = followed.entry, None
+        change = self._cache.change(followed.before, followed.after, entry.facts) if entry.facts else None
+        if entry.operation is not None:
+            touched = _shared(frozenset(change.touched)) if change else frozenset[HostName]()
+            opened = StoredOperation(replace(entry.operation, hosts=touched), entry.offline)
         return Outcome(
             None,
-            self._cache.change(followed.before, followed.after, entry.facts) if entry.facts else None,
-            None if entry.operation is None else StoredOperation(entry.operation, entry.awaited),
+            change,
+            opened,
             removed=next((fact.host for fact in entry.facts if isinstance(fact, HostRemoved)), None),
             rekeyed=next((fact.host for fact in entry.facts if isinstance(fact, HostJoined)), None),
             foreign=Foreign(entry.settled, followed.keys, entry.seen),
@@ -277,6 +282,12 @@ def found_organisation(organisation_id: UUID, group_id: UUID, now_s: int, name: 
         return Decision(None, facts=facts, after=after, audit=asked.audit("CreateOrganisation", name))
 
     return decision
+
+
+@lru_cache(maxsize=32)
+def _shared(hosts: frozenset[HostName]) -> frozenset[HostName]:
+    """The first of equal sets: thousands of operations are remembered, and many touch the same hosts."""
+    return hosts
 
 
 def _subject_with(subject: str, did: tuple[str, ...]) -> str:

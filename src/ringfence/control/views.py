@@ -49,17 +49,34 @@ from ringfence.policy.view_changes import (
     digest_peer_difference,
     digest_rules,
     digest_rules_difference,
+    move_digests,
 )
 
 
-class Wanted(NamedTuple):  # made for every host that a change touches: a third of a dataclass's time
+class Wanted(NamedTuple):
     """``revision`` is the newest that changed what the host must enforce, ``digest`` that of the view it then has."""
 
     revision: Revision
     digest: Digest
 
 
-Views = Evolving[HostName, Wanted]
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What is wanted of every host: two mappings, so that what is new for very many is put in few steps."""
+
+    revisions: Evolving[HostName, Revision]
+    digests: Evolving[HostName, Digest]
+
+    def evolve(self, revision: Revision, digests: Mapping[HostName, Digest], gone: frozenset[HostName]) -> "Views":
+        """The views after ``gone`` went, and ``revision`` gave the hosts of ``digests`` others."""
+        revisions = self.revisions.evolve(dict.fromkeys(digests, revision), gone)
+        return Views(revisions, self.digests.evolve(digests, gone))
+
+    def __getitem__(self, host: HostName) -> Wanted:
+        return Wanted(self.revisions[host], self.digests[host])
+
+    def __contains__(self, host: HostName) -> bool:
+        return host in self.revisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +105,8 @@ def resolve_views(snapshot: Snapshot, wanted: Mapping[HostName, Revision]) -> Vi
         parts = [*map(digest_endpoint, view.endpoints), *(worn[group] for group in view.rules)]
         return add_digests([*parts, *(named[group] for group in view.peers)])
 
-    return Evolving({host: Wanted(wanted[host], digest(host)) for host in snapshot.hosts})
+    hosts = snapshot.hosts
+    return Views(Evolving({host: wanted[host] for host in hosts}), Evolving({host: digest(host) for host in hosts}))
 
 
 def wanted_view(snapshot: Snapshot, views: Views, host: HostName) -> HostView:
@@ -102,17 +120,14 @@ def change_views(views: Views, before: Snapshot, after: Snapshot, facts: Iterabl
     added = {host for host in subjects.hosts if host in after.hosts and host not in views}
     gone = frozenset(host for host in subjects.hosts if host not in after.hosts)
     touched: dict[HostName, tuple[ViewChange, ...]] = dict.fromkeys(added, ())
-    wanted = dict.fromkeys(added, Wanted(after.revision, Digest(0)))
+    digests = dict.fromkeys(added, Digest(0))
     for hosts, news in _Step(before, after, subjects).news():
-        new = {host: _moved(one, after.revision, news) for host, one in views.some(hosts).items() if host not in gone}
-        new |= {host: _moved(wanted[host], after.revision, news) for host in added.intersection(hosts)}
-        touched.update(dict.fromkeys(new, news.changes))
-        wanted |= new
-    return Change(after, views.evolve(wanted, gone), MappingProxyType(touched), gone)
-
-
-def _moved(known: Wanted, revision: Revision, news: "_News") -> Wanted:
-    return Wanted(revision, add_digests((known.digest, news.digest)))
+        known = views.digests.some(hosts) | {host: digests[host] for host in added.intersection(hosts)}
+        for host in gone:
+            known.pop(host, None)
+        digests |= move_digests(known, news.digest)
+        touched |= dict.fromkeys(known, news.changes)
+    return Change(after, views.evolve(after.revision, digests, gone), MappingProxyType(touched), gone)
 
 
 def find_touched(before: Snapshot, after: Snapshot) -> list[HostName]:

@@ -37,7 +37,7 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
 
         Cheap for the newest of a line; from an older one a line of its own begins, in O(size).
         """
-        whole = self._whole
+        whole, gone = self._whole, tuple(gone)
         if whole is None:
             return Evolving(self._contents()).evolve(put, gone)
         undo = _differences(whole, put, gone)
@@ -48,11 +48,9 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         # In this order, so that another thread finds the old value: in the whole as long as this one has it, then here.
         self._undo, self._newer = undo, newer
         self._whole = None
-        for key in undo:
-            if key in put:
-                whole[key] = put[key]
-            else:
-                del whole[key]
+        for key in gone:
+            whole.pop(key, None)
+        whole.update(put)
         newer._size = len(whole)
         return newer
 
@@ -248,10 +246,7 @@ def _alike(one: object, other: object) -> bool:
 def _differences(whole: dict[_K, _V], put: Mapping[_K, _V], gone: Iterable[_K]) -> dict[_K, object]:
     """What is in ``whole`` under each key that is to change; nothing, for one that is to come."""
     undo: dict[_K, object] = {key: whole[key] for key in gone if key in whole and key not in put}
-    for key, value in put.items():
-        old: object = whole.get(key, _NOTHING)
-        if old is not value:
-            undo[key] = old
+    undo |= {key: old for key, value in put.items() if (old := whole.get(key, _NOTHING)) is not value}
     return undo
 
 

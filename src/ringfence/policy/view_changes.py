@@ -6,7 +6,7 @@ view at all is for the connection to prove.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
@@ -14,7 +14,17 @@ from typing import Final, NewType, assert_never
 
 from ringfence.policy.evolving import Draft, EvolvingSet, differing, differing_members, evolving
 from ringfence.policy.model import NOBODY, PeerAddresses, Rule
-from ringfence.policy.values import Address, Cidr, GroupId, InstanceId, InterfaceName, Network, Revision, RuleId
+from ringfence.policy.values import (
+    Address,
+    Cidr,
+    GroupId,
+    HostName,
+    InstanceId,
+    InterfaceName,
+    Network,
+    Revision,
+    RuleId,
+)
 from ringfence.policy.view import Endpoint, HostView
 
 Digest = NewType("Digest", int)
@@ -173,6 +183,11 @@ def digest_difference(before: HostView, after: HostView) -> Digest:
 
 def add_digests(parts: Iterable[int]) -> Digest:
     return Digest(sum(parts) % _MODULUS)
+
+
+def move_digests(digests: Mapping[HostName, Digest], by: Digest) -> dict[HostName, Digest]:
+    """Each of ``digests`` with ``by`` added."""
+    return {host: Digest((digest + by) % _MODULUS) for host, digest in digests.items()}
 
 
 def digest_endpoint(endpoint: Endpoint) -> Digest:

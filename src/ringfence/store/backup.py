@@ -21,7 +21,17 @@ from ringfence.store.migrate import format_of, load_migrations, migrate
 KIND: Final = "ringfence backup"
 
 _NEWS: Final = "journal"  # for servers that run; no part of the store
-_FIRST: Final = ("organisation", "host_set", "revision", "security_group", "host", "instance", "interface", "operation", "api_key")
+_FIRST: Final = (
+    "organisation",
+    "host_set",
+    "revision",
+    "security_group",
+    "host",
+    "instance",
+    "interface",
+    "operation",
+    "api_key",
+)
 _OWN: Final = frozenset({"epoch", "format"})  # of ``meta``: every database has its own
 
 Tallies = dict[str, list[object]]  # of each table: how many rows, and the sum of their hashes

@@ -6,10 +6,9 @@ found again by what is in it, never by its row id. A driver's own errors do not 
 
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 Values = tuple[Any, ...]
-
 
 
 class DatabaseFault(Exception):

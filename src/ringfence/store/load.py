@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from sys import intern
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
@@ -201,13 +202,13 @@ def _load_instances(database: Database) -> Mapping[InstanceId, Instance]:
             id=instance,
             organisation=OrganisationId(UUID(organisation)),
             name=name,
-            host=HostName(host) if host is not None else None,
+            host=_host_name(host) if host is not None else None,
             interfaces=tuple(interfaces[id_]),
             groups=tuple(worn[id_]),
             realm=realm,
             created_at=created_at,
             observe=bool(observe),
-            bound_to=HostName(bound_to) if bound_to is not None else None,
+            bound_to=_host_name(bound_to) if bound_to is not None else None,
         )
     return MappingProxyType(found)
 
@@ -246,8 +247,8 @@ def _load_hosts(database: Database) -> Mapping[HostName, Host]:
     )
     return MappingProxyType(
         {
-            HostName(name): Host(
-                HostName(name),
+            _host_name(name): Host(
+                _host_name(name),
                 OrganisationId(UUID(organisation)),
                 public_key,
                 created_at,
@@ -256,6 +257,11 @@ def _load_hosts(database: Database) -> Mapping[HostName, Host]:
             for name, organisation, public_key, created_at, token_hash, expires_at, used in rows
         }
     )
+
+
+def _host_name(text: str) -> HostName:
+    """One object for all that are equal: changes look very many hosts up."""
+    return HostName(intern(text))
 
 
 def load_keys(database: Database, seal_key: bytes) -> tuple[StoredKey, ...]:
@@ -295,12 +301,12 @@ def _stored_key(
 def _load_host_sets(database: Database) -> _HostSets:
     """Every set of hosts by its id, and no host under None."""
     rows = database.query("SELECT id, hosts FROM host_set")
-    return {None: frozenset(), **{id_: frozenset(json.loads(hosts)) for id_, hosts in rows}}
+    return {None: frozenset(), **{id_: frozenset(map(_host_name, json.loads(hosts))) for id_, hosts in rows}}
 
 
 def _load_wanted(database: Database, sets: _HostSets) -> Mapping[HostName, Revision]:
     """The newest revision that touched each host: what was wanted when it was added, or of a set that it is in."""
-    wanted = {HostName(name): Revision(number) for name, number in database.query("SELECT name, wanted FROM host")}
+    wanted = {_host_name(name): Revision(number) for name, number in database.query("SELECT name, wanted FROM host")}
     for touched, number in database.query(_NEWEST_OF_SETS):
         for host in sets[touched] & wanted.keys():
             wanted[host] = max(wanted[host], Revision(number))

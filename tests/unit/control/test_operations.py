@@ -6,6 +6,7 @@ import pytest
 
 from ringfence.control.operations import NO_HOST, UNCHANGED, PendingOperations, open_operation
 from ringfence.policy.model import Operation, OperationReason, OperationState
+from ringfence.store import StoredOperation
 
 PENDING, SUCCESS = OperationState.PENDING, OperationState.SUCCESS
 FAILURE, TIMEOUT = OperationState.FAILURE, OperationState.TIMEOUT
@@ -22,7 +23,9 @@ class Played:
     def __init__(self, *awaited, offline=(), said=None):
         self.pending = PendingOperations()
         opened = open_operation(operation(*awaited, *offline), frozenset(offline))
-        self.pending.track(opened, dict.fromkeys(awaited, said), opened_s=1.0, deadline_s=DEADLINE_S)
+        errors = dict.fromkeys(awaited, said) if said else {}
+        stored = StoredOperation(opened, frozenset(offline))
+        self.pending.track(stored, errors, opened_s=1.0, deadline_s=DEADLINE_S)
 
     def report(self, host, applied, error=None, offered=5):
         return self.outcome(self.pending.report(host, (applied, error), offered=offered, now_s=1.25))
@@ -177,8 +180,7 @@ def test_a_long_error_text_is_cut():
 def test_one_report_ends_every_operation_that_it_covers():
     pending = PendingOperations()
     for number, revision in ((1, 5), (2, 6), (3, 7)):
-        pending.track(
-            operation("h1", revision=revision, number=number), {"h1": None}, opened_s=1.0, deadline_s=DEADLINE_S
-        )
+        stored = StoredOperation(operation("h1", revision=revision, number=number), frozenset())
+        pending.track(stored, {}, opened_s=1.0, deadline_s=DEADLINE_S)
     assert [end.revision for end in pending.report("h1", (6, None), offered=7, now_s=1.5)] == [5, 6]
     assert [end.revision for end in pending.report("h1", (7, None), offered=7, now_s=1.5)] == [7]

@@ -34,10 +34,24 @@ from ringfence.store import (
     next_revision,
     writer,
 )
-from ringfence.store.migrate import load_migrations
+from ringfence.store.migrate import load_migrations, migrate
 
 AUDIT = AuditLine(ORGANISATION, 1000, "EXOowner", "CreateGroup", "web", "192.0.2.7", "request-1")
 KEY = StoredKey("EXO1", ORGANISATION, "laptop", "owner", "s3cr3t" * 7, 1000)
+
+
+FORMAT_9 = """
+INSERT INTO organisation (id, name, default_group) VALUES ('{o}', 'o', '{o}')
+INSERT INTO security_group (id, organisation, name, visibility) VALUES ('{o}', '{o}', 'default', 'private')
+INSERT INTO revision (number, organisation, at) VALUES (1, '{o}', 0), (2, '{o}', 0), (3, '{o}', 0), (4, '{o}', 0)
+INSERT INTO host VALUES (1, 'a', '{o}', ?, 3, 0, NULL, NULL, 0), (2, 'b', '{o}', ?, 4, 0, NULL, NULL, 0)
+INSERT INTO operation VALUES (1, '00000000-0000-0000-0000-000000000001', '{o}', '{o}', 2, 'pending', NULL, NULL, 0)
+INSERT INTO operation VALUES (2, '00000000-0000-0000-0000-000000000002', '{o}', '{o}', 3, 'success', NULL, NULL, 0)
+INSERT INTO operation VALUES (3, '00000000-0000-0000-0000-000000000003', '{o}', '{o}', NULL, 'success', NULL, NULL, 0)
+INSERT INTO operation_host VALUES ('00000000-0000-0000-0000-000000000001', 'a', '{o}', 1)
+INSERT INTO operation_host VALUES ('00000000-0000-0000-0000-000000000001', 'b', '{o}', 0)
+INSERT INTO operation_host VALUES ('00000000-0000-0000-0000-000000000002', 'a', '{o}', 1)
+""".strip()
 
 
 def founded(place, open_database=None):
@@ -180,11 +194,11 @@ def test_operations_are_kept_with_their_hosts_and_their_end(place):
     store = founded(place)
     pending = Operation(uuid4(), ORGANISATION, uuid4(), 2, OperationState.PENDING, hosts=frozenset("ab"), created_at=7)
     facts = [GroupCreated(Group(pending.group, ORGANISATION, "x"))]
-    store.submit(writing(facts, operation=pending, awaited=frozenset("a"))).result()
+    store.submit(writing(facts, touched=pending.hosts, operation=pending, offline=frozenset("b"))).result()
     store.close()
     store = founded(place)
     (kept,) = store.operations
-    assert (kept.operation, kept.awaited) == (pending, frozenset("a"))
+    assert (kept.operation, kept.offline, kept.awaited) == (pending, frozenset("b"), frozenset("a"))
     failed = Operation(
         pending.id,
         ORGANISATION,
@@ -200,6 +214,29 @@ def test_operations_are_kept_with_their_hosts_and_their_end(place):
     store.close()
     store = founded(place)
     assert [kept.operation for kept in store.operations] == [failed]
+    store.close()
+
+
+def test_changes_that_touch_the_same_hosts_share_one_row_of_them(place):
+    store = founded(place)
+    for name in ("x", "y"):
+        store.submit(writing([GroupCreated(Group(uuid4(), ORGANISATION, name))], touched=frozenset("ab"))).result()
+    assert place.rows("SELECT hosts FROM host_set") == [('["a","b"]',)]
+    store.close()
+
+
+def test_hosts_of_operations_from_when_each_had_a_row_are_kept(place):
+    """Format 9: an operation that waits for one of two hosts, one for one, and one without hosts."""
+    database = place.open_database(place.folder)
+    migrate(database, {number: script for number, script in load_migrations().items() if number < 10})
+    database.begin()
+    database.write((sql, [(b"",) * sql.count("?")]) for sql in FORMAT_9.format(o=ORGANISATION).splitlines())
+    database.commit()
+    database.close()
+    store = place.open()
+    found = [(one.operation.revision, one.operation.hosts, one.offline) for one in store.operations]
+    assert found == [(2, {"a", "b"}, {"b"}), (3, {"a"}, set()), (None, set(), set())]
+    assert store.wanted == {"a": 3, "b": 4}
     store.close()
 
 

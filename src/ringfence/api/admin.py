@@ -6,6 +6,7 @@ the same app in its own process when no server runs, so that there is one way fo
 
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Final
 from uuid import UUID, uuid4
 
@@ -194,7 +195,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     add_operation_routes(app, plane)
     app.add_route("/admin/v1/change", ChangeResource(plane))
     app.add_route("/admin/v1/rules", RulesResource(plane))
-    app.add_route("/admin/v1/allow", AllowResource(plane))
+    app.add_route("/admin/v1/allow", AllowResource(plane, partial(operator, plane)))
     add_past_routes(app, plane)
     app.add_route("/admin/v1/apply", ApplyResource(plane))
     app.add_route("/admin/v1/groups", _PublicGroups(plane))

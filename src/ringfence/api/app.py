@@ -13,8 +13,9 @@ import falcon.asgi
 from ringfence.api.account import add_account_routes
 from ringfence.api.agents import Feed, add_agent_routes
 from ringfence.api.answers import Answer, answer_error, answer_http_error
-from ringfence.api.authentication import API_ROOT, ZONE_ROUTE, Authentication
+from ringfence.api.authentication import API_ROOT, ZONE_ROUTE, Authentication, actor_of
 from ringfence.api.authority import Authority
+from ringfence.api.change import AllowResource
 from ringfence.api.exchange import Asgi, FalconApp, Request, Response, exchange_of
 from ringfence.api.feed_connection import HEARTBEAT_S
 from ringfence.api.front import BodyLimits, front
@@ -49,7 +50,7 @@ def build_app(
     now: Callable[[], float] = time.time,
     authority: Authority | None = None,
 ) -> Asgi:
-    """The API of the official clients under /v2 and that of the agents under /agent/v1.
+    """The API of the official clients under /v2, that of the agents under /agent/v1, and who signs may allow itself in.
 
     ``now`` is the time of day that signatures are judged by; ``authority`` is the own CA, if TLS is by its certificate.
     """
@@ -60,6 +61,7 @@ def build_app(
     add_instance_routes(app, plane)
     add_account_routes(app, plane, now)
     add_agent_routes(app, Feed(plane, options.heartbeat_s, options.most_feeds))
+    app.add_route("/admin/v1/allow", AllowResource(plane, actor_of))
     app.add_route(JOIN_PATH, Join(plane, authority))
     app.add_sink(_refuse_unoffered(authentication), f"{API_ROOT}(?:/|$)")
     return front(app, options.body)

@@ -1,12 +1,13 @@
 """POST /admin/v1/change: several commands as one change, by names or ids; or, as a dry run, what they would do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from ringfence.api.exchange import Request, Response, exchange_of, put_json
 from ringfence.api.operations import show_operation
 from ringfence.api.operator import operator
+from ringfence.control.actor import Actor
 from ringfence.control.allow import allow_edits
 from ringfence.control.lookup import find_group_named, find_peer_named
 from ringfence.control.plane import ControlPlane, Preview
@@ -68,13 +69,17 @@ class RulesResource:
 
 @dataclass(frozen=True, slots=True)
 class AllowResource:
-    """POST /admin/v1/allow: lets an address reach a group or an instance for a time."""
+    """POST /admin/v1/allow: lets an address, by default the caller's, reach a group or an instance for a time.
+
+    Offered to the operator and to who signs: ``actor`` says who that is.
+    """
 
     plane: ControlPlane
+    actor: Callable[[Request], Actor]
 
     async def on_post(self, request: Request, response: Response) -> None:
-        exchange = exchange_of(request)
-        actor, allowance = operator(self.plane, request), decode_allowance(exchange.body)
+        actor = self.actor(request)
+        allowance = decode_allowance(exchange_of(request).body, _address_of(actor))
         edits = allow_edits(self.plane.snapshot, actor.organisation, allowance, uuid4)
         changed = await self.plane.change(edits, actor, action="AllowMe")
         put_json(response, show_changed(changed, self.plane.snapshot))
@@ -86,6 +91,13 @@ async def show_preview(
     """What a change would do; ``guard`` is what the lock-out guard would refuse it for, unless it is forced."""
     plan = await plane.foresee(preview, organisation, assertions)
     return {"dry-run": True, "would": preview.would, "plan": plan, "guard": [cut.text for cut in preview.cuts]}
+
+
+def _address_of(actor: Actor) -> str | None:
+    """Where a signed call comes from, as trusted proxies say it, or else the session of the operator."""
+    if actor.address is not None:
+        return actor.address
+    return None if actor.connection is None else str(actor.connection.client)
 
 
 def show_changed(changed: Changed, snapshot: Snapshot) -> dict[str, object]:

@@ -1,13 +1,12 @@
 """``ringfence allow-me``: my own address may reach something, for a time."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ringfence.cli.change import tell
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.output import Format, FormatOption
-from ringfence.cli.session import ssh_session
 from ringfence.policy.errors import Invalid
 from ringfence.policy.values import parse_duration
 
@@ -18,7 +17,12 @@ def allow_me(
     service: Annotated[str, typer.Argument(help="tcp/22, tcp/80-90, udp, icmp/8, …")],
     life: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 30m, 1h, 2d.")] = "1h",
     address: Annotated[
-        str | None, typer.Option(help="Who is meant; where the SSH session comes from, if you give none.")
+        str | None,
+        typer.Option(help="Who is meant; by default where the SSH session, or the call, comes from."),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The API of a server elsewhere, /v2 included; EXOSCALE_API_KEY signs."),
     ] = None,
     organisation: OrganisationOption = None,
     output: FormatOption = Format.TABLE,
@@ -30,18 +34,22 @@ def allow_me(
     """
     from ringfence.cli.admin_client import Ask, ask
 
-    body = {
-        "target": target,
-        "service": service,
-        "address": address or _my_address(),
-        "expires-s": parse_duration(life, field="--for"),
-    }
-    tell(ask(data, Ask("POST", "/allow", body, query_of(organisation))), output)
+    body: dict[str, object] = {"target": target, "service": service, "expires-s": parse_duration(life, field="--for")}
+    if address is not None:
+        body["address"] = address
+    if endpoint is None:
+        tell(ask(data, Ask("POST", "/allow", body, query_of(organisation))), output)
+    elif organisation is None:
+        tell(_ask_elsewhere(endpoint, body), output)
+    else:
+        raise Invalid("with --endpoint the organisation is that of the key: leave it out", field="--organisation")
 
 
-def _my_address() -> str:
-    """Where this SSH session comes from."""
-    said = ssh_session()
-    if not said:
-        raise Invalid("not known, because this is no SSH session: give an address", field="--address")
-    return said.split()[0]
+def _ask_elsewhere(endpoint: str, body: dict[str, object]) -> dict[str, Any]:
+    from ringfence.world.client import ApiClient, environment_credentials
+
+    client = ApiClient(environment_credentials(), endpoint)
+    try:
+        return client.allow(body)
+    finally:
+        client.close()

@@ -1,6 +1,5 @@
 """``ringfence import``: the rules of another firewall as a policy file, exactly or not at all."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -148,12 +147,9 @@ def exoscale(
     Example: [bold]ringfence import exoscale https://api-ch-gva-2.exoscale.com/v2[/bold]
     """
     from ringfence.wire.imports.exoscale import read_exoscale
-    from ringfence.world.client import ApiClient, Credentials
+    from ringfence.world.client import ApiClient, environment_credentials
 
-    key, secret = (os.environ.get(name, "") for name in ("EXOSCALE_API_KEY", "EXOSCALE_API_SECRET"))
-    if not (key and secret):
-        raise Invalid("expected the account's key in EXOSCALE_API_KEY and EXOSCALE_API_SECRET")
-    client = ApiClient(Credentials(key, secret), source)
+    client = ApiClient(environment_credentials(), source)
     try:
         private = client.fetch("/security-group")
         public = client.fetch("/security-group", visibility="public")

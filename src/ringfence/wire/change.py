@@ -125,8 +125,8 @@ class _ChangeShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 class _AllowanceShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     target: str
     service: str
-    address: str
     expires_s: Annotated[int, Meta(ge=1, le=MAX_EXPIRES_S)]
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +169,10 @@ def decode_change(body: bytes, directory: Directory, new_id: Callable[[], UUID])
     return ChangeOrder(edits, shape.dry_run, shape.confirm_s, shape.force)
 
 
-def decode_allowance(body: bytes) -> Allowance:
-    """The body of POST /admin/v1/allow."""
+def decode_allowance(body: bytes, caller: str | None) -> Allowance:
+    """The body of POST /admin/v1/allow; without an address ``caller`` is meant, who may be nobody that is known."""
     shape = convert(parse_document(body), _AllowanceShape)
-    peer = _network(shape.address, "$.address")
+    peer = _caller(caller) if shape.address is None else _network(shape.address, "$.address")
     draft = parse_draft(shape.service, peer, Direction.INGRESS, field="$.service")
     return Allowance(shape.target, draft, shape.expires_s)
 
@@ -268,6 +268,16 @@ class _Reader:
             return _network(text, path)
         created = self.created.get(name)
         return GroupReference(created, None) if created else self.directory.peer(name, path)
+
+
+def _caller(address: str | None) -> Cidr:
+    if address is None:
+        raise Invalid("where you come from is not known here: give an address", field="$.address")
+    try:
+        return _network(address, "$.address")
+    except Invalid as error:
+        text = f"you come from {address}, which no rule can mean: give the address that the host will see"
+        raise Invalid(text, field="$.address") from error
 
 
 def _network(text: str, path: str) -> Cidr:

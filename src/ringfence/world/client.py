@@ -4,7 +4,9 @@ Only what the demo and the tests need: groups, rules, sources, membership, insta
 """
 
 import json
+import os
 import shlex
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from uuid import UUID
 
 import httpx
 
-from ringfence.policy.errors import OperatorError
+from ringfence.policy.errors import Invalid, OperatorError
 from ringfence.policy.values import GroupId, InstanceId, KeyId, RuleId
 from ringfence.wire.signature import SignedRequest, sign_request
 
@@ -31,6 +33,14 @@ class Credentials:
 
     key: str
     secret: str = field(repr=False)
+
+
+def environment_credentials() -> Credentials:
+    """Those that ``export_lines`` would set."""
+    key, secret = (os.environ.get(name, "") for name in ("EXOSCALE_API_KEY", "EXOSCALE_API_SECRET"))
+    if not (key and secret):
+        raise Invalid("expected an API key in EXOSCALE_API_KEY and its secret in EXOSCALE_API_SECRET")
+    return Credentials(key, secret)
 
 
 def export_lines(credentials: Credentials, endpoint: str, zone: str = DEFAULT_ZONE) -> str:
@@ -55,7 +65,8 @@ class ApiClient:
     def __init__(self, credentials: Credentials, endpoint: str) -> None:
         self._credentials = credentials
         self._base = httpx.URL(endpoint)
-        self._http = httpx.Client(timeout=_TIMEOUT_S, trust_env=False)
+        trusted = ssl.create_default_context()  # the system's authorities, or those that SSL_CERT_FILE names
+        self._http = httpx.Client(timeout=_TIMEOUT_S, trust_env=False, verify=trusted)
         self.took_ms: list[float] = []  # how long each changing call took, until its answer was there
 
     def close(self) -> None:
@@ -85,6 +96,10 @@ class ApiClient:
         """What is there, as the server says it."""
         return self._send("GET", path, query=query)
 
+    def allow(self, wanted: Mapping[str, object]) -> Document:
+        """Lets an address reach a group or an instance for a time: what was done, and its operation."""
+        return self._send("POST", "/admin/v1/allow", wanted)
+
     def instances(self) -> dict[str, InstanceId]:
         """Name -> id."""
         found = self._send("GET", "/instance")["instances"]
@@ -112,7 +127,9 @@ class ApiClient:
         query: Mapping[str, str] | None = None,
     ) -> Document:
         content = b"" if body is None else json.dumps(body).encode()
-        url = self._base.copy_with(path=self._base.path.rstrip("/") + path, params=dict(query or {}) or None)
+        root = self._base.path.rstrip("/")
+        root = root.removesuffix("/v2") if path.startswith("/admin/") else root  # which is our own, beside /v2
+        url = self._base.copy_with(path=root + path, params=dict(query or {}) or None)
         signed = SignedRequest(method, url.raw_path, content)
         key, secret = KeyId(self._credentials.key), self._credentials.secret
         headers = {"Authorization": sign_request(key, secret, signed, int(time.time()) + _SIGNATURE_LIFE_S)}

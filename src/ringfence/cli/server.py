@@ -186,6 +186,21 @@ def restore(
     _tell(bring_back(file, data, database))
 
 
+@app.command("reseal")
+def reseal(data: DataOption) -> None:
+    """Seal all secrets of a stopped server with a new secret.key, all or none; the old key opens nothing any more.
+
+    Servers that share its database end themselves: copy the new key to them, and start them.
+    """
+    import time
+
+    from ringfence.control.actor import OPERATOR_NAME
+    from ringfence.store.reseal import reseal as seal_anew
+
+    count = seal_anew(data, actor=OPERATOR_NAME, now_s=int(time.time()))
+    show(f"the secrets of {count} API keys are sealed with a new {data / 'secret.key'}; the old one opens none of them")
+
+
 @app.command("move")
 def move(
     data: DataOption,

@@ -23,6 +23,7 @@ from ringfence.store import (
     Decide,
     Followed,
     HostSeen,
+    Lost,
     Store,
     StoredKey,
     StoredOperation,
@@ -116,6 +117,8 @@ class Commits:
         try:
             outcome = done.result().result
         except Exception as error:  # noqa: BLE001  a refusal, or a defect of ours: the caller must hear of either
+            if isinstance(error, Lost):
+                self.fail(error)
             if not waiter.done():
                 waiter.set_exception(error)
             return

@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from base64 import b64decode, b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -52,11 +52,11 @@ class _Tally:
         return {table: [count, f"{self._sums[table]:064x}"] for table, count in sorted(self._counts.items())}
 
 
-def dump(database: Database, seal_key: bytes) -> Iterator[bytes]:
-    """The lines of a backup, all of one moment; others may write meanwhile. O(rows)."""
+def dump(database: Database, find_key: Callable[[], bytes]) -> Iterator[bytes]:
+    """The lines of a backup, all of one moment, at which the key is found, too; others may write meanwhile. O(rows)."""
     database.begin_reading()
     try:
-        yield _encode({"kind": KIND, "format": format_of(database), "seal-key": b64encode(seal_key).decode()})
+        yield _encode({"kind": KIND, "format": format_of(database), "seal-key": b64encode(find_key()).decode()})
         tally = _Tally()
         for table in sorted(database.tables() - {_NEWS}, key=_place):
             columns = database.columns(table)
@@ -107,7 +107,7 @@ def restore(database: Database, lines: Iterable[bytes]) -> tuple[bytes, Tallies]
 
 def _compared(database: Database, seal_key: bytes, wanted: Tallies) -> Tallies:
     """Count and hash of every table as they are there; an error unless they are the wanted ones."""
-    *_, last = dump(database, seal_key)
+    *_, last = dump(database, lambda: seal_key)
     found: Tallies = _decode(last)["rows"]
     if found != wanted:
         raise OperatorError(f"restoring into {database.name}", "what came back differs from the backup")

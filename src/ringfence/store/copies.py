@@ -11,19 +11,19 @@ from pathlib import Path
 from ringfence.policy.errors import OperatorError
 from ringfence.store.backup import Tallies, dump, restore
 from ringfence.store.database import Database, DatabaseFault
-from ringfence.store.folder import DATABASE, hold_folder, load_seal_key, save_seal_key
+from ringfence.store.folder import DATABASE, hold_folder
 from ringfence.store.place import has_store, open_postgresql, place_of, remember, remembered
+from ringfence.store.seal_key import find_seal_key, save_seal_key
 from ringfence.store.sqlite import open_sqlite
 
 
 def back_up(folder: Path, file: Path) -> int:
     """Writes the store of ``folder`` into a new ``file`` of mode 0600; servers may run. How many bytes it has."""
-    if not has_store(folder):
-        raise OperatorError(f"opening {folder}", "no ringfence store is there: check --data")
-    with _explained(f"writing {file}"), closing(place_of(folder)(folder)) as database:
+    require_store(folder)
+    with explained_faults(f"writing {file}"), closing(place_of(folder)(folder)) as database:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
-            opened.writelines(dump(database, load_seal_key(folder, may_create=False)))
+            opened.writelines(dump(database, lambda: find_seal_key(database, folder)))
             opened.flush()
             os.fsync(descriptor)
             return opened.tell()
@@ -31,7 +31,7 @@ def back_up(folder: Path, file: Path) -> int:
 
 def bring_back(file: Path, folder: Path, url: str | None) -> Tallies:
     """Puts a backup into a folder without a store, or into an empty PostgreSQL that is the folder's from then on."""
-    with file.open("rb") as lines, _held(folder), _explained(f"restoring {file}"):
+    with file.open("rb") as lines, held(folder), explained_faults(f"restoring {file}"):
         if has_store(folder):
             raise OperatorError(f"restoring into {folder}", "a store is there already: name another folder")
         if url is not None:
@@ -52,8 +52,8 @@ def move(folder: Path, url: str) -> Tallies:
     """
     if remembered(folder) is not None or not has_store(folder):
         raise OperatorError(f"moving {folder}", "there is no SQLite database in it that is in use: check --data")
-    with _held(folder), _explained(f"moving {folder}"), closing(open_sqlite(folder)) as source:
-        return _into_postgresql(url, folder, dump(source, load_seal_key(folder, may_create=False)))
+    with held(folder), explained_faults(f"moving {folder}"), closing(open_sqlite(folder)) as source:
+        return _into_postgresql(url, folder, dump(source, lambda: find_seal_key(source, folder)))
 
 
 def _into_postgresql(url: str, folder: Path, lines: Iterable[bytes]) -> Tallies:
@@ -70,8 +70,15 @@ def _restore(database: Database, folder: Path, lines: Iterable[bytes]) -> Tallie
     return found
 
 
+def require_store(folder: Path) -> None:
+    """Raises ``OperatorError`` when there is none in the folder."""
+    if not has_store(folder):
+        raise OperatorError(f"opening {folder}", "no ringfence store is there: check --data")
+
+
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> Iterator[None]:
+    """No other process has the folder meanwhile."""
     lock = hold_folder(folder)
     try:
         yield
@@ -80,7 +87,8 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(step: str) -> Iterator[None]:
+def explained_faults(step: str) -> Iterator[None]:
+    """Turns what the database or the system refuses into an ``OperatorError`` about ``step``."""
     try:
         yield
     except (DatabaseFault, OSError) as error:

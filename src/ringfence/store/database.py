@@ -79,6 +79,9 @@ class Database(Protocol):
     def settle_positions(self) -> None:
         """After rows came with positions of their own: new ones go on behind them."""
 
+    def scrub(self, table: str) -> None:
+        """Outside of a transaction: what rows of ``table`` were before is overwritten, as far as the database can."""
+
     def discard(self) -> None:
         """Takes away all tables of a database that was empty before; one in a file goes with its file."""
 

@@ -1,11 +1,10 @@
-"""The data folder: made private, held by one process at a time, with the key that seals secrets.
+"""The data folder: made private, held by one process at a time, its files written whole or not at all.
 
-Input: a path. Output: an open lock, the seal key. Every refusal is an ``OperatorError`` that says what to do.
+Input: a path. Output: an open lock. Every refusal is an ``OperatorError`` that says what to do.
 """
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +14,8 @@ from typing import Final
 from ringfence.policy.errors import OperatorError
 
 DATABASE: Final = "ringfence.sqlite"
-KEY_SIZE_BYTES: Final = 32
 
 _LOCK: Final = "lock"
-_SEAL_KEY: Final = "secret.key"
-_OTHERS: Final = 0o077  # permission bits of everybody but the owner
 
 
 class FolderHeld(OperatorError):
@@ -69,52 +65,6 @@ def prepare_database(folder: Path) -> Path:
         return path
 
 
-def load_seal_key(folder: Path, *, may_create: bool) -> bytes:
-    """The key that seals the secrets of the store; made with mode 0400 when ``may_create`` and absent.
-
-    systemd's credential of its name (``LoadCredentialEncrypted=secret.key:...``) goes before the folder's file, so that
-    the key need not lie beside what it seals (systemd.exec(5)).
-
-    Raises:
-        OperatorError: when it is missing from a store that has secrets, readable by others, or not 32 bytes.
-    """
-    path = _credential() or folder / _SEAL_KEY
-    with explained(path.parent):
-        if not path.exists():
-            if not may_create:
-                raise OperatorError(
-                    f"reading {path}", "it is missing, and without it the API keys are lost: restore it from a backup"
-                )
-            write_whole(path, secrets.token_bytes(KEY_SIZE_BYTES), mode=0o400)
-        if path.parent == folder and path.stat().st_mode & _OTHERS:
-            raise OperatorError(f"reading {path}", f"others may read it: revoke all keys, or chmod 400 {path}")
-        key = path.read_bytes()
-    if len(key) != KEY_SIZE_BYTES:
-        raise OperatorError(f"reading {path}", f"expected {KEY_SIZE_BYTES} bytes, found {len(key)}: restore it")
-    return key
-
-
-def _credential() -> Path | None:
-    """The key as systemd hands it to its unit; who may read it there is systemd's affair (an access list)."""
-    given = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(given) / _SEAL_KEY if given else None
-    return path if path is not None and path.exists() else None
-
-
-def save_seal_key(folder: Path, key: bytes) -> None:
-    """Puts the key of a restored store into its folder.
-
-    Raises:
-        OperatorError: when another key is there.
-    """
-    path = folder / _SEAL_KEY
-    with explained(folder):
-        if not path.exists():
-            write_whole(path, key, mode=0o400)
-        elif path.read_bytes() != key:
-            raise OperatorError(f"writing {path}", "another key is there: name a folder without one")
-
-
 def write_whole(path: Path, content: bytes, *, mode: int) -> None:
     """The file has this content and mode, also after a crash, or is as it was: written beside, synced, then renamed."""
     beside = path.with_name(f".{path.name}.new")
@@ -126,10 +76,11 @@ def write_whole(path: Path, content: bytes, *, mode: int) -> None:
     finally:
         os.close(descriptor)
     beside.rename(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """What was renamed or removed in the folder is so after a crash, too."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

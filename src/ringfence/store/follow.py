@@ -64,12 +64,21 @@ class Follower:
         if self._database.is_shared:
             news = list(self._news())
             changed = any(entry.changes_keys for _, entries in news for entry in entries)
-            keys = load_keys(self._database, self._seal_key) if changed else None
+            keys = self._load_keys() if changed else None
             for number, entries in news:
                 for entry in entries:
                     snapshot = self._follow(entry, snapshot, keys)
                 self._number = number
         return snapshot
+
+    def _load_keys(self) -> tuple[StoredKey, ...]:
+        try:
+            return load_keys(self._database, self._seal_key)
+        except OperatorError as error:
+            raise Lost(
+                "following the other servers",
+                "the secrets were sealed anew: copy secret.key from the server that did it, and start this one",
+            ) from error
 
     def note(self, rows: Rows, decisions: list[Decision[object]]) -> None:
         """Adds to ``rows`` what others must know of ``decisions``."""

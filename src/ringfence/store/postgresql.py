@@ -88,6 +88,10 @@ class PostgresDatabase:
                 if "position" in self.columns(table):
                     self._connection.execute(_SETTLE.format(table).encode())
 
+    def scrub(self, table: str) -> None:
+        with _translated():
+            self._connection.execute(f"VACUUM FULL {table}".encode())
+
     def discard(self) -> None:
         self.begin()
         with _translated():

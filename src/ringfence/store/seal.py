@@ -45,5 +45,5 @@ def unseal(key: bytes, sealed: bytes, *, label: str) -> str:
         raise OperatorError(
             f"reading the secret of {label}",
             "it was not sealed with the secret.key at hand (the folder's, or systemd's credential), or was changed "
-            "since: restore folder and key from one backup",
+            "since: copy the key from a server where it was sealed anew, or restore folder and key from one backup",
         ) from error

@@ -46,6 +46,11 @@ class SqliteDatabase:
     def settle_positions(self) -> None:
         """SQLite goes on behind the last row by itself."""
 
+    def scrub(self, table: str) -> None:  # noqa: ARG002  the whole file is written anew
+        with _translated():
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def discard(self) -> None:
         """Whoever made the file removes it."""
 

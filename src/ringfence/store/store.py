@@ -17,7 +17,7 @@ from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName, OrganisationId, Revision, RuleId
 from ringfence.store.database import Database, DatabaseFault, OpenDatabase, Unreachable
 from ringfence.store.decision import Committed, Decide, StoredKey
-from ringfence.store.folder import Lock, hold_folder, load_seal_key
+from ringfence.store.folder import Lock, hold_folder
 from ringfence.store.follow import Followed, Follower
 from ringfence.store.history import (
     Checked,
@@ -29,8 +29,9 @@ from ringfence.store.history import (
     read_undo,
 )
 from ringfence.store.listen import Listener
-from ringfence.store.load import Loaded, StoredOperation, has_keys, load
+from ringfence.store.load import Loaded, StoredOperation, load
 from ringfence.store.migrate import load_epoch, load_migrations, migrate
+from ringfence.store.seal_key import find_seal_key, settle_seal_key
 from ringfence.store.sqlite import open_sqlite
 from ringfence.store.writer import Writer
 
@@ -162,14 +163,16 @@ def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
     try:
         database.check()
         migrate(database, load_migrations())
-        seal_key = load_seal_key(folder, may_create=not has_keys(database))
-        return _load_all(database, seal_key)
+        seal_key = find_seal_key(database, folder)
+        opened = _load_all(database, seal_key)
     except (DatabaseFault, ValueError, TypeError, Invalid) as error:
         database.close()
         raise _damaged(database.name, error) from error
     except BaseException:
         database.close()
         raise
+    settle_seal_key(folder, seal_key)
+    return opened
 
 
 def _load_all(database: Database, seal_key: bytes) -> _Opened:

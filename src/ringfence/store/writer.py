@@ -105,7 +105,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001  the thread must outlive any defect, or all writes would hang
                 _log.exception("a batch of %d changes was not written", len(batch))
                 self._database.rollback()
-                outcomes = [OperatorError("writing to the store", repr(error)) for _ in batch]
+                outcomes = [_told(error) for _ in batch]
             for request, outcome in zip(batch, outcomes, strict=True):
                 request.settle(outcome)
 
@@ -200,6 +200,11 @@ class Writer:
         self._follower.note(rows, [outcome.decision for outcome in outcomes if isinstance(outcome, Committed)])
         self._database.write(rows.runs())
         return outcomes, working
+
+
+def _told(error: Exception) -> RingfenceError:
+    """What callers hear of what is none of their doing."""
+    return error if isinstance(error, RingfenceError) else OperatorError("writing to the store", repr(error))
 
 
 def _decide_one(decide: Decide[object], working: Snapshot) -> Committed[object] | Exception:

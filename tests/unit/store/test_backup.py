@@ -112,7 +112,7 @@ def test_a_backup_sees_one_moment_while_the_server_writes(place):
     filled(place)
     store = place.open()
     reader = place.open_database(place.folder)
-    lines = dump(reader, bytes(32))
+    lines = dump(reader, lambda: bytes(32))
     first = [next(lines) for _ in range(3)]
     store.submit(creating(f"meanwhile-{uuid4()}")).result()
     rest = b"".join([*first, *lines])

@@ -1,0 +1,65 @@
+"""A new key for the secrets at rest, for when the old one may be known: all are sealed with it in one transaction.
+
+Input: the data folder of a server that does not run. Output: how many API keys have it. Other servers of its database
+cannot open the secrets any more when they hear of it, and end themselves.
+"""
+
+import secrets
+from contextlib import closing
+from pathlib import Path
+from uuid import UUID
+
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.model import Snapshot
+from ringfence.policy.values import OrganisationId, Revision
+from ringfence.store.copies import explained_faults, held, require_store
+from ringfence.store.database import Database
+from ringfence.store.decision import AuditLine, Decision, KeyRotated, StoredKey
+from ringfence.store.follow import Follower
+from ringfence.store.history import load_chain
+from ringfence.store.load import load_keys
+from ringfence.store.migrate import load_migrations, migrate
+from ringfence.store.place import place_of
+from ringfence.store.rows import Rows
+from ringfence.store.save import save_decision
+from ringfence.store.seal_key import KEY_SIZE_BYTES, find_credential, find_seal_key, offer_seal_key, settle_seal_key
+
+
+def reseal(folder: Path, *, actor: str, now_s: int) -> int:
+    """Seals every secret with a new key, which is the folder's then; how many API keys there are.
+
+    After a kill at any moment the old key and the old secrets are in force, or the new ones; said again it begins anew.
+
+    Raises:
+        FolderHeld: a server runs.
+        OperatorError: the key is none of the folder's, or the database refuses.
+    """
+    require_store(folder)
+    if path := find_credential():
+        raise OperatorError(f"resealing {folder}", f"its key is {path}, which systemd owns: see docs/operations.md")
+    with held(folder), explained_faults(f"resealing {folder}"), closing(place_of(folder)(folder)) as database:
+        migrate(database, load_migrations())
+        old, new = find_seal_key(database, folder), secrets.token_bytes(KEY_SIZE_BYTES)
+        settle_seal_key(folder, old)
+        keys = load_keys(database, old)
+        offer_seal_key(folder, new)
+        _seal_anew(database, keys, new, actor=actor, now_s=now_s)
+        settle_seal_key(folder, new)
+        database.scrub("api_key")
+        return len(keys)
+
+
+def _seal_anew(database: Database, keys: tuple[StoredKey, ...], new: bytes, *, actor: str, now_s: int) -> None:
+    """Tells the other servers, and the history of the first organisation, by the same transaction."""
+    database.begin()
+    ((revision, first),) = database.query(
+        "SELECT (SELECT coalesce(max(number), 0) FROM revision), id FROM organisation ORDER BY position LIMIT 1"
+    )
+    audit = AuditLine(OrganisationId(UUID(first)), now_s, actor, "Reseal", f"{len(keys)} keys")
+    decision = Decision(None, records=tuple(map(KeyRotated, keys)), audit=audit)
+    follower, rows = Follower(database, new), Rows()
+    follower.begin_here()
+    save_decision(rows, decision, Snapshot(Revision(revision)), seal_key=new, chain=load_chain(database))
+    follower.note(rows, [decision])
+    database.write(rows.runs())
+    database.commit()

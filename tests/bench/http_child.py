@@ -15,9 +15,9 @@ from ringfence.api.app import ApiOptions, build_app
 from ringfence.api.listen import UnixListen, open_socket, parse_listen
 from ringfence.api.rates import RateLimits
 from ringfence.api.server import CONTROL_SOCKET, _accept, _close, _Listener
-from ringfence.cli.log import configure_log
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
+from ringfence.log import configure_log
 from ringfence.wire.group_encoder import GroupEncoder
 
 

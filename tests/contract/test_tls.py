@@ -19,8 +19,8 @@ import pytest
 from exoscale.api.v2 import Client
 
 from contract.running import admin_client
-from ringfence.agent import load_credential
 from ringfence.agent.client import open_server
+from ringfence.agent.credential import load_credential
 from ringfence.agent.doctor import State
 from ringfence.agent.doctor_server import examine_server
 from ringfence.agent.doors.clock import SystemClock

@@ -12,15 +12,13 @@ import random
 import signal
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from ringfence.agent.cache import Cache
 from ringfence.agent.client import open_server
 from ringfence.agent.credential import HostCredential, load_credential
-from ringfence.agent.doctor import Finding, Instruments, examine
-from ringfence.agent.doctor_server import examine_server
 from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.bundle import Doors
 from ringfence.agent.doors.clock import SystemClock
@@ -28,11 +26,9 @@ from ringfence.agent.doors.connections import KernelConnections
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.agent.doors.links import KernelLinks, lock_network
-from ringfence.agent.doors.machine import LinuxMachine
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.doors.packets import KernelPackets
-from ringfence.agent.doors.server import ask_server
 from ringfence.agent.enforce import Outcome
 from ringfence.agent.http import place_of
 from ringfence.agent.inventory import parse_inventory
@@ -134,21 +130,6 @@ def _host(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Host
         _log.warning("%s", error)
         text = SystemFiles().read(inventory)
         return parse_inventory(text or b"", file=str(inventory)).host
-
-
-def examine_host(inventory: Path | None, folder: Path | None = None) -> list[Finding]:
-    """What ``doctor`` finds on this host, in the network namespace of the caller, and of the server of ``folder``."""
-    with ExitStack() as opened:
-
-        def nftables() -> KernelNftables:
-            return opened.enter_context(closing(KernelNftables()))
-
-        def conntrack() -> KernelConntrack:
-            return opened.enter_context(closing(KernelConntrack()))
-
-        system = (KernelLinks(), SystemFiles(), KernelBridging(), LinuxMachine())
-        found = examine(Instruments(nftables, conntrack, *system), inventory)
-    return found if folder is None else [*found, *examine_server(load_credential(folder, {}), ask_server)]
 
 
 async def _until_told(work: Coroutine[object, object, None]) -> None:

@@ -45,21 +45,22 @@ def agent(
     """
     if refuse_before_verb(context):
         return
-    import asyncio
     import os
     import sys
 
-    from ringfence.agent import load_credential, run_agent
-    from ringfence.cli.log import configure_log
+    from ringfence.agent.credential import load_credential
 
     if data is None or inventory is None:
         raise Invalid("required, but not given", field="--data" if data is None else "--inventory")
-    configure_log(sys.stderr)
     credential = load_credential(data, os.environ)
     address = server or credential.server
     if address is None:
         raise Invalid("required, because this host was not joined by ringfence agent join", field="--server")
-    asyncio.run(run_agent(address, data, inventory, credential, insecure=insecure, flow_file=flow_log))
+    # An agent runs for months and needs nothing of what reads command lines: it gets a process without that.
+    given = {"server": address, "data": data, "inventory": inventory, "flow-file": flow_log, "insecure": insecure}
+    arguments = [f"{name}={value}" for name, value in given.items() if value]
+    # -P: what lies in the folder in which an operator stands is none of its modules.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "ringfence.agent", *arguments])  # noqa: S606  no shell is meant
 
 
 @app.command("join")
@@ -80,7 +81,7 @@ def join(
     import asyncio
     import sys
 
-    from ringfence.agent import join_server
+    from ringfence.agent.join import join_server
 
     text = sys.stdin.readline() if token == "-" else token  # noqa: S105  a dash is no secret
     host = asyncio.run(join_server(url, text, data))

@@ -21,9 +21,9 @@ def boot(
     import os
     import sys
 
-    from ringfence.agent import run_boot
-    from ringfence.cli.log import configure_log
+    from ringfence.agent.service import run_boot
     from ringfence.cli.output import complain
+    from ringfence.log import configure_log
 
     configure_log(sys.stderr)
     outcome = run_boot(data, inventory, os.environ)

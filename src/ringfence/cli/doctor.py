@@ -28,7 +28,7 @@ def doctor(
     Nothing is changed. What needs root is skipped without it. Exit status: 0 no problem, 1 some; warnings are none.
     Example: [bold]sudo ringfence doctor --inventory /etc/rf.toml[/bold]
     """
-    from ringfence.agent import examine_host
+    from ringfence.agent.examination import examine_host
 
     findings = examine_host(inventory, data)
     rows = [{"state": one.state.value, "about": one.about, "text": one.text, "advice": one.advice} for one in findings]

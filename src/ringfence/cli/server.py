@@ -86,8 +86,8 @@ def server(
     from ringfence.api.server import ServeOptions, serve
     from ringfence.api.zones import Origin
     from ringfence.cli.credentials import save_endpoint
-    from ringfence.cli.log import configure_log
     from ringfence.control.settings import Settings
+    from ringfence.log import configure_log
     from ringfence.policy.values import parse_cidr, parse_duration
 
     def announce(urls: list[str]) -> None:

@@ -1,11 +1,13 @@
 """Who asks for a change, and whether they may."""
 
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringfence.policy.errors import Denied
-from ringfence.policy.lockout import Connection
 from ringfence.policy.values import GroupId, HostName, OrganisationId
+
+if TYPE_CHECKING:
+    from ringfence.policy.lockout import Connection  # the command line names roles, and need not wait for verdicts
 
 OPERATOR_NAME: Final = "operator"  # whoever may open the control socket; no key id and no host is named so
 
@@ -36,7 +38,7 @@ class Actor(NamedTuple):  # made for every request: a third of a dataclass's tim
     request_id: str | None = None
     scope: frozenset[GroupId] | None = None
     label: str | None = None
-    connection: Connection | None = None
+    connection: "Connection | None" = None
 
     @property
     def is_operator(self) -> bool:
@@ -45,7 +47,7 @@ class Actor(NamedTuple):  # made for every request: a third of a dataclass's tim
 
 
 def operator_of(
-    organisation: OrganisationId, request_id: str | None = None, connection: Connection | None = None
+    organisation: OrganisationId, request_id: str | None = None, connection: "Connection | None" = None
 ) -> Actor:
     """The operator, acting for an organisation."""
     return Actor(organisation, OPERATOR_NAME, Role.OPERATOR, request_id=request_id, connection=connection)

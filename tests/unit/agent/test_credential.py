@@ -4,7 +4,7 @@ from base64 import b64encode
 
 import pytest
 
-from ringfence.agent import HostCredential, load_credential
+from ringfence.agent.credential import HostCredential, load_credential
 from ringfence.policy.errors import OperatorError
 
 KEY = bytes(range(32))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ringfence.cli.log import JsonLines, PlainLines, configure_log
+from ringfence.log import JsonLines, PlainLines, configure_log
 
 
 def record(text, **fields):

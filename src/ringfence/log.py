@@ -47,7 +47,7 @@ class PlainLines(logging.Formatter):
 
 
 def configure_log(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Sends every log of this process to ``stream``; called once, by the command line."""
+    """Sends every log of this process to ``stream``; called once, by the program."""
     sink = logging.StreamHandler(stream)
     sink.setFormatter(PlainLines() if stream.isatty() else JsonLines())
     root = logging.getLogger()

@@ -1,0 +1,41 @@
+"""``python -m ringfence.agent server=URL data=FOLDER inventory=FILE``: the process that ``ringfence agent`` becomes.
+
+It holds what an agent needs and no more. Who runs it checked the command line; so it is no command of its own.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ringfence.agent.credential import load_credential
+from ringfence.agent.service import run_agent
+from ringfence.log import configure_log
+from ringfence.policy.errors import RingfenceError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the agent until it is told to end; the exit status comes back."""
+    configure_log(sys.stderr)
+    given = dict(argument.split("=", 1) for argument in arguments)
+    data, flow_file = Path(given["data"]), given.get("flow-file")
+    try:
+        agent = run_agent(
+            given["server"],
+            data,
+            Path(given["inventory"]),
+            load_credential(data, os.environ),
+            insecure="insecure" in given,
+            flow_file=Path(flow_file) if flow_file else None,
+        )
+        asyncio.run(agent)
+    except RingfenceError as error:
+        logging.getLogger("ringfence.agent").critical("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -6,11 +6,10 @@ counts is added to what was known.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
-from uuid import UUID
 
 import msgspec
 
@@ -18,20 +17,27 @@ from ringfence.agent.client import Server
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.policy.program.names import parse_rule_counter, rule_counter
 from ringfence.policy.values import RuleId
-from ringfence.wire.counters import FIELDS_OF, MOST_COUNTS, RuleCount
+from ringfence.wire.counters import MOST_COUNTS, RuleCount
 
 READ_S: Final = 10.0
 SAVE_S: Final = 60.0
 FILE: Final = "counters.json"
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """``seen``: what the kernel's counter said when it was read last."""
+class _Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, gc=False):
+    """A ``RuleCount`` but for the rule, which its counter's name tells; kept by the ten thousand, and so in the file.
 
-    count: RuleCount
+    ``seen``: what the kernel's counter said when it was read last.
+    """
+
     seen: int
+    judged: int
+    last_hit: float | None
+    since: float
+    connections: int | None = None
+    packets: int | None = None
+    octets: int | None = None
 
 
 @dataclass(slots=True)
@@ -43,18 +49,9 @@ class Gain:
     octets: int | None = None
 
 
-class _KeptCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    judged: int
-    last_hit: float | None
-    since: float
-    connections: int | None
-    packets: int | None
-    octets: int | None
-
-
 class _KeptShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
-    rules: dict[str, tuple[int, _KeptCount]]  # seen, and the rest
+    rules: dict[str, _Known]  # by the counter's name
 
 
 class RuleCounts:
@@ -71,13 +68,10 @@ class RuleCounts:
         """Go on from what was saved; from nothing when that is absent or damaged. Raises ``OperatorError``."""
         try:
             kept = msgspec.json.decode(self._files.read(self._file) or b"", type=_KeptShape)
-            known = {RuleId(UUID(rule)): values for rule, values in kept.rules.items()}
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return
-        self._known = {
-            rule_counter(rule): _Known(RuleCount(rule, *msgspec.structs.astuple(count)), seen)
-            for rule, (seen, count) in known.items()
-        }
+        if kept.format == _FORMAT:
+            self._known = {name: one for name, one in kept.rules.items() if parse_rule_counter(name)}
         self.tell_all()
 
     def save(self) -> None:
@@ -85,8 +79,7 @@ class RuleCounts:
         known = self._known
         if self._saved == known:
             return
-        rules = {str(one.count.rule): (one.seen, _KeptCount(*FIELDS_OF(one.count)[1:])) for one in known.values()}
-        self._files.replace(self._file, msgspec.json.encode(_KeptShape(_FORMAT, rules)))
+        self._files.replace(self._file, msgspec.json.encode(_KeptShape(_FORMAT, known)))
         self._saved = known
 
     def update(self, hits: Mapping[str, int], now: float) -> None:
@@ -97,8 +90,8 @@ class RuleCounts:
             if before is not None:
                 if before.seen != packets:
                     changed[name] = _added(before, packets, now)
-            elif (rule := parse_rule_counter(name)) is not None:
-                changed[name] = _added(_Known(RuleCount(rule, 0, None, now), 0), packets, now)
+            elif parse_rule_counter(name) is not None:
+                changed[name] = _added(_begun(now), packets, now)
         if changed:
             self._known = self._known | changed
             self._untold |= changed.keys()
@@ -108,8 +101,7 @@ class RuleCounts:
         changed: dict[str, _Known] = {}
         for rule, gain in gains.items():
             name = rule_counter(rule)
-            known = self._known.get(name) or _Known(RuleCount(rule, 0, None, now), 0)
-            changed[name] = replace(known, count=_grown(known.count, gain, now))
+            changed[name] = _grown(self._known.get(name) or _begun(now), gain, now)
         if changed:
             self._known = self._known | changed
             self._untold |= changed.keys()
@@ -127,28 +119,33 @@ class RuleCounts:
     async def send(self, server: Server) -> None:
         """What changed since it was told, in bounded reports. Raises ``OperatorError``; what was not told stays so."""
         while self._untold:
-            some = {name: self._known[name].count for name in islice(self._untold, MOST_COUNTS)}
-            await server.counters(tuple(some.values()))
+            some = {name: self._known[name] for name in islice(self._untold, MOST_COUNTS)}
+            rules = ((parse_rule_counter(name), known) for name, known in some.items())
+            counts = (RuleCount(rule, *msgspec.structs.astuple(known)[1:]) for rule, known in rules if rule)
+            await server.counters(tuple(counts))
             # What grew meanwhile is told again.
-            unchanged = (name for name, told in some.items() if name in self._known and self._known[name].count == told)
-            self._untold.difference_update(unchanged)
+            self._untold.difference_update(name for name, told in some.items() if self._known.get(name, told) == told)
+        self._untold = set()  # an emptied one keeps room for all that was in it
+
+
+def _begun(now: float) -> _Known:
+    return _Known(seen=0, judged=0, last_hit=None, since=now)
 
 
 def _added(before: _Known, seen: int, now: float) -> _Known:
     grown = seen - before.seen if seen >= before.seen else seen
     if grown == 0:
-        return replace(before, seen=seen)
-    count = replace(before.count, judged=before.count.judged + grown, last_hit=round(now, 3))
-    return _Known(count, seen)
+        return msgspec.structs.replace(before, seen=seen)
+    return msgspec.structs.replace(before, seen=seen, judged=before.judged + grown, last_hit=round(now, 3))
 
 
-def _grown(count: RuleCount, gain: Gain, now: float) -> RuleCount:
-    return replace(
-        count,
-        last_hit=round(now, 3) if gain.connections else count.last_hit,
-        connections=_sum(count.connections, gain.connections),
-        packets=_sum(count.packets, gain.packets),
-        octets=_sum(count.octets, gain.octets),
+def _grown(known: _Known, gain: Gain, now: float) -> _Known:
+    return msgspec.structs.replace(
+        known,
+        last_hit=round(now, 3) if gain.connections else known.last_hit,
+        connections=_sum(known.connections, gain.connections),
+        packets=_sum(known.packets, gain.packets),
+        octets=_sum(known.octets, gain.octets),
     )
 
 

@@ -37,7 +37,9 @@ from ringfence.agent.start import BootDoors, boot
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import HostName
 
-_M_ARENA_MAX: Final = -8  # malloc.h
+# malloc.h. As glibc begins, but to stay so: it raises both with the first large buffer that it is given back.
+_KEPT_WHOLE: Final = 128 << 10
+_MALLOC: Final = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, _KEPT_WHOLE), "M_TRIM_THRESHOLD": (-1, _KEPT_WHOLE)}
 _ALLOCATIONS: Final = 100_000  # between two looks at what was allocated since the last
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -102,11 +104,13 @@ def _open_packets() -> Iterator[KernelPackets | None]:
 def spare_collections() -> None:
     """A policy is a hundred thousand objects that stay and form no cycles: walking them again doubles a load.
 
-    And one heap for all threads, of which one at a time runs: what one of them frees another can use.
+    And one heap for all threads, of which one at a time runs: what one of them frees another can use. What is large
+    lies outside of it, and goes back to the kernel when it is freed: a view, a batch, the kernel's answer.
     """
     gc.set_threshold(_ALLOCATIONS, 50, 100)
     with suppress(AttributeError):  # of another C library than glibc
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        for parameter, value in _MALLOC.values():
+            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Outcome:

@@ -96,7 +96,7 @@ def encode_line(
     return b"".join(listed)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _encode_lasting(part: Part | Foreign, table: TableFamily) -> tuple[list[Equal], bytes]:
     """A part that says the same whatever the generation, and mostly in many lines; and what it needs."""
     if isinstance(part, Foreign):

@@ -6,6 +6,7 @@ never strings past this module.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, NewType
@@ -153,12 +154,17 @@ def parse_cidr(text: str, *, field: str) -> Cidr:
     if not _CIDR.fullmatch(text):
         raise Invalid(expected, field=field)
     try:
-        network = ip_network(text, strict=False)
+        network = _network(text)
     except ValueError as error:
         raise Invalid(expected, field=field) from error
     if isinstance(network, IPv6Network) and network.subnet_of(V4_MAPPED):
         raise Invalid(f"{expected}: write IPv4-mapped networks as IPv4", field=field)
     return Cidr(text, network)
+
+
+@lru_cache(maxsize=256)  # rules name the same few networks, and share what is known of them
+def _network(text: str) -> Network:
+    return ip_network(text, strict=False)
 
 
 def parse_address(text: str, *, field: str) -> Address:

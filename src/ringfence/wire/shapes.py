@@ -3,6 +3,7 @@
 Input: values of the model, or objects read by msgspec. Output: the other, or ``Invalid`` naming the place.
 """
 
+from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
@@ -138,7 +139,7 @@ def read_endpoint(shape: EndpointShape, path: str) -> Endpoint:
     interface = read_interface(
         InterfaceShape(shape.interface, shape.addresses, shape.mac, managed=True, kind=shape.kind), path
     )
-    groups = tuple(GroupId(group) for group in shape.groups)
+    groups = tuple(_group_peer(group).group for group in shape.groups)
     return Endpoint(
         InstanceId(shape.instance),
         shape.name,
@@ -168,8 +169,13 @@ def _rule_peer(shape: RuleShape, path: str) -> Peer:
     if shape.network is not None and shape.group is None:
         return parse_cidr(shape.network, field=f"{path}.network")
     if shape.group is not None and shape.network is None:
-        return GroupPeer(GroupId(shape.group))
+        return _group_peer(shape.group)
     raise Invalid("expected exactly one of network and group", field=path)
+
+
+@lru_cache(maxsize=256)  # rules name the same few groups, and share one object
+def _group_peer(group: UUID) -> GroupPeer:
+    return GroupPeer(GroupId(group))
 
 
 def read_peer(shape: PeerShape, path: str) -> PeerAddresses:

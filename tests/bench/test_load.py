@@ -20,6 +20,7 @@ from ringfence.agent.enforce import Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.agent.service import spare_collections
 from ringfence.nft import About
+from ringfence.world.namespaces import leave_host_network
 
 SIZES = (10_000, 100_000)
 BOUND_S, BOUND_MB = 10.0, 300.0  # at 100,000 rules
@@ -92,4 +93,5 @@ def test_a_load_from_nothing_grows_with_the_rules_and_not_with_their_square():
 
 
 if __name__ == "__main__":
+    leave_host_network()
     sys.stdout.write(json.dumps(measure(int(sys.argv[1]))) + "\n")

@@ -52,6 +52,10 @@ class Allowance:
     group: GroupId
     rule: Rule
 
+    def __hash__(self) -> int:
+        """As a rule's: each belongs to one group."""
+        return hash(self.rule.id.int)
+
 
 Reason = Allowance | Default
 _Said = tuple[bool, Reason]

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +29,13 @@ class Intervals:
     @classmethod
     def union(cls, spans: Iterable[tuple[int, int]]) -> "Intervals":
         """As ``of``, for many. O(n log n)."""
-        toggles: list[int] = []
-        for first, last in sorted(spans):
-            if toggles and first <= toggles[-1]:
-                toggles[-1] = max(toggles[-1], last + 1)
-            else:
-                toggles += (first, last + 1)
-        return cls(tuple(toggles))
+        return _closed_up(sorted((first, last + 1) for first, last in spans))
 
     @classmethod
     def joined(cls, sets: Iterable["Intervals"]) -> "Intervals":
         """All of many bounded sets together; cheaper than one after the other, and than the same ones once more."""
-        return _joined(frozenset(sets))
+        alike = frozenset(sets)
+        return next(iter(alike)) if len(alike) == 1 else _joined(alike)
 
     def __bool__(self) -> bool:
         return self.begins_in or bool(self.toggles)
@@ -84,9 +80,20 @@ EMPTY = Intervals()
 
 @lru_cache(maxsize=1 << 15)
 def _joined(sets: frozenset[Intervals]) -> Intervals:
-    if len(sets) == 1:
-        return next(iter(sets))
-    return Intervals.union(span for one in sets for span in one)
+    return _closed_up(sorted(chain.from_iterable(zip(it := iter(one.toggles), it, strict=True) for one in sets)))
+
+
+def _closed_up(spans: Iterable[tuple[int, int]]) -> Intervals:
+    """The set of ascending spans, each up to where it ends and not including it."""
+    toggles: list[int] = []
+    end = None
+    for first, after in spans:
+        if end is None or first > end:
+            toggles += (first, after)
+            end = after
+        elif after > end:
+            toggles[-1] = end = after
+    return Intervals(tuple(toggles))
 
 
 def _merge(one: Intervals, two: Intervals, keeps: Callable[[bool, bool], bool]) -> Intervals:

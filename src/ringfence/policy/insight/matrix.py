@@ -4,7 +4,7 @@ Rows that see the same of a column share one cell, so that a thousand groups tha
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -59,28 +59,53 @@ class _Membership:
                 self._rows[number] |= 1 << row
         self._known: dict[int, int] = {}
 
-    def rows_of(self, bits: int) -> int:
-        """The rows of which somebody is in ``bits``."""
-        if bits not in self._known:
+    def rows_of(self, number: int, bits: int) -> int:
+        """The rows of which somebody is in ``bits``, a set known by ``number``."""
+        if number not in self._known:
             few = bits.bit_count() < len(self._ends)
-            self._known[bits] = (
+            self._known[number] = (
                 reduce(or_, (self._rows.get(number, 0) for number in numbers_of(bits)), 0)
                 if few
                 else sum(1 << row for row, end in enumerate(self._ends) if end & bits)
             )
-        return self._known[bits]
+        return self._known[number]
+
+
+class _Joins:
+    """Services known by numbers, sets of those numbers as integers, and each set joined once."""
+
+    def __init__(self) -> None:
+        self._known: list[Intervals] = []
+        self._numbers: dict[Intervals, int] = {}
+        self._joined: dict[int, Intervals] = {}
+
+    def mask(self, flows: Iterable[Flow]) -> int:
+        """Which services some flows have."""
+        return reduce(or_, (1 << self._number(flow.services) for flow in flows))
+
+    def joined(self, mask: int) -> Intervals:
+        """All that a set of services holds."""
+        if mask not in self._joined:
+            self._joined[mask] = Intervals.joined(self._known[number] for number in numbers_of(mask))
+        return self._joined[mask]
+
+    def _number(self, services: Intervals) -> int:
+        if services not in self._numbers:
+            self._numbers[services] = len(self._known)
+            self._known.append(services)
+        return self._numbers[services]
 
 
 def draw_matrix(grants: Grants, version: int = 0) -> Matrix:
     """The matrix of one snapshot of the grants' population, the internet's row and column first."""
-    membership = _Membership(grants, version)
+    membership, joins = _Membership(grants, version), _Joins()
     columns: list[dict[int, list[Flow]]] = [defaultdict(list) for _ in range(len(membership.groups) + 1)]
     for flow in grants.flows(Question()):
         if not _is_lonely(grants, flow):
-            rows = membership.rows_of(flow.sources)
-            for column in numbers_of(membership.rows_of(flow.destinations)) if rows else ():
+            rows = membership.rows_of(flow.ends[0], flow.sources)
+            for column in numbers_of(membership.rows_of(flow.ends[1], flow.destinations)) if rows else ():
                 columns[column][rows].append(flow)
-    return Matrix(membership.groups, tuple(tuple(_cells(column)) for column in columns))
+    return Matrix(membership.groups, tuple(tuple(_cells(column, joins)) for column in columns))
 
 
 def _is_lonely(grants: Grants, flow: Flow) -> bool:
@@ -91,19 +116,20 @@ def _is_lonely(grants: Grants, flow: Flow) -> bool:
     return len({one.instance for one in kind.dwellers}) == 1
 
 
-def _cells(column: dict[int, list[Flow]]) -> Iterator[tuple[int, Cell]]:
-    entries = [(rows, _services(flows), flows) for rows, flows in column.items()]
-    held_by: dict[int, list[int]] = defaultdict(list)
-    for n, (rows, _, _) in enumerate(entries):
-        for row in numbers_of(rows):
-            held_by[row].append(n)
-    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for row, held in held_by.items():
-        alike[tuple(held)].append(row)
-    for held_alike, same in alike.items():
-        services = Intervals.joined({entries[n][1] for n in held_alike})
-        yield bits_of(same), Cell(services, tuple(entries[n][2] for n in held_alike))
-
-
-def _services(flows: list[Flow]) -> Intervals:
-    return Intervals.joined({flow.services for flow in flows})
+def _cells(column: dict[int, list[Flow]], joins: _Joins) -> Iterator[tuple[int, Cell]]:
+    """The cells of a column: rows that the very same of its flows concern share one."""
+    atoms: list[tuple[int, int, tuple[list[Flow], ...]]] = []  # rows, their services, their flows; none overlap
+    for rows, flows in sorted(column.items(), key=lambda entry: -entry[0].bit_count()):
+        mask = joins.mask(flows)
+        for place in range(len(atoms)):
+            known, services, held = atoms[place]
+            if not (both := known & rows):
+                continue
+            atoms[place] = both, services | mask, (*held, flows)
+            if rest := known ^ both:
+                atoms.append((rest, services, held))
+            if not (rows := rows ^ both):
+                break
+        if rows:
+            atoms.append((rows, mask, (flows,)))
+    return ((rows, Cell(joins.joined(services), held)) for rows, services, held in atoms)

@@ -15,6 +15,7 @@ from typing import Final
 
 from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.insight.address_axis import INTERNET, PRIVATE, UNICAST, WHOLE, position, span_of
+from ringfence.policy.insight.crowds import Crowds
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.model import GroupPeer, Snapshot
 from ringfence.policy.values import Address, GroupId, InstanceId, InterfaceName, Kind
@@ -77,6 +78,7 @@ class Population:
 
     def __init__(self, *snapshots: Snapshot) -> None:
         self.snapshots = snapshots
+        self.crowds = Crowds()
         self.views = tuple(resolve_view(snapshot) for snapshot in snapshots)
         self.regions = _tree({span for snapshot in snapshots for span in _spans_named(snapshot)})
         self._region_at = {region.span: region for region in self.regions}

@@ -13,7 +13,7 @@ from typing import Final
 from ringfence.policy.insight.address_axis import WHOLE, networks_of
 from ringfence.policy.insight.assertions import Witness
 from ringfence.policy.insight.ends import ANY, End
-from ringfence.policy.insight.grants import Because, Standing
+from ringfence.policy.insight.grant import Because, Standing
 from ringfence.policy.insight.intervals import EMPTY, Intervals
 from ringfence.policy.insight.matrix import INTERNET_ROW, Matrix
 from ringfence.policy.insight.plan import Plan

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ringfence.policy.insight.ends import End, parse_end
-from ringfence.policy.insight.grants import Because, Flow, Grants, Question
+from ringfence.policy.insight.grant import Because
+from ringfence.policy.insight.grants import Flow, Grants, Question
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Population
 from ringfence.policy.model import Snapshot
@@ -59,8 +60,7 @@ class Reachability:
 
 def meets_another(population: Population, flow: Flow | Part, source: End, destination: End) -> bool:
     """Whether two different ends are in it: what an instance sends to itself never leaves it."""
-    both = flow.sources & flow.destinations & ~population.outside
-    if flow.sources != flow.destinations or not both:
+    if flow.sources != flow.destinations or not (both := flow.sources & ~population.outside):
         return True
     dwellers = [one for end in (source, destination) for kind in population.chosen(both) for one in end.dwellers(kind)]
     return len({one.instance for one in dwellers}) > 1
@@ -70,14 +70,26 @@ def merge(flows: Iterable[Flow]) -> tuple[Part, ...]:
     """The same flows in fewer parts: services of the same two ends together, then ends that differ on one side only."""
     by_ends: dict[tuple[int, int], list[Flow]] = defaultdict(list)
     for flow in flows:
-        by_ends[flow.sources, flow.destinations].append(flow)
-    by_destination: dict[tuple[int, Intervals, Reasons], int] = {}
-    for (sources, destinations), alike in by_ends.items():
-        services = Intervals.joined(flow.services for flow in alike)
-        key = (destinations, services, frozenset((flow.egress, flow.ingress) for flow in alike))
-        by_destination[key] = by_destination.get(key, 0) | sources
-    by_source: dict[tuple[int, Intervals, Reasons], int] = {}
-    for (destinations, services, reasons), sources in by_destination.items():
-        key = (sources, services, reasons)
-        by_source[key] = by_source.get(key, 0) | destinations
-    return tuple(Part(sources, bits, services, reasons) for (sources, services, reasons), bits in by_source.items())
+        by_ends[flow.ends].append(flow)
+    alike: dict[tuple[Intervals, Reasons], list[Flow]] = defaultdict(list)
+    for same in by_ends.values():
+        services = Intervals.joined(flow.services for flow in same)
+        alike[services, frozenset((flow.egress, flow.ingress) for flow in same)].append(same[0])
+    return tuple(
+        Part(sources, destinations, services, reasons)
+        for (services, reasons), same in alike.items()
+        for sources, destinations in _boxes_of(same)
+    )
+
+
+def _boxes_of(flows: list[Flow]) -> Iterable[tuple[int, int]]:
+    """The ends of flows that are alike in all else, as few as it takes."""
+    if len(flows) == 1:
+        return [flows[0][:2]]
+    by_destinations: dict[int, int] = defaultdict(int)
+    for flow in flows:
+        by_destinations[flow.destinations] |= flow.sources
+    by_sources: dict[int, int] = defaultdict(int)
+    for destinations, sources in by_destinations.items():
+        by_sources[sources] |= destinations
+    return by_sources.items()

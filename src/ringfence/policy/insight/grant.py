@@ -1,0 +1,51 @@
+"""One product of what a side allows: whom it lets send to, or receive from, whom, asking for what, and why."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ringfence.policy.addresses import Family
+from ringfence.policy.insight.boxes import Box
+from ringfence.policy.insight.crowds import Crowd
+from ringfence.policy.insight.intervals import Intervals
+from ringfence.policy.insight.population import Span
+from ringfence.policy.values import Direction, GroupId
+from ringfence.policy.verdict import Allowance
+
+
+class Standing(Enum):
+    """Why a side allows without a rule; the value completes "because …"."""
+
+    OUTSIDE = "no instance is at that end"
+    EGRESS_OPEN = "none of its groups has an egress rule"
+    OBSERVED = "it is observed, and nothing of it is dropped"
+
+
+Because = Allowance | Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """``subjects`` may send to (egress) or receive from (ingress) ``peers``; ``naming`` is how the peers were named."""
+
+    subjects: Crowd
+    peers: Crowd
+    services: Intervals
+    because: Because
+    family: Family
+    naming: GroupId | Span | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What it is known by in another version: two of one key differ in subjects and peers alone.
+
+        Plain numbers and words, because there are tens of thousands of them to be hashed.
+        """
+        because = self.because
+        if isinstance(because, Allowance):
+            return because.group.int, because.rule.id.int, self.family, self.services.toggles
+        return because.value, self.family
+
+    def box(self, subjects: int, peers: int, direction: Direction) -> Box:
+        """What it allows between some of its subjects and peers."""
+        ends = (peers, subjects) if direction is Direction.INGRESS else (subjects, peers)
+        return Box(*ends, self.services)

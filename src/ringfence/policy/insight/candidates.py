@@ -16,10 +16,8 @@ from ringfence.policy.insight.crowds import Crowd
 from ringfence.policy.insight.grant import Grant, Standing
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Population, bits_of, numbers_of
-from ringfence.policy.values import GroupId
 
 _Key = TypeVar("_Key")
-_Numbers = dict[_Key, int]
 _FEW: Final = 64  # classes for which it pays to look each up
 
 

@@ -1,7 +1,7 @@
 """One product of what a side allows: whom it lets send to, or receive from, whom, asking for what, and why."""
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from ringfence.policy.addresses import Family
 from ringfence.policy.insight.boxes import Box
@@ -23,8 +23,7 @@ class Standing(Enum):
 Because = Allowance | Standing
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """``subjects`` may send to (egress) or receive from (ingress) ``peers``; ``naming`` is how the peers were named."""
 
     subjects: Crowd

@@ -23,6 +23,8 @@ from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.values import Direction, GroupId
 from ringfence.policy.verdict import Allowance
 
+_Sides = tuple[Callable[[GroupId, Family], Crowd], Callable[[GroupId | Span, Family], Crowd]]  # wearers, peers
+
 
 class Flow(NamedTuple):
     """First packets from any class of ``sources`` to any of ``destinations``, and what lets them out and in.
@@ -59,9 +61,9 @@ class Grants:
         self.population = population
         self.version = version
         self._crowds = population.crowds
-        self._wearers, self._named = cache(self._of_group), cache(self._of_peers)  # asked of by many rules alike
-        self._ingress = [*self._make(Direction.INGRESS)]
-        self._egress = [*self._make(Direction.EGRESS)]
+        sides = cache(self._of_group), cache(self._of_peers)  # many rules ask for the same
+        self._ingress = [*self._make(Direction.INGRESS, sides)]
+        self._egress = [*self._make(Direction.EGRESS, sides)]
         self._candidates = Candidates(population, version, self._egress)
         self._by_peers: dict[Crowd, list[Grant]] = defaultdict(list)
         for grant in self._ingress:
@@ -78,9 +80,10 @@ class Grants:
             if not (comes := crowds.common(peers, sources)):
                 continue
             for ingress in grants:
-                arrives = crowds.common(ingress.subjects, destinations)
+                if not (arrives := crowds.common(ingress.subjects, destinations)):
+                    continue
                 wanted = ingress.services if question.services is None else _both(ingress.services, question.services)
-                if arrives and wanted:
+                if wanted:
                     asked = Grant(arrives, comes, wanted, ingress.because, ingress.family)
                     meeting = numbers_of(find(comes, arrives, wanted))
                     yield from _meet(crowds, asked, map(self._egress.__getitem__, meeting))
@@ -114,7 +117,7 @@ class Grants:
         numbers = range(len(self.population.classes))
         return bits_of(number for number in numbers if (role := self._role(number)) is not None and holds(role))
 
-    def _make(self, direction: Direction) -> Iterator[Grant]:
+    def _make(self, direction: Direction, sides: _Sides) -> Iterator[Grant]:
         population, version = self.population, self.version
         hosts = self._playing(lambda role: role.is_host)
         restricted = NOBODY
@@ -123,15 +126,16 @@ class Grants:
             for rule in rules:
                 if rule.direction is direction:
                     restricted |= wearers
-                    yield from self._of_rule(Allowance(group, rule), hosts)
+                    yield from self._of_rule(Allowance(group, rule), hosts, sides)
         for family in FAMILIES:
             yield from self._without_rules(direction, family, restricted)
 
-    def _of_rule(self, allowance: Allowance, hosts: int) -> Iterator[Grant]:
+    def _of_rule(self, allowance: Allowance, hosts: int, sides: _Sides) -> Iterator[Grant]:
         naming = _naming(allowance.rule)
+        wearers, named = sides
         for family in FAMILIES:
             services = services_of(allowance.rule, family)
-            subjects, peers = self._wearers(allowance.group, family), self._named(naming, family)
+            subjects, peers = wearers(allowance.group, family), named(naming, family)
             if not (services and subjects and peers):
                 continue
             if allowance.rule.direction is Direction.EGRESS and services & REDIRECTS:
@@ -145,8 +149,11 @@ class Grants:
 
     def _of_peers(self, naming: GroupId | Span, family: Family) -> Crowd:
         population = self.population
-        is_span = isinstance(naming, tuple)
-        bits = population.within(naming) if is_span else population.peers[self.version].get(naming, NOBODY)
+        bits = (
+            population.within(naming)
+            if isinstance(naming, tuple)
+            else population.peers[self.version].get(naming, NOBODY)
+        )
         return self._crowds.of(bits & population.family[family])
 
     def _without_rules(self, direction: Direction, family: Family, restricted: int) -> Iterator[Grant]:
@@ -167,6 +174,8 @@ def _naming(rule: Rule) -> GroupId | Span:
 def _meet(crowds: Crowds, asked: Grant, egress: Iterable[Grant]) -> Iterator[Flow]:
     """What of an ingress grant somebody of its peers may send, by the ``egress`` grants that could meet it."""
     for grant in egress:
+        if grant.family != asked.family:
+            continue
         sources, destinations = crowds.common(grant.subjects, asked.peers), crowds.common(grant.peers, asked.subjects)
         if not (sources and destinations) or asked.because is grant.because is Standing.OUTSIDE:
             continue

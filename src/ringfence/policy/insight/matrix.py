@@ -4,10 +4,11 @@ Rows that see the same of a column share one cell, so that a thousand groups tha
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
+from typing import Final
 
 from ringfence.policy.insight.grants import Flow, Grants, Question
 from ringfence.policy.insight.intervals import Intervals
@@ -15,6 +16,7 @@ from ringfence.policy.insight.population import bits_of, numbers_of
 from ringfence.policy.insight.reach import Reasons
 from ringfence.policy.values import GroupId
 
+_FEW_ROWS: Final = 16  # up to which it pays to look at each row
 INTERNET_ROW = 0  # groups follow from 1, in the order of ``Matrix.groups``
 
 
@@ -72,16 +74,18 @@ class _Membership:
 
 
 class _Joins:
-    """Services known by numbers, sets of those numbers as integers, and each set joined once."""
+    """Services known by one bit each, sets of them as integers, and each set joined once."""
 
     def __init__(self) -> None:
         self._known: list[Intervals] = []
-        self._numbers: dict[Intervals, int] = {}
+        self._bits: dict[Intervals, int] = {}
         self._joined: dict[int, Intervals] = {}
 
-    def mask(self, flows: Iterable[Flow]) -> int:
-        """Which services some flows have."""
-        return reduce(or_, (1 << self._number(flow.services) for flow in flows))
+    def bit(self, services: Intervals) -> int:
+        if services not in self._bits:
+            self._bits[services] = 1 << len(self._known)
+            self._known.append(services)
+        return self._bits[services]
 
     def joined(self, mask: int) -> Intervals:
         """All that a set of services holds."""
@@ -89,23 +93,37 @@ class _Joins:
             self._joined[mask] = Intervals.joined(self._known[number] for number in numbers_of(mask))
         return self._joined[mask]
 
-    def _number(self, services: Intervals) -> int:
-        if services not in self._numbers:
-            self._numbers[services] = len(self._known)
-            self._known.append(services)
-        return self._numbers[services]
+
+@dataclass(slots=True)
+class _Entry:
+    """The flows of a column that concern the very same rows, and the set of their services."""
+
+    rows: int
+    mask: int
+    flows: list[Flow]
+
+
+_Atom = tuple[int, int, tuple[list[Flow], ...]]  # rows that the same flows concern, their services, the flows
 
 
 def draw_matrix(grants: Grants, version: int = 0) -> Matrix:
     """The matrix of one snapshot of the grants' population, the internet's row and column first."""
     membership, joins = _Membership(grants, version), _Joins()
-    columns: list[dict[int, list[Flow]]] = [defaultdict(list) for _ in range(len(membership.groups) + 1)]
+    columns: list[dict[int, _Entry]] = [{} for _ in range(len(membership.groups) + 1)]
+    columns_of: dict[int, list[int]] = {}
     for flow in grants.flows(Question()):
-        if not _is_lonely(grants, flow):
-            rows = membership.rows_of(flow.ends[0], flow.sources)
-            for column in numbers_of(membership.rows_of(flow.ends[1], flow.destinations)) if rows else ():
-                columns[column][rows].append(flow)
-    return Matrix(membership.groups, tuple(tuple(_cells(column, joins)) for column in columns))
+        source, destination = flow.ends
+        rows = 0 if _is_lonely(grants, flow) else membership.rows_of(source, flow.sources)
+        if rows and destination not in columns_of:
+            columns_of[destination] = [*numbers_of(membership.rows_of(destination, flow.destinations))]
+        mask = joins.bit(flow.services)
+        for column in columns_of[destination] if rows else ():
+            if (entry := columns[column].get(rows)) is None:
+                columns[column][rows] = _Entry(rows, mask, [flow])
+            else:
+                entry.mask |= mask
+                entry.flows.append(flow)
+    return Matrix(membership.groups, tuple(tuple(_cells([*column.values()], joins)) for column in columns))
 
 
 def _is_lonely(grants: Grants, flow: Flow) -> bool:
@@ -116,20 +134,42 @@ def _is_lonely(grants: Grants, flow: Flow) -> bool:
     return len({one.instance for one in kind.dwellers}) == 1
 
 
-def _cells(column: dict[int, list[Flow]], joins: _Joins) -> Iterator[tuple[int, Cell]]:
+def _cells(column: list[_Entry], joins: _Joins) -> Iterator[tuple[int, Cell]]:
     """The cells of a column: rows that the very same of its flows concern share one."""
-    atoms: list[tuple[int, int, tuple[list[Flow], ...]]] = []  # rows, their services, their flows; none overlap
-    for rows, flows in sorted(column.items(), key=lambda entry: -entry[0].bit_count()):
-        mask = joins.mask(flows)
+    wide = [entry for entry in column if entry.rows.bit_count() > _FEW_ROWS]
+    narrow: dict[int, list[int]] = defaultdict(list)
+    for place, entry in enumerate(column):
+        if entry.rows.bit_count() <= _FEW_ROWS:
+            for row in numbers_of(entry.rows):
+                narrow[row].append(place)
+    for rows, mask, held in _refined(_split(wide, bits_of(narrow)), column, narrow):
+        yield rows, Cell(joins.joined(mask), held)
+
+
+def _split(wide: list[_Entry], others: int) -> list[_Atom]:
+    """The rows of ``wide`` and the ``others``, apart by which of the entries hold them."""
+    covered = reduce(or_, (entry.rows for entry in wide), 0)
+    atoms: list[_Atom] = [(covered | others, 0, ())]
+    for entry in wide:
         for place in range(len(atoms)):
-            known, services, held = atoms[place]
-            if not (both := known & rows):
-                continue
-            atoms[place] = both, services | mask, (*held, flows)
-            if rest := known ^ both:
-                atoms.append((rest, services, held))
-            if not (rows := rows ^ both):
-                break
-        if rows:
-            atoms.append((rows, mask, (flows,)))
-    return ((rows, Cell(joins.joined(services), held)) for rows, services, held in atoms)
+            rows, mask, held = atoms[place]
+            if both := rows & entry.rows:
+                atoms[place] = both, mask | entry.mask, (*held, entry.flows)
+                if rest := rows ^ both:
+                    atoms.append((rest, mask, held))
+    return atoms
+
+
+def _refined(atoms: list[_Atom], column: list[_Entry], narrow: dict[int, list[int]]) -> Iterator[_Atom]:
+    """The atoms apart by entries that hold few rows each, too; ``narrow`` has their places by row."""
+    touched = bits_of(narrow)
+    for rows, mask, held in atoms:
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row in numbers_of(rows & touched):
+            alike[tuple(narrow[row])].append(row)
+        for places, same in alike.items():
+            found = [column[place] for place in places]
+            services = reduce(or_, (entry.mask for entry in found), mask)
+            yield bits_of(same), services, (*held, *(entry.flows for entry in found))
+        if left := rows & ~touched:
+            yield left, mask, held

@@ -7,7 +7,7 @@ An instance that is in one snapshot only reaches nobody in the other, and nobody
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
@@ -146,11 +146,11 @@ def _with_reasons(part: Part, flows: Iterable[Flow]) -> Part:
     reasons = {
         (flow.egress, flow.ingress) for flow in flows if flow.sources & part.sources and flow.services & part.services
     }
-    return replace(part, reasons=frozenset(reasons))
+    return part._replace(reasons=frozenset(reasons))
 
 
 def _turned(part: Part) -> Part:
-    return replace(part, sources=part.destinations, destinations=part.sources)
+    return part._replace(sources=part.destinations, destinations=part.sources)
 
 
 def _merged(population: Population, parts: Iterable[Part]) -> tuple[Part, ...]:

@@ -6,6 +6,7 @@ Input: a snapshot, ends in words (``ends``). Output: parts that together hold al
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ringfence.policy.insight.ends import End, parse_end
 from ringfence.policy.insight.grant import Because
@@ -17,8 +18,7 @@ from ringfence.policy.model import Snapshot
 Reasons = frozenset[tuple[Because, Because]]  # what lets it out, and what lets it in
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Whoever is in ``sources`` reaches whoever is in ``destinations`` on ``services``; both are sets of classes."""
 
     sources: int

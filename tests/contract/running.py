@@ -59,9 +59,11 @@ class Running:
             self.key, self.secret, SignedRequest(method, target.encode(), body), int(time.time()) + ahead_s
         )
 
-    def call(self, method: str, path: str, body: bytes = b"", *, signed: bool = True, headers=()) -> Answered:
-        """One request, path below /v2, on a connection of its own."""
-        target = f"/v2{path}"
+    def call(
+        self, method: str, path: str, body: bytes = b"", *, signed: bool = True, headers=(), root: str = "/v2"
+    ) -> Answered:
+        """One request, path below ``root``, on a connection of its own."""
+        target = f"{root}{path}"
         sent = {"Authorization": self.sign(method, target, body)} if signed else {}
         if body:
             sent["Content-Type"] = "application/json"

@@ -286,7 +286,8 @@ class ControlPlane:
     def seen(self, host: HostName) -> None:
         """An authenticated message of ``host`` came in."""
         self._presence.seen(host, self._clock.monotonic_s())
-        self._telling.alive(host, self._clock.now_s())
+        if self._store.is_shared:
+            self._telling.alive(host, self._clock.now_s())
 
     def report(self, host: HostName, report: Report, *, offered: Revision) -> None:
         """What ``host`` says it enforces and what is wrong; operations that waited for it may end by it.
@@ -298,12 +299,12 @@ class ControlPlane:
             if self._store.is_shared:
                 self._report_later(host, report, offered)
             report = replace(report, applied=None)
-        now_s = self._clock.now_s()
-        seen = HostSeen(host, now_s, report.applied, report.error, report.notice, offered)
-        seen = replace(seen, foreign=report.foreign, failsafe=report.failsafe, channel=self._feed.channel(host))
+        said = (report.applied, report.error, report.notice, offered, report.foreign, report.failsafe)
+        seen = HostSeen(host, self._clock.now_s(), *said)
         self._elsewhere.came(host)
         self._hear(seen)
-        self._telling.reported(seen)
+        if self._store.is_shared:
+            self._telling.reported(replace(seen, channel=self._feed.channel(host)))
 
     def _hear(self, seen: HostSeen) -> None:
         self._presence.report(seen)

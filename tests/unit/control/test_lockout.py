@@ -32,7 +32,7 @@ from ringfence.policy.errors import Conflict
 from ringfence.policy.local import Failsafe
 from ringfence.policy.lockout import parse_connection
 from ringfence.policy.values import Direction, Kind, Protocol
-from ringfence.store import HostSeen
+from ringfence.store import HostSeen, Store
 from ringfence.wire.feed import Report
 from ringfence.wire.signature import SignedRequest, sign_request
 from unit.control.test_plane import PlayedClock, opened, played
@@ -109,7 +109,9 @@ async def test_an_agents_channel_to_this_machine_is_kept(tmp_path):
         with pytest.raises(Conflict, match=r"the channel of the agent of h2 from 10.0.0.2 to 10.0.0.1 tcp/8443"):
             await do(plane, DeleteRule(group, api), actor=nobody)
         await do(plane, DeleteRule(group, ssh), actor=nobody)
-        plane.report(H2, Report(None, None), offered=0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "is_shared", True)
+            plane.report(H2, Report(None, None), offered=0)
         assert [seen.channel for seen in plane._telling.take() if seen.host == H2] == [channel]  # so other servers know
         plane.feed.forget(follower)
         await do(plane, DeleteRule(group, api), actor=nobody)

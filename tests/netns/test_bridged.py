@@ -24,7 +24,7 @@ from ringfence.agent.doors.bridging import SETTINGS, KernelBridging
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.policy.packet import ICMPV6, UDP, Packet
 from ringfence.policy.values import Kind, Mac, link_local
-from ringfence.world.frames import octets_of_mac
+from ringfence.world.frames import octets_of_mac, open_range
 from ringfence.world.packets import _checksum, _with_checksum, encode_packet
 from ringfence.world.topology import BRIDGE, GATEWAY_MAC, build_world
 from stack import start_stack
@@ -380,28 +380,62 @@ def test_two_instances_that_claim_one_address_are_both_closed(lab):
     lab.expect_fate(ALLOWED, lab.udp("outside", "db", 53))
 
 
-def test_the_agent_keeps_br_netfilter_on():
-    """The real agent, with the real server: switched off by another program, it is on again at once."""
-    with closing(build_world(BRIDGED_NODES, mute=True)) as world, closing(start_stack(world)):
-        for setting in SETTINGS:
-            world.router.write_sysctl(f"bridge/{setting}", 0)
-            wait_until(lambda: world.router.run(KernelBridging().is_on))
+@pytest.fixture(scope="module")
+def stack():
+    """The real agent, with the real server."""
+    with closing(build_world(BRIDGED_NODES, mute=True)) as world, closing(start_stack(world)) as started:
+        yield started
+
+
+def test_the_agent_keeps_br_netfilter_on(stack):
+    """Switched off by another program, it is on again at once."""
+    router = stack.world.router
+    for setting in SETTINGS:
+        router.write_sysctl(f"bridge/{setting}", 0)
+        wait_until(lambda: router.run(KernelBridging().is_on))
+
+
+def test_a_refused_frame_is_told_of_with_port_instance_and_whom_it_claims_to_be(stack):
+    web, app = stack.world.placed["web"], stack.world.placed["app"]
+    packet = encode_packet(
+        Packet(ip_address("192.0.2.1"), app.address(4), UDP, source_port=1, destination_port=53), tag=7
+    )
+    with closing(open_range(stack.world)) as opened:
+        tap = opened.taps["web"]
+        tap.send_frame(ARP, arp(REPLY, web.mac, app.address(4), web.address(4)), to=EVERYBODY)
+        tap.send(packet, to=app.mac)
+        tap.send_frame(0x88B5, packet, to=app.mac)
+    told = {drop["reason"]: drop for drop in _told(stack, instance="web", interface=web.port)}
+    assert told.keys() == {"spoofed arp", "spoofed", "alien"}
+    assert {(drop["direction"], drop["verdict"]) for drop in told.values()} == {("egress", "drop")}
+    assert told["spoofed arp"]["source"] == str(app.address(4))
+    assert told["spoofed"]["source"] == "192.0.2.1:1"
+    assert told["alien"]["protocol"] is None
+
+
+def _told(stack, **wanted):
+    """The three drops with these fields."""
+
+    def found():
+        return [drop for drop in stack.operator.drops() if wanted.items() <= drop.items()]
+
+    wait_until(lambda: len(found()) == 3, timeout_s=10)
+    return found()
 
 
 @pytest.mark.skipif(NFT is None, reason="no nft program: apt install nftables")
-def test_a_bridged_host_is_made_whole_whichever_table_is_touched():
-    with closing(build_world(BRIDGED_NODES, mute=True)) as world, closing(start_stack(world)):
-        door = world.router.run(KernelNftables)
-        before = door.read().program
-        for change in (
-            ("delete", "table", "bridge", "ringfence"),
-            ("delete", "table", "inet", "ringfence"),
-            ("flush", "chain", "bridge", "ringfence", "leave_arp"),
-            ("add", "chain", "bridge", "ringfence", "somebodys"),
-        ):
-            world.router.run(partial(subprocess.run, (NFT, *change), check=True))
-            wait_until(lambda: door.read().program == before)
-        door.close()
+def test_a_bridged_host_is_made_whole_whichever_table_is_touched(stack):
+    door = stack.world.router.run(KernelNftables)
+    before = door.read().program
+    for change in (
+        ("delete", "table", "bridge", "ringfence"),
+        ("delete", "table", "inet", "ringfence"),
+        ("flush", "chain", "bridge", "ringfence", "leave_arp"),
+        ("add", "chain", "bridge", "ringfence", "somebodys"),
+    ):
+        stack.world.router.run(partial(subprocess.run, (NFT, *change), check=True))
+        wait_until(lambda: door.read().program == before)
+    door.close()
 
 
 def test_what_an_observed_instance_may_not_send_as_a_frame_is_dropped_all_the_same(lab):

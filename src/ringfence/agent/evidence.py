@@ -22,7 +22,7 @@ from ringfence.agent.report import Reporter
 from ringfence.agent.worker import Worker
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import Lifelines
-from ringfence.policy.program.refusal import TALLY
+from ringfence.policy.program.refusal import FATE_OF
 from ringfence.policy.values import Revision
 from ringfence.policy.view import HostView
 
@@ -81,7 +81,7 @@ class Evidence:
 
     async def _count(self, kernel: Worker, disk: Worker) -> None:
         if self._refused is not None:
-            names = TALLY.values() if self._refused.on else ()
+            names = FATE_OF if self._refused.on else ()
             self._refused.note_tallies(await kernel.do(self._nftables.read_tallies, names), self.view)
         await self._clock.sleep(READ_S)
         self._counts.update(await kernel.do(self._nftables.read_hits), self._clock.now())

@@ -7,6 +7,7 @@ counted and not kept: a log must not grow without end.
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
@@ -111,6 +112,23 @@ def make_record(
         icmp_code=packet.icmp_code if has_types else None,
         peer_groups=_groups_of(peer, side.end, view) if side.end else (),
         rule=rule,
+    )
+
+
+def make_frame_record(
+    ends: tuple[IPv4Address, IPv4Address] | None, side: Side, verdict: str, reason: str
+) -> FlowRecord:
+    """The record of what was said of a frame that is none of IP; ``ends``: whom ARP names as sender and target."""
+    source, destination = (None, None) if ends is None else map(str, ends)
+    return FlowRecord(
+        at=round(side.at, 3),
+        interface=side.interface,
+        instance=side.end.instance if side.end else None,
+        direction=side.direction,
+        verdict=verdict,
+        reason=reason,
+        source=source,
+        destination=destination,
     )
 
 

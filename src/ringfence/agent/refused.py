@@ -10,9 +10,9 @@ from typing import Final
 
 from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.packets import PacketsDoor
-from ringfence.agent.flows import FlowLog, Side, make_record, summary
+from ringfence.agent.flows import FlowLog, Side, make_frame_record, make_record, summary
 from ringfence.nft.packetlog import Told
-from ringfence.policy.program.refusal import TALLY, Refusal, parse_log_prefix
+from ringfence.policy.program.refusal import FATE_OF, Fate, Refusal, parse_log_prefix, tally_of
 from ringfence.policy.values import Direction, Kind
 from ringfence.policy.view import Endpoint, HostView
 from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord
@@ -26,8 +26,11 @@ _REASON: Final = {
     Refusal.CLOSED: "closed port",
     Refusal.DENIED_IN: DEFAULT_INGRESS,
     Refusal.DENIED_OUT: DEFAULT_EGRESS,
+    Refusal.SPOOFED_FRAME: "spoofed",
+    Refusal.ROGUE_FRAME: "rogue",
+    Refusal.ALIEN_FRAME: "alien",
+    Refusal.CLOSED_FRAME: "closed port",
 }
-_FATE: Final = {tally: fate for fate, tally in TALLY.items()}
 _Port = tuple[str, str]  # a tally's name, and an interface
 _DIRECTION: Final = {Refusal.DENIED_IN: Direction.INGRESS, Refusal.DENIED_OUT: Direction.EGRESS}
 
@@ -72,17 +75,27 @@ class RefusedLog:
     def _summaries(self, missing: Counter[_Port], view: HostView) -> Iterator[FlowRecord]:
         ends = {str(end.interface): end for end in view.endpoints}
         for (tally, interface), packets in sorted(missing.items()):
-            yield summary(self._clock.now(), interface, ends.get(interface), _FATE[tally].value, packets)
+            yield summary(self._clock.now(), interface, ends.get(interface), FATE_OF[tally].value, packets)
 
     def _records(self, told: Iterable[Told], view: HostView) -> Iterator[FlowRecord]:
         ends = {str(end.interface): end for end in view.endpoints}
         for one in told:
-            meaning, interface = parse_log_prefix(one.prefix), self._packets.interface(one.index)
-            if meaning is not None and interface is not None and one.packet is not None:
+            meaning = parse_log_prefix(one.prefix)
+            if meaning is None:
+                continue
+            refusal, fate = meaning
+            interface = self._packets.interface(one.port or 0 if refusal.is_of_frames else one.index)
+            if interface is not None and (one.packet is not None or refusal.is_of_frames):
+                self._told[tally_of(refusal, fate), interface] += 1
                 end = ends.get(interface) or _bridged_end(one, view)
-                self._told[TALLY[meaning[1]], interface] += 1
-                side = Side(interface, end, _direction(meaning[0], one, end), self._clock.now())
-                yield make_record(one.packet, side, meaning[1].value, _REASON[meaning[0]], view=view)
+                side = Side(interface, end, _direction(refusal, one, end), self._clock.now())
+                yield _record(one, side, fate, _REASON[refusal], view)
+
+
+def _record(told: Told, side: Side, fate: Fate, reason: str, view: HostView) -> FlowRecord:
+    if told.packet is not None:
+        return make_record(told.packet, side, fate.value, reason, view=view)
+    return make_frame_record(told.arp, side, fate.value, f"{reason} arp" if told.arp else reason)
 
 
 def _direction(refusal: Refusal, told: Told, end: Endpoint | None) -> Direction:

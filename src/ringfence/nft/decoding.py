@@ -325,7 +325,7 @@ class _Reader:
             raise _Unknown("an update of a set")
         if tuple(number_of(inner[1][1][key]) for key in (1, 2, 3, 4, 5)) != (LOG_RATE, 1, LOG_BURST, 0, 0):
             raise _Unknown("a limit")
-        return Seldom(self._field_of(self._register(attributes[4]).load), text_of(attributes[1]))
+        return Seldom(self._field_of(self._register(attributes[4]).load), self._named(attributes[1]))
 
     def _joined(self, first: Field) -> tuple[Field, ...]:
         """The fields in the registers from the first on, as far as they follow one another without a gap."""

@@ -233,7 +233,7 @@ def _encode_action(part: Action, generation: Generation, mask: int) -> list[byte
 def _update(tally: str) -> bytes:
     """Make or touch the element, count in it, and go on as long as its limit allows."""
     inner = pack_nested(_LIST_ELEMENT, _counter()) + pack_nested(_LIST_ELEMENT, _limit())
-    place = pack_text(1, tally) + pack_number(3, UPDATE_ELEMENT) + pack_number(4, REGISTER_1)
+    place = pack_text(1, bare_name(tally)) + pack_number(3, UPDATE_ELEMENT) + pack_number(4, REGISTER_1)
     return _expression("dynset", place, pack_number(9, HOLDS_EXPRESSIONS), pack_nested(10, inner))
 
 

@@ -30,7 +30,10 @@ _PACKET, _CONFIG = 0, 1
 _BIND: Final = 1
 _COPY_PACKET: Final = 2
 _TIMEOUT_CS: Final = 10  # hundredths of a second that the kernel may keep told packets together
-_PREROUTING: Final = 0
+_PREROUTING, _INPUT = 0, 1
+_IP, _ARP = (0x0800, 0x86DD), 0x0806  # ethertypes
+_ARP_OF_IPV4: Final = bytes((0, 1, 8, 0, 6, 4))  # of Ethernet and IPv4 addresses (RFC 826)
+_ARP_SIZE: Final = 28
 _PORTS: Final = struct.Struct("!HH")
 _IPV4_SIZE, _IPV6_SIZE = 20, 40
 _EXTENSIONS: Final = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options
@@ -43,13 +46,16 @@ _LATER_FRAGMENT6: Final = 0xFFF8
 class Told:
     """A logged packet: the rule's prefix, the interface that was judged by its index, and what it is.
 
-    ``packet`` is None when its headers make no sense. ``leaves``: it was told of before routing.
+    ``packet`` is None when it is none of IP. ``leaves``: it was told of before routing. ``port``: the one of a bridge
+    that it came to or goes to, if it does. ``arp``: what ARP names as sender and target.
     """
 
     prefix: str
     index: int
     leaves: bool
     packet: Packet | None
+    port: int | None = None
+    arp: tuple[IPv4Address, IPv4Address] | None = None
 
 
 def encode_requests() -> tuple[bytes, ...]:
@@ -72,10 +78,14 @@ def parse_told(datagram: bytes) -> Iterator[Told]:
 
 
 def _told(attributes: Attributes) -> Told:
-    header = attributes.get(1, bytes(4))
-    leaves = header[2] == _PREROUTING
-    index = number_of(attributes.get(4 if leaves else 5, b""))
-    return Told(text_of(attributes.get(10, b"")), index, leaves, parse_packet(attributes.get(9, b"")))
+    header, octets = attributes.get(1, bytes(4)), attributes.get(9, b"")
+    leaves = header[2] in (_PREROUTING, _INPUT)
+    index, port = (number_of(attributes.get(number, b"")) for number in ((4, 6) if leaves else (5, 7)))
+    kind = int.from_bytes(header[:2], "big")
+    packet = parse_packet(octets) if kind in _IP else None
+    is_arp = kind == _ARP and octets.startswith(_ARP_OF_IPV4) and len(octets) >= _ARP_SIZE
+    arp = (IPv4Address(octets[14:18]), IPv4Address(octets[24:28])) if is_arp else None
+    return Told(text_of(attributes.get(10, b"")), index, leaves, packet, port or None, arp)
 
 
 def parse_packet(octets: bytes) -> Packet | None:

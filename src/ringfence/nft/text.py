@@ -209,7 +209,7 @@ def _action(part: Action | Seldom, generation: Generation, mask: int) -> str:
             return f"counter name {bare_name(counter)}"
         case Seldom(field, tally):
             limit = f"limit rate {LOG_RATE}/second burst {LOG_BURST} packets"
-            return f"update @{tally} {{ {LOADS[field].text} counter {limit} }}"
+            return f"update @{bare_name(tally)} {{ {LOADS[field].text} counter {limit} }}"
         case Log(prefix):
             return f'log prefix "{prefix}" group {LOG_GROUP} snaplen {LOG_SNAPLEN}'
         case Stamp():

@@ -15,7 +15,6 @@ from ringfence.policy.program.link import (
     DHCP4_REQUEST,
     ICMPV6,
     LINK_TYPE_MATCHES,
-    drop_line,
     pass_line,
     singles,
 )
@@ -23,6 +22,8 @@ from ringfence.policy.program.model import (
     RAW_PRIORITY,
     Between,
     Chain,
+    Count,
+    Drop,
     Element,
     ElementType,
     Equal,
@@ -39,6 +40,7 @@ from ringfence.policy.program.model import (
     StartsWith,
     Within,
 )
+from ringfence.policy.program.refusal import Refusal, frame_refusal_chains, frame_tally, refuse_frame
 from ringfence.policy.view import Endpoint
 from ringfence.policy.well_known import BROADCAST, ROGUE_TYPES
 
@@ -73,6 +75,8 @@ _OWN_TARGET: Final = Member((_IN, Field.ETHER_SOURCE, Field.ND_TARGET6), names.F
 _TO_OWN_MAC: Final = Member((_OUT, Field.ETHER_DESTINATION), names.FRAME_OWN_MAC)
 _TO_EVERYBODY: Final = Equal(Field.ETHER_DESTINATION, _BROADCAST_ETHER)
 
+_FLOODED: Final = Line((Count(names.FRAME_FLOODED_COUNTER), Drop()))
+
 _CLOSED: Final = f"{names.BRIDGE}closed"
 _LEAVE: Final = f"{names.BRIDGE}leave"
 _LEAVE_OWN: Final = f"{names.BRIDGE}leave_own"
@@ -93,7 +97,8 @@ _LINK: Final = f"{names.BRIDGE}link"
 
 def frame_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
     """The chains of the bridge's table; ports starting with one of ``prefixes`` are closed until programmed."""
-    yield _CLOSED, Chain((drop_line(names.FRAME_CLOSED_COUNTER),))
+    yield from frame_refusal_chains()
+    yield _CLOSED, Chain((refuse_frame(Refusal.CLOSED_FRAME),))
     yield _LEAVE, Chain(tuple(_leave(prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _LEAVE_OWN, Chain(_by_type(_LEAVE_IPV4, _LEAVE_IPV6, _LEAVE_ARP))
     yield _LEAVE_ARP, Chain(tuple(_leave_arp()))
@@ -122,6 +127,7 @@ def frame_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict
         names.FRAME_OWN_MAC: NamedSet((interface, ether), own_mac),
         names.FRAME_OWN_IPV4: NamedSet((interface, ether, ElementType.IPV4), _own(programmed, IPv4Address)),
         names.FRAME_OWN_IPV6: NamedSet((interface, ether, ElementType.IPV6), _own(programmed, IPv6Address)),
+        **frame_tally(),
     }
 
 
@@ -135,7 +141,7 @@ def _own(programmed: tuple[Endpoint, ...], family: type[IPv4Address] | type[IPv6
 
 
 def _spoofed(*matches: Match) -> Line:
-    return drop_line(names.FRAME_SPOOFED_COUNTER, *matches)
+    return refuse_frame(Refusal.SPOOFED_FRAME, *matches)
 
 
 def _by_type(ipv4: str, ipv6: str, arp: str) -> tuple[Line, ...]:
@@ -143,7 +149,7 @@ def _by_type(ipv4: str, ipv6: str, arp: str) -> tuple[Line, ...]:
         Line((_IS_IPV4, Goto(ipv4))),
         Line((_IS_IPV6, Goto(ipv6))),
         Line((_IS_ARP, _ETHERNET_IPV4, Goto(arp))),
-        drop_line(names.FRAME_ALIEN_COUNTER),
+        refuse_frame(Refusal.ALIEN_FRAME),
     )
 
 
@@ -171,14 +177,14 @@ def _leave_arp() -> Iterator[Line]:
 
 def _leave_ipv4() -> Iterator[Line]:
     for option in (Header.LOOSE_ROUTE4, Header.STRICT_ROUTE4):
-        yield drop_line(names.FRAME_ROGUE_COUNTER, Has(option))
+        yield refuse_frame(Refusal.ROGUE_FRAME, Has(option))
     yield pass_line(_OWN4)
     yield pass_line(_NOBODY4, Within(Field.DESTINATION4, BROADCAST), *DHCP4_REQUEST)
     yield _spoofed()
 
 
 def _leave_ipv6() -> Iterator[Line]:
-    yield drop_line(names.FRAME_ROGUE_COUNTER, Has(Header.ROUTING6))
+    yield refuse_frame(Refusal.ROGUE_FRAME, Has(Header.ROUTING6))
     yield Line((ICMPV6, Goto(_LEAVE_ICMPV6)))
     yield pass_line(_HAS_PROTOCOL, _OWN6)
     yield _spoofed()
@@ -186,7 +192,7 @@ def _leave_ipv6() -> Iterator[Line]:
 
 def _leave_icmpv6() -> Iterator[Line]:
     for rogue in sorted(ROGUE_TYPES):
-        yield drop_line(names.FRAME_ROGUE_COUNTER, ICMPV6, Equal(Field.ICMPV6_TYPE, rogue))
+        yield refuse_frame(Refusal.ROGUE_FRAME, ICMPV6, Equal(Field.ICMPV6_TYPE, rogue))
     # Directly behind the fixed header: what is in fragments, or behind options, cannot be looked into here.
     for type_, chain in (
         (_ROUTER_SOLICITATION, _ROUTER_SOLICITATIONS),
@@ -237,14 +243,14 @@ def _arrive(prefixes: tuple[str, ...]) -> Iterator[Line]:
 def _arrive_arp() -> Iterator[Line]:
     yield pass_line(_TO_OWN_MAC)
     yield pass_line(_TO_EVERYBODY)
-    yield drop_line(names.FRAME_FLOODED_COUNTER)
+    yield _FLOODED
 
 
 def _arrive_ipv4() -> Iterator[Line]:
     yield pass_line(Member((_OUT, Field.ETHER_DESTINATION, Field.DESTINATION4), names.FRAME_OWN_IPV4))
     for receiver in (_TO_OWN_MAC, _TO_EVERYBODY):  # an answer of DHCP, before the address is in use
         yield pass_line(receiver, Within(Field.DESTINATION4, BROADCAST), *DHCP4_REPLY)
-    yield drop_line(names.FRAME_FLOODED_COUNTER)
+    yield _FLOODED
 
 
 def _arrive_ipv6() -> Iterator[Line]:
@@ -252,11 +258,11 @@ def _arrive_ipv6() -> Iterator[Line]:
     for receiver in (_TO_OWN_MAC, _MULTICAST6_ETHER):
         for types in LINK_TYPE_MATCHES:
             yield pass_line(receiver, _MULTICAST6, ICMPV6, types)
-    yield drop_line(names.FRAME_FLOODED_COUNTER)
+    yield _FLOODED
 
 
 def _link(prefixes: tuple[str, ...]) -> Iterator[Line]:
     """What bridges and switches say to one another is for the host alone, and passes no prerouting."""
-    yield drop_line(names.FRAME_ALIEN_COUNTER, Member((_IN,), names.FRAME_PORTS), _LINK_ETHER)
+    yield refuse_frame(Refusal.ALIEN_FRAME, Member((_IN,), names.FRAME_PORTS), _LINK_ETHER)
     for prefix in prefixes:
-        yield drop_line(names.FRAME_ALIEN_COUNTER, StartsWith(_IN, prefix), _LINK_ETHER)
+        yield refuse_frame(Refusal.ALIEN_FRAME, StartsWith(_IN, prefix), _LINK_ETHER)

@@ -16,9 +16,7 @@ from ringfence.policy.program.model import (
     Accept,
     Between,
     Chain,
-    Count,
     Dispatch,
-    Drop,
     Element,
     ElementType,
     Equal,
@@ -257,11 +255,6 @@ def _own_pairs(endpoints: Iterable[Endpoint], family: type[IPv4Address] | type[I
 
 def singles(interfaces: Iterable[str]) -> frozenset[Element]:
     return frozenset((interface,) for interface in interfaces)
-
-
-def drop_line(counter: str, *matches: Match) -> Line:
-    """For frames, which are dropped whether their instance is observed or not."""
-    return Line((*matches, Count(counter), Drop()))
 
 
 def pass_line(*matches: Match) -> Line:

@@ -74,6 +74,7 @@ FRAME_PROGRAMMED: Final = f"{BRIDGE}programmed"  # those of the ports that an in
 FRAME_OWN_MAC: Final = f"{BRIDGE}own_mac"
 FRAME_OWN_IPV4: Final = f"{BRIDGE}own_ipv4"
 FRAME_OWN_IPV6: Final = f"{BRIDGE}own_ipv6"
+FRAME_DROPS: Final = f"{BRIDGE}drops"  # as DROPS, of the frames that are logged
 FRAME_CLOSED_COUNTER: Final = f"{BRIDGE}closed"
 FRAME_SPOOFED_COUNTER: Final = f"{BRIDGE}spoofed"
 FRAME_ROGUE_COUNTER: Final = f"{BRIDGE}rogue"

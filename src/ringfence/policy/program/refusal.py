@@ -39,6 +39,15 @@ class Refusal(Enum):
     CLOSED = "closed"  # a port without an instance
     DENIED_IN = "denied_in"  # no rule allows it in
     DENIED_OUT = "denied_out"  # no rule allows it out
+    # Of frames at a bridge. One that is not meant for a port is none: a bridge sends many of those.
+    SPOOFED_FRAME = "spoofed_frame"
+    ROGUE_FRAME = "rogue_frame"
+    ALIEN_FRAME = "alien_frame"  # of another protocol, or tagged
+    CLOSED_FRAME = "closed_frame"
+
+    @property
+    def is_of_frames(self) -> bool:
+        return self in _FRAME_COUNTER
 
 
 class Fate(Enum):
@@ -48,7 +57,14 @@ class Fate(Enum):
     WOULD_DROP = "would-drop"
 
 
+_FRAME_COUNTER: Final = {
+    Refusal.SPOOFED_FRAME: names.FRAME_SPOOFED_COUNTER,
+    Refusal.ROGUE_FRAME: names.FRAME_ROGUE_COUNTER,
+    Refusal.ALIEN_FRAME: names.FRAME_ALIEN_COUNTER,
+    Refusal.CLOSED_FRAME: names.FRAME_CLOSED_COUNTER,
+}
 TALLY: Final = {Fate.DROP: names.DROPS, Fate.WOULD_DROP: names.WOULD_DROPS}
+FATE_OF: Final = {**{tally: fate for fate, tally in TALLY.items()}, names.FRAME_DROPS: Fate.DROP}  # every tally
 _PREFIX: Final = "ringfence"
 # Before routing the packet comes from the instance, after it the packet goes to one. A forwarded packet has both
 # interfaces after routing, and only the one it goes to is being judged then.
@@ -71,7 +87,7 @@ def refuse(refusal: Refusal, counter: str, *matches: Match) -> Line:
 
 def refusal_chains(observed: Observed, *, logs: bool) -> Iterator[tuple[str, Chain]]:
     """For each reason what refuses, and what only says so of ``observed``; with ``logs`` both tell whoever listens."""
-    for refusal in Refusal:
+    for refusal in (one for one in Refusal if not one.is_of_frames):
         would = _chain(refusal, Fate.WOULD_DROP)
         watched = [Line((side, Member((field,), set_), Goto(would))) for side, field, set_ in observed]
         drops = _log(refusal, Fate.DROP) if logs else []
@@ -80,6 +96,26 @@ def refusal_chains(observed: Observed, *, logs: bool) -> Iterator[tuple[str, Cha
         told = _log(refusal, Fate.WOULD_DROP) if logs else []
         # Stamped like an allowed flow, so that it is counted and told of once and not with every packet.
         yield would, Chain((counted, *told, Line((Goto(names.ALLOW),))))
+
+
+def refuse_frame(refusal: Refusal, *matches: Match) -> Line:
+    """The line that drops frames, observed instance or not: let through, they would show it what is others'."""
+    return Line((*matches, Count(_FRAME_COUNTER[refusal]), Goto(_frame_chain(refusal))))
+
+
+def frame_refusal_chains() -> Iterator[tuple[str, Chain]]:
+    """For each reason what drops frames, and tells whoever listens."""
+    for refusal in _FRAME_COUNTER:
+        yield _frame_chain(refusal), Chain((*_log(refusal, Fate.DROP), Line((Drop(),))))
+
+
+def frame_tally() -> dict[str, NamedSet]:
+    """Where the kernel counts those of each port, and bounds what it logs."""
+    return {names.FRAME_DROPS: NamedSet((ElementType.INTERFACE,), tally=True)}
+
+
+def tally_of(refusal: Refusal, fate: Fate) -> str:
+    return names.FRAME_DROPS if refusal.is_of_frames else TALLY[fate]
 
 
 def tallies() -> dict[str, NamedSet]:
@@ -105,5 +141,10 @@ def _chain(refusal: Refusal, fate: Fate) -> str:
     return names.refusal_chain(refusal.value, would=fate is Fate.WOULD_DROP)
 
 
+def _frame_chain(refusal: Refusal) -> str:
+    return f"{names.BRIDGE}{_chain(refusal, Fate.DROP)}"
+
+
 def _log(refusal: Refusal, fate: Fate) -> list[Line]:
-    return [Line((side, Seldom(field, TALLY[fate]), Log(log_prefix(refusal, fate)))) for side, field in _SIDES]
+    log = Log(log_prefix(refusal, fate))
+    return [Line((side, Seldom(field, tally_of(refusal, fate)), log)) for side, field in _SIDES]

@@ -43,7 +43,7 @@ def connect(address):
 
 def ask(private_key, host, base=None):
     """The request that a feed begins with."""
-    target = FEED if base is None else f"{FEED}?{render_base(base)}"
+    target = f"{FEED}?{render_base(base)}"
     signature = sign_request(private_key, host, "GET", target, b"", int(time.time()) + 60)
     headers = ("Host: server", "Connection: upgrade", "Upgrade: ringfence-feed", f"Authorization: {signature}")
     return "\r\n".join((f"GET {target} HTTP/1.1", *headers, "", "")).encode()

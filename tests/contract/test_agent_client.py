@@ -138,7 +138,8 @@ def test_an_answer_that_makes_no_sense_is_told(answer, words, tmp_path):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b'{"format":1}\n', "different versions; the rules in force stay"),
+        (b'{"format":2}\n', "upgrade the server; the rules in force stay"),
+        (b'{"format":4}\n', "upgrade the agent; the rules in force stay"),
         (b"junk\n", "the rules in force stay"),
     ],
 )

@@ -83,6 +83,14 @@ def feed(server, private_key, host=HOST):
     return open_feed(server.unix, private_key, host)
 
 
+def ask_for_feed(server, private_key, query):
+    """What is answered to an upgrade that is refused."""
+    header = sign_request(private_key, HOST, "GET", f"{FEED}?{query}", b"", int(time.time()) + 60)
+    asked = {"Authorization": header, "Connection": "upgrade", "Upgrade": "ringfence-feed"}
+    with unix_client(server) as client:
+        return client.get(f"{FEED}?{query}", headers=asked)
+
+
 def status(server):
     return {host["host"]: host for host in server.admin.get("/admin/v1/hosts").json()["hosts"]}
 
@@ -269,6 +277,28 @@ def test_a_document_that_is_not_of_the_protocol_is_refused(server, private_key, 
     assert answer.json()["message"]
 
 
+@pytest.mark.parametrize(("found", "older"), [(2, "agent"), (4, "server")])
+def test_an_agent_of_another_format_is_told_which_side_to_upgrade(server, private_key, found, older):
+    words = f"the agent speaks format {found}, this server 3: upgrade the {older}"
+    for method, target, body in (
+        ("PUT", INVENTORY, encode_claim(claim_of("web"))),
+        ("POST", COUNTERS, encode_counts(())),
+        ("POST", FLOWS, encode_flow_report(FlowReport(()))),
+    ):
+        answer = send(server, private_key, method, target, body.replace(b'"format":3', b'"format":%d' % found))
+        assert answer.status_code == 400
+        assert words in answer.json()["message"]
+    refused = ask_for_feed(server, private_key, f"format={found}")
+    assert refused.status_code == 400
+    assert words in refused.json()["message"]
+
+
+def test_what_a_newer_agent_tells_besides_is_passed_over(server, private_key):
+    for target, body in ((COUNTERS, encode_counts(())), (FLOWS, encode_flow_report(FlowReport(())))):
+        newer = json.dumps(json.loads(body) | {"mood": "good"}).encode()
+        assert send(server, private_key, "POST", target, newer).status_code == 204
+
+
 def test_a_report_of_a_revision_that_was_never_made_counts_as_none(server, private_key):
     with feed(server, private_key) as opened:
         opened.next()
@@ -295,10 +325,7 @@ def test_a_feed_that_is_not_asked_for_as_an_upgrade_is_refused_saying_how(server
 
 @pytest.mark.parametrize("query", ["epoch=e1", "epoch=e1&revision=x&hash=0", "epoch=e1&revision=-1&hash=" + "0" * 32])
 def test_a_base_that_is_none_is_refused(server, private_key, query):
-    header = sign_request(private_key, HOST, "GET", f"{FEED}?{query}", b"", int(time.time()) + 60)
-    asked = {"Authorization": header, "Connection": "upgrade", "Upgrade": "ringfence-feed"}
-    with unix_client(server) as client:
-        assert client.get(f"{FEED}?{query}", headers=asked).status_code == 400
+    assert ask_for_feed(server, private_key, query).status_code == 400
 
 
 def test_an_agent_that_comes_back_is_sent_what_is_new_and_a_strange_one_the_whole(server, private_key):

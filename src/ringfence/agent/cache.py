@@ -65,7 +65,7 @@ class Cache:
         try:
             return decode_whole(line)
         except Invalid as error:
-            raise OperatorError(f"read {self._view_file}", f"{error}; it is not used") from error
+            raise OperatorError(f"read {self._view_file}", "written by another version; it is not used") from error
 
     def save_inventory(self, text: bytes) -> None:
         """Keep the text of a good inventory."""

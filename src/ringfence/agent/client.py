@@ -101,8 +101,7 @@ class HttpServer:
         await self._send("POST", "/agent/v1/flows", encode_flow_report(report))
 
     async def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
-        base = self._reader.base
-        path = "/agent/v1/feed" + (f"?{render_base(base)}" if base else "")
+        path = f"/agent/v1/feed?{render_base(self._reader.base)}"
         headers: Headers = {"Connection": "upgrade", "Upgrade": _FEED, **self._signature("GET", path, b"")}
         with network_errors("follow the feed"):
             async with self._client.stream(path, headers=headers, silence_s=SILENCE_S) as answer:

@@ -16,6 +16,7 @@ from ringfence.policy.errors import Busy
 from ringfence.wire.counters import decode_counts
 from ringfence.wire.feed import Base, decode_claim, encode_claimed, parse_base
 from ringfence.wire.flows import decode_flow_report
+from ringfence.wire.formats import check_asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Feed:
                 f"{self.most} agents are connected, as many as this server's limit of open files has room for: "
                 "raise it (LimitNOFILE= of its systemd unit, or ulimit -Hn) and restart the server"
             )
+        check_asked(request.get_param("format"))
         base = _base(request)
         self.plane.feed.wanted(host)
         FeedConnection(self.plane, host, self.heartbeat_s).begin(upgrade.take(), base)

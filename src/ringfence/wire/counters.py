@@ -10,9 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from ringfence.policy.errors import Invalid
 from ringfence.policy.values import RuleId
-from ringfence.wire.feed import FORMAT
+from ringfence.wire.formats import FORMAT, Told, decode_formatted
 
 MOST_COUNTS: Final = 1000  # in one message
 
@@ -40,7 +39,7 @@ class RuleCount:
 FIELDS_OF: Final = attrgetter(*(field.name for field in fields(RuleCount)))  # dataclasses.astuple copies each of them
 
 
-class _CountShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+class _CountShape(Told, frozen=True, array_like=True):
     rule: UUID
     judged: _Count
     last_hit: _Time | None
@@ -50,7 +49,7 @@ class _CountShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array
     octets: _Count | None
 
 
-class _ReportShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _ReportShape(Told, frozen=True):
     format: int
     counts: Annotated[tuple[_CountShape, ...], msgspec.Meta(max_length=MOST_COUNTS)]
 
@@ -62,10 +61,5 @@ def encode_counts(counts: tuple[RuleCount, ...]) -> bytes:
 
 
 def decode_counts(body: bytes) -> tuple[RuleCount, ...]:
-    try:
-        shape = msgspec.json.decode(body, type=_ReportShape)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"not a document of the agent protocol: {error}") from error
-    if shape.format != FORMAT:
-        raise Invalid(f"expected format {FORMAT}, got {shape.format}", field="$.format")
+    shape = decode_formatted(body, _ReportShape, writer="agent")
     return tuple(RuleCount(RuleId(one.rule), *msgspec.structs.astuple(one)[1:]) for one in shape.counts)

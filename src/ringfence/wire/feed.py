@@ -2,7 +2,7 @@
 
 Input: values of the model, or bytes from the other side. Output: one JSON document each way, or ``Invalid`` naming the
 place. It knows no HTTP. Every field is always written: an omitted list must never be mistaken for "everything", so a
-document with a missing or an unknown field is refused whole, and ``format`` is raised when fields change.
+document with a missing field is refused whole; ``formats`` says what becomes of unknown ones.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,6 +30,7 @@ from ringfence.policy.view_changes import (
     digest_view,
 )
 from ringfence.wire.deltas import ChangeShape, change_shape, read_change
+from ringfence.wire.formats import FORMAT, Told, decode, decode_formatted, is_delta
 from ringfence.wire.shapes import (
     Count,
     EndpointShape,
@@ -37,7 +38,6 @@ from ringfence.wire.shapes import (
     PeerShape,
     RuleShape,
     Shape,
-    decode,
     encode,
     endpoint_shape,
     peer_shape,
@@ -48,7 +48,6 @@ from ringfence.wire.shapes import (
     rules_shape,
 )
 
-FORMAT: Final = 3
 HEARTBEAT: Final = b'{"heartbeat":true}\n'
 
 _MAX_NAME: Final = 255
@@ -170,23 +169,23 @@ class _ClaimShape(Shape, frozen=True):
     instances: tuple[_InstanceShape, ...]
 
 
-class _AcceptedShape(Shape, frozen=True):
+class _AcceptedShape(Told, frozen=True):
     name: str
     id: UUID
 
 
-class _RefusedShape(Shape, frozen=True):
+class _RefusedShape(Told, frozen=True):
     name: str
     reason: str
 
 
-class _ClaimedShape(Shape, frozen=True):
+class _ClaimedShape(Told, frozen=True):
     accepted: tuple[_AcceptedShape, ...]
     refused: tuple[_RefusedShape, ...]
     revision: Count
 
 
-class _ForeignShape(Shape, frozen=True):
+class _ForeignShape(Told, frozen=True):
     family: _Word
     table: _Word
     chain: _Word
@@ -196,13 +195,13 @@ class _ForeignShape(Shape, frozen=True):
     drops: bool
 
 
-class _FailsafeShape(Shape, frozen=True):
+class _FailsafeShape(Told, frozen=True):
     protocol: Protocol
     port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)]
     sources: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=_MOST_SOURCES)]
 
 
-class _ReportShape(Shape, frozen=True):
+class _ReportShape(Told, frozen=True):
     """``foreign`` and ``failsafe`` are not known of an agent that leaves them out: an older one may still report."""
 
     format: int
@@ -213,14 +212,6 @@ class _ReportShape(Shape, frozen=True):
     failsafe: Annotated[tuple[_FailsafeShape, ...], msgspec.Meta(max_length=_MOST_FAILSAFE)] | None = None
 
 
-class _Beginning(msgspec.Struct, frozen=True):
-    """What tells one document of the protocol from another."""
-
-    format: int | None = None
-    base: int | None = None
-
-
-_S = TypeVar("_S", bound=Shape)
 _P = TypeVar("_P")
 
 
@@ -268,7 +259,7 @@ def encode_delta(epoch: str, base: Revision, revision: Revision, digest: Digest,
 
 def decode_whole(line: bytes) -> FeedView:
     """What ``encode_whole`` wrote; ``Invalid`` for anything else, and for a view that its hash is not of."""
-    return _whole(_decode_formatted(line, _WholeShape))
+    return _whole(decode_formatted(line, _WholeShape, writer="server"))
 
 
 class FeedReader:
@@ -296,20 +287,21 @@ class FeedReader:
         if line.strip() == HEARTBEAT.strip():
             return Heartbeat()
         held, self._held = self._held, None
-        if _beginning(line).base is None:
-            found = _whole(_decode_formatted(line, _WholeShape))
+        if not is_delta(line):
+            found = _whole(decode_formatted(line, _WholeShape, writer="server"))
             if held is not None:
                 view = apply_changes(held.view, diff_views(held.view, found.view), found.view.revision)
                 found = replace(found, view=view)
         else:
-            found = _next(held, _decode_formatted(line, _DeltaShape))
+            found = _next(held, decode_formatted(line, _DeltaShape, writer="server"))
         self._held = found
         return found
 
 
-def render_base(base: Base) -> str:
-    """What an agent asks with for the lines after ``base``: the query of the feed's address."""
-    return f"epoch={base.epoch}&revision={base.revision}&hash={_hex(base.digest)}"
+def render_base(base: Base | None) -> str:
+    """What an agent asks the feed with: the format that it reads, and what it has, to hear only what is new since."""
+    asked = f"format={FORMAT}"
+    return asked if base is None else f"{asked}&epoch={base.epoch}&revision={base.revision}&hash={_hex(base.digest)}"
 
 
 def parse_base(epoch: str, revision: str, hash_: str) -> Base:
@@ -329,7 +321,7 @@ def encode_claim(claim: ClaimInstances) -> bytes:
 
 def decode_claim(body: bytes) -> ClaimInstances:
     """The whole inventory that a host claims; ``Invalid`` names the field. Names are unique, interfaces too."""
-    shape = _decode_formatted(body, _ClaimShape)
+    shape = decode_formatted(body, _ClaimShape, writer="agent")
     claims = tuple(_claim(instance, f"$.instances[{n}]") for n, instance in enumerate(shape.instances))
     _check_unique([claim.name for claim in claims], "instance name")
     _check_unique([interface.name for claim in claims for interface in claim.interfaces], "interface")
@@ -362,7 +354,7 @@ def encode_report(report: Report) -> bytes:
 
 @lru_cache(maxsize=64)  # after a change all hosts say the same
 def decode_report(body: bytes) -> Report:
-    shape = _decode_formatted(body, _ReportShape)
+    shape = decode_formatted(body, _ReportShape, writer="agent")
     applied = None if shape.applied is None else Revision(shape.applied)
     foreign = None if shape.foreign is None else tuple(map(_read_foreign, shape.foreign))
     failsafe = None if shape.failsafe is None else tuple(map(_read_failsafe, shape.failsafe))
@@ -390,20 +382,6 @@ def _read_failsafe(shape: _FailsafeShape) -> Failsafe:
 def _cut(text: str | None) -> str | None:
     """The kernel's and the file system's words need not be UTF-8."""
     return None if text is None else text[:_MAX_ERROR].encode(errors="replace").decode()
-
-
-def _beginning(text: bytes) -> _Beginning:
-    return decode(text, _Beginning)
-
-
-def _decode_formatted(text: bytes, shape: type[_S]) -> _S:
-    """As ``decode``, but another format is named as such before its unknown fields are complained about."""
-    found = _beginning(text).format
-    if found != FORMAT:
-        raise Invalid(
-            f"expected format {FORMAT}, got {found}: server and agent are of different versions", field="$.format"
-        )
-    return decode(text, shape)
 
 
 def _whole(shape: _WholeShape) -> FeedView:

@@ -17,7 +17,7 @@ import msgspec
 from ringfence.policy.errors import Invalid
 from ringfence.policy.packet import Packet
 from ringfence.policy.values import Direction, GroupId, InstanceId
-from ringfence.wire.feed import FORMAT
+from ringfence.wire.formats import FORMAT, Told, decode_formatted
 
 MOST_RECORDS: Final = 200  # in one message
 ALLOWED: Final = "allow"
@@ -33,7 +33,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Address = Annotated[str, msgspec.Meta(max_length=45)]
 
 
-class FlowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+class FlowRecord(Told, frozen=True):
     """A packet and its fate: ``verdict`` is "drop", "would-drop", or "allow" for a connection's first; ``reason`` why.
 
     ``at``: seconds since 1970. Addresses are the packet's own. ``rule``: the one that allows it. ``packets``: how
@@ -99,7 +99,7 @@ class FlowReport:
     untold: int = 0
 
 
-class _ReportShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _ReportShape(Told, frozen=True):
     format: int
     records: Annotated[tuple[FlowRecord, ...], msgspec.Meta(max_length=MOST_RECORDS)]
     untold: _Count
@@ -124,12 +124,7 @@ def encode_flow_report(report: FlowReport) -> bytes:
 
 
 def decode_flow_report(body: bytes) -> FlowReport:
-    try:
-        shape = msgspec.json.decode(body, type=_ReportShape)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"not a document of the agent protocol: {error}") from error
-    if shape.format != FORMAT:
-        raise Invalid(f"expected format {FORMAT}, got {shape.format}", field="$.format")
+    shape = decode_formatted(body, _ReportShape, writer="agent")
     for number, record in enumerate(shape.records):
         _check_addresses(record, f"$.records[{number}]")
     return FlowReport(shape.records, shape.untold)

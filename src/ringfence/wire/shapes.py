@@ -4,7 +4,7 @@ Input: values of the model, or objects read by msgspec. Output: the other, or ``
 """
 
 from functools import lru_cache
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
@@ -33,7 +33,7 @@ _IcmpNumber = Annotated[int, msgspec.Meta(ge=-1, le=255)]
 
 
 class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    """Every JSON object of this protocol: no field has a default, none may be added silently."""
+    """A JSON object on which rests what is enforced: no field has a default, none may be added silently."""
 
 
 class _IcmpShape(Shape, frozen=True):
@@ -77,19 +77,11 @@ class InterfaceShape(Shape, frozen=True):
     kind: Kind
 
 
-_T = TypeVar("_T")
 _ENCODER: Final = msgspec.json.Encoder()
 
 
 def encode(shape: object) -> bytes:
     return _ENCODER.encode(shape)
-
-
-def decode(text: bytes, shape: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(text, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"not a document of the agent protocol: {error}") from error
 
 
 def endpoint_shape(endpoint: Endpoint) -> EndpointShape:

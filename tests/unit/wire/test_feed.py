@@ -101,7 +101,10 @@ def test_a_heartbeat_is_told_from_a_view():
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("format",), 1, "different versions"),
+        (("format",), 2, "the server speaks format 2, this agent 3: upgrade the server"),
+        (("format",), 4, "the server speaks format 4, this agent 3: upgrade the agent"),
+        (("format",), None, "expected the format"),
+        (("view", "rules", str(WEB), 0, "only-on"), "mondays", "unknown field"),
         (("epoch",), "E1;", "epoch"),
         (("epoch",), "e1\n", "epoch"),
         (("hash",), "0" * 32, "not the one that it is to make"),
@@ -188,6 +191,17 @@ def test_a_report_carries_failsafe_ports_and_one_of_before_says_nothing_of_them(
         text = f'{{"format":3,"applied":4,"error":null,"notice":null,"failsafe":[{{"protocol":{wrong}}}]}}'
         with pytest.raises(Invalid, match=r"\$\.failsafe"):
             decode_report(text.encode())
+
+
+def test_what_a_newer_agent_tells_besides_is_passed_over():
+    """But not what it claims: there a field might narrow what is claimed."""
+    chain = ForeignChain("ip", "filter", "c", "input", -10, policy_drops=True, drops=False)
+    report = Report(4, "e", "n", foreign=(chain,))
+    told = json.loads(encode_report(report))
+    newer = told | {"mood": "good", "foreign": [told["foreign"][0] | {"mood": "bad"}]}
+    assert decode_report(json.dumps(newer).encode()) == report
+    with pytest.raises(Invalid, match="unknown field"):
+        decode_claim(_changed(CLAIM, "instances", 0, "only-on", value="mondays"))
 
 
 def test_deep_nesting_is_refused():

@@ -6,7 +6,7 @@ is a defect of the decision.
 
 import json
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from typing import Final, TypeVar, assert_never
 
@@ -433,10 +433,16 @@ def _insert(
 
     With an ``owner`` (table, id), the first column is the organisation that the owner's row carries.
     """
-    marks = ", ".join("?" * len(values))
     if owner is None:
-        rows.add(f"INSERT INTO {target} VALUES ({marks})", values, part)  # noqa: S608  our own words
+        rows.add(_inserting(target, len(values)), values, part)
     else:
         table, id_ = owner
-        first = f"(SELECT organisation FROM {table} WHERE id = ?)"  # noqa: S608  our own words
-        rows.add(f"INSERT INTO {target} VALUES ({first}, {marks})", (str(id_), *values), part)  # noqa: S608  our own words
+        rows.add(_inserting(target, len(values), table), (str(id_), *values), part)
+
+
+@cache
+def _inserting(target: str, count: int, owner: str | None = None) -> str:
+    """The statement, of which there are few."""
+    marks = ", ".join("?" * count)
+    first = f"(SELECT organisation FROM {owner} WHERE id = ?), " if owner else ""  # noqa: S608  our own words
+    return f"INSERT INTO {target} VALUES ({first}{marks})"  # noqa: S608  our own words

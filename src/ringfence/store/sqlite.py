@@ -6,6 +6,7 @@ A test that wants a commit to fail hands a ``SqliteDatabase`` over its own conne
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from ringfence.store.folder import prepare_database
 BUSY_TIMEOUT_S: Final = 1.0  # how long a commit waits for a foreign process that locks the file
 
 _WAL_LIMIT_BYTES: Final = 64 * 2**20
+_JOINED: Final = (64, 16, 4, 1)  # rows of a statement
 
 
 class SqliteDatabase:
@@ -62,7 +64,8 @@ class SqliteDatabase:
     def write(self, runs: Iterable[tuple[str, list[Values]]]) -> None:
         with _translated():
             for sql, rows in runs:
-                self._connection.executemany(sql, rows)
+                for many, values in _joined(sql, rows):
+                    self._connection.execute(many, values)
 
     def commit(self) -> None:
         with _translated():
@@ -91,6 +94,20 @@ class SqliteDatabase:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _joined(sql: str, rows: list[Values]) -> Iterator[tuple[str, Values]]:
+    """The rows of an INSERT by few statements: after each one the interpreter is given up, and must be had back.
+
+    Few sizes, so that statements are found again in the connection's cache.
+    """
+    _, word, marks = sql.partition(" VALUES ")
+    begin = 0
+    for size in _JOINED if word else (1,):
+        many = ", ".join([sql] + [marks] * (size - 1))
+        while len(rows) - begin >= size:
+            yield many, tuple(chain.from_iterable(rows[begin : begin + size]))
+            begin += size
 
 
 def open_sqlite(folder: Path) -> SqliteDatabase:

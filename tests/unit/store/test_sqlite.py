@@ -12,7 +12,7 @@ from ringfence.policy.errors import Busy, OperatorError
 from ringfence.policy.facts import GroupCreated
 from ringfence.store import Decision, FolderHeld, KeyCreated, Store
 from ringfence.store.folder import DATABASE
-from ringfence.store.sqlite import connect
+from ringfence.store.sqlite import connect, open_sqlite
 from unit.store.test_store import AUDIT, KEY, creating, founded, with_key, writing
 
 
@@ -160,3 +160,18 @@ def test_the_seal_key_may_come_from_systemd_and_goes_before_the_folders(tmp_path
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     with pytest.raises(OperatorError, match="missing"):
         Store.open(folder)
+
+
+def test_many_rows_are_few_statements_and_keep_their_order(tmp_path):
+    database = open_sqlite(tmp_path)
+    rows = [(f"row {n}", n) for n in range(64 + 16 + 4 + 3)]
+    database.define(["CREATE TABLE made (name TEXT, number INTEGER)"])
+    statements = []
+    database._connection.set_trace_callback(statements.append)
+    database.begin()
+    database.write([("INSERT INTO made (name, number) VALUES (?, ?)", rows)])
+    database.write([("UPDATE made SET number = number + ? WHERE name = ?", [(0, "row 1"), (0, "row 2")])])
+    database.commit()
+    assert list(database.query("SELECT name, number FROM made ORDER BY rowid")) == rows
+    assert sum(one.startswith("INSERT") for one in statements) == 6
+    database.close()

@@ -145,8 +145,8 @@ class Fleet:
     # What happens
 
     async def run(self) -> None:
-        plane_module.uuid4 = lambda: UUID(int=self.rng.getrandbits(128), version=4)
-        self.store.submit(found_organisation(plane_module.uuid4(), plane_module.uuid4(), 0)).result()
+        plane_module.new_id = lambda: UUID(int=self.rng.getrandbits(128), version=4)
+        self.store.ask(found_organisation(plane_module.new_id(), plane_module.new_id(), 0), lambda _: None)
         self.start_server()
         for host in self.machines:
             await self.wire.life.plane.enrolment.add_host(HostName(host), host.encode().ljust(32))

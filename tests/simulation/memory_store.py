@@ -1,6 +1,5 @@
 """The store without a disk: decisions are committed in the order in which they come, and outlive any server."""
 
-from concurrent.futures import Future
 from dataclasses import replace
 
 from ringfence.policy.errors import RingfenceError
@@ -25,13 +24,12 @@ class MemoryStore:
     def operations(self):
         return tuple(self._operations.values())
 
-    def submit(self, decide) -> Future:
-        future = Future()
+    def ask(self, decide, settle) -> None:
         try:
             decision = decide(self.snapshot)
         except RingfenceError as error:
-            future.set_exception(error)
-            return future
+            settle(error)
+            return
         if decision.after is not None:
             self.snapshot = decision.after
             self.history[decision.after.revision] = decision.after
@@ -43,8 +41,7 @@ class MemoryStore:
             if isinstance(record, OperationSettled):
                 id_ = record.operation.id
                 self._operations[id_] = replace(self._operations[id_], operation=record.operation)
-        future.set_result(Committed(decision, self.snapshot))
-        return future
+        settle(Committed(decision, self.snapshot))
 
     def follow(self, hear) -> None:
         """Nobody else writes here."""

@@ -8,7 +8,7 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import falcon
 import msgspec
@@ -32,6 +32,7 @@ from ringfence.api.suggestion import Suggestion
 from ringfence.api.unused import UnusedResource
 from ringfence.control.actor import operator_of
 from ringfence.control.hosts import HostStatus
+from ringfence.control.ids import new_id
 from ringfence.control.lookup import find_instance_of
 from ringfence.control.plane import ControlPlane
 from ringfence.control.safety import Safety
@@ -227,7 +228,7 @@ def _claim(shape: _InstanceShape) -> InstanceClaim:
         addresses=tuple(parse_address(text, field=f"$.addresses[{n}]") for n, text in enumerate(shape.addresses)),
         mac=None if shape.mac is None else parse_mac(shape.mac, field="$.mac"),
     )
-    return InstanceClaim(shape.name, InstanceId(shape.id or uuid4()), (interface,))
+    return InstanceClaim(shape.name, InstanceId(shape.id or new_id()), (interface,))
 
 
 def _show_host(status: HostStatus) -> dict[str, object]:

@@ -1,13 +1,13 @@
 """POST /admin/v1/apply: makes true what a policy document says, as one change; or says what that would do."""
 
 from dataclasses import dataclass
-from uuid import uuid4
 
 import msgspec
 
 from ringfence.api.change import show_changed, show_preview
 from ringfence.api.exchange import Request, Response, exchange_of, put_json
 from ringfence.api.operator import operator
+from ringfence.control.ids import new_id
 from ringfence.control.plane import ControlPlane
 from ringfence.control.safety import Safety
 from ringfence.policy.commands import Edit
@@ -50,7 +50,7 @@ class ApplyResource:
                 raise Conflict(
                     f"the policy has changed since revision {order.revision}: look at what it would do again"
                 )
-            found[:] = [difference(snapshot, organisation, document, uuid4, prune=order.prune)]
+            found[:] = [difference(snapshot, organisation, document, new_id, prune=order.prune)]
             return found[0].edits
 
         if order.dry_run:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from uuid import uuid4
 
 from ringfence.api.exchange import Request, Response, exchange_of, put_json
 from ringfence.api.operations import show_operation
 from ringfence.api.operator import operator
 from ringfence.control.actor import Actor
 from ringfence.control.allow import allow_edits
+from ringfence.control.ids import new_id
 from ringfence.control.lookup import find_group_named, find_peer_named
 from ringfence.control.plane import ControlPlane, Preview
 from ringfence.control.safety import Safety
@@ -31,7 +31,7 @@ class ChangeResource:
         exchange = exchange_of(request)
         actor = operator(self.plane, request)
         organisation = actor.organisation
-        order = decode_change(exchange.body, directory_of(self.plane.snapshot, organisation), uuid4)
+        order = decode_change(exchange.body, directory_of(self.plane.snapshot, organisation), new_id)
         if order.dry_run:
             preview = await self.plane.preview(order.edits, actor)
             put_json(response, await show_preview(self.plane, preview, organisation))
@@ -80,7 +80,7 @@ class AllowResource:
     async def on_post(self, request: Request, response: Response) -> None:
         actor = self.actor(request)
         allowance = decode_allowance(exchange_of(request).body, _address_of(actor))
-        edits = allow_edits(self.plane.snapshot, actor.organisation, allowance, uuid4)
+        edits = allow_edits(self.plane.snapshot, actor.organisation, allowance, new_id)
         changed = await self.plane.change(edits, actor, action="AllowMe")
         put_json(response, show_changed(changed, self.plane.snapshot))
 

@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -83,11 +82,11 @@ class Commits:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
 
-        def deliver(done: Future[Committed[Outcome[T]]]) -> None:
-            self._arrived.append(lambda: self._arrive(done, waiter))
+        def deliver(outcome: Committed[Outcome[T]] | Exception) -> None:
+            self._arrived.append(lambda: self._arrive(outcome, waiter))
             self._wake(loop)
 
-        self._store.submit(decide).add_done_callback(deliver)
+        self._store.ask(decide, deliver)
         return await waiter
 
     def follow(self, outcome_of: Callable[[Followed], Outcome[None]]) -> None:
@@ -113,18 +112,17 @@ class Commits:
         while self._arrived:
             self._arrived.popleft()()
 
-    def _arrive(self, done: Future[Committed[Outcome[T]]], waiter: asyncio.Future[T]) -> None:
-        try:
-            outcome = done.result().result
-        except Exception as error:  # noqa: BLE001  a refusal, or a defect of ours: the caller must hear of either
-            if isinstance(error, Lost):
-                self.fail(error)
+    def _arrive(self, outcome: Committed[Outcome[T]] | Exception, waiter: asyncio.Future[T]) -> None:
+        """A refusal, and a defect of ours, is its caller's to hear of."""
+        if isinstance(outcome, Exception):
+            if isinstance(outcome, Lost):
+                self.fail(outcome)
             if not waiter.done():
-                waiter.set_exception(error)
+                waiter.set_exception(outcome)
             return
-        self._make_known(outcome)
+        self._make_known(outcome.result)
         if not waiter.done():
-            waiter.set_result(outcome.value)
+            waiter.set_result(outcome.result.value)
 
     def _make_known(self, outcome: Outcome[object]) -> None:
         """It is committed, and its caller hears so, even when a defect of ours keeps this server from following it."""

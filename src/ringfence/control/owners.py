@@ -5,11 +5,11 @@ Lives in the event loop's thread. Writes go through the store's writer; keys are
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from uuid import uuid4
 
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.commits import Commits
 from ringfence.control.held import decide_hold
+from ringfence.control.ids import new_id
 from ringfence.control.keys import ApiKey, KeyRing, KeyWish, mint_api_key, resolve_scope, rotate_api_key
 from ringfence.control.lookup import find_organisation
 from ringfence.control.organisations import decide_end, decide_found, decide_limit
@@ -42,7 +42,7 @@ class Owners:
 
     async def create(self, name: str) -> Organisation:
         """A new organisation, with its group ``default``."""
-        id_, default = OrganisationId(uuid4()), GroupId(uuid4())
+        id_, default = OrganisationId(new_id()), GroupId(new_id())
         asked = self.asked(operator_of(id_))
         decide = self.use_cases.change_organisation(
             asked, "CreateOrganisation", name, lambda snapshot: decide_found(snapshot, name, id_, default)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import uuid4
 
 from ringfence.control.actor import Actor, host_actor, require_writer
 from ringfence.control.book import OperationBook
@@ -26,6 +25,7 @@ from ringfence.control.guard import Guard
 from ringfence.control.held import require_held
 from ringfence.control.history import History
 from ringfence.control.hosts import HostStatus, Presence
+from ringfence.control.ids import new_id
 from ringfence.control.keys import KeyRing
 from ringfence.control.lookup import find_host
 from ringfence.control.operations import Fate, fate_of
@@ -154,7 +154,7 @@ class ControlPlane:
             Denied, Invalid, NotFound, Conflict: refused; nothing was changed.
             Busy: nothing was written; the same command may succeed later.
         """
-        edit = Edit(command, uuid4())
+        edit = Edit(command, new_id())
         subject = subject_of(command, referred_group(self.snapshot, edit, actor))
         return (await self._edit([edit], actor, type(command).__name__, subject, safety=safety)).operation
 
@@ -207,9 +207,9 @@ class ControlPlane:
 
     async def _change(self, wish: Wish, actor: Actor) -> Changed:
         """Commits what ``wish`` decides, and waits a moment for the hosts."""
-        changed = await self._commits.run(self._use_cases.change(wish, self._asked(actor), OperationId(uuid4())))
+        changed = await self._commits.run(self._use_cases.change(wish, self._asked(actor), OperationId(new_id())))
         await self._book.wait(changed.operation.id, self.settings.settle_wait_s)
-        return replace(changed, operation=self._book.latest(changed.operation))
+        return Changed(self._book.latest(changed.operation), changed.did)
 
     async def preview(self, edits: Sequence[Edit] | Callable[[Snapshot], Sequence[Edit]], actor: Actor) -> Preview:
         """What ``change`` or ``apply`` would make of the newest snapshot; nothing is committed. Raises alike."""
@@ -238,7 +238,7 @@ class ControlPlane:
     async def claim(self, host: HostName, command: ClaimInstances) -> Claimed:
         """Makes the inventory of ``host`` true as far as it may be; what changes nothing makes no revision."""
         found = find_host(self.snapshot, host)
-        new_ids = tuple(InstanceId(uuid4()) for _ in command.instances)
+        new_ids = tuple(InstanceId(new_id()) for _ in command.instances)
         asked = self._asked(host_actor(found.organisation, host))
         return await self._commits.run(self._use_cases.claim(command, host, asked, new_ids))
 
@@ -430,7 +430,7 @@ def _open_store(folder: Path, database: str | None, now_s: int) -> Store:
         return store
     try:
         with suppress(Conflict):
-            store.submit(found_organisation(uuid4(), uuid4(), now_s)).result()
+            store.submit(found_organisation(new_id(), new_id(), now_s)).result()
     finally:
         store.close()
     return Store.open(folder, place_of(folder, database))

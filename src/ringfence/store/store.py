@@ -33,7 +33,7 @@ from ringfence.store.load import Loaded, StoredOperation, load
 from ringfence.store.migrate import load_epoch, load_migrations, migrate
 from ringfence.store.seal_key import find_seal_key, settle_seal_key
 from ringfence.store.sqlite import open_sqlite
-from ringfence.store.writer import Writer
+from ringfence.store.writer import Settle, Writer
 
 T = TypeVar("T")
 
@@ -99,6 +99,10 @@ class Store:
     def submit(self, decide: Decide[T]) -> Future[Committed[T]]:
         """Has ``decide`` called with the newest snapshot, in the writer's thread, and what it decides committed."""
         return self._writer.submit(decide)
+
+    def ask(self, decide: Decide[T], settle: Settle[T]) -> None:
+        """As ``submit``; ``settle`` is called with what became of it, in the writer's thread."""
+        self._writer.ask(decide, settle)
 
     def read_history(self, wanted: HistoryQuery) -> list[HistoryLine]:
         """Lines of the history, on a connection of its own: slow readers keep no writer waiting."""

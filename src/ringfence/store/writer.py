@@ -8,6 +8,7 @@ the batch gets ``Busy``, which is safe to repeat.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -23,6 +24,7 @@ from ringfence.store.rows import Rows
 from ringfence.store.save import save_decision
 
 T = TypeVar("T")
+Settle = Callable[[Committed[T] | Exception], None]
 
 MAX_BATCH: Final = 256  # decisions per commit: bounds how long one caller can wait for the others
 
@@ -38,13 +40,7 @@ class _Request(Generic[T]):
     """``decide`` is None for one that only wants to see what other servers committed."""
 
     decide: Decide[T] | None
-    future: Future[Committed[T]]
-
-    def settle(self, outcome: Committed[T] | Exception) -> None:
-        if isinstance(outcome, Exception):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
+    settle: Settle[T]
 
 
 class _NeverKnown(Exception):
@@ -77,12 +73,23 @@ class Writer:
         """
         future: Future[Committed[T]] = Future()
         future.set_running_or_notify_cancel()
+
+        def settle(outcome: Committed[T] | Exception) -> None:
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.ask(decide, settle)
+        return future
+
+    def ask(self, decide: Decide[T] | None, settle: Settle[T]) -> None:
+        """As ``submit``, for many a second: ``settle`` is called with what became of it, in the writer's thread."""
         with self._gate:
             if not self._closing.is_set():
-                self._queue.put(_Request(decide, future))  # type: ignore[arg-type]  # the queue forgets the result's type
-                return future
-        future.set_exception(Busy("the server is stopping; nothing was applied"))
-        return future
+                self._queue.put(_Request(decide, settle))  # type: ignore[arg-type]  # the queue forgets the result's type
+                return
+        settle(Busy("the server is stopping; nothing was applied"))
 
     def close(self) -> None:
         """Writes what is queued, then ends the thread and the connection."""

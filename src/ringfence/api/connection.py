@@ -18,7 +18,7 @@ from typing import Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ringfence.api.exchange import PROTOCOL, REQUEST_ID_HEADER, UPGRADE, Upgrade
+from ringfence.api.exchange import PROTOCOL, REQUEST_ID_HEADER, UPGRADE, WHOLE, Upgrade
 from ringfence.api.joined_writes import JoinedWrites
 from ringfence.wire.answers import MEDIA_TYPE, encode_problem
 
@@ -98,6 +98,7 @@ class Connection(HttpToolsProtocol):
         self.in_head = True
         self.head_bytes = 0
         self._forget_patience()
+        self.scope[WHOLE] = True  # type: ignore[typeddict-unknown-key]  # ours
         if not self.parser.should_upgrade():
             super().on_message_complete()
 

@@ -27,6 +27,7 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 REQUEST_ID_HEADER: Final = b"x-request-id"  # on every answer; the log names it
 UPGRADE: Final = "ringfence.upgrade"  # an ASGI extension: what was asked for stands in it as PROTOCOL
 PROTOCOL: Final = "protocol"
+WHOLE: Final = "ringfence.whole"  # stands in the scope of a request that has come to its end
 _PLACE: Final = "ringfence.exchange"
 
 

@@ -17,7 +17,17 @@ from itertools import count
 from typing import Final
 
 from ringfence.api.answers import Answer, answer_error, answer_status, answer_unexpected
-from ringfence.api.exchange import REQUEST_ID_HEADER, Asgi, Exchange, Message, Receive, Scope, Send, open_exchange
+from ringfence.api.exchange import (
+    REQUEST_ID_HEADER,
+    WHOLE,
+    Asgi,
+    Exchange,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    open_exchange,
+)
 from ringfence.policy.errors import TooLarge
 
 _SHOWN_TARGET: Final = 256
@@ -63,7 +73,7 @@ def front(app: Asgi, limits: BodyLimits = BodyLimits()) -> Asgi:
 async def _answer(app: Asgi, scope: Scope, exchange: Exchange, limits: BodyLimits, send: Send) -> None:
     try:
         if announced := _announced_size(scope):
-            exchange.body = await _read_body(announced, exchange.receive, limits)
+            exchange.body = await _read_body(announced, exchange.receive, limits, is_here=WHOLE in scope)
         await app(scope, _replay(exchange), send)
     except TooLarge as error:
         await _send(send, answer_error(error))
@@ -79,23 +89,29 @@ async def _answer(app: Asgi, scope: Scope, exchange: Exchange, limits: BodyLimit
         await _send(send, answer_unexpected())
 
 
-async def _read_body(announced: float, receive: Receive, limits: BodyLimits) -> bytes:
+async def _read_body(announced: float, receive: Receive, limits: BodyLimits, *, is_here: bool) -> bytes:
     """The whole body; refused as soon as it is announced, or turns out, to be too large."""
     if announced is not math.inf:
         _check_size(announced, limits)
-    parts = bytearray()
+    if is_here:  # most are, and a time limit costs more than all of the reading
+        return await _join_parts(receive, limits)
     try:
         async with asyncio.timeout(limits.time_s):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                parts += message.get("body", b"")
-                _check_size(len(parts), limits)
-                if not message.get("more_body", False):
-                    return bytes(parts)
+            return await _join_parts(receive, limits)
     except TimeoutError as error:
         raise _TooSlow from error
+
+
+async def _join_parts(receive: Receive, limits: BodyLimits) -> bytes:
+    parts = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        parts += message.get("body", b"")
+        _check_size(len(parts), limits)
+        if not message.get("more_body", False):
+            return bytes(parts)
 
 
 def _announced_size(scope: Scope) -> float:

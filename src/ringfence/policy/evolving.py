@@ -38,6 +38,8 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         Cheap for the newest of a line; from an older one a line of its own begins, in O(size).
         """
         whole, gone = self._whole, tuple(gone)
+        if not put and not gone:
+            return self
         if whole is None:
             return Evolving(self._contents()).evolve(put, gone)
         undo = _differences(whole, put, gone)

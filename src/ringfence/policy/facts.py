@@ -211,8 +211,9 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
                 change_instance(instances, fact)
             case _:
                 change_group(groups, fact)
-    after = Snapshot(revision, organisations.finish(), groups.finish(), instances.finish(), hosts.finish())
-    return replace(after, index=next_index(index, after, groups.changes(), instances.changes()))
+    parts = (organisations.finish(), groups.finish(), instances.finish(), hosts.finish())
+    after = Snapshot(revision, *parts)
+    return Snapshot(revision, *parts, next_index(index, after, groups.changes(), instances.changes()))
 
 
 def _unbind(index: Index, instances: Draft[InstanceId, Instance], host: HostName) -> None:

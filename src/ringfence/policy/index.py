@@ -158,6 +158,8 @@ def _expiring(known: EvolvingSet[GroupId], changed: Changed[GroupId, Group]) -> 
 
 def _members(sets: Sets[_K, _M], changed: Changed[_M, _T], keys_of: Callable[[_T], Collection[_K]]) -> Sets[_K, _M]:
     """``sets`` with each thing under the keys that it has by now, and no more under those that it had."""
+    if not changed:
+        return sets
     draft = Draft(sets)
     for id_, before, after in changed:
         old = set() if before is None else set(keys_of(before))
@@ -169,7 +171,8 @@ def _members(sets: Sets[_K, _M], changed: Changed[_M, _T], keys_of: Callable[[_T
             else:
                 del draft[key]
         for key in new - old:
-            draft[key] = (draft.find(key) or EvolvingSet.of()).evolve((id_,), ())
+            known = draft.find(key)
+            draft[key] = known.evolve((id_,), ()) if known else EvolvingSet.of((id_,))
     return draft.finish()
 
 

@@ -6,6 +6,7 @@ It knows nothing of what a document means; ``decode`` does.
 
 import json
 import re
+from codecs import BOM_UTF8
 from typing import Final, NoReturn
 
 from ringfence.policy.errors import Invalid
@@ -26,9 +27,11 @@ def parse_document(body: bytes) -> JsonValue:
         Invalid: for anything but one UTF-8 JSON value: trailing text, a repeated key, NaN, nesting deeper than
             ``MAX_DEPTH``, a NUL or half a surrogate pair in a text, a number of thousands of digits.
     """
+    if body.startswith(BOM_UTF8):
+        raise Invalid("expected one JSON document: without a byte order mark (BOM)")
     _check_depth(body)
     try:
-        value: JsonValue = json.loads(body.decode(), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+        value: JsonValue = _DECODER.decode(body.decode())
     except UnicodeDecodeError as error:
         raise Invalid(f"expected JSON in UTF-8, but byte {error.start} is not") from error
     except ValueError as error:  # JSONDecodeError, or int() on too many digits
@@ -38,6 +41,8 @@ def parse_document(body: bytes) -> JsonValue:
 
 
 def _check_depth(body: bytes) -> None:
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
     depth = 0
     for token in _BRACKET.finditer(body):
         match token[0]:
@@ -61,6 +66,9 @@ def _unique_pairs(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise Invalid(f"{name} is not a JSON value")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
 
 
 def _check_texts(value: JsonValue, path: str) -> None:

@@ -80,6 +80,19 @@ def test_in_observe_no_change_cuts_and_back_in_enforce_the_next_packet_is_judged
 
 
 @families
+def test_tcp_taken_up_in_observe_is_judged_afterwards_as_if_who_spoke_first_had_opened_it(lab, family):
+    web = lab.instance("web")
+    lab.enforce(_observed(web))
+    opened_inwards = lab.tcp("outside", "web", 22, family, opening=False)
+    lab.expect(ALLOWED, opened_inwards)
+    unseen = lab.tcp("outside", "web", 23, family, opening=False)
+    lab.expect(ALLOWED, unseen.back())  # the server speaks first, so it looks like the one that began
+    lab.enforce(web)
+    lab.expect_fate(DENIED, opened_inwards, opened_inwards.back())
+    lab.expect_fate(ALLOWED, unseen, unseen.back())
+
+
+@families
 def test_observing_revives_what_was_cut_and_moves_no_generation(lab, family):
     web = lab.instance("web")
     lab.enforce(web)

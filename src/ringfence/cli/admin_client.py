@@ -22,7 +22,7 @@ from ringfence.api.operator import SESSION_HEADER
 from ringfence.api.server import CONTROL_SOCKET
 from ringfence.cli.session import ssh_session
 from ringfence.control.plane import ControlPlane
-from ringfence.policy.errors import CallerError, OperatorError
+from ringfence.policy.errors import CallerError, Invalid, OperatorError
 from ringfence.store import FolderHeld, has_store
 
 # How long a server that just starts may hold the folder before its socket answers.
@@ -87,7 +87,8 @@ async def _ask(folder: Path, wanted: Ask) -> Document:
 def _refusal(document: Document, status: int) -> CallerError:
     text = str(document.get("message", f"the server answered {status}"))
     root = _ROOT.match(text)
-    refusal = CallerError(text[root.end() :] if root else text)
+    kind = Invalid if status == httpx.codes.BAD_REQUEST else CallerError
+    refusal = kind(text[root.end() :] if root else text)
     refusal.field = document.get("field") or (root[0] if root else None)  # the message names it already
     return refusal
 

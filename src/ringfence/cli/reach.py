@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.options import DataOption
-from ringfence.cli.output import Format, FormatOption, show_rows
+from ringfence.cli.output import Format, FormatOption, complain, show_rows
 from ringfence.cli.questions import FileOption, question
 
 _END = "An instance or group (name or id), an address, a network, internet, or any."
@@ -26,5 +26,9 @@ def reach(
     Example: [bold]ringfence reach --to db tcp/5432[/bold]
     """
     given = {"from": source, "to": destination, "service": service}
-    query = {name: value for name, value in given.items() if value}
-    show_rows(question(data, file, "reach", query)["reach"], ("from", "to", "services", "rules"), output)
+    query = {name: value for name, value in given.items() if value is not None}
+    rows = question(data, file, "reach", query)["reach"]
+    if rows or output is Format.JSON:
+        show_rows(rows, ("from", "to", "services", "rules"), output)
+    else:
+        complain("nothing passes")

@@ -12,7 +12,6 @@ from ringfence.control.lookup import find_instance_of, find_organisation
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.export import document_of
 from ringfence.policy.insight.assertions import Result, check, examples, parse_assertions
-from ringfence.policy.insight.ends import ANY
 from ringfence.policy.insight.explain import explain, parse_service
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.lint import Finding
@@ -23,6 +22,7 @@ from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.insight.services import parse_services
 from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import Packet
+from ringfence.policy.places import ANY
 from ringfence.policy.rule_words import describe_rule, group_name
 from ringfence.policy.values import OrganisationId
 from ringfence.policy.verdict import Allowance, SideVerdict
@@ -51,8 +51,10 @@ class Questions:
     def reach(self, snapshot: Snapshot, query: Query) -> Answer:
         """``from``, ``to``, ``service``: who reaches whom, exactly; without ends every group and every group."""
         source, destination, service = (query.get(name) for name in ("from", "to", "service"))
-        services = parse_services(service, field="?service") if service else None
-        ends = (source or ANY, destination or ANY) if source or destination else None
+        services = None if service is None else parse_services(service, field="?service")
+        ends = None
+        if source is not None or destination is not None:
+            ends = ANY if source is None else source, ANY if destination is None else destination
         return {"reach": [show_row(row) for row in self._rows(snapshot, ends, services)]}
 
     def check(self, snapshot: Snapshot, query: Query) -> Answer:

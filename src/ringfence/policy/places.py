@@ -10,6 +10,7 @@ from ringfence.policy.values import Address, InstanceId, parse_address
 from ringfence.policy.view import Endpoint, HostView
 from ringfence.policy.wording import shown, suggestion
 
+ANY: Final = "any"
 INTERNET: Final = "internet"
 GROUP: Final = "group:"  # before a name that an instance may have, too
 INSTANCE: Final = "instance:"  # before one that a group may have
@@ -50,8 +51,11 @@ def find_places(snapshot: Snapshot, view: HostView, text: str, *, field: str) ->
         return _places_in(view, groups, text, field)
     if re.fullmatch(r"[0-9a-fA-F:.]*[:.][0-9a-fA-F:.]*", text):
         return [_place_at(view, parse_address(text, field=field), field)]
+    if text == ANY or "/" in text:
+        many = f"{shown(text)} is more than one address, and one packet is judged"
+        raise Invalid(f"{many}: name an address of it, or ask ringfence reach", field=field)
     known = (*(one.name for one in snapshot.instances.values()), *(one.name for one in snapshot.groups.values()))
-    hint = suggestion(text, {*known, INTERNET})
+    hint = suggestion(text.removeprefix(GROUP).removeprefix(INSTANCE), {*known, INTERNET})
     raise NotFound(f"no instance or group is named {text!a}{hint}", field=field)
 
 

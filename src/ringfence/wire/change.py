@@ -179,7 +179,7 @@ def decode_allowance(body: bytes, caller: str | None) -> Allowance:
 
 def parse_draft(service: str, peer: Cidr | GroupReference, direction: Direction, *, field: str) -> RuleDraft:
     """A rule for ``tcp/22``, ``tcp/80-90``, ``udp``, ``icmp``, ``icmp/8``, ``icmp/3/4``, ``esp``."""
-    expected = f"expected such as tcp/443, tcp/80-90, udp, icmp/8, icmp/3/4 or esp, got {ascii(service)[:64]}"
+    expected = f"expected a service such as tcp/443, tcp/80-90, udp, icmp/8, icmp/3/4 or esp, got {ascii(service)[:64]}"
     found = SERVICE.fullmatch(service)
     protocol = next((one for one in Protocol if found and one.value == found["protocol"]), None)
     if found is None or protocol is None:

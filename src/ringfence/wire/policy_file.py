@@ -34,6 +34,7 @@ from ringfence.wire.document import JsonValue
 VERSION: Final = 1
 _MAX_DEPTH: Final = 12
 _PORTS: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_BARE_COLONS: Final = re.compile(r"[:,{\[-]\s*::")
 _GROUP: Final = re.compile(r"(public )?group (.+)", re.DOTALL)
 
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
@@ -109,7 +110,7 @@ class PolicyFile:
         text = f"$.{error}"
         fields = (path for path in self._lines if text.startswith(path) and text[len(path) :][:1] in (":", ".", "["))
         field = max(fields, key=len, default=None)
-        return error if field is None else CallerError(f"{self.name}, line {self._lines[field]}: {error}")
+        return error if field is None else type(error)(f"{self.name}, line {self._lines[field]}: {error}")
 
 
 def read_policy(text: str, name: str) -> PolicyFile:
@@ -126,9 +127,19 @@ def read_policy(text: str, name: str) -> PolicyFile:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        raise Invalid(f"{name}{at}: no YAML: {problem}") from error
+        hint = _hint(text.splitlines()[mark.line]) if mark and mark.line < len(text.splitlines()) else ""
+        raise Invalid(f"{name}{at}: no YAML: {problem}{hint}") from error
     except CallerError as error:
         raise _located(name, lines, error) from error
+
+
+def _hint(line: str) -> str:
+    """What a person most likely overlooked in a line that is no YAML."""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "; write blanks: a tab does not indent"
+    if _BARE_COLONS.search(line):
+        return "; put what begins with colons into quotes, as '::/0'"
+    return ""
 
 
 def _located(name: str, lines: dict[str, int], error: CallerError) -> Invalid:

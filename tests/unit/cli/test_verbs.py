@@ -97,7 +97,7 @@ def test_an_instance_keeps_its_id_and_wears_the_default_group(ringfence):
 
 def test_a_wrong_address_is_refused_with_its_place(ringfence):
     status, _, err = ringfence("instance", "add", "web", "--address", "192.0.2.1/24")
-    assert status == 1
+    assert status == 2
     assert err.startswith("ringfence: addresses[0]: ")
 
 
@@ -256,7 +256,7 @@ def test_the_policy_is_changed_by_names_and_each_verb_says_what_it_did(ringfence
 def test_a_change_that_is_wrong_names_the_field_and_the_nearest_name(ringfence):
     ringfence("group", "create", "web")
     assert "did you mean web?" in ringfence("rule", "add", "wep", "tcp", "--from", "web")[2]
-    assert "ringfence: service: expected such" in ringfence("rule", "add", "web", "tcp/x", "--from", "web")[2]
+    assert "ringfence: service: expected a service such" in ringfence("rule", "add", "web", "tcp/x", "--from", "web")[2]
     assert "ringfence: expected exactly one of from " in ringfence("rule", "add", "web", "tcp")[2]
 
 

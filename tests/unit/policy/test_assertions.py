@@ -85,8 +85,8 @@ def test_an_assertion_that_means_no_packet_holds_and_is_told_apart(text):
         ("web db tcp/22 deny", "expected SOURCE -> DESTINATION SERVICE allow, or deny"),
         ("web -> db deny", "expected SOURCE"),
         ("web -> db tcp/22 alow", "did you mean allow"),
-        ("web -> db tpc/22 deny", "expected such as tcp/443"),
-        ("web -> db tcp/99999 deny", "expected such as tcp/443"),
+        ("web -> db tpc/22 deny", "expected a service such as tcp/443"),
+        ("web -> db tcp/99999 deny", "expected a service such as tcp/443"),
     ],
 )
 def test_a_sentence_that_is_no_assertion_is_refused_by_its_place(text, said):

@@ -138,6 +138,21 @@ def test_a_misspelt_name_is_answered_with_the_nearest():
         told("wbe", "db", "tcp/5432")
 
 
+@pytest.mark.parametrize("text", ["any", "10.0.0.0/8", "::/0"])
+def test_more_than_one_address_is_no_packet_and_another_command_is_named(text):
+    with pytest.raises(Invalid, match=r"source: .* is more than one address.*ringfence reach"):
+        told(text, "db", "tcp/5432")
+
+
+def test_a_group_that_is_misspelt_is_answered_with_the_nearest_though_it_was_said_to_be_a_group():
+    with pytest.raises(NotFound, match=r"'group:wbe'; did you mean web\?"):
+        told("group:wbe", "db", "tcp/5432")
+
+
+def test_an_instance_may_be_said_to_be_one():
+    assert told("instance:web", "db", "tcp/5432") == told("web", "db", "tcp/5432")
+
+
 def test_a_strange_name_is_answered_with_the_known_ones():
     with pytest.raises(NotFound, match=r"known are app, db, internet, lone, old, web$"):
         told("web", "zzzzzz", "tcp/5432")

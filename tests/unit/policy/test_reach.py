@@ -7,6 +7,7 @@ from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.insight.matrix import draw_matrix
 from ringfence.policy.insight.portray import portray_matrix, portray_reach
 from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.insight.services import parse_services
 
 POLICY = snapshot(
     group("web", "ingress tcp/443 from 0.0.0.0/0", "egress tcp/5432 to group db", "egress icmp to 0.0.0.0/0"),
@@ -58,3 +59,7 @@ def test_the_matrix_holds_every_pair_that_may_talk_with_its_rules():
     assert rows["office", "web"].services == "tcp/443"
     assert ("office", "db") not in rows
     assert ("web", "web") not in rows
+    asked = parse_services("tcp/5432", field="it")
+    found = portray_matrix(POLICY, draw_matrix(made.grants), asked)
+    row = next(row for row in found if (row.sources[0], row.destinations[0]) == ("web", "db"))
+    assert (row.services, ["icmp" in rule for rule in row.rules]) == ("tcp/5432", [False, False])

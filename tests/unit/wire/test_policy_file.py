@@ -101,6 +101,11 @@ def test_an_instance_of_which_nothing_is_said_keeps_its_groups_and_offline_wears
         ("version: 1\ngroups:\n  web: {sources: [10.0.0.0]}\n", "line 3: $.groups.web.sources[0]: expected an IPv4"),
         ("version: 1\npublic-groups:\n  web: {rules: []}\n", "line 3: $.public-groups.web"),
         ("version: 1\npublic_groups: {}\n", "did you mean public-groups"),
+        (
+            "version: 1\ngroups:\n\tweb: {}\n",
+            "line 3: no YAML: found character that cannot start any token; write blanks",
+        ),
+        (_rule("{protocol: tcp, from: ::/0}"), "; put what begins with colons into quotes, as '::/0'"),
         ("version: 1\ngroups:\n  '': {}\n", "line 3: $.groups.: expected a name"),
         ("version: 1\ninstances:\n  a:\n    addresses:\n    - 1.2.3\n", "line 5: $.instances.a.addresses[0]: expected"),
         (

@@ -15,11 +15,10 @@ from ringfence.policy.insight.address_axis import UNICAST, addresses_of, positio
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Class, Dweller, Population, bits_of
 from ringfence.policy.model import Group, Instance, Snapshot
-from ringfence.policy.places import GROUP, INSTANCE, INTERNET
+from ringfence.policy.places import ANY, GROUP, INSTANCE, INTERNET
 from ringfence.policy.values import Network, OrganisationId, Visibility, parse_cidr
 from ringfence.policy.wording import shown, suggestion
 
-ANY: Final = "any"
 _OTHERS: Final = (ANY, INTERNET)  # ends that are words, and no names
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -82,7 +81,7 @@ def find_named(
     if not found:
         known = {one.name for one in _everybody(snapshot) if _may_name(owner, one)} | {*others}
         besides = ", and it is no address or network" if others else ""
-        raise NotFound(f"no instance or group is named {text!a}{besides}{suggestion(text, known)}", field=field)
+        raise NotFound(f"no instance or group is named {text!a}{besides}{suggestion(_bare(text), known)}", field=field)
     if len(found) > 1:
         raise Invalid(f"{shown(text)} is ambiguous: say which by {_choices(found)}", field=field)
     return found[0]
@@ -119,12 +118,16 @@ def _may_name(owner: OrganisationId | None, one: Group | Instance) -> bool:
 
 
 def _named(snapshot: Snapshot, text: str) -> list[Group | Instance]:
-    name = text.removeprefix(GROUP).removeprefix(INSTANCE)
+    name = _bare(text)
     groups = () if text.startswith(INSTANCE) else snapshot.groups.values()
     instances = () if text.startswith(GROUP) else snapshot.instances.values()
     id_ = UUID(name) if _UUID.fullmatch(name) else None
     found: list[Group | Instance] = [one for one in groups if one.name == name or one.id == id_]
     return [*found, *(one for one in instances if one.name == name or one.id == id_)]
+
+
+def _bare(text: str) -> str:
+    return text.removeprefix(GROUP).removeprefix(INSTANCE)
 
 
 def _choices(found: list[Group | Instance]) -> str:

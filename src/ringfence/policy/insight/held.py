@@ -16,11 +16,11 @@ from ringfence.policy.facts import Fact, RuleAdded, RuleDeleted
 from ringfence.policy.index import index_of
 from ringfence.policy.insight.address_axis import position, span_of
 from ringfence.policy.insight.assertions import Assertion, Witness, check, find_worse, parse_assertion
-from ringfence.policy.insight.ends import ANY, find_named, parse_network
+from ringfence.policy.insight.ends import find_named, parse_network
 from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.insight.services import services_of
 from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
-from ringfence.policy.places import INTERNET
+from ringfence.policy.places import ANY, INTERNET
 from ringfence.policy.values import Direction, GroupId, InstanceId, Network, OrganisationId
 
 FIELD: Final = "assertion"

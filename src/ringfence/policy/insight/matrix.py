@@ -32,6 +32,12 @@ class Cell:
         """Every pair of reasons that implies one of the services. O(flows)."""
         return frozenset((flow.egress, flow.ingress) for shared in self.flows for flow in shared)
 
+    def reasons_of(self, services: Intervals) -> Reasons:
+        """Every pair of reasons that implies one of ``services``. O(flows)."""
+        return frozenset(
+            (flow.egress, flow.ingress) for shared in self.flows for flow in shared if flow.services & services
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Matrix:

@@ -12,12 +12,13 @@ from itertools import chain
 from typing import Final
 
 from ringfence.policy.insight.boxes import Box, hull_of
-from ringfence.policy.insight.ends import ANY, End
+from ringfence.policy.insight.ends import End
 from ringfence.policy.insight.grants import Flow, Grants, Question
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Population, bits_of, numbers_of
 from ringfence.policy.insight.reach import Part, meets_another
 from ringfence.policy.model import Snapshot
+from ringfence.policy.places import ANY
 
 _Services = dict[Intervals, int]  # who may ask for each
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from ringfence.policy.insight.address_axis import WHOLE, networks_of
 from ringfence.policy.insight.assertions import Witness
-from ringfence.policy.insight.ends import ANY, End
+from ringfence.policy.insight.ends import End
 from ringfence.policy.insight.grant import Because, Standing
 from ringfence.policy.insight.intervals import EMPTY, Intervals
 from ringfence.policy.insight.matrix import INTERNET_ROW, Matrix
@@ -21,7 +21,7 @@ from ringfence.policy.insight.population import Population, numbers_of
 from ringfence.policy.insight.reach import Part, Reach, Reachability, Reasons
 from ringfence.policy.insight.services import describe_services
 from ringfence.policy.model import Snapshot
-from ringfence.policy.places import INTERNET
+from ringfence.policy.places import ANY, INTERNET
 from ringfence.policy.rule_words import describe_rule, describe_side
 from ringfence.policy.values import Address, GroupId, OrganisationId, RuleId
 from ringfence.policy.view import Endpoint
@@ -87,7 +87,8 @@ def portray_matrix(snapshot: Snapshot, matrix: Matrix, services: Intervals | Non
     for row, column, cell in matrix.cells():
         if wanted := cell.services if services is None else cell.services & services:
             words = describe_services(wanted)
-            yield Row((names[row],), (names[column],), words, _reasons(snapshot, cell.reasons))
+            reasons = cell.reasons if services is None else cell.reasons_of(services)
+            yield Row((names[row],), (names[column],), words, _reasons(snapshot, reasons))
 
 
 def portray_witness(snapshot: Snapshot, witness: Witness, *, owner: OrganisationId | None = None) -> list[str]:

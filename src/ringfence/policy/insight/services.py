@@ -106,9 +106,8 @@ def parse_services(text: str, *, field: str = "service") -> Intervals:
 
 
 def _parse_service(one: str, text: str, field: str) -> tuple[int, int]:
-    expected = (
-        f"expected such as tcp/443, tcp/80-90, udp, icmp/8, esp or any, separated by commas; got {ascii(text)[:64]}"
-    )
+    such = "tcp/443, tcp/80-90, udp, icmp/8, esp or any, with commas between"
+    expected = f"expected a service such as {such}; got {ascii(text)[:64]}"
     found = SERVICE.fullmatch(one)
     names = {name: number for number, name in _NAMES.items()}
     if not found or found["protocol"] not in names:

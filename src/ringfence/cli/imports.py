@@ -128,8 +128,9 @@ def aws(
     """
     from ringfence.wire.imports.aws import read_aws
 
+    value = _read_json(source)
     try:
-        found = read_aws(_read_json(source), spell_out=spell_out)
+        found = read_aws(value, spell_out=spell_out)
     except Invalid as error:
         raise Invalid(f"{source}: {error}") from error
     _print(found.document, found.notes)

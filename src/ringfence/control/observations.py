@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from ringfence.control.flow_book import Tally
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Instance, Snapshot
-from ringfence.policy.values import PROTOCOL_NUMBER, Direction, GroupId, Protocol
+from ringfence.policy.values import PROTOCOL_NUMBER, Direction, Protocol
 from ringfence.wire.flows import FlowRecord
 
 _PROTOCOLS = {number: protocol for protocol, number in PROTOCOL_NUMBER.items()}
@@ -65,9 +65,15 @@ def _show(snapshot: Snapshot, key: _Key, tally: Tally) -> dict[str, object]:
 
 
 def _peer_groups(snapshot: Snapshot, record: FlowRecord) -> list[str]:
-    peer = _peer_instance(snapshot, record)
-    ids: Iterable[GroupId] = peer.groups if peer else record.groups
-    return sorted(snapshot.groups[id_].name for id_ in ids if id_ in snapshot.groups)
+    peer, address = _peer_instance(snapshot, record), _peer_address(record)
+    if peer is not None:
+        return sorted(snapshot.groups[id_].name for id_ in peer.groups if id_ in snapshot.groups)
+    if address is None:
+        return []
+    place = ip_address(address)
+    return sorted(
+        group.name for group in snapshot.groups.values() if any(place in one.network for one in group.sources)
+    )
 
 
 def _peer_instance(snapshot: Snapshot, record: FlowRecord) -> Instance | None:

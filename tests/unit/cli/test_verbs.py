@@ -271,5 +271,5 @@ def test_rules_are_listed_with_the_time_that_they_last(ringfence, monkeypatch):
     assert 7100 < second["expires-at"] - time.time() <= 7200
     monkeypatch.setattr("ringfence.cli.admin_client.ssh_session", lambda: None)
     status, _, err = ringfence("allow-me", "web", "tcp/22")
-    assert (status, err) == (1, "ringfence: address: where you come from is not known here: give an address\n")
+    assert (status, err) == (2, "ringfence: address: where you come from is not known here: give an address\n")
     assert ringfence("rule", "add", "web", "tcp/80", "--from", "web", "--expires", "soon")[0] == 2

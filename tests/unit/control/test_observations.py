@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import msgspec
 
-from policies import instance, snapshot
+from policies import group, instance, snapshot
 from ringfence.control.flow_book import Tally
 from ringfence.control.observations import report_refused
 from ringfence.policy.values import Direction
@@ -31,6 +31,12 @@ def test_the_addresses_of_one_peer_add_up_and_the_most_comes_first():
     ]
     assert (rows[1]["first"], rows[1]["last"]) == ("1970-01-01T00:00:04+00:00", "1970-01-01T00:00:10+00:00")
     assert report_refused(snapshot(WEB, APP), [WEB], tallies[::-1]) == rows
+
+
+def test_an_address_that_nobody_has_is_shown_with_the_groups_whose_source_it_is():
+    groups = group("office", "source 192.0.2.0/24"), group("all6", "source ::/0"), group("away", "source 192.0.3.0/24")
+    [row] = report_refused(snapshot(WEB, *groups), [WEB], [_tally(source="192.0.2.9")])
+    assert (row["peer"], row["groups"]) == ("192.0.2.9", ["office"])
 
 
 def test_an_address_that_two_have_is_nobodys_name():

@@ -29,11 +29,12 @@ def read_ufw(files: Mapping[str, str], wanted: Wanted) -> Tables:
     Raises:
         Invalid: a file is missing, or is none of ufw's.
     """
-    policies = _policies(files.get(DEFAULTS, ""))
-    own: dict[str, Chain] = {}
-    for name in FILES[wanted.family]:
+    for name in (*FILES[wanted.family], DEFAULTS):
         if name not in files:
             raise Invalid(f"{wanted.name}: there is no {name}: expected ufw's folder, such as /etc/ufw")
+    policies = _policies(files[DEFAULTS])
+    own: dict[str, Chain] = {}
+    for name in FILES[wanted.family]:
         within = Wanted(f"{wanted.name}/{name}", wanted.family, wanted.interface)
         own |= read_tables(files[name], within).get("filter", {})
     return {"filter": own | _frame(own, "ufw" if wanted.family == 4 else "ufw6", policies)}  # noqa: PLR2004  a family

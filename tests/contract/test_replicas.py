@@ -1,11 +1,13 @@
 """Two servers on one PostgreSQL: what either acknowledged, the other shows at once, and hosts count for both."""
 
+import asyncio
 import json
 import shutil
 import threading
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from uuid import uuid4
 
 import pytest
 
@@ -14,8 +16,13 @@ from contract.test_agent_protocol import INVENTORY, claim_of, send
 from counts import count
 from feeds import open_feed
 from ringfence.api import ServeOptions
+from ringfence.control.actor import operator_of
+from ringfence.control.safety import Safety
+from ringfence.policy.commands import CreateGroup, Edit
 from ringfence.policy.values import HostName
+from ringfence.store import HistoryQuery
 from ringfence.wire.feed import Report, encode_claim
+from unit.control.test_plane import PlayedClock, opened
 from waiting import wait_until
 
 WRITERS = 16
@@ -173,3 +180,29 @@ def test_a_rule_that_expires_is_deleted_once_by_one_of_two_servers(pair):
         wait_until(lambda server=server: ports(server, answer.json()["ids"][0]) == [])
     lines = pair[1].admin.get("/admin/v1/history").json()["lines"]
     assert [line["action"] for line in lines].count("RuleExpired") == 1
+
+
+@pytest.mark.full
+def test_a_trial_at_whose_end_two_servers_undo_it_at_once_is_undone_once(postgres, tmp_path):
+    """Both see it due before either commits."""
+    url, clock = postgres.database(), PlayedClock()
+
+    async def tried():
+        async with opened(tmp_path / "a", clock=clock, database=url) as one:
+            shutil.copy(tmp_path / "a" / "secret.key", tmp_path / "b")
+            async with opened(tmp_path / "b", clock=clock, database=url) as other:
+                actor = operator_of(one.owners.first.id)
+                create = [Edit(CreateGroup("web"), uuid4())]
+                await one.change(create, actor, action="Change", safety=Safety(trial_s=60))
+                await other.fresh()
+                assert len(other.snapshot.groups) == 2
+                clock.moment_s += 60
+                await asyncio.gather(one._deadlines.meet(), other._deadlines.meet())
+                lines = await other.history.read(HistoryQuery())
+                assert [line.action for line in lines].count("ChangeUndone") == 1
+                assert len(one.snapshot.groups) == 1
+                assert one.owners.first.trial is None
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    asyncio.run(tried())

@@ -6,6 +6,7 @@ import random
 import shutil
 import socket
 import threading
+import time
 from base64 import b64decode
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
@@ -29,6 +30,7 @@ HOST = HostName("h1")
 NAME, PORT, ADDRESSES = "servers.test", 8443, ("127.0.0.1", "127.0.0.2")  # one name for both servers
 WRITERS = 8
 ROUNDS = count(reduced=1, stated=20)
+TRIALS = count(reduced=3, stated=10)
 
 
 class Replica:
@@ -194,3 +196,38 @@ def open_port(server, key, port):
     wanted = server.admin.get("/admin/v1/hosts").json()["hosts"][0]["wanted"]
     assert wanted > before
     return wanted
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_trial_is_undone_once_whichever_server_takes_it_and_whenever_it_is_killed(pair):
+    """At the trial's end both serve; soon after it one is killed, in the middle of undoing it or not."""
+    replicas, _ = pair
+    edits = [{"edit": "create-group", "name": "web"}, {"edit": "add-source", "group": "web", "source": "192.0.2.0/24"}]
+    edits += [{"edit": "add-rule", "group": "web", "service": f"tcp/{port}", "from": "web"} for port in range(1, 200)]
+    replicas[0].server.admin.post("/admin/v1/change", json={"edits": edits}).raise_for_status()
+    before = policy_of(replicas[1].server)
+    changing = [{"edit": "delete-rule", "group": "web", "rule": rule} for rule in before[1]]
+    changing += [{"edit": "remove-source", "group": "web", "source": "192.0.2.0/24"}]
+    chance = random.Random(6)
+    for number in range(1, TRIALS + 1):
+        asked, victim = replicas[number % 2], replicas[chance.randrange(2)]
+        tried = asked.server.admin.post("/admin/v1/change", json={"edits": changing, "confirm-s": 1})
+        tried.raise_for_status()
+        ends_at = tried.json()["trial"]["ends-at"] + chance.uniform(0, 0.6)  # servers look every half second
+        wait_until(lambda end=ends_at: time.time() > end, 10)
+        victim.kill()
+        survivor = replicas[1 - replicas.index(victim)].server
+        wait_until(lambda s=survivor: s.admin.get("/admin/v1/trials").json() == {"trials": []}, 30)
+        assert policy_of(survivor) == before
+        victim.start()
+        for replica in replicas:
+            lines = replica.server.admin.get("/admin/v1/history").json()["lines"]
+            assert [line["action"] for line in lines].count("ChangeUndone") == number
+            assert replica.server.admin.get("/admin/v1/history/check").json()["broken"] is None
+
+
+def policy_of(server):
+    """The policy as a file, and the ids of its rules: the order in a group is no part of it."""
+    rules = server.admin.get("/admin/v1/rules").json()["rules"]
+    return server.admin.get("/admin/v1/export").json(), sorted(rule["rule"] for rule in rules)

@@ -40,8 +40,8 @@ class PlayedClock:
 
 
 @asynccontextmanager
-async def opened(folder, settings=QUICK, clock=None):
-    plane = await ControlPlane.open(folder, settings, clock or PlayedClock())
+async def opened(folder, settings=QUICK, clock=None, database=None):
+    plane = await ControlPlane.open(folder, settings, clock or PlayedClock(), database=database)
     try:
         yield plane
     finally:

@@ -1,0 +1,33 @@
+"""A busy server takes many of those who wait to be connected at each turn of its loop."""
+
+import asyncio
+import socket
+
+import uvloop
+from uvicorn.server import ServerState
+
+from ringfence.api.listen import open_socket, parse_listen
+from ringfence.api.server import AT_ONCE, _Listener, _start
+
+
+async def never(_scope, _receive, _send):
+    raise AssertionError("nobody asked for anything")
+
+
+async def turns_until_connected(count):
+    listen = parse_listen("127.0.0.1:0")
+    state, listener = ServerState(), _Listener(listen, open_socket(listen), never)
+    servers = await _start(listener, state)
+    clients = [socket.create_connection(listener.opened.getsockname()) for _ in range(count)]
+    turns = 0
+    while len(state.connections) < count and turns < 1000:
+        await asyncio.sleep(0)
+        turns += 1
+    for one in (*servers, *clients, listener.opened, *(one.transport for one in list(state.connections))):
+        one.close()
+    await asyncio.sleep(0)
+    return turns
+
+
+def test_who_waits_to_be_connected_waits_for_few_turns():
+    assert uvloop.run(turns_until_connected(4 * AT_ONCE)) < AT_ONCE

@@ -6,7 +6,7 @@ of one database the first to commit does it, for each decides over the newest st
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ringfence.control.actor import Actor, operator_of
@@ -14,7 +14,7 @@ from ringfence.control.past import Past
 from ringfence.control.use_cases import Changed, Wish
 from ringfence.policy.errors import NotFound, RingfenceError
 from ringfence.policy.facts import Fact, RuleDeleted, TrialEnded
-from ringfence.policy.index import due_rules
+from ringfence.policy.index import expiring_rules
 from ringfence.policy.model import Snapshot, Trial
 from ringfence.policy.undo import still_undone
 from ringfence.policy.values import OrganisationId
@@ -25,27 +25,43 @@ UNDONE: Final = "ChangeUndone"
 _log = logging.getLogger(__name__)
 
 
+_What = tuple[object, int]  # an organisation's trial or a rule, and the time of day at which it ends
+
+
 class _Done(NotFound):
     """What was due is not any more: another server was first, or somebody confirmed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deadlines:
-    """``change`` commits a wish; ``now_s`` is the time of day, because deadlines outlive the process."""
+    """``change`` commits a wish. ``now_s`` is the time of day, because deadlines outlive the process.
+
+    ``monotonic_s`` is the other, by which nothing comes later than it would have, should the time of day go back.
+    """
 
     snapshot: Callable[[], Snapshot]
     past: Past
     change: Callable[[Wish, Actor], Awaitable[Changed]]
     now_s: Callable[[], int]
+    monotonic_s: Callable[[], float]
+    _ends_s: dict[_What, float] = field(default_factory=dict)  # monotonic
 
     async def meet(self) -> None:
         """Does what is due by now; what cannot be done is tried again."""
         now_s, snapshot = self.now_s(), self.snapshot()
-        for one in snapshot.organisations.values():
-            if one.trial is not None and one.trial.ends_at <= now_s:
-                await self._attempt(self._undo(one.id, one.trial, now_s))
-        for organisation in {group.organisation for group, _ in due_rules(snapshot, now_s)}:
-            await self._attempt(self.change(_expiry(organisation, now_s), operator_of(organisation)))
+        trials = [(one.id, one.trial) for one in snapshot.organisations.values() if one.trial is not None]
+        rules = [(group.organisation, (rule.id, ends_at)) for group, rule, ends_at in expiring_rules(snapshot)]
+        due = self._due([*((id_, trial.ends_at) for id_, trial in trials), *(what for _, what in rules)], now_s)
+        for id_, trial in trials:
+            if (id_, trial.ends_at) in due:
+                await self._attempt(self._undo(id_, trial, now_s))
+        for organisation in {organisation for organisation, what in rules if what in due}:
+            await self._attempt(self.change(_expiry(organisation, due), operator_of(organisation)))
+
+    def _due(self, known: list[_What], now_s: int) -> frozenset[_What]:
+        monotonic_s = self.monotonic_s()
+        self._ends_s = {what: self._ends_s.get(what, monotonic_s + what[1] - now_s) for what in known}
+        return frozenset(what for what, ends_s in self._ends_s.items() if what[1] <= now_s or ends_s <= monotonic_s)
 
     async def _attempt(self, deed: Awaitable[object]) -> None:
         try:
@@ -67,12 +83,16 @@ class Deadlines:
         await self.change(wish, operator_of(organisation))
 
 
-def _expiry(organisation: OrganisationId, now_s: int) -> Wish:
+def _expiry(organisation: OrganisationId, due: frozenset[_What]) -> Wish:
     def decide(snapshot: Snapshot) -> tuple[Fact, ...]:
-        due = [(group, rule) for group, rule in due_rules(snapshot, now_s) if group.organisation == organisation]
-        if not due:
+        facts = tuple(
+            RuleDeleted(group.id, rule.id)
+            for group, rule, ends_at in expiring_rules(snapshot)
+            if group.organisation == organisation and (rule.id, ends_at) in due
+        )
+        if not facts:
             raise _Done("no rule is due")
-        return tuple(RuleDeleted(group.id, rule.id) for group, rule in due)
+        return facts
 
     return _due(organisation, decide, EXPIRED, "")
 

@@ -98,15 +98,16 @@ class ControlPlane:
         self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
         self.enrolment = Enrolment(lambda: store.snapshot, self._now_s, self._commits, self._use_cases, self.owners)
         self.past = Past(store, self._change, self._now_s)
-        self._deadlines = Deadlines(lambda: store.snapshot, self.past, self._change, self._now_s)
+        self._deadlines = Deadlines(lambda: store.snapshot, self.past, self._change, self._now_s, clock.monotonic_s)
         for stored in store.operations:
             self._open(stored)
         self._telling = Telling()
+        self._pause_s = min(_TICK_S, settings.operation_timeout_s / 4)
         self._elsewhere = Elsewhere(settings.live_s)
         self._guard = Guard(self._feed, self._presence, self._elsewhere, clock.monotonic_s)
         self._commits.follow(self._use_cases.followed)
-        self._tasks = {asyncio.get_running_loop().create_task(self._tell())} if store.is_shared else set()
-        self._ticking = asyncio.get_running_loop().create_task(self._tick())
+        lasting = (self._expire(), self._tick(), *((self._tell(),) if store.is_shared else ()))
+        self._tasks = {asyncio.get_running_loop().create_task(task) for task in lasting}
 
     @classmethod
     async def open(
@@ -133,12 +134,14 @@ class ControlPlane:
     async def close(self) -> None:
         """Ends the watches, writes what is outstanding and gives the folder back."""
         self._feed.close()
-        for task in (self._ticking, *self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        await self._save_ends()
-        await asyncio.to_thread(self._store.close)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await self._save_ends()
+        finally:
+            await asyncio.to_thread(self._store.close)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -287,7 +290,7 @@ class ControlPlane:
         """An authenticated message of ``host`` came in."""
         self._presence.seen(host, self._clock.monotonic_s())
         if self._store.is_shared:
-            self._telling.alive(host, self._clock.now_s())
+            self._telling.alive(host, self._clock.monotonic_s())
 
     def report(self, host: HostName, report: Report, *, offered: Revision) -> None:
         """What ``host`` says it enforces and what is wrong; operations that waited for it may end by it.
@@ -300,11 +303,11 @@ class ControlPlane:
                 self._report_later(host, report, offered)
             report = replace(report, applied=None)
         said = (report.applied, report.error, report.notice, offered, report.foreign, report.failsafe)
-        seen = HostSeen(host, self._clock.now_s(), *said)
+        seen = HostSeen(host, 0.0, *said)
         self._elsewhere.came(host)
         self._hear(seen)
         if self._store.is_shared:
-            self._telling.reported(replace(seen, channel=self._feed.channel(host)))
+            self._telling.reported(replace(seen, channel=self._feed.channel(host)), self._clock.monotonic_s())
 
     def _hear(self, seen: HostSeen) -> None:
         self._presence.report(seen)
@@ -357,8 +360,7 @@ class ControlPlane:
             self.owners.keys.reset(foreign.keys)
         for seen in foreign.seen:
             if seen.host in self.snapshot.hosts:
-                age_s = max(0.0, self._clock.now_s() - seen.at)
-                heard_s = self._clock.monotonic_s() - age_s
+                heard_s = self._clock.monotonic_s() - seen.ago_s
                 self._presence.seen(seen.host, heard_s)
                 self._elsewhere.told(seen, heard_s)
                 self._hear(seen)
@@ -368,11 +370,15 @@ class ControlPlane:
         deadline_s = now_s + self.settings.operation_timeout_s
         self._book.open(stored, errors, opened_s=now_s, deadline_s=deadline_s, is_foreign=is_foreign)
 
-    async def _tick(self) -> None:
-        pause_s = min(_TICK_S, self.settings.operation_timeout_s / 4)
+    async def _expire(self) -> None:
+        """Beside ``_tick``, which waits for the store."""
         while True:
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(self._pause_s)
             self._book.expire(self._clock.monotonic_s())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._pause_s)
             await self._save_ends()
             await self._deadlines.meet()
             await self.history.tidy(self._clock.monotonic_s())
@@ -381,11 +387,11 @@ class ControlPlane:
         """Tells the other servers of this one's hosts, in few commits."""
         while True:
             await asyncio.sleep(_TELL_S)
-            if due := self._telling.take():
+            if due := self._telling.take(self._clock.monotonic_s()):
                 try:
                     await self._commits.run(tell_seen(due))
                 except Busy:
-                    self._telling.put_back(due)
+                    self._telling.put_back(due, self._clock.monotonic_s())
 
     async def _save_ends(self) -> None:
         """Writes how operations ended. When that fails it is tried again; what a host reports would end them anew."""

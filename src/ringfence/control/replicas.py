@@ -19,27 +19,27 @@ class Telling:
     """What is still to be told; of each host only the newest."""
 
     def __init__(self) -> None:
-        self._last: dict[HostName, HostSeen] = {}
-        self._due: dict[HostName, HostSeen] = {}
+        self._last: dict[HostName, tuple[HostSeen, float]] = {}
+        self._due: dict[HostName, tuple[HostSeen, float]] = {}
 
     def alive(self, host: HostName, now_s: float) -> None:
-        """A message of ``host`` came in."""
-        last = self._last.get(host, HostSeen(host, 0.0, None, None, None, Revision(0)))
-        if now_s - last.at >= TOLD_EVERY_S:
-            self.reported(replace(last, at=now_s))
+        """A message of ``host`` came in at that monotonic time."""
+        last, told_s = self._last.get(host, (HostSeen(host, 0.0, None, None, None, Revision(0)), -TOLD_EVERY_S))
+        if now_s - told_s >= TOLD_EVERY_S:
+            self.reported(last, now_s)
 
-    def reported(self, seen: HostSeen) -> None:
-        self._last[seen.host] = self._due[seen.host] = seen
+    def reported(self, seen: HostSeen, now_s: float) -> None:
+        self._last[seen.host] = self._due[seen.host] = seen, now_s
 
-    def take(self) -> tuple[HostSeen, ...]:
-        """What is due; it is no more."""
-        due = tuple(self._due.values())
+    def take(self, now_s: float) -> tuple[HostSeen, ...]:
+        """What is due, with how long ago it was heard, because clocks of servers may differ; it is due no more."""
+        due = tuple(replace(seen, ago_s=now_s - heard_s) for seen, heard_s in self._due.values())
         self._due.clear()
         return due
 
-    def put_back(self, seen: tuple[HostSeen, ...]) -> None:
+    def put_back(self, seen: tuple[HostSeen, ...], now_s: float) -> None:
         """It could not be told; what came since is newer."""
-        self._due = {one.host: one for one in seen} | self._due
+        self._due = {one.host: (one, now_s - one.ago_s) for one in seen} | self._due
 
 
 class Elsewhere:

@@ -5,7 +5,7 @@ and a decision what stands in its way, without a walk over everything.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -131,10 +131,11 @@ def next_index(
     )
 
 
-def due_rules(snapshot: Snapshot, now_s: int) -> list[tuple[Group, Rule]]:
-    """The rules whose time has come. O(rules of groups in which one is to expire)."""
-    groups = (snapshot.groups[id_] for id_ in index_of(snapshot).expiring)
-    return [(group, rule) for group in groups for rule in group.rules if _is_due(rule, now_s)]
+def expiring_rules(snapshot: Snapshot) -> Iterator[tuple[Group, Rule, int]]:
+    """The rules that last for a time, each with the moment at which it is up. O(rules of groups that have such)."""
+    for id_ in index_of(snapshot).expiring:
+        group = snapshot.groups[id_]
+        yield from ((group, rule, rule.expires_at) for rule in group.rules if rule.expires_at is not None)
 
 
 def named_groups(group: Group) -> set[GroupId]:
@@ -145,10 +146,6 @@ def named_groups(group: Group) -> set[GroupId]:
 def is_port(instance: Instance) -> bool:
     """Whether the host of the instance has an interface of it to filter."""
     return any(interface.managed for interface in instance.interfaces)
-
-
-def _is_due(rule: Rule, now_s: int) -> bool:
-    return rule.expires_at is not None and rule.expires_at <= now_s
 
 
 def _expiring(known: EvolvingSet[GroupId], changed: Changed[GroupId, Group]) -> EvolvingSet[GroupId]:

@@ -89,13 +89,13 @@ class Tidied:
 
 @dataclass(frozen=True, slots=True)
 class HostSeen:
-    """What a server heard of a host that is connected to it; ``at`` in seconds since the epoch.
+    """What a server heard of a host that is connected to it, ``ago_s`` before it told of it.
 
     ``channel`` is how its agent is connected, when a change of the policy could cut that.
     """
 
     host: HostName
-    at: float
+    ago_s: float
     applied: Revision | None
     error: str | None
     notice: str | None

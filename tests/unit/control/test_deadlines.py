@@ -87,9 +87,9 @@ async def test_what_is_due_is_done_once_even_if_two_see_it(tmp_path):
         await open_for(plane, 1)
         clock.moment_s += 1
         stale = plane.snapshot
-        other = Deadlines(
-            lambda: stale, plane.past, plane._change, plane._now_s
-        )  # as another server that has not heard of it
+        other = Deadlines(  # as another server that has not heard of it
+            lambda: stale, plane.past, plane._change, plane._now_s, clock.monotonic_s
+        )
         await plane._deadlines.meet()
         await other.meet()
         assert len(await expiries(plane)) == 1

@@ -112,7 +112,9 @@ async def test_an_agents_channel_to_this_machine_is_kept(tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Store, "is_shared", True)
             plane.report(H2, Report(None, None), offered=0)
-        assert [seen.channel for seen in plane._telling.take() if seen.host == H2] == [channel]  # so other servers know
+        assert [seen.channel for seen in plane._telling.take(0.0) if seen.host == H2] == [
+            channel
+        ]  # so other servers know
         plane.feed.forget(follower)
         await do(plane, DeleteRule(group, api), actor=nobody)
 
@@ -177,7 +179,7 @@ async def test_an_agents_channel_to_another_server_is_kept_as_long_as_that_serve
         channel = parse_connection("the channel of the agent of h2", (AGENT, 40000), (SERVER, 8443), agent=H2)
 
         def told(channel):
-            seen = HostSeen(H2, clock.now_s(), None, None, None, 0, channel=channel)
+            seen = HostSeen(H2, 0.0, None, None, None, 0, channel=channel)
             plane._publish(Outcome(None, foreign=Foreign((), None, (seen,))))
 
         async def is_kept():

@@ -31,9 +31,10 @@ PATIENT = Settings(settle_wait_s=5.0)
 class PlayedClock:
     def __init__(self):
         self.moment_s = 1000.0
+        self.day_s = 1_700_000_000.0  # what the time of day is beyond the moment; it may jump
 
     def now_s(self):
-        return 1_700_000_000 + self.moment_s
+        return self.day_s + self.moment_s
 
     def monotonic_s(self):
         return self.moment_s

@@ -23,7 +23,7 @@ _NETLINK_EXT_ACK: Final = 11  # an error carries a sentence where the kernel has
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 _RECEIVE_SIZE_BYTES: Final = 8 << 20
-_READ_SIZE_BYTES: Final = 1 << 20
+_READ_SIZE_BYTES: Final = 1 << 16  # the kernel puts at most 32 KiB of a dump into one (af_netlink.c)
 _OVERHEAD_BYTES: Final = 32  # the kernel takes a message of at most the send buffer less this (af_netlink.c)
 _DUMP_TRIES: Final = 10
 

@@ -116,9 +116,10 @@ class KernelNftables:
         self._commit(encode_batch(self._numbered(steps), generation=generation, about=about))
 
     def commit_pieces(self, pieces: Sequence[Sequence[Step]], *, generation: Generation) -> Iterator[None]:
-        if len(pieces) == 1:
-            self.commit(pieces[0], generation=generation, about=None)
-            yield
+        if len(pieces) <= 1:  # as in nearly every change: no thread is worth it
+            for piece in pieces:
+                self.commit(piece, generation=generation, about=None)
+                yield
             return
         with ThreadPoolExecutor(1, thread_name_prefix="pack") as beside:  # the kernel works without the interpreter
             packed = None

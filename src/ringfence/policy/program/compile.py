@@ -7,8 +7,9 @@ and passes at once from then on, until the generation moves and it is judged ane
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from ringfence.policy.program.parts import (
     compile_peer,
     compile_ports,
     compile_profile,
+    exchanged,
     named_peers,
 )
 from ringfence.policy.values import GroupId, Kind, Revision
@@ -118,16 +120,15 @@ def _find_changes(known: _Known, view: HostView, local: LocalPorts) -> _Changes:
     ports, wearers = known.ports, Counter[_Groups]()
     if view.endpoints is not known.view.endpoints or local != ports.local:
         programmed, closed = _programmed(view, local)
-        ports = change_ports(ports, programmed, closed, local)
-        wearers = _changed_wearers(known.ports.programmed, programmed)
+        exchange = exchanged(ports.programmed, programmed)
+        ports = change_ports(ports, programmed, closed, local, exchange)
+        wearers = _changed_wearers(*exchange)
     return _Changes(peers, groups, _changed_profiles(known, groups, wearers), ports, wearers)
 
 
-def _changed_wearers(before: tuple[Endpoint, ...], after: tuple[Endpoint, ...]) -> Counter[_Groups]:
-    """O(endpoints), but looks only into those that differ."""
-    old, new = set(map(id, before)), set(map(id, after))
-    changed = Counter(tuple(sorted(endpoint.groups)) for endpoint in after if id(endpoint) not in old)
-    changed.subtract(tuple(sorted(endpoint.groups)) for endpoint in before if id(endpoint) not in new)
+def _changed_wearers(gone: tuple[Endpoint, ...], come: tuple[Endpoint, ...]) -> Counter[_Groups]:
+    changed = Counter(tuple(sorted(endpoint.groups)) for endpoint in come)
+    changed.subtract(tuple(sorted(endpoint.groups)) for endpoint in gone)
     return changed
 
 
@@ -241,20 +242,21 @@ def _programmed(view: HostView, ports: LocalPorts) -> tuple[tuple[Endpoint, ...]
     Closed is, too, an uplink of a self host that no endpoint has, or two: all but its lifelines and what stays on its
     link.
     """
-    programmed = tuple(_programmable(view.endpoints, ports.kind))
-    known = frozenset(map(id, programmed))
-    closed = ports.names | {str(endpoint.interface) for endpoint in view.endpoints if id(endpoint) not in known}
-    return programmed, closed
+    programmed = _programmable(view.endpoints, ports.kind)
+    others, _ = exchanged(view.endpoints, programmed)
+    return programmed, ports.names | {str(endpoint.interface) for endpoint in others}
 
 
-def _programmable(endpoints: tuple[Endpoint, ...], kind: Kind) -> Iterator[Endpoint]:
+def _programmable(endpoints: tuple[Endpoint, ...], kind: Kind) -> tuple[Endpoint, ...]:
     """Those whose packets can be told from all others': by a port of their own, behind a bridge by MAC and address."""
-    interfaces = Counter(endpoint.interface for endpoint in endpoints)
-    shared = endpoints if kind is Kind.BRIDGED else ()
-    addresses = Counter(address for endpoint in shared for address in endpoint.own_addresses)
-    for endpoint in endpoints:
-        is_known = kind is not Kind.BRIDGED or (
-            endpoint.mac is not None and all(addresses[address] == 1 for address in endpoint.own_addresses)
-        )
-        if interfaces[endpoint.interface] == 1 and is_known:
-            yield endpoint
+    interfaces, alone = Counter(map(attrgetter("interface"), endpoints)), endpoints
+    if len(interfaces) < len(endpoints):
+        alone = tuple(endpoint for endpoint in endpoints if interfaces[endpoint.interface] == 1)
+    if kind is not Kind.BRIDGED:
+        return alone
+    addresses = Counter(address for endpoint in endpoints for address in endpoint.own_addresses)
+    return tuple(
+        endpoint
+        for endpoint in alone
+        if endpoint.mac is not None and all(addresses[address] == 1 for address in endpoint.own_addresses)
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from ringfence.policy.addresses import FAMILIES, Family, merge_networks
-from ringfence.policy.evolving import Evolving, differing
+from ringfence.policy.evolving import Evolving
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import frames, link, names, self_host
@@ -136,31 +136,43 @@ def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], loca
     return PortPart(programmed, closed, local, sets, maps, chains, _counters(chains))
 
 
+Exchange = tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]  # what is gone, and what has come
+
+
+def exchanged(before: tuple[Endpoint, ...], after: tuple[Endpoint, ...]) -> Exchange:
+    """The endpoints, as objects, of which only one of the two has any. O(endpoints), looking into none of them."""
+    if before is after:
+        return (), ()
+    old, new = set(map(id, before)), set(map(id, after))
+    return tuple(one for one in before if id(one) not in new), tuple(one for one in after if id(one) not in old)
+
+
 def change_ports(
-    known: PortPart, programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts
+    known: PortPart,
+    programmed: tuple[Endpoint, ...],
+    closed: frozenset[str],
+    local: LocalPorts,
+    exchange: Exchange,
 ) -> PortPart:
-    """As ``compile_ports``, from what is ``known`` and the endpoints that differ. O(endpoints), mostly comparisons."""
+    """As ``compile_ports``, from what is ``known`` and how its endpoints differ from the ``programmed``."""
     # Behind a bridge, and at a self host, what one endpoint has does not follow from it alone.
     if (closed, local) != (known.closed, known.local) or local.kind is not Kind.ROUTED:
         return compile_ports(programmed, closed, local)
-    before = {endpoint.interface: endpoint for endpoint in known.programmed}
-    after = {endpoint.interface: endpoint for endpoint in programmed}
-    changed = differing(before, after)
-    gone = tuple(before[interface] for interface in changed if interface in before)
-    come = tuple(after[interface] for interface in changed if interface in after)
+    gone, come = exchange
     less, more = link.port_sets(gone, frozenset()), link.port_sets(come, closed)
     sets = {name: _changed_set(set_, less[name], more[name]) for name, set_ in known.sets.items()}
-    come_maps = _port_maps(come)
+    come_maps, left = _port_maps(come), [str(endpoint.interface) for endpoint in gone]
     maps = {
-        name: VerdictMap(_evolving(map_.targets).evolve(come_maps[name].targets, map(str, changed)), map_.type)
+        name: VerdictMap(_evolving(map_.targets).evolve(come_maps[name].targets, left), map_.type)
         for name, map_ in known.maps.items()
     }
     return replace(known, programmed=programmed, sets=sets, maps=maps)
 
 
 def _changed_set(set_: NamedSet, less: NamedSet, more: NamedSet) -> NamedSet:
-    elements = set_.elements - less.elements | more.elements
-    return set_ if elements == set_.elements else replace(set_, elements=elements)
+    if less.elements == more.elements:  # of most sets none has any
+        return set_
+    return replace(set_, elements=set_.elements - less.elements | more.elements)
 
 
 def _evolving(targets: Mapping[Scalar, str]) -> Evolving[Scalar, str]:

@@ -23,12 +23,12 @@ class JoinedWrites(asyncio.Transport):
         if self._waiting is None:
             self._waiting = bytes(data)
             self._loop.call_soon(self.flush)
-        elif len(data) <= _JOINED_BYTES:
-            waiting, self._waiting = self._waiting, None
+            return
+        waiting, self._waiting = self._waiting, None
+        if len(data) <= _JOINED_BYTES:
             self.whole.write(waiting + data)
         else:
-            self.flush()
-            self.whole.write(data)
+            self.whole.writelines((waiting, data))
 
     def flush(self) -> None:
         """Sends what waits."""

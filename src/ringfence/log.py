@@ -7,6 +7,7 @@ headers or bodies.
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TextIO
@@ -46,13 +47,15 @@ class PlainLines(logging.Formatter):
         return safe + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 
-def configure_log(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
+def configure_log(
+    stream: TextIO = sys.stderr, sink: Callable[[TextIO], logging.Handler] = logging.StreamHandler
+) -> None:
     """Sends every log of this process to ``stream``; called once, by the program."""
-    sink = logging.StreamHandler(stream)
-    sink.setFormatter(PlainLines() if stream.isatty() else JsonLines())
+    handler = sink(stream)
+    handler.setFormatter(PlainLines() if stream.isatty() else JsonLines())
     root = logging.getLogger()
-    root.handlers[:] = [sink]
-    root.setLevel(level)
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 

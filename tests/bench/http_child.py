@@ -12,6 +12,7 @@ import uvloop
 from bench.bare_app import make_bare_app
 from ringfence.api.admin import build_admin_app
 from ringfence.api.app import ApiOptions, build_app
+from ringfence.api.gathered_lines import GatheredLines
 from ringfence.api.listen import UnixListen, open_socket, parse_listen
 from ringfence.api.rates import RateLimits
 from ringfence.api.server import CONTROL_SOCKET, _accept, _close, _Listener
@@ -46,5 +47,5 @@ def _never():
 
 
 if __name__ == "__main__":
-    configure_log(sys.stderr)
+    configure_log(sys.stderr, GatheredLines)
     uvloop.run(serve(Path(sys.argv[1])))

@@ -81,6 +81,7 @@ def server(
     import uvloop
 
     from ringfence.api.app import ApiOptions
+    from ringfence.api.gathered_lines import GatheredLines
     from ringfence.api.listen import parse_listen
     from ringfence.api.rates import RateLimits
     from ringfence.api.server import ServeOptions, serve
@@ -95,7 +96,7 @@ def server(
         show(f"ringfence server ready: {' '.join(urls)}")
 
     _check(zone, public_url)
-    configure_log(sys.stderr)
+    configure_log(sys.stderr, GatheredLines)
     listens = [parse_listen(text) for text in listen or _LISTEN]
     keep_s = parse_duration(keep_history, field="--keep-history") or None
     settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol, keep_history_s=keep_s)

@@ -23,12 +23,16 @@ NAMES = ("web-1", "web-2", "app-1")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def add_instances(server):
+    for number, name in enumerate(NAMES, start=1):
+        instance = {"name": name, "addresses": [f"10.0.0.{number}"]} | ({"id": IDS[name]} if name in IDS else {})
+        assert server.admin.post("/admin/v1/instances", json=instance).status_code == 200
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with running_server(tmp_path_factory.mktemp("observed")) as running:
-        for number, name in enumerate(NAMES, start=1):
-            instance = {"name": name, "addresses": [f"10.0.0.{number}"]} | ({"id": IDS[name]} if name in IDS else {})
-            assert running.admin.post("/admin/v1/instances", json=instance).status_code == 200
+        add_instances(running)
         edits = [{"edit": "create-group", "name": group} for group in ("web", "app")]
         edits += [{"edit": "attach", "group": name.split("-")[0], "instance": name} for name in NAMES]
         edits += [{"edit": "detach", "group": "default", "instance": name} for name in NAMES]
@@ -38,10 +42,13 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def told(server, monkeypatch):
-    """The host that has them tells of what it logged."""
     monkeypatch.setenv("RINGFENCE_DATA", str(server.folder))
-    if server.admin.get("/admin/v1/hosts").json()["hosts"]:
-        return
+    if not server.admin.get("/admin/v1/hosts").json()["hosts"]:
+        tell(server)
+
+
+def tell(server):
+    """The host that has the instances comes, and tells of what it logged."""
     key = add_host(server, "h1")
     known = {one["name"]: one["id"] for one in server.admin.get("/admin/v1/instances").json()["instances"]}
     claims = tuple(

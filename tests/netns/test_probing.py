@@ -138,7 +138,7 @@ def test_assertions_are_tried_from_where_their_senders_are(world, tmp_path, caps
     found = json.loads(capsys.readouterr().out)
     assert [one["holds"] for one in found] == [True, True, True]
     assert [one["probe"]["outcome"] for one in found] == ["passed", "failed", "skipped"]  # nobody enforces it here
-    assert found[1]["probe"]["packets"][0].startswith(f"{WEB} -> {DB} tcp/444 open: packets pass")
+    assert found[1]["probe"]["packets"][0].startswith(f"failed: {WEB} -> {DB} tcp/444 open: packets pass")
     assert "no network of this machine has an address" in found[2]["probe"]["packets"][0]
     with blackhole(world):
         assert world.placed["web"].namespace.run(lambda: run(asked)) == 1

@@ -36,8 +36,10 @@ def check(
     """
     given, query = assertions or file, query_of(organisation) | (_probe_query() if probe else {})
     results = question(data, None, "check", query)["assertions"] if given is None else _ask(data, given, file, query)
-    for result in results if probe else ():
-        result["probe"] = _probe(result)
+    for result in results:
+        examples = result.pop("examples")
+        if probe:
+            result["probe"] = _probe(examples, allowed=str(result["assertion"]).endswith("allow"))
     if output is Format.JSON:
         show_rows(results, (), output)
     elif not results:
@@ -64,21 +66,26 @@ def _probe_query() -> dict[str, str]:
     return {"probe-from": " ".join(addresses_here())}
 
 
-def _probe(result: dict[str, Any]) -> dict[str, Any]:
-    """What packets do that an assertion means and that can be sent from here: passed, failed, or skipped and why."""
+def _probe(packets: list[dict[str, str]], *, allowed: bool) -> dict[str, Any]:
+    """What packets do that an assertion means and that can be sent from here: passed, failed, or skipped and why.
+
+    The outcome of all is the gravest of each; what was skipped says nothing beside what was sent.
+    """
+    tried = [_try(packet, allowed=allowed) for packet in packets]
+    tried = tried or [("skipped", "no network of this machine has an address that it means")]
+    outcomes = {outcome for outcome, _ in tried}
+    outcome = next(one for one in ("failed", "passed", "skipped") if one in outcomes)
+    return {"outcome": outcome, "packets": [f"{one}: {text}" for one, text in tried]}
+
+
+def _try(packet: dict[str, str], *, allowed: bool) -> tuple[str, str]:
     from ringfence.world.probing import Answer, probe_packet
 
-    allowed = str(result["assertion"]).endswith("allow")
-    tried = [(packet, probe_packet(packet)) for packet in result["examples"]]
-    said = [
-        f"{packet['source']} -> {packet['destination']} {packet['service']} {probed.sentence}"
-        for packet, probed in tried
-    ]
-    if any(probed.contradicts(allowed=allowed) for _, probed in tried):
-        return {"outcome": "failed", "packets": said}
-    if any(probed.answer is not Answer.SKIPPED for _, probed in tried):
-        return {"outcome": "passed", "packets": said}
-    return {"outcome": "skipped", "packets": said or ["no network of this machine has an address that it means"]}
+    probed = probe_packet(packet)
+    text = f"{packet['source']} -> {packet['destination']} {packet['service']} {probed.sentence}"
+    if probed.answer is Answer.SKIPPED:
+        return "skipped", text
+    return "failed" if probed.contradicts(allowed=allowed) else "passed", text
 
 
 def _ask(data: Path, given: Path, file: Path | None, query: dict[str, str]) -> list[dict[str, Any]]:
@@ -101,5 +108,5 @@ def _lines(result: dict[str, Any]) -> list[str]:
     note = " (of nobody: it means no packet)" if result["about-nobody"] else ""
     head = f"{'holds' if result['holds'] else 'fails'}  {result['assertion']}{note}"
     probe = result.get("probe")
-    tried = [f"probe {probe['outcome']}: {one}" for one in probe["packets"]] if probe else []
+    tried = [f"probe {one}" for one in probe["packets"]] if probe else []
     return [head, *(f"       {line}" for line in (*result["proof"], *tried))]

@@ -259,7 +259,8 @@ class _Reader:
         return replace(draft, description=shape.description)
 
     def _group(self, text: str, path: str) -> GroupId:
-        return self.created.get(text) or self.directory.group(text, path)
+        name = text.removeprefix(GROUP)
+        return self.created.get(name) or self.directory.group(name, path)
 
     def _peer(self, text: str, path: str) -> Cidr | GroupReference:
         """A network or an address, or else a group's name or id; ``group:NAME`` leaves no doubt."""

@@ -255,6 +255,7 @@ def test_the_policy_is_changed_by_names_and_each_verb_says_what_it_did(ringfence
 
 def test_a_change_that_is_wrong_names_the_field_and_the_nearest_name(ringfence):
     ringfence("group", "create", "web")
+    assert ringfence("rule", "add", "group:web", "tcp/80", "--from", "group:web")[0] == 0
     assert "did you mean web?" in ringfence("rule", "add", "wep", "tcp", "--from", "web")[2]
     assert "ringfence: service: expected a service such" in ringfence("rule", "add", "web", "tcp/x", "--from", "web")[2]
     assert "ringfence: expected exactly one of from " in ringfence("rule", "add", "web", "tcp")[2]

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.change import tell
+from ringfence.cli.change import LONGEST_RULE, tell
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.output import Format, FormatOption
 from ringfence.policy.errors import Invalid
@@ -34,7 +34,11 @@ def allow_me(
     """
     from ringfence.cli.admin_client import Ask, ask
 
-    body: dict[str, object] = {"target": target, "service": service, "expires-s": parse_duration(life, field="--for")}
+    body: dict[str, object] = {
+        "target": target,
+        "service": service,
+        "expires-s": parse_duration(life, field="--for", most=LONGEST_RULE),
+    }
     if address is not None:
         body["address"] = address
     if endpoint is None:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any, Final, ParamSpec
 
 import typer
 
@@ -15,6 +15,9 @@ from ringfence.policy.wording import moment_words
 
 P = ParamSpec("P")
 Edit = dict[str, object]
+
+LONGEST_RULE: Final = "3650d"  # as long as the server takes them to last
+_LONGEST_TRIAL: Final = "24h"
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")]
 
@@ -85,7 +88,7 @@ def tell(answer: dict[str, Any], output: Format) -> None:
 
 def confirm_s(text: str | None) -> int | None:
     """The value of ``--confirm``."""
-    return None if text is None else parse_duration(text, field="--confirm")
+    return None if text is None else parse_duration(text, field="--confirm", most=_LONGEST_TRIAL)
 
 
 def tell_operation(answer: dict[str, Any]) -> None:

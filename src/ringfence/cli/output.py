@@ -34,14 +34,16 @@ KeyFormatOption = Annotated[
 ]
 
 
-def show_rows(rows: Sequence[Row], columns: Sequence[str], output: Format) -> None:
-    """Rows as aligned columns, or as a JSON list of whole rows."""
+def show_rows(
+    rows: Sequence[Row], columns: Sequence[str], output: Format, *, nothing: str = "nothing there yet"
+) -> None:
+    """Rows as aligned columns, or as a JSON list of whole rows; ``nothing`` is what is said when there are none."""
     if output is Format.JSON:
         show(json.dumps(list(rows), indent=2))
     elif rows:
         show("\n".join(_aligned([columns, *([_cell(row.get(column), column) for column in columns] for row in rows)])))
     else:
-        complain("nothing there yet")
+        complain(nothing)
 
 
 def show_secret(fields: Row, variables: Mapping[str, str], output: KeyFormat) -> None:

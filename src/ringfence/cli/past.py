@@ -28,7 +28,8 @@ def confirm(
 
     query = query_of(organisation)
     if revision is None:
-        show_rows(ask(data, Ask("GET", "/trials", query=query))["trials"], ("revision", "ends-at"), output)
+        trials = ask(data, Ask("GET", "/trials", query=query))["trials"]
+        show_rows(trials, ("revision", "ends-at"), output, nothing="no change waits to be confirmed")
         return
     ask(data, Ask("POST", "/trials", {"revision": revision}, query))
     complain(f"revision {revision} is confirmed: it stays")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.change import Edit, changing
+from ringfence.cli.change import LONGEST_RULE, Edit, changing
 from ringfence.cli.group import GroupArgument
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.output import Format, FormatOption, show_rows
@@ -49,7 +49,7 @@ def add(
     Example: [bold]ringfence rule add web tcp/443 --from 0.0.0.0/0[/bold]
     """
     edit = {"edit": "add-rule", "group": group, "service": service, "from": source, "to": destination}
-    expires_s = None if expires is None else parse_duration(expires, field="--expires")
+    expires_s = None if expires is None else parse_duration(expires, field="--expires", most=LONGEST_RULE)
     return [{**edit, "description": description, "expires-s": expires_s}]
 
 

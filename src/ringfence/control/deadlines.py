@@ -11,6 +11,7 @@ from typing import Final
 
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.past import Past
+from ringfence.control.trials import UNDONE, unconfirmed
 from ringfence.control.use_cases import Changed, Wish
 from ringfence.policy.errors import NotFound, RingfenceError
 from ringfence.policy.facts import Fact, RuleDeleted, TrialEnded
@@ -20,7 +21,6 @@ from ringfence.policy.undo import still_undone
 from ringfence.policy.values import OrganisationId
 
 EXPIRED: Final = "RuleExpired"
-UNDONE: Final = "ChangeUndone"
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Deadlines:
                 raise _Done("it is not on trial any more")
             return (*still_undone(snapshot, undo, now_s=now_s), TrialEnded(organisation))
 
-        wish = _due(organisation, decide, UNDONE, f"revision {trial.revision} was not confirmed")
+        wish = _due(organisation, decide, UNDONE, unconfirmed(trial.revision))
         await self.change(wish, operator_of(organisation))
 
 

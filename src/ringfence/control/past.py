@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from ringfence.control.actor import Actor
-from ringfence.control.trials import decide_confirm
+from ringfence.control.trials import CONFIRMED, confirmed, decide_confirm, fate_of_trial
 from ringfence.control.use_cases import Changed, Wish
 from ringfence.policy.errors import Busy, NotFound
 from ringfence.policy.fact_words import describe_facts
@@ -18,7 +18,7 @@ from ringfence.policy.index import forked
 from ringfence.policy.model import Snapshot
 from ringfence.policy.undo import policy_difference, rewind
 from ringfence.policy.values import OrganisationId
-from ringfence.store import Store
+from ringfence.store import HistoryQuery, Store
 
 T = TypeVar("T")
 
@@ -58,16 +58,23 @@ class Past:
         return await asyncio.to_thread(compared)
 
     async def confirm(self, revision: int, actor: Actor) -> None:
-        """Has the change on trial that made ``revision`` stay; ``NotFound`` when there is none."""
-        await self.change(
-            Wish(
-                lambda snapshot: decide_confirm(snapshot, actor.organisation, revision),
-                lambda snapshot: snapshot.organisations[actor.organisation].default_group,
-                "Confirm",
-                f"revision {revision}",
-            ),
-            actor,
+        """Has the change on trial that made ``revision`` stay; ``NotFound`` tells what became of one that is not."""
+        wish = Wish(
+            lambda snapshot: decide_confirm(snapshot, actor.organisation, revision),
+            lambda snapshot: snapshot.organisations[actor.organisation].default_group,
+            CONFIRMED,
+            confirmed(revision),
         )
+        try:
+            await self.change(wish, actor)
+        except NotFound:
+            _require_revisions(self.store.snapshot, revision)
+            query = HistoryQuery(organisation=actor.organisation, newest=True)
+            lines = await asyncio.to_thread(self.store.read_history, query)
+            fate = fate_of_trial(lines, revision)
+            if fate is None:
+                raise
+            raise NotFound(fate) from None
 
     async def back(self, revision: int, organisation: OrganisationId, do: Callable[[Wish], Awaitable[T]]) -> T:
         """Does what makes the organisation's policy what it was at ``revision``.

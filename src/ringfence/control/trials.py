@@ -3,12 +3,18 @@
 An organisation has one at a time, so that undoing one never meets another half done.
 """
 
+from collections.abc import Iterable
+from typing import Final
+
 from ringfence.policy.errors import Conflict, NotFound
 from ringfence.policy.facts import Fact, TrialBegun, TrialEnded
 from ringfence.policy.model import Snapshot, Trial
 from ringfence.policy.values import OrganisationId
 from ringfence.policy.wording import moment_words
-from ringfence.store import next_revision
+from ringfence.store import HistoryLine, next_revision
+
+CONFIRMED: Final = "Confirm"
+UNDONE: Final = "ChangeUndone"
 
 
 def on_trial(
@@ -34,6 +40,30 @@ def decide_confirm(snapshot: Snapshot, organisation: OrganisationId, revision: i
     """The end of the trial of ``revision``; ``NotFound`` when it is not on trial (any more)."""
     waiting = snapshot.organisations[organisation].trial
     if waiting is None or waiting.revision != revision:
-        others = "none does" if waiting is None else f"revision {waiting.revision} does"
-        raise NotFound(f"revision {revision} does not wait to be confirmed, {others}: see ringfence history")
+        others = "no other does" if waiting is None else f"revision {waiting.revision} does"
+        raise NotFound(f"revision {revision} does not wait to be confirmed, {others}")
     return (TrialEnded(organisation),)
+
+
+def unconfirmed(revision: int) -> str:
+    """How the history calls what was undone."""
+    return f"revision {revision} was not confirmed"
+
+
+def confirmed(revision: int) -> str:
+    """How the history calls what stays."""
+    return f"revision {revision}"
+
+
+def fate_of_trial(lines: Iterable[HistoryLine], revision: int) -> str | None:
+    """What became of a change that is on trial no more, as the history's lines tell; None when they tell nothing."""
+    for line in lines:
+        subject = line.subject.partition(":")[0]
+        if (line.action, subject) == (UNDONE, unconfirmed(revision)):
+            return (
+                f"revision {revision} was undone at {moment_words(line.at)}, because nobody had confirmed it: "
+                "make the change again"
+            )
+        if (line.action, subject) == (CONFIRMED, confirmed(revision)):
+            return f"revision {revision} was confirmed already, at {moment_words(line.at)}: it stays"
+    return None

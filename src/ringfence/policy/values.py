@@ -210,12 +210,15 @@ def parse_label(text: str, *, field: str) -> str:
     return text
 
 
-def parse_duration(text: str, *, field: str) -> int:
-    """Seconds, of ``90s``, ``30m``, ``24h`` or ``400d``."""
+def parse_duration(text: str, *, field: str, most: str | None = None) -> int:
+    """Seconds, of ``90s``, ``30m``, ``24h`` or ``400d``; with ``most``, such a time too, neither none nor more."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise Invalid(f"expected a time such as 90s, 30m, 24h or 400d, got {_shown(text)}", field=field)
-    return int(match[1]) * _UNIT_S[match[2]]
+    seconds = int(match[1]) * _UNIT_S[match[2]]
+    if most is not None and not 0 < seconds <= parse_duration(most, field=field):
+        raise Invalid(f"expected a time from 1s to {most}, got {_shown(text)}", field=field)
+    return seconds
 
 
 def link_local(mac: Mac) -> IPv6Address:

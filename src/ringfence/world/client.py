@@ -138,7 +138,7 @@ class ApiClient:
         try:
             response = self._http.request(method, url, content=content, headers=headers)
         except httpx.HTTPError as error:
-            raise OperatorError(f"{method} {path}", str(error) or type(error).__name__) from error
+            raise OperatorError(f"asking {self._base}", str(error) or type(error).__name__) from error
         document: Document = response.json() if response.content else {}
         if response.is_error:
             raise OperatorError(f"{method} {path}", f"{response.status_code}: {document.get('message', '')}")

@@ -273,4 +273,11 @@ def test_rules_are_listed_with_the_time_that_they_last(ringfence, monkeypatch):
     monkeypatch.setattr("ringfence.cli.admin_client.ssh_session", lambda: None)
     status, _, err = ringfence("allow-me", "web", "tcp/22")
     assert (status, err) == (2, "ringfence: address: where you come from is not known here: give an address\n")
-    assert ringfence("rule", "add", "web", "tcp/80", "--from", "web", "--expires", "soon")[0] == 2
+    add = ("rule", "add", "web", "tcp/80", "--from", "web")
+    assert ringfence(*add, "--expires", "soon")[0] == 2
+    for option, most in (("--expires", "3650d"), ("--confirm", "24h")):
+        for wrong in ("0s", "3651d"):
+            said = f"ringfence: {option}: expected a time from 1s to {most}, got '{wrong}'\n"
+            assert ringfence(*add, option, wrong) == (2, "", said)
+        assert ringfence(*add, option, most, "--dry-run")[0] == 0
+    assert ringfence("confirm") == (0, "", "ringfence: no change waits to be confirmed\n")

@@ -115,8 +115,30 @@ async def test_what_is_confirmed_stays_and_can_be_confirmed_once(tmp_path):
         clock.moment_s += 61
         await plane._deadlines.meet()
         assert [group.name for group in plane.snapshot.groups.values()] == ["default", "web"]
-        with pytest.raises(NotFound, match="none does"):
+        with pytest.raises(NotFound, match=rf"revision {revision} was confirmed already, at 2023-.*: it stays"):
             await plane.past.confirm(revision, operator(plane))
+
+
+@played
+async def test_who_confirms_what_is_not_on_trial_is_told_what_became_of_it(tmp_path):
+    clock = PlayedClock()
+    async with opened(tmp_path, clock=clock) as plane:
+        await do(plane, CreateGroup("web"), safety=MINUTE)
+        undone = plane.owners.first.trial.revision
+        clock.moment_s += 61
+        await plane._deadlines.meet()
+        await do(plane, CreateGroup("app"))
+        plain = plane.snapshot.revision
+        for revision, said in (
+            (undone, rf"revision {undone} was undone at 2023-.* UTC, because nobody had confirmed it: make the change"),
+            (plain, f"revision {plain} does not wait to be confirmed, no other does"),
+            (99, f"there is no revision 99: the newest is {plain}"),
+        ):
+            with pytest.raises(NotFound, match=said):
+                await plane.past.confirm(revision, operator(plane))
+        await do(plane, CreateGroup("db"), safety=MINUTE)
+        with pytest.raises(NotFound, match=f"does not wait to be confirmed, revision {plain + 1} does"):
+            await plane.past.confirm(plain, operator(plane))
 
 
 @played

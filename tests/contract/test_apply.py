@@ -9,6 +9,7 @@ import pytest
 from contract.running import running_server
 from contract.test_pages import examples, without_ids
 from ringfence.cli.app import run
+from waiting import wait_until
 
 POLICY, EXAMPLES = examples("policy-file.md")
 
@@ -117,6 +118,27 @@ def test_what_was_shown_is_done_or_nothing(ringfence):
     assert (late.status_code, "has changed since" in late.json()["message"]) == (409, True)
     now = ringfence.server.admin.post("/admin/v1/apply", json=body).json()
     assert (now["did"], now["kept"]) == (["group new created"], ["group other stays"])
+
+
+def test_what_is_asked_of_an_exported_account_is_answered_as_its_server_does(ringfence, tmp_path):
+    ringfence("apply", "policy.yaml", "--prune")
+    (tmp_path / "exported.yaml").write_text(ringfence("export")[1], encoding="utf-8")
+    for question in (["reach"], ["reach", "--from", "internet"], ["explain", "web-1", "db-1", "tcp/22"]):
+        asked = ringfence(*question)
+        offline = ringfence(*question, "--file", "exported.yaml")
+        assert asked[1], question
+        assert without_ids(asked[1]).startswith(without_ids(offline[1])), question  # it knows who enforces besides
+        assert asked[0] == offline[0]
+
+
+def test_an_apply_on_trial_is_undone_whole_unless_it_is_confirmed(ringfence):
+    before = ringfence("export")[1]
+    _, _, err = ringfence("apply", "policy.yaml", "--prune", "--confirm", "1s")
+    assert "unless you say: ringfence confirm" in err
+    assert ringfence("export")[1] != before
+    wait_until(lambda: ringfence("export")[1] == before, 20)
+    ringfence("apply", "policy.yaml", "--prune", "--confirm", "1h")
+    assert ringfence("confirm", str(_revision(ringfence)))[0] == 0
 
 
 def test_the_answer_is_json_for_scripts(ringfence):

@@ -107,6 +107,14 @@ def test_a_public_group_is_listed(ringfence):
     assert (listed["name"], listed["description"]) == ("public-probes", "ours")
 
 
+def test_without_hosts_no_rule_is_unused(ringfence):
+    ringfence("group", "create", "web")
+    assert ringfence("rule", "add", "web", "tcp/443", "--from", "0.0.0.0/0")[0] == 0
+    status, out, err = ringfence("unused", "--window", "1h")
+    assert (status, out, err) == (0, "", "ringfence: every rule that a host enforces was used\n")
+    assert ringfence("unused", "--window", "1x")[0] == 2
+
+
 def test_a_refusal_is_explained_in_words(ringfence):
     ringfence("instance", "add", "db", "--address", "192.0.2.1")
     status, out, _ = ringfence("explain", "internet", "db", "tcp/5432")

@@ -55,6 +55,11 @@ def test_everything_that_a_file_can_say_is_read_and_written_the_same():
     assert write_policy(document) == WHOLE
 
 
+def test_a_person_may_write_comments():
+    commented = "# who may what\n" + WHOLE.replace("groups:\n", "groups:  # all of them\n", 1)
+    assert _read(commented).document == _read(WHOLE).document
+
+
 def test_a_file_is_a_policy_of_its_own():
     snapshot = snapshot_of(_read(WHOLE).document)
     groups = {group.name: group for group in snapshot.groups.values() if group.name != "app"}

@@ -28,7 +28,8 @@ class ServerLife:
 
     def kill(self) -> None:
         self.ended.set()
-        self.plane._ticking.cancel()
+        for task in self.plane._tasks:
+            task.cancel()
 
 
 class Wire:

@@ -19,6 +19,7 @@ class FakeServer:
         self.flow_reports = []
         self.counts = {}
         self.feeds = 0
+        self.held: FeedView | None = None
         self.failures = 0
         self._newest = None
         self._woken = asyncio.Event()
@@ -61,6 +62,9 @@ class FakeServer:
     async def flows(self, report) -> None:
         self._check()
         self.flow_reports.append(report)
+
+    def hold(self, view) -> None:
+        self.held = view
 
     async def feed(self):
         self._check()

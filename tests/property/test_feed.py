@@ -206,10 +206,13 @@ def test_a_reader_of_many_lines_reads_each_as_if_it_were_the_first(history):
 
 
 @given(views())
-def test_what_did_not_change_from_line_to_line_is_the_very_same_object(same):
-    reader = FeedReader()
-    line = encode_whole("e1", same)
-    first, second = reader.decode_line(line).view, reader.decode_line(line).view
+def test_what_did_not_change_from_line_to_line_or_from_before_is_the_very_same_object(same):
+    reader, line = FeedReader(), encode_whole("e1", same)
+    kept = decode_whole(line)
+    reader.hold(kept)
+    first, second = kept.view, reader.decode_line(line).view
+    assert all(one is other for one, other in zip(first.endpoints, second.endpoints, strict=True))
+    second = reader.decode_line(line).view
     assert all(one is other for one, other in zip(first.endpoints, second.endpoints, strict=True))
     assert all(second.rules[group] is rules for group, rules in first.rules.items())
     assert all(second.peers[group] is peer for group, peer in first.peers.items())

@@ -99,6 +99,9 @@ class SimulatedServer:
     async def flows(self, report) -> None:
         """Nobody looks at them here."""
 
+    def hold(self, view) -> None:
+        self._reader.hold(view)
+
     async def feed(self):
         life = await self._wire.hop(self._host)
         life.plane.seen(self._host)

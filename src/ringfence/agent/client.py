@@ -66,6 +66,10 @@ class Server(Protocol):
 
     async def counters(self, counts: tuple[RuleCount, ...]) -> None: ...
 
+    def hold(self, view: FeedView) -> None:
+        """What this host has from before: of it the feed need not tell again."""
+        ...
+
     def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
         """The present view, then newer ones and heartbeats, until the connection breaks."""
         ...
@@ -99,6 +103,9 @@ class HttpServer:
 
     async def flows(self, report: FlowReport) -> None:
         await self._send("POST", "/agent/v1/flows", encode_flow_report(report))
+
+    def hold(self, view: FeedView) -> None:
+        self._reader.hold(view)
 
     async def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
         path = f"/agent/v1/feed?{render_base(self._reader.base)}"

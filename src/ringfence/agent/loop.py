@@ -119,6 +119,7 @@ class Agent:
         self._wanted = self._saved = load_view(self._cache, self._oldest)
         if self._wanted is not None:
             self._declared.note_view(self._wanted.view)
+            self._server.hold(self._wanted)
         self._evidence.begin()
         await self._enforce()
 

@@ -277,6 +277,10 @@ class FeedReader:
         held = self._held
         return None if held is None else Base(held.epoch, held.view.revision, held.digest)
 
+    def hold(self, view: FeedView) -> None:
+        """Begin with this view, as if it had been read."""
+        self._held = view
+
     def decode_line(self, line: bytes) -> FeedView | Heartbeat:
         """What one line of the feed says.
 

@@ -227,6 +227,7 @@ async def test_after_a_reboot_the_kept_view_is_enforced_before_the_server_is_rea
     async with world.agent(runs=False) as agent:
         world.assert_holds(TWO)
         assert agent.standing.applied == 2
+    assert world.server.held.view == TWO  # of it the server need not tell again
 
 
 @scenario
@@ -238,6 +239,7 @@ async def test_a_kept_view_that_is_older_than_the_kernels_is_not_enforced(world)
     world.server.stop()
     async with world.agent(runs=False):
         world.assert_holds(TWO)
+    assert world.server.held is None
 
 
 @scenario

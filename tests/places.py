@@ -68,11 +68,11 @@ class Failing:
         database = self._place.open_database(folder)
         commit, begin = database.commit, database.begin
 
-        def try_commit():
+        def try_commit(news=""):
             if self.fails:
                 raise DatabaseFault("database or disk is full")
             if not self.is_away or self.makes:
-                commit()
+                commit(news)
             if self.is_away:
                 database.rollback()
                 self.committing.set()

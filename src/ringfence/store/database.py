@@ -30,8 +30,12 @@ class InDoubt(DatabaseFault):
 class Ear(Protocol):
     """Hears when another server has committed; has a connection of its own."""
 
-    def wait(self, timeout_s: float) -> None:
-        """Returns at a commit of anybody, or after ``timeout_s``. Raises ``DatabaseFault`` when it cannot listen."""
+    def wait(self, timeout_s: float) -> str | None:
+        """What was told at the newest commit of anybody; None after ``timeout_s`` without one.
+
+        Raises:
+            DatabaseFault: when it cannot listen.
+        """
 
     def close(self) -> None:
         """Ends the connection."""
@@ -61,8 +65,8 @@ class Database(Protocol):
     def write(self, runs: Iterable[tuple[str, list[Values]]]) -> None:
         """Runs each statement once for each of its rows, in order, inside the transaction."""
 
-    def commit(self) -> None:
-        """Returns when everything since ``begin`` is on stable storage."""
+    def commit(self, news: str = "") -> None:
+        """Returns when everything since ``begin`` is on stable storage. A shared database's ears are told ``news``."""
 
     def rollback(self) -> None:
         """Ends the transaction without a trace; raises nothing."""

@@ -97,6 +97,16 @@ class Follower:
         """What was noted is on stable storage."""
         self._number = self._noted
 
+    @property
+    def news(self) -> str:
+        """What others are told of the commit that was noted last."""
+        return f"{self._noted} {self._author}"
+
+    def knows(self, news: str) -> bool:
+        """Whether the commit of ``news`` is its own, or is in memory. From any thread."""
+        number, _, author = news.partition(" ")
+        return author == self._author or (number.isdigit() and int(number) <= self._number)
+
     def was_committed(self) -> bool:
         """Whether a commit whose answer was lost was made. Waits for the lock, which it held until its end."""
         self._database.begin()

@@ -1,4 +1,4 @@
-"""Looks for what other servers committed: at once when the database wakes it, else every half second."""
+"""Looks for what other servers committed: at once when one of them tells of it, else every half second."""
 
 import threading
 from collections.abc import Callable
@@ -12,11 +12,17 @@ LOOK_S: Final = 0.5
 
 
 class Listener:
-    """A thread that calls ``look``; a lost connection is made anew, and looked without meanwhile."""
+    """A thread that calls ``look``, unless this server ``knows`` the news.
 
-    def __init__(self, database: Database, look: Callable[[], Future[Committed[None]]]) -> None:
+    A lost connection is made anew, and looked without meanwhile.
+    """
+
+    def __init__(
+        self, database: Database, look: Callable[[], Future[Committed[None]]], knows: Callable[[str], bool]
+    ) -> None:
         self._database = database
         self._look = look
+        self._knows = knows
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ringfence-listener", daemon=True)
 
@@ -30,13 +36,15 @@ class Listener:
 
     def _run(self) -> None:
         ear: Ear | None = None
+        news: str | None = None
         while not self._stopping.is_set():
-            self._look().exception()
+            if news is None or not self._knows(news):
+                self._look().exception()
             try:
                 ear = ear or self._database.listen()
-                ear.wait(LOOK_S)
+                news = ear.wait(LOOK_S)
             except DatabaseFault:
-                ear = None
+                ear = news = None
                 self._stopping.wait(LOOK_S)
         if ear is not None:
             ear.close()

@@ -110,10 +110,10 @@ class PostgresDatabase:
             for sql, rows in runs:
                 cursor.executemany(_marked(sql), rows)
 
-    def commit(self) -> None:
-        """Wakes the ears of all servers in the same transaction."""
+    def commit(self, news: str = "") -> None:
+        """Tells the news in a statement after the pipeline: one that ends in a pipeline is not ended when forsaken."""
         with _translated():
-            self._connection.execute(f"NOTIFY {_CHANNEL}")
+            self._connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, news))
         try:
             self._connection.execute("COMMIT")
         except psycopg.OperationalError as error:
@@ -174,10 +174,12 @@ class PostgresEar:
         with _translated():
             self._connection.execute(f"LISTEN {_CHANNEL}")
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> str | None:
+        told = None
         with _translated():
-            for _ in self._connection.notifies(timeout=timeout_s, stop_after=1):
-                pass
+            for notify in self._connection.notifies(timeout=timeout_s, stop_after=1):
+                told = notify.payload
+        return told
 
     def close(self) -> None:
         self._connection.close()

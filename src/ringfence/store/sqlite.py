@@ -67,7 +67,7 @@ class SqliteDatabase:
                 for many, values in _joined(sql, rows):
                     self._connection.execute(many, values)
 
-    def commit(self) -> None:
+    def commit(self, news: str = "") -> None:  # noqa: ARG002  nobody listens
         with _translated():
             self._connection.execute("COMMIT")
 

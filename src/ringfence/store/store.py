@@ -56,7 +56,9 @@ class Store:
         self._loaded = opened.loaded
         self._follower = opened.follower
         self._writer = Writer(opened.database, opened.follower, opened.loaded.snapshot, seal_key=opened.seal_key)
-        self._listener = Listener(opened.database, self.refresh) if opened.database.is_shared else None
+        self._listener = (
+            Listener(opened.database, self.refresh, opened.follower.knows) if opened.database.is_shared else None
+        )
         self.epoch = opened.epoch  # the random name of this store's life, in which its revisions count
 
     @classmethod

@@ -139,7 +139,7 @@ class Writer:
             self._database.begin()
             self._published = self._follower.catch_up(self._published)
             outcomes, working = self._decide(batch)
-            self._database.commit()
+            self._database.commit(self._follower.news)
         except InDoubt as error:
             if not self._was_committed():
                 return self._refuse(batch, error)

@@ -25,11 +25,15 @@ from ringfence.policy.facts import (
 )
 from ringfence.policy.local import Failsafe
 from ringfence.policy.lockout import parse_connection
-from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState, Trial
+from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState, Snapshot, Trial
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import Protocol
-from ringfence.store.decision import HostSeen
+from ringfence.store.decision import Decision, HostSeen
+from ringfence.store.follow import Follower
 from ringfence.store.journal import Entry, decode_entries, encode_entries
+from ringfence.store.migrate import load_migrations, migrate
+from ringfence.store.postgresql import PostgresDatabase
+from ringfence.store.rows import Rows
 from unit.store.test_store import everything
 
 
@@ -79,3 +83,21 @@ def test_operations_and_hosts_seen_come_back_equal(state):
     seen += (replace(seen[0], failsafe=(FAILSAFE,), channel=parse_connection("it", *ends, agent="a")),)
     entries = [Entry(None, settled=(operation,), seen=seen), Entry(7, (), operation, frozenset("a"), changes_keys=True)]
     assert decode_entries(encode_entries(entries)) == entries
+
+
+def test_news_of_ones_own_and_of_what_is_in_memory_is_no_news(postgres):
+    database = PostgresDatabase(postgres.database())
+    migrate(database, load_migrations())
+    one, other = Follower(database, b""), Follower(database, b"")
+    database.begin()
+    rows = Rows()
+    one.note(rows, [Decision(None, seen=(HostSeen("a", 1.5, 7, None, None, 6),))])
+    database.write(rows.runs())
+    database.commit(one.news)
+    one.committed()
+    assert one.knows(one.news)
+    assert not other.knows(one.news)
+    assert not other.knows("something that anybody said")
+    other.catch_up(Snapshot())
+    assert other.knows(one.news)
+    database.close()

@@ -60,6 +60,7 @@ def test_servers_whose_clocks_differ_by_a_day_know_which_hosts_of_each_other_are
         second = await ControlPlane.open(tmp_path / "b", QUICK, clocks[1], database=url)
         try:
             await with_host(first)
+            await second.fresh()  # which knows the host from then on
             await asyncio.to_thread(wait_until, lambda: second.status_of(H1).age_s == 0.0)
             clocks[0].day_s -= 2 * DAY  # a clock that goes back keeps nobody from telling
             for clock in clocks:

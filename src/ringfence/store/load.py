@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import ip_address
 from sys import intern
 from types import MappingProxyType
@@ -173,7 +174,7 @@ def _load_rules(database: Database) -> dict[str, list[Rule]]:
                 id=RuleId(UUID(id_)),
                 direction=Direction(direction),
                 protocol=Protocol(protocol),
-                peer=GroupPeer(GroupId(UUID(peer))) if network is None else parse_cidr(network, field="rule.network"),
+                peer=_group_peer(peer) if network is None else _rule_network(network),
                 start_port=start,
                 end_port=end,
                 icmp=Icmp(icmp_type, icmp_code) if icmp else None,
@@ -182,6 +183,17 @@ def _load_rules(database: Database) -> dict[str, list[Rule]]:
             )
         )
     return found
+
+
+@lru_cache(maxsize=100_000)
+def _group_peer(text: str) -> GroupPeer:
+    """One object for all that are equal, as below: many rules name few groups and few networks."""
+    return GroupPeer(GroupId(UUID(text)))
+
+
+@lru_cache(maxsize=10_000)
+def _rule_network(text: str) -> Cidr:
+    return parse_cidr(text, field="rule.network")
 
 
 def _load_sources(database: Database) -> dict[str, list[Cidr]]:
@@ -236,7 +248,7 @@ def _load_interfaces(database: Database) -> dict[str, list[Interface]]:
 def _load_worn(database: Database) -> dict[str, list[GroupId]]:
     found: dict[str, list[GroupId]] = defaultdict(list)
     for instance, group in database.query("SELECT instance, security_group FROM worn_group ORDER BY position"):
-        found[instance].append(GroupId(UUID(group)))
+        found[instance].append(_group_peer(group).group)
     return found
 
 

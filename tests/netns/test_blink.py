@@ -8,6 +8,8 @@ import random
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from itertools import count as count_up
 
@@ -153,23 +155,22 @@ def _ways(lab):
     return allowed, denied
 
 
+# A child dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG): this one lasts as long as the tests.
+_HAND = ThreadPoolExecutor(1)
+
+
 @contextmanager
 def _at_a_random_moment(rng, work):
     """``work`` happens in another thread, somewhere in the body or shortly after it began."""
-    failed = []
+    delay_s = rng.uniform(0, 0.02)
 
     def run():
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  it is raised again below
-            failed.append(error)
+        time.sleep(delay_s)
+        work()
 
-    timer = threading.Timer(rng.uniform(0, 0.02), run)
-    timer.start()
+    done = _HAND.submit(run)
     yield
-    timer.join()
-    if failed:
-        raise failed[0]
+    done.result()
 
 
 def _crash(stack):

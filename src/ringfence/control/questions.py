@@ -124,8 +124,11 @@ def _owner(snapshot: Snapshot, query: Query) -> OrganisationId | None:
 
 def _end(snapshot: Snapshot, text: str, organisation: str | None) -> str:
     """An end as it was given, or the id of the instance that the named organisation calls so."""
+    if not organisation:
+        return text
+    find_organisation(snapshot, organisation)
     try:
-        return str(find_instance_of(snapshot, text, organisation).id) if organisation else text
+        return str(find_instance_of(snapshot, text, organisation).id)
     except NotFound:
         return text
 

@@ -42,7 +42,7 @@ def find_places(snapshot: Snapshot, view: HostView, text: str, *, field: str) ->
     """
     if text == INTERNET:
         return [Place(parse_address(one, field=field), None, is_anybody=True) for one in INTERNET_ADDRESSES]
-    instances = [] if text.startswith(GROUP) else _instances(snapshot, text.removeprefix(INSTANCE))
+    instances = [] if text.startswith(GROUP) else _instances(snapshot, text)
     named = () if text.startswith(INSTANCE) else snapshot.groups.values()
     groups = [one for one in named if text.removeprefix(GROUP) in (one.name, str(one.id))]
     if instances:
@@ -106,4 +106,5 @@ def _only(found: list[Instance], text: str, field: str) -> Instance:
 
 
 def _instances(snapshot: Snapshot, text: str) -> list[Instance]:
-    return [instance for instance in snapshot.instances.values() if text in (instance.name, str(instance.id))]
+    names = (text, text.removeprefix(INSTANCE))
+    return [one for one in snapshot.instances.values() if one.name in names or str(one.id) in names]

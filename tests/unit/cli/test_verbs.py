@@ -107,6 +107,12 @@ def test_a_public_group_is_listed(ringfence):
     assert (listed["name"], listed["description"]) == ("public-probes", "ours")
 
 
+def test_an_organisation_that_there_is_not_is_said_to_be_unknown(ringfence):
+    ringfence("group", "create", "web")
+    status, _, err = ringfence("explain", "internet", "10.0.0.1", "tcp/1", "--organisation", "nope")
+    assert (status, "there is no organisation named nope" in err) == (1, True)
+
+
 def test_without_hosts_no_rule_is_unused(ringfence):
     ringfence("group", "create", "web")
     assert ringfence("rule", "add", "web", "tcp/443", "--from", "0.0.0.0/0")[0] == 0

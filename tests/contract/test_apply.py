@@ -123,12 +123,20 @@ def test_what_was_shown_is_done_or_nothing(ringfence):
 def test_what_is_asked_of_an_exported_account_is_answered_as_its_server_does(ringfence, tmp_path):
     ringfence("apply", "policy.yaml", "--prune")
     (tmp_path / "exported.yaml").write_text(ringfence("export")[1], encoding="utf-8")
-    for question in (["reach"], ["reach", "--from", "internet"], ["explain", "web-1", "db-1", "tcp/22"]):
-        asked = ringfence(*question)
-        offline = ringfence(*question, "--file", "exported.yaml")
-        assert asked[1], question
-        assert without_ids(asked[1]).startswith(without_ids(offline[1])), question  # it knows who enforces besides
-        assert asked[0] == offline[0]
+    for question in (["reach", "-o", "json"], ["reach", "--from", "internet", "-o", "json"]):
+        asked, offline = (_passing(ringfence(*question, *more)[1]) for more in ([], ["--file", "exported.yaml"]))
+        assert asked
+        assert asked == offline
+    asked, offline = (
+        without_ids(ringfence("explain", "web-1", "db-1", "tcp/22", *more)[1])
+        for more in ([], ["--file", "exported.yaml"])
+    )
+    assert asked.startswith(offline)  # it knows who enforces besides
+
+
+def _passing(answer):
+    """Who reaches whom on what; the order follows ids, which differ."""
+    return sorted((row["from"], row["to"], row["services"]) for row in json.loads(answer))
 
 
 def test_an_apply_on_trial_is_undone_whole_unless_it_is_confirmed(ringfence):

@@ -2,13 +2,14 @@
 
 import json
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import pytest
 
 from ringfence.api.operator import SESSION_HEADER
 from ringfence.world.stream import Stream, heard_since
-from self_scene import HOST, ID, OUTSIDE, QUICK_S, Scene, open_scene, open_world, serving
+from self_scene import HOST, ID, OUTSIDE, QUICK_S, open_scene, open_world, serving
 from waiting import wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.full]
@@ -60,10 +61,24 @@ def enforced(scene):
 
 
 @pytest.fixture
-def scene(tmp_path):
-    with open_world(tmp_path) as world, open_scene(world, tmp_path, "server") as made:
+def world(tmp_path):
+    with open_world(tmp_path) as made:
         yield made
-        for process in made.processes:
+
+
+@pytest.fixture
+def scene(world, tmp_path):
+    with open_scene(world, tmp_path, "server") as made, ended(made.processes):
+        yield made
+
+
+@contextmanager
+def ended(processes):
+    """Processes that are there in the end do not stay."""
+    try:
+        yield
+    finally:
+        for process in processes:
             process.kill()
             process.wait()
 
@@ -100,23 +115,21 @@ def test_the_guard_keeps_the_callers_session_and_what_is_forced_cuts_it(scene):
         goes_on(other)
 
 
-def test_a_trial_that_nobody_confirms_is_undone_in_the_kernel_though_the_server_was_killed(tmp_path):
-    with open_world(tmp_path) as world:
+def test_a_trial_that_nobody_confirms_is_undone_in_the_kernel_though_the_server_was_killed(world, tmp_path):
+    with ended(agents := []):
         with open_scene(world, tmp_path, "server") as scene:
+            scene.processes = agents
             ssh = enforced(scene)
             away = {"edit": "delete-rule", "group": "in", "rule": ssh}
             answer = change(scene, away, opening(SOON), force=True, **{"confirm-s": 8}).json()
             scene.until_applied()
-            processes, key = scene.processes, scene.key
         with session(scene, SOON) as tried:
             goes_on(tried)  # the server is dead: what it said stays in force, also when the trial is over
             wait_until(lambda: time.time() > answer["trial"]["ends-at"], QUICK_S)
             goes_on(tried)
             with serving(world.placed["outside"].namespace, tmp_path / "server") as server:
-                again = Scene(world, server, tmp_path, key, processes)
+                again = replace(scene, server=server)
                 wait_until(lambda: is_cut(tried), 60.0)  # the agent comes back within 15 s
                 again.until_applied()
                 with session(again, SSH) as back:
                     goes_on(back)
-        for process in processes:
-            scene.kill(process)

@@ -81,7 +81,7 @@ class _AddRule(_Edit, frozen=True, tag="add-rule"):
 
 class _DeleteRule(_Edit, frozen=True, tag="delete-rule"):
     group: str
-    rule: UUID
+    rule: str
 
 
 class _AddSource(_Edit, frozen=True, tag="add-source"):
@@ -230,7 +230,7 @@ class _Reader:
             case _AddRule():
                 return AddRule(group, self._draft(shape, path), shape.expires_s)
             case _DeleteRule():
-                return DeleteRule(group, RuleId(shape.rule))
+                return DeleteRule(group, _rule_id(shape.rule, f"{path}.rule"))
             case _AddSource() | _RemoveSource():
                 of_source = AddSource if isinstance(shape, _AddSource) else RemoveSource
                 return of_source(group, _network(shape.source, f"{path}.source"))
@@ -269,6 +269,14 @@ class _Reader:
             return _network(text, path)
         created = self.created.get(name)
         return GroupReference(created, None) if created else self.directory.peer(name, path)
+
+
+def _rule_id(text: str, path: str) -> RuleId:
+    try:
+        return RuleId(UUID(text))
+    except ValueError:
+        expected = f"expected the id of a rule, as ringfence rule list shows it, got {ascii(text)[:64]}"
+        raise Invalid(expected, field=path) from None
 
 
 def _caller(address: str | None) -> Cidr:

@@ -93,7 +93,7 @@ def test_a_wrong_service_is_refused_with_its_place(service):
         ({"edit": "attach", "group": "wep", "instance": "vm"}, "$.edits[1].group: "),
         ({"edit": "attach", "group": "web"}, "$.edits[1].instance: "),
         ({"edit": "attach", "group": "web", "instance": "vm", "force": True}, "$.edits[1]: "),
-        ({"edit": "delete-rule", "group": "web", "rule": "ssh"}, "$.edits[1].rule: expected the id of a rule, as ringf"),
+        ({"edit": "delete-rule", "group": "web", "rule": "ssh"}, "$.edits[1].rule: expected the id of a rule, as"),
         ({"edit": "fly"}, "$.edits[1].edit: "),
         ({"edit": "observe", "observe": True}, "$.edits[1]: "),
         ({"edit": "observe", "observe": True, "instance": "vm", "group": "web"}, "$.edits[1]: "),

@@ -8,7 +8,9 @@ from dataclasses import replace
 from bench.fleet_policy import fleet_snapshot
 from bench.sized import group_id
 from policies import rule
+from ringfence.policy.index import indexed
 from ringfence.policy.insight.grants import Grants
+from ringfence.policy.insight.lint_change import new_findings
 from ringfence.policy.insight.plan import compare_grants
 from ringfence.policy.insight.population import Population
 from ringfence.policy.model import Snapshot
@@ -59,16 +61,17 @@ def _timed(run):
 
 
 def test_what_a_change_does_to_a_large_fleet_is_said_in_time():
-    before = fleet_snapshot(GROUPS, INSTANCES)
+    before = indexed(fleet_snapshot(GROUPS, INSTANCES))
     found = {}
     for name, change in CHANGES.items():
-        after = change(before)
+        after = indexed(change(before))
         made_s, grants = _timed(lambda a=after: _ready(before, a))
         runs = [_timed(lambda g=grants: compare_grants(*g)) for _ in range(ROUNDS)]
         found[name] = {
             "making_ready_s": round(made_s, 2),
             "median_ms": round(statistics.median(took for took, _ in runs) * 1000, 1),
             "first_ms": round(runs[0][0] * 1000, 1),
+            "lint_ms": round(_timed(lambda g=grants: new_findings(*g))[0] * 1000, 1),
             "opens": len(runs[0][1].opens),
             "closes": len(runs[0][1].closes),
         }

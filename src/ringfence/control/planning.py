@@ -13,14 +13,12 @@ from ringfence.control.views import find_touched
 from ringfence.policy.insight.address_axis import position
 from ringfence.policy.insight.assertions import Result, check_version, parse_assertions
 from ringfence.policy.insight.lint import Finding
-from ringfence.policy.insight.lint_reach import lint
+from ringfence.policy.insight.lint_change import new_findings
 from ringfence.policy.insight.plan import Plan, compare
 from ringfence.policy.insight.portray import portray_plan
-from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.insight.services import place_of
 from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import Packet
-from ringfence.policy.rule_words import describe_rule, group_name
 from ringfence.policy.values import HostName, OrganisationId
 from ringfence.wire.flows import FlowRecord
 
@@ -55,21 +53,7 @@ def look_ahead(
     plan = compare(before, after)
     results = [check_version(plan.after, one, owner=owner) for one in asked]
     failing = tuple(one for one in results if one.witness is not None)
-    return Outlook(plan, tuple(find_touched(before, after)), failing, tuple(_new_findings(before, after)))
-
-
-def _new_findings(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
-    """A rule that is made anew and says the same is no other rule."""
-    if before is after:
-        return
-    known = {_about(before, finding) for finding in lint(Reachability(before))}
-    yield from (one for one in lint(Reachability(after)) if _about(after, one) not in known)
-
-
-def _about(snapshot: Snapshot, finding: Finding) -> tuple[object, ...]:
-    rules = snapshot.groups[finding.group].rules if finding.rule else ()
-    said = next((describe_rule(snapshot, rule) for rule in rules if rule.id == finding.rule), finding.what)
-    return finding.code, group_name(snapshot, finding.group), said
+    return Outlook(plan, tuple(find_touched(before, after)), failing, tuple(new_findings(plan.before, plan.after)))
 
 
 def show_outlook(outlook: Outlook, logs: Logs | None = None, owner: OrganisationId | None = None) -> Answer:

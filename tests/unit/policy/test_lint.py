@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 
 from policies import group, group_id, instance, snapshot
+from ringfence.policy.insight.grants import Grants
 from ringfence.policy.insight.lint import Severity
+from ringfence.policy.insight.lint_change import new_findings
 from ringfence.policy.insight.lint_reach import lint
+from ringfence.policy.insight.population import Population
 from ringfence.policy.insight.reach import Reachability
 
 WEB = instance("web-1", "192.0.2.1", "2001:db8::1", wears=("web",))
@@ -105,3 +108,21 @@ def test_a_source_with_bits_beyond_its_prefix_is_found_and_the_gravest_comes_fir
     things = (group("web", "source 10.0.0.1/8", "ingress tcp/22 from 0.0.0.0/0", "ingress tcp/1 from group empty"), WEB)
     assert [code for _, code in _found(*things)] == ["open-management", "empty-peer", "host-bits"]
     assert lint(Reachability(snapshot(*things)))[0].group == group_id("web")
+
+
+def _new(before, after):
+    population = Population(snapshot(*before), snapshot(*after))
+    found = new_findings(Grants(population, 0), Grants(population, 1))
+    return [(one.code.value, one.group) for one in found]
+
+
+def test_a_rule_that_another_group_makes_needless_is_new():
+    both = instance("x", "192.0.2.3", wears=("app", "web"))
+    before = (group("app", "ingress tcp/443 from 10.0.0.0/8"), group("web"), both)
+    assert _new(before, (before[0], group("web", OPEN), both)) == [("redundant", group_id("app"))]
+
+
+def test_sources_that_no_rule_names_any_more_are_new():
+    office = group("office", "source 203.0.113.0/24")
+    before = (group("web", "ingress tcp/443 from group office"), office, WEB)
+    assert _new(before, (group("web"), office, WEB)) == [("unworn", group_id("office"))]

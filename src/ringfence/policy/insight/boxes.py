@@ -49,6 +49,11 @@ def left_of(box: Box, parts: Sequence[Box]) -> Iterator[Box]:
             yield left
 
 
+def meets(one: Box, two: Box) -> bool:
+    """Whether two boxes have anything in common."""
+    return bool(one.sources & two.sources and one.destinations & two.destinations and one.services & two.services)
+
+
 class Product(Protocol):
     """Whatever has the three sides of a box."""
 

@@ -61,6 +61,7 @@ class Grants:
         self.population = population
         self.version = version
         self._crowds = population.crowds
+        self.observed = self._playing(lambda role: role.observe)
         sides = cache(self._of_group), cache(self._of_peers)  # many rules ask for the same
         self._ingress = [*self._make(Direction.INGRESS, sides)]
         self._egress = [*self._make(Direction.EGRESS, sides)]
@@ -68,6 +69,7 @@ class Grants:
         self._by_peers: dict[Crowd, list[Grant]] = defaultdict(list)
         for grant in self._ingress:
             self._by_peers[grant.peers].append(grant)
+        self._by_group: dict[Direction, dict[GroupId, list[tuple[Allowance, Grant]]]] = {}
         self._keyed: dict[Direction, dict[tuple[object, ...], Grant]] = {}
 
     def flows(self, question: Question) -> Iterator[Flow]:
@@ -88,11 +90,16 @@ class Grants:
                     meeting = numbers_of(find(comes, arrives, wanted))
                     yield from _meet(crowds, asked, map(self._egress.__getitem__, meeting))
 
-    def of_rules(self, direction: Direction) -> Iterator[tuple[Allowance, Box]]:
-        """What each rule allows: the box's sources are those who wear it, in either direction, the others its peers."""
-        for grant in self._ingress if direction is Direction.INGRESS else self._egress:
-            if isinstance(grant.because, Allowance):
-                yield grant.because, Box(grant.subjects.classes, grant.peers.classes, grant.services)
+    def of_rules(self, direction: Direction, group: GroupId) -> Iterator[tuple[Allowance, Box]]:
+        """What each rule of a group allows, in either direction from those who wear it to its peers."""
+        if direction not in self._by_group:
+            grants = self._ingress if direction is Direction.INGRESS else self._egress
+            by_group = self._by_group[direction] = defaultdict(list)
+            for grant in grants:
+                if isinstance(grant.because, Allowance):
+                    by_group[grant.because.group].append((grant.because, grant))
+        for because, grant in self._by_group[direction].get(group, ()):
+            yield because, Box(grant.subjects.classes, grant.peers.classes, grant.services)
 
     def differences(self, other: "Grants") -> Iterator[Box]:
         """Boxes outside of which both versions of a population allow the same. O(grants)."""
@@ -139,10 +146,11 @@ class Grants:
             if not (services and subjects and peers):
                 continue
             if allowance.rule.direction is Direction.EGRESS and services & REDIRECTS:
-                of_hosts, others = (self._crowds.of(subjects.classes & bits) for bits in (hosts, ~hosts))
-                yield Grant(of_hosts, peers, services, allowance, family, naming)
-                subjects, services = others, services - REDIRECTS
-            yield Grant(subjects, peers, services, allowance, family, naming)
+                if of_hosts := self._crowds.of(subjects.classes & hosts):
+                    yield Grant(of_hosts, peers, services, allowance, family, naming)
+                subjects, services = self._crowds.of(subjects.classes & ~hosts), services - REDIRECTS
+            if subjects and services:
+                yield Grant(subjects, peers, services, allowance, family, naming)
 
     def _of_group(self, group: GroupId, family: Family) -> Crowd:
         return self._crowds.of(self.population.worn[self.version].get(group, NOBODY) & self.population.family[family])
@@ -160,7 +168,7 @@ class Grants:
         here, everything = self.population.family[family], ALL_SERVICES[family]
         everybody, outside = self._crowds.of(here), self._crowds.of(here & self.population.outside)
         yield Grant(outside, everybody, everything, Standing.OUTSIDE, family)
-        observed = self._crowds.of(here & self._playing(lambda role: role.observe))
+        observed = self._crowds.of(here & self.observed)
         yield Grant(observed, everybody, everything, Standing.OBSERVED, family)
         if direction is Direction.EGRESS:
             open_ = self._crowds.of(here & self._playing(lambda _: True) & ~restricted)

@@ -78,24 +78,25 @@ _MANAGEMENT: Final[dict[tuple[int, int], str]] = {
 
 def in_order(findings: Iterable[Finding], snapshot: Snapshot) -> list[Finding]:
     """The gravest first, then by code, group and place of the rule."""
-    places = {rule.id: n for group in snapshot.groups.values() for n, rule in enumerate(group.rules)}
-    names = {id_: group.name for id_, group in snapshot.groups.items()}
+    found = [*findings]
+    groups = {one.group: snapshot.groups[one.group] for one in found}
+    places = {rule.id: n for group in groups.values() for n, rule in enumerate(group.rules)}
 
     def key(one: Finding) -> tuple[int, str, str, int, str]:
         return (
             _ORDER[one.severity],
             one.code.value,
-            names[one.group],
+            groups[one.group].name,
             places.get(one.rule or RuleId(one.group), -1),
             one.what,
         )
 
-    return sorted(findings, key=key)
+    return sorted(found, key=key)
 
 
-def lint_rules(snapshot: Snapshot) -> Iterator[Finding]:
+def lint_rules(snapshot: Snapshot, groups: Iterable[Group]) -> Iterator[Finding]:
     """What is seen of rules, peers and sources one by one, and of the rules of one group among themselves."""
-    for group in snapshot.groups.values():
+    for group in groups:
         for rule in group.rules:
             yield from _of_rule(snapshot, group, rule)
         yield from _among(snapshot, group)
@@ -109,6 +110,17 @@ def covers(one: Rule, other: Rule) -> bool:
         return False
     families = _families(other)
     return bool(families) and all(services_of(other, family) <= services_of(one, family) for family in families)
+
+
+def shadowed_by(group: Group) -> dict[Rule, Rule]:
+    """The rules of a group that another of them covers, each with that one; of two that say the same, the later."""
+    found = {}
+    for number, rule in enumerate(group.rules):
+        covering = [n for n, one in enumerate(group.rules) if n != number and covers(one, rule)]
+        over = next((group.rules[n] for n in covering if n < number or not covers(rule, group.rules[n])), None)
+        if over is not None:
+            found[rule] = over
+    return found
 
 
 def lasts_as_long(one: Rule, other: Rule) -> bool:
@@ -191,14 +203,11 @@ def _world(snapshot: Snapshot, rule: Rule) -> str | None:
 
 
 def _among(snapshot: Snapshot, group: Group) -> Iterator[Finding]:
-    """Each rule against those before it."""
-    for number, rule in enumerate(group.rules):
-        covering = [n for n, one in enumerate(group.rules) if n != number and covers(one, rule)]
-        over = next((group.rules[n] for n in covering if n < number or not covers(rule, group.rules[n])), None)
-        if over is not None:
-            proof = f"all that it allows is allowed, whoever there is, by {named(snapshot, over)}"
-            advice = "delete it: nothing changes"
-            yield Finding(Severity.WARNING, Code.SHADOWED, group.id, rule.id, named(snapshot, rule), proof, advice)
+    """Each rule against the others."""
+    for rule, over in shadowed_by(group).items():
+        proof = f"all that it allows is allowed, whoever there is, by {named(snapshot, over)}"
+        advice = "delete it: nothing changes"
+        yield Finding(Severity.WARNING, Code.SHADOWED, group.id, rule.id, named(snapshot, rule), proof, advice)
     for one, two in combinations(group.rules, 2):
         if (both := _overlap(one, two)) and not covers(one, two) and not covers(two, one):
             proof = f"both it and {named(snapshot, one)} allow {both}"

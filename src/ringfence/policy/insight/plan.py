@@ -27,6 +27,7 @@ _Services = dict[Intervals, int]  # who may ask for each
 class Plan:
     """``opens`` is what the change lets pass, ``closes`` what it stops; classes are those of ``after.population``."""
 
+    before: Grants
     after: Grants
     opens: tuple[Part, ...]
     closes: tuple[Part, ...]
@@ -57,7 +58,7 @@ def compare_grants(before: Grants, after: Grants) -> Plan:
             flows, new_flows = [flow.turned for flow in flows], [flow.turned for flow in new_flows]
         for parts, found in ((opens, _only(new_flows, flows)), (closes, _only(flows, new_flows))):
             parts.extend(map(_turned, found) if along_sources else found)
-    return Plan(after, _merged(population, opens), _merged(population, closes))
+    return Plan(before, after, _merged(population, opens), _merged(population, closes))
 
 
 def _regions(boxes: Iterable[Box]) -> Iterator[tuple[Box, bool]]:

@@ -48,6 +48,14 @@ def create(server, name):
     return answer.json["reference"]["id"]
 
 
+def test_what_an_operator_changed_at_one_server_the_other_shows_at_once(pair):
+    first, second = pair
+    for number in range(20):
+        edits = [{"edit": "create-group", "name": f"of-operator-{number}"}]
+        first.admin.post("/admin/v1/change", json={"edits": edits}).raise_for_status()
+        assert f"of-operator-{number}" in second.admin.get("/admin/v1/export").json()["groups"]
+
+
 RULE = {"flow-direction": "ingress", "protocol": "tcp", "start-port": 1, "end-port": 1, "network": "10.0.0.0/8"}
 
 

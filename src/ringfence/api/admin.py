@@ -24,7 +24,7 @@ from ringfence.api.front import BodyLimits, front
 from ringfence.api.join import Invitations
 from ringfence.api.observed import Observed
 from ringfence.api.operations import add_operation_routes
-from ringfence.api.operator import operator
+from ringfence.api.operator import Fresh, operator
 from ringfence.api.owners import add_owner_routes
 from ringfence.api.past import add_past_routes
 from ringfence.api.questions import add_question_routes
@@ -186,7 +186,7 @@ class _Counters:
 
 def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> Asgi:
     """The app behind the control socket; it authenticates nobody."""
-    app = bare_app()
+    app = bare_app(Fresh(plane))
     add_owner_routes(app, plane)
     app.add_route("/admin/v1/hosts", _Hosts(plane))
     app.add_route("/admin/v1/hosts/{host}", _OneHost(plane))

@@ -22,6 +22,7 @@ from ringfence.api.front import BodyLimits, front
 from ringfence.api.groups import add_group_routes
 from ringfence.api.instances import add_instance_routes
 from ringfence.api.join import Join
+from ringfence.api.operator import Fresh
 from ringfence.api.rates import Gate, RateLimits
 from ringfence.api.zones import Origin, ZoneList
 from ringfence.control.plane import ControlPlane
@@ -67,7 +68,7 @@ def build_app(
     return front(app, options.body)
 
 
-def bare_app(*middleware: Authentication) -> FalconApp:
+def bare_app(*middleware: Authentication | Fresh) -> FalconApp:
     """A Falcon app without routes whose every refusal has our shape."""
     app = falcon.asgi.App(media_type=MEDIA_TYPE, middleware=list(middleware))
     app.add_error_handler(RingfenceError, _answer_ringfence_error)

@@ -1,13 +1,24 @@
 """Who asks on the control socket: the operator, for an organisation, from where their session comes."""
 
+from dataclasses import dataclass
 from typing import Final
 
-from ringfence.api.exchange import Request, exchange_of
+from ringfence.api.exchange import Request, Response, exchange_of
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.lockout import Connection, parse_connection
 
 SESSION_HEADER: Final = "X-Ringfence-Session"  # as SSH_CONNECTION: the client's address and port, the server's
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Falcon middleware of the control socket: what other servers acknowledged is known to each answer."""
+
+    plane: ControlPlane
+
+    async def process_resource(self, _: Request, __: Response, ___: object, ____: dict[str, object]) -> None:
+        await self.plane.fresh()
 
 
 def operator(plane: ControlPlane, request: Request) -> Actor:

@@ -23,6 +23,7 @@ from ringfence.policy.program.model import Foreign, Line, NamedSet, Program, Ver
 from ringfence.policy.program.names import (
     FRAME_PORTS,
     FRESH,
+    LATE,
     OBSERVED,
     PORTS,
     TableFamily,
@@ -79,7 +80,6 @@ class Enforcer:
         self._last_block = last_block
         self._known: _Known | None = None
         self._blamed: Blamed = {}
-        self._lacks_lines = False  # of rules that came: elements stand for them, where the rules are for anybody at all
         self.known_until: int | None = None  # the kernel's count of transactions up to which others' work is known
 
     @property
@@ -142,7 +142,8 @@ class Enforcer:
             self._rebuild(desired, about, ports, view.endpoints)
             return Outcome(about, changed=True, refused=refused, repaired=str(error))
         self._blamed = {}
-        return Outcome(about, changed, refused, late=self._lacks_lines)
+        late = any(self._certain().program.sets[name].elements for name in LATE.values())
+        return Outcome(about, changed, refused, late=late)
 
     def _enforce_most(self, view: HostView, about: About, ports: LocalPorts, error: RulesRefused) -> Outcome:
         """After a refusal: once more from what the kernel holds, then without the instances whose rules it refuses.
@@ -254,7 +255,6 @@ class Enforcer:
         """Whether anything had to be sent."""
         known = self._certain()
         hastened = hasten(known.program, desired, endpoints) if hastily else None
-        self._lacks_lines = hastened is not None
         target = hastened or linger(known.program, desired, endpoints)
         delta = diff_programs(known.program, target)
         if not delta and known.about == about:

@@ -4,7 +4,6 @@ from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import count
-from uuid import UUID
 
 import pytest
 
@@ -44,12 +43,11 @@ from ringfence.policy.program.steps import (
     FlushChain,
     SetGeneration,
 )
-from ringfence.policy.values import Direction, GroupId
+from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from views import GROUPS, endpoint, ingress, view
 
 WEB, APP, SOURCES = GROUPS[:3]
-NOBODYS = GroupId(UUID(int=99))
 PORTS = LocalPorts(("veth*",))
 P_IN, P_OUT = (names.profile_chain(names.profile_of((WEB,)), direction) for direction in Direction)
 ONE = view(1, endpoint("web", WEB), rules={WEB: (ingress(80),)})
@@ -512,16 +510,6 @@ class TestHaste:
         assert [type(step) for step in lines[0]] == [AddLine]
         assert [type(step) for step in last[0]] == [DeleteElements]
         assert lines[1] == last[1] == generation == hasty.generation
-
-    def test_a_groups_first_rule_is_settled_also_where_it_is_for_nobody_and_no_element_stands_for_it(self, world):
-        without = replace(TWO, rules={**TWO.rules, WEB: ()})
-        of_nobody = ingress(8080, peer=NOBODYS, number=9)
-        peers = {**TWO.peers, NOBODYS: PeerAddresses()}
-        first = replace(TWO, revision=3, rules={**TWO.rules, WEB: (of_nobody,)}, peers=peers)
-        world.enforce(without)
-        assert world.enforce(first, hastily=True).late
-        assert not world.enforce(first).late
-        assert world.program == compile_program(first, PORTS)
 
     def test_an_applier_that_starts_in_between_has_nothing_to_send_and_then_settles(self, hasty):
         hasty.start()

@@ -18,7 +18,7 @@ from itertools import count
 from policies import instance, snapshot
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.nftables import KernelNftables
-from ringfence.agent.enforce import Enforcer, Outcome
+from ringfence.agent.enforce import Enforcer
 from ringfence.agent.generations import Generations
 from ringfence.nft import DEFAULT_MASK, About, Generation
 from ringfence.policy.model import Instance
@@ -111,7 +111,6 @@ class Lab:
         self.conntrack = world.router.run(KernelConntrack)
         sweeper = self.conntrack if sweeps else _Forgetful()
         self.view = HostView(0)
-        self.hastily = False  # whether rules that come may be in force as elements first
         self._enforcer = Enforcer(self.nftables, Generations(sweeper, mask), last_block=None)
         self._revisions = count(1)
         self._tags = count(1)
@@ -142,11 +141,11 @@ class Lab:
         interface = replace(made.interfaces[0], mac=placed.mac if mac else None, kind=kind)
         return replace(made, interfaces=(interface,))
 
-    def enforce(self, *things: object) -> Outcome:
+    def enforce(self, *things: object) -> None:
         """Groups and instances, as the agent of host h1 does it."""
         revision = next(self._revisions)
         self.view = resolve_view(snapshot(*things, revision=revision), HostName("h1"))
-        return self._enforcer.enforce(self.view, About(revision, "lab"), self.ports, hastily=self.hastily)
+        self._enforcer.enforce(self.view, About(revision, "lab"), self.ports)
 
     @property
     def generation(self) -> Generation | None:

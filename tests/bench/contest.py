@@ -8,23 +8,17 @@ from dataclasses import dataclass, replace
 
 from bench.crossing import Tools, Way, open_way
 from bench.rivals import RIVALS, missing_for
-from bench.workload import OUTSIDE, PORTS, RECEIVER, Workload, view_of
+from bench.workload import OUTSIDE, PORTS, Workload, view_of
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.service import spare_collections
 from ringfence.nft import About, Generation
-from ringfence.policy.addresses import Interval
 from ringfence.policy.program.compile import compile_program
 from ringfence.policy.program.delta import diff_programs, in_pieces
-from ringfence.policy.program.hasten import MOST_ELEMENTS
-from ringfence.policy.program.model import RAW_PRIORITY, Counted, Hook, HookName, Program
-from ringfence.policy.program.names import LATE, parse_rule_counter
-from ringfence.policy.values import Direction
+from ringfence.policy.program.model import RAW_PRIORITY, Hook, HookName, Program
 
 FLOOR = "empty"
 OURS = "ringfence"
 OURS_UNCHECKED = "ringfence-no-spoof-check"
-OURS_LATE = "ringfence-late"  # with as many rules in force as elements as there may be
-LATE_AT = 1_000
 OURS_FROM_OUTSIDE = "ringfence-from-outside"
 FLOOR_FROM_OUTSIDE = "empty-from-outside"
 FLOORS = {OURS_FROM_OUTSIDE: FLOOR_FROM_OUTSIDE, FLOOR_FROM_OUTSIDE: FLOOR_FROM_OUTSIDE}
@@ -45,8 +39,6 @@ def open_field(tools: Tools, load: Workload, rivals: tuple[str, ...]) -> Iterato
     """Ours in its forms, the floor, and the ``rivals``, all with the same policy loaded."""
     found = Field({}, {}, {})
     ours = {OURS: _load_ours, OURS_UNCHECKED: _load_unchecked}
-    if load.rules == LATE_AT:
-        ours[OURS_LATE] = _load_late
     loaders: dict[str, Callable[[Workload, Way], None]] = {**ours, **{name: _loader(name) for name in (FLOOR, *rivals)}}
     with ExitStack() as stack:
         for name, loader in loaders.items():
@@ -83,17 +75,6 @@ def _load_unchecked(load: Workload, way: Way) -> None:
     program = compile_program(view_of(load, way.world), PORTS)
     chains = {name: chain for name, chain in program.chains.items() if chain.hook != _BEFORE_CONNTRACK}
     _commit(replace(program, chains=chains), way)
-
-
-def _load_late(load: Workload, way: Way) -> None:
-    """The packet's own instance has all of the elements, of peers that send nothing."""
-    program = compile_program(view_of(load, way.world), PORTS)
-    counter = next(name for name in sorted(program.counters) if parse_rule_counter(name))
-    peers = (Interval(first, first) for first in range(1 << 28, (1 << 28) + MOST_ELEMENTS))
-    keys = ((peer, RECEIVER.port, Interval(17, 17), Interval(0, 65535)) for peer in peers)
-    late = LATE[Direction.INGRESS, 4]
-    filled = replace(program.sets[late], elements=frozenset(Counted(key, counter) for key in keys))
-    _commit(replace(program, sets={**program.sets, late: filled}), way)
 
 
 def _commit(program: Program, way: Way) -> None:

@@ -6,7 +6,6 @@ or source it may is what changes, so that every change hands flows over from one
 
 import random
 import select
-from copy import copy
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from multiprocessing import get_context
@@ -65,11 +64,6 @@ class Policy:
         for one in [aspect] if aspect else ["by_source", *self.rng.sample(others, self.rng.randrange(3))]:
             self._draw(one)
 
-    def as_it_is(self):
-        other = copy(self)
-        other.by_source, other.sources = [*self.by_source], dict(self.sources)
-        return other
-
     def _draw(self, aspect):
         rng = self.rng
         others = rng.sample(ELSEWHERE, rng.randrange(4))
@@ -100,7 +94,7 @@ class Policy:
         served = _grant("3000", self.by_member, ("10.77.0.2/32", "fd77::2/128"))
         always = [f"ingress udp/1000 from {everybody}" for everybody in ("0.0.0.0/0", "::/0")]
         members = [name for name in self.by_member if name != "network"]
-        return lab.enforce(
+        lab.enforce(
             group("web", *always, *given, *self.noise),
             group("db", *served, "ingress udp/6000 from group m1"),
             group("out", "egress udp/3000 to 10.77.0.0/24", "egress udp/3000 to fd77::/64", *self.leaving),
@@ -206,14 +200,8 @@ def test_a_flood_of_new_flows_sees_no_blink_through_random_changes(lab, record_p
     policy.enforce(lab)
     allowed, denied = _kinds(lab)
     flood = Flood(lab, [*allowed, *denied], allowed=len(allowed))
-    late = 0
     for _ in range(CHANGES):
-        before = policy.as_it_is()
         policy.change()
-        lab.hastily = policy.rng.random() < 0.7
-        if lab.hastily:  # the new rules come, as elements, before the old ones go
-            before.by_source += [way for way in policy.by_source if way not in before.by_source]
-            late += before.enforce(lab).late
         policy.enforce(lab)
     sent, arrived = flood.finish()
     passed = sum(arrived[len(allowed) :])
@@ -221,4 +209,3 @@ def test_a_flood_of_new_flows_sees_no_blink_through_random_changes(lab, record_p
     record_property(f"packets through {CHANGES} changes", f"{sum(sent)}, {passed} denied passed, {lost} allowed lost")
     assert (passed, lost) == (0, 0), f"sent {sent}, arrived {arrived}"
     assert min(sent) > CHANGES
-    assert late > CHANGES / 20, "hardly ever was a rule in force as an element"

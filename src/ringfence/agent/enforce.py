@@ -17,19 +17,9 @@ from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.program.compile import Compiler, compile_program
 from ringfence.policy.program.delta import Delta, diff_programs, hold_stamps, in_pieces
-from ringfence.policy.program.hasten import drop_late, hasten, linger
 from ringfence.policy.program.link import STAMP
 from ringfence.policy.program.model import Foreign, Line, NamedSet, Program, VerdictMap
-from ringfence.policy.program.names import (
-    FRAME_PORTS,
-    FRESH,
-    LATE,
-    OBSERVED,
-    PORTS,
-    TableFamily,
-    is_of_policy,
-    place_of,
-)
+from ringfence.policy.program.names import FRAME_PORTS, FRESH, OBSERVED, PORTS, TableFamily, is_of_policy, place_of
 from ringfence.policy.program.narrow import narrow_program
 from ringfence.policy.program.steps import AddChain, AddCounter, AddMap, AddSet, AddTable, DeleteTable, Step
 from ringfence.policy.values import Kind, Revision
@@ -50,7 +40,6 @@ class Outcome:
     refused: tuple[str, ...] = ()
     repaired: str | None = None  # why the kernel had to be read back and made whole
     left_out: bool = False  # some of the refused are so by the kernel, and are to be tried again
-    late: bool = False  # rules are in force as elements, and are to be settled when nothing else comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +114,23 @@ class Enforcer:
         self._close_anew(ports)
         return True
 
-    def enforce(self, view: HostView, about: About, ports: LocalPorts, *, hastily: bool = False) -> Outcome:
+    def enforce(self, view: HostView, about: About, ports: LocalPorts) -> Outcome:
         """Make the kernel hold ``view``, noted as ``about``; nothing is sent when it does already.
 
-        ``hastily``: rules that come may be in force as elements first; another call, not hastily, settles them.
         An instance that cannot be compiled stays closed and is named. When the kernel refuses, it is read back and made
         whole once; when that fails too, the old rules are in force, or, if our table is gone, the ports closed.
         """
         closed = self._close_first(ports)  # compiling may take long
         desired, refused = compile_sound(view, ports, self._compile)
         try:
-            changed = self._converge(desired, about, view.endpoints, hastily=hastily) or closed
+            changed = self._converge(desired, about) or closed
         except OperatorError as error:
             if isinstance(error, RulesRefused) and not self._is_removed():
                 return self._enforce_most(view, about, ports, error)
-            self._rebuild(desired, about, ports, view.endpoints)
+            self._rebuild(desired, about, ports)
             return Outcome(about, changed=True, refused=refused, repaired=str(error))
         self._blamed = {}
-        late = any(self._certain().program.sets[name].elements for name in LATE.values())
-        return Outcome(about, changed, refused, late=late)
+        return Outcome(about, changed, refused)
 
     def _enforce_most(self, view: HostView, about: About, ports: LocalPorts, error: RulesRefused) -> Outcome:
         """After a refusal: once more from what the kernel holds, then without the instances whose rules it refuses.
@@ -154,7 +141,7 @@ class Enforcer:
         if not blamed or not blamed.keys() <= self._blamed.keys():
             desired, refused = compile_sound(view, ports, self._compile)
             try:
-                self._rebuild(desired, about, ports, view.endpoints)
+                self._rebuild(desired, about, ports)
             except RulesRefused as again:
                 error, blamed = again, find_blamed(view, ports, again.words, compile_program)
             else:
@@ -170,7 +157,7 @@ class Enforcer:
             left, said = leave_out(view, blamed)
             desired, refused = compile_sound(left, ports, self._compile)
             try:
-                changed = self._converge(desired, about, left.endpoints)
+                changed = self._converge(desired, about)
             except RulesRefused as again:
                 error, more = again, find_blamed(left, ports, again.words, compile_program)
                 if not more:
@@ -189,7 +176,7 @@ class Enforcer:
         closed = self.close_ports(ports)
         known = self._certain()
         about = known.about or CLOSED
-        changed = self._converge(narrow_program(known.program, declared, ports), about, declared)
+        changed = self._converge(narrow_program(known.program, declared, ports), about)
         return Outcome(about, changed or closed)
 
     def mend(self, touched: Touched, ports: LocalPorts) -> bool:
@@ -249,20 +236,13 @@ class Enforcer:
             raise OperatorError("read the kernel's rules", "nothing was read")
         return self._known
 
-    def _converge(
-        self, desired: Program, about: About, endpoints: tuple[Endpoint, ...], *, hastily: bool = False
-    ) -> bool:
+    def _converge(self, desired: Program, about: About) -> bool:
         """Whether anything had to be sent."""
         known = self._certain()
-        hastened = hasten(known.program, desired, endpoints) if hastily else None
-        target = hastened or linger(known.program, desired, endpoints)
-        delta = diff_programs(known.program, target)
+        delta = diff_programs(known.program, desired)
         if not delta and known.about == about:
             return False
-        self._known = self._carry_out(delta, known, target, about)
-        if hastened is None and target is not desired:
-            self._nftables.drain()
-            self._known = self._carry_out(drop_late(target, desired), self._known, desired, about)
+        self._known = self._carry_out(delta, known, desired, about)
         return True
 
     def _carry_out(self, delta: Delta, known: _Known, desired: Program, about: About) -> _Known:
@@ -326,12 +306,12 @@ class Enforcer:
         self._known = _Known(closed, generation, CLOSED, _tables_of(closed))
         self._last_block = block_number(generation)
 
-    def _rebuild(self, desired: Program, about: About, ports: LocalPorts, endpoints: tuple[Endpoint, ...]) -> None:
+    def _rebuild(self, desired: Program, about: About, ports: LocalPorts) -> None:
         """Once more, from what the kernel really holds; a missing table is first of all closed."""
         before, self._known = self._known, None
         try:
             self.close_ports(ports)
-            self._converge(desired, about, endpoints)
+            self._converge(desired, about)
         except OperatorError:
             self._known = None
             if before is not None:

@@ -35,7 +35,6 @@ from ringfence.wire.feed import FeedView
 INVENTORY_POLL_S: Final = 0.25
 FIND_SERVER_S: Final = 5.0  # a start without a name server must not wait for ever
 RETRY_POLL_S: Final = 0.1
-SETTLE_S: Final = 1.0  # without another change, until rules that are in force as elements become lines
 COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice of one was lost
 _NOTICES_PAUSE_S: Final = 0.02  # others may change their tables a thousand times a second
 BRIDGING_POLL_S: Final = 0.1
@@ -94,7 +93,6 @@ class Agent:
         self._to_claim = True
         self._retry_at: float | None = None  # after a failure
         self._heal_at: float | None = None  # for what the kernel refused of some instances
-        self._settle_at: float | None = None  # for rules that are in force as elements
 
     @property
     def standing(self) -> Standing:
@@ -239,10 +237,9 @@ class Agent:
         async with self._enforcing:
             began = self._clock.monotonic()
             wanted, declared = self._wanted, self._declared.snapshot
-            hastily = self._settle_at is None or began < self._settle_at
             try:
                 outcome = await self._kernel.do(
-                    carry_out, self._enforcer, wanted, declared, self._bridging, own=self._own, hastily=hastily
+                    carry_out, self._enforcer, wanted, declared, self._bridging, own=self._own
                 )
             except Exception as error:  # noqa: BLE001  whatever it was: the old rules are in force, and it is tried again
                 self._fail(error)
@@ -268,10 +265,6 @@ class Agent:
         else:
             self._heal_at = None
             self._kernel_pauses.reset()
-        done = "rules settled" if self._settle_at is not None and wanted is self._enforced else "rules enforced"
-        self._settle_at = self._clock.monotonic() + SETTLE_S if outcome.late else None
-        if outcome.late:
-            self._to_retry.set()
         self._watch.note_whole()
         self._reporter.set_notice(self._watch.notice)
         self._enforced = wanted
@@ -282,7 +275,7 @@ class Agent:
         if outcome.changed:
             fields = {"revision": outcome.about.revision, "took_ms": round(took_s * 1000, 1)}
             closed = "every managed port is closed" if outcome.about == CLOSED else "what is not declared is closed"
-            _log.info(done if wanted else closed, extra={"fields": fields})
+            _log.info("rules enforced" if wanted else closed, extra={"fields": fields})
         if outcome.repaired:
             _log.warning("the kernel's rules were made whole", extra={"fields": {"reason": outcome.repaired}})
         self._reporter.set_problem("instances", "; ".join(outcome.refused) or None)
@@ -382,7 +375,7 @@ class Agent:
     async def _retry_when_due(self) -> None:
         await self._to_retry.wait()
         await self._clock.sleep(RETRY_POLL_S)
-        due = [at for at in (self._retry_at, self._heal_at, self._settle_at) if at is not None]
+        due = [at for at in (self._retry_at, self._heal_at) if at is not None]
         if not due:
             self._to_retry.clear()
         elif self._clock.monotonic() >= min(due):

@@ -76,13 +76,7 @@ def load_view(cache: Cache, held: About) -> FeedView | None:
 
 
 def carry_out(
-    enforcer: Enforcer,
-    wanted: FeedView | None,
-    declared: Snapshot,
-    bridging: BridgingDoor,
-    *,
-    own: OwnPart,
-    hastily: bool = False,
+    enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot, bridging: BridgingDoor, *, own: OwnPart
 ) -> Outcome:
     """Make the kernel hold what is wanted; without a view open nothing, and close what the inventory closes.
 
@@ -93,8 +87,7 @@ def carry_out(
         _show_bridges(enforcer, declared.ports, bridging)
     if wanted is not None:
         about = About(wanted.view.revision, wanted.epoch)
-        view = own.keep(wanted.view, declared.inventory)
-        return enforcer.enforce(view, about, declared.ports, hastily=hastily)
+        return enforcer.enforce(own.keep(wanted.view, declared.inventory), about, declared.ports)
     if enforcer.held() in (None, CLOSED):
         return enforcer.enforce(HostView(Revision(0)), CLOSED, declared.ports)
     # Rules of an earlier life are in force: what else they should become only the server knows.

@@ -134,26 +134,6 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         return None if at is None else keys
 
 
-class Patched(Mapping[_K, _V], Generic[_K, _V]):
-    """A mapping with some other values, in O(them): what it is made from stays the newest of its line."""
-
-    __slots__ = ("base", "put")
-
-    def __init__(self, base: Mapping[_K, _V], put: Mapping[_K, _V]) -> None:
-        """``put`` has other values for keys of ``base``."""
-        self.base = base
-        self.put = put
-
-    def __getitem__(self, key: _K) -> _V:
-        return self.put[key] if key in self.put else self.base[key]
-
-    def __iter__(self) -> Iterator[_K]:
-        return iter(self.base)
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-
 class Draft(Generic[_K, _V]):
     """The next mapping while it is put together: read as if every change were made, made at once by ``finish``."""
 
@@ -252,10 +232,6 @@ def differing_members(old: AbstractSet[_T], new: AbstractSet[_T]) -> set[_T]:
 
 
 def _candidates(old: Mapping[_K, _V], new: Mapping[_K, _V]) -> Iterable[_K]:
-    if isinstance(old, Patched):
-        return {*old.put, *_candidates(old.base, new)}
-    if isinstance(new, Patched):
-        return {*new.put, *_candidates(old, new.base)}
     if isinstance(old, Evolving) and isinstance(new, Evolving):
         touched = old.touched_until(new)
         if touched is None:
@@ -276,4 +252,4 @@ def _differences(whole: dict[_K, _V], put: Mapping[_K, _V], gone: Iterable[_K]) 
     return undo
 
 
-__all__ = ["Draft", "Evolving", "EvolvingSet", "Patched", "differing", "differing_members", "evolving"]
+__all__ = ["Draft", "Evolving", "EvolvingSet", "differing", "differing_members", "evolving"]

@@ -76,8 +76,8 @@ class World:
     def start(self):
         self.enforcer = Enforcer(self.nftables, Generations(self.conntrack), last_block=None, compile_=self.compile)
 
-    def enforce(self, wanted, epoch="e1", *, hastily=False):
-        return self.enforcer.enforce(wanted, About(wanted.revision, epoch), PORTS, hastily=hastily)
+    def enforce(self, wanted, epoch="e1"):
+        return self.enforcer.enforce(wanted, About(wanted.revision, epoch), PORTS)
 
     @property
     def program(self):
@@ -484,63 +484,3 @@ def test_a_change_inside_our_table_is_noticed_by_reading_it(world):
     assert world.enforcer.is_whole()
     world.nftables.commit([FlushChain("leave")], generation=Generation(9), about=None)
     assert not world.enforcer.is_whole()
-
-
-class TestHaste:
-    """Rules that come are elements first, and lines when somebody settles them."""
-
-    MORE = replace(TWO, revision=3, rules={**TWO.rules, WEB: (*TWO.rules[WEB], ingress(8080, number=9))})
-
-    @pytest.fixture
-    def hasty(self, world):
-        world.enforce(TWO)
-        world.nftables.commits.clear()
-        outcome = world.enforce(self.MORE, hastily=True)
-        assert (outcome.late, outcome.about) == (True, About(3, "e1"))
-        return world
-
-    def test_a_rule_is_in_force_without_a_line_and_then_it_is_a_line_without_an_element(self, hasty):
-        ((steps, generation, about),) = hasty.nftables.commits
-        assert [type(step) for step in steps] == [AddCounter, AddElements]
-        assert about == About(3, "e1")
-        outcome = hasty.enforce(self.MORE)
-        assert not outcome.late
-        assert hasty.program == compile_program(self.MORE, PORTS)
-        _, lines, last = hasty.nftables.commits
-        assert [type(step) for step in lines[0]] == [AddLine]
-        assert [type(step) for step in last[0]] == [DeleteElements]
-        assert lines[1] == last[1] == generation == hasty.generation
-
-    def test_an_applier_that_starts_in_between_has_nothing_to_send_and_then_settles(self, hasty):
-        hasty.start()
-        before = hasty.nftables.count_changes()
-        outcome = hasty.enforce(self.MORE, hastily=True)
-        assert (outcome.changed, outcome.late) == (False, True)
-        assert hasty.nftables.count_changes() == before
-        hasty.enforce(self.MORE)
-        assert hasty.program == compile_program(self.MORE, PORTS)
-
-    def test_an_applier_that_was_killed_between_lines_and_elements_takes_the_elements_away(self, hasty):
-        hasty.nftables.refuse = lambda steps: any(isinstance(step, DeleteElements) for step in steps) and "killed"
-        with suppress(OperatorError):
-            hasty.enforce(self.MORE)
-        hasty.nftables.refuse = lambda _: None
-        hasty.start()
-        assert not hasty.enforce(self.MORE, hastily=True).late
-        assert hasty.program == compile_program(self.MORE, PORTS)
-
-    def test_a_kernel_that_refuses_the_elements_takes_the_lines(self, world):
-        world.enforce(TWO)
-        world.nftables.cursed = {names.LATE[Direction.INGRESS, 4]}
-        outcome = world.enforce(self.MORE, hastily=True)
-        assert outcome.repaired
-        assert not outcome.late
-        assert world.program == compile_program(self.MORE, PORTS)
-
-    def test_tampered_elements_are_mended(self, hasty):
-        late = names.LATE[Direction.INGRESS, 4]
-        held = hasty.program.sets[late]
-        hasty.nftables.intrude(DeleteElements(late, replace(held, elements=frozenset()), tuple(held.elements)))
-        assert hasty.enforcer.mend(Touched(sets=frozenset({late})), PORTS)
-        assert hasty.program.sets[late] == held
-        assert hasty.enforcer.is_whole()

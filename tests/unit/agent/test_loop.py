@@ -37,9 +37,9 @@ from ringfence.policy.errors import OperatorError
 from ringfence.policy.packet import Packet
 from ringfence.policy.program.compile import LocalPorts, compile_program
 from ringfence.policy.program.model import NamedSet, Within
-from ringfence.policy.program.names import DROPS, FRAME_PROGRAMMED, LATE, group_chain, rule_counter
+from ringfence.policy.program.names import DROPS, FRAME_PROGRAMMED, group_chain, rule_counter
 from ringfence.policy.program.refusal import Fate, Refusal, log_prefix
-from ringfence.policy.program.steps import AddElements, AddLine, FlushChain
+from ringfence.policy.program.steps import AddElements, FlushChain
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import FeedView
@@ -115,9 +115,7 @@ class World:
             await asyncio.sleep(0.0005)
 
     async def until_applied(self, revision):
-        """In force and settled: no rule is an element any more."""
         await self.until(lambda: self.server.reports and self.server.reports[-1].applied == revision)
-        await self.until(lambda: not any(self.nftables.table.sets[name].elements for name in LATE.values()))
 
     async def until_said(self, words):
         await self.until(lambda: self.server.reports and words in (self.server.reports[-1].error or ""))
@@ -154,19 +152,6 @@ async def test_every_view_of_the_feed_reaches_the_kernel_and_is_reported(world):
             world.assert_holds(wanted)
     assert world.server.claims[0] == parse_inventory(BOTH, file="test").claim
     assert all(report.error is None for report in world.server.reports)
-
-
-@scenario
-async def test_a_rule_that_comes_is_in_force_without_a_line_and_then_settles(world):
-    more = replace(ONE, revision=2, rules={WEB: (*RULES[WEB], ingress(443, number=9))})
-    async with world.agent():
-        for wanted in (ONE, more):
-            world.server.publish(wanted)
-            await world.until_applied(wanted.revision)
-            world.assert_holds(wanted)
-    noted = [steps for steps, _, about in world.nftables.commits if about == About(2, "e1")]
-    lines = [any(isinstance(step, AddLine) for step in steps) for steps in noted]
-    assert lines == [False, True, False], "elements, their line, and the end of the elements"
 
 
 @scenario

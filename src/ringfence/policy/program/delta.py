@@ -16,7 +16,6 @@ from ringfence.policy.program import names
 from ringfence.policy.program.link import ALLOW, STAMP
 from ringfence.policy.program.model import (
     Chain,
-    CountBy,
     Dispatch,
     Element,
     Foreign,
@@ -72,14 +71,6 @@ class Delta:
 
     def __bool__(self) -> bool:
         return bool(self.prepare or self.flip)
-
-    @property
-    def walks(self) -> bool:
-        """Whether the kernel follows every way through the table before it takes a transaction of it."""
-        return any(
-            isinstance(step, AddTargets) or (isinstance(step, AddLine) and not _stamps(step.line))
-            for step in (*self.prepare, *self.flip)
-        )
 
 
 def in_pieces(prepare: Sequence[Step]) -> list[Sequence[Step]]:
@@ -180,8 +171,7 @@ def _share_out(newborn: Program, replaced: frozenset[str], *, made: bool) -> tup
     which is somebody's tampering, can only be replaced together with what refers to it.
     """
     chains = {name: chain for name, chain in newborn.chains.items() if chain.hook is None}
-    # What a packet is asked only before it is refused may well match nothing for a moment.
-    is_needed = (made and bool(chains)) or any(set_.interval and not set_.counted for set_ in newborn.sets.values())
+    is_needed = (made and bool(chains)) or any(set_.interval for set_ in newborn.sets.values())
     if replaced or not is_needed:
         return Program(), newborn
     bases = {name: chain for name, chain in newborn.chains.items() if chain.hook is not None}
@@ -272,7 +262,6 @@ def _refers_to(chain: Chain, replaced: frozenset[str]) -> bool:
         (isinstance(part, Member) and part.set in replaced)
         or (isinstance(part, Dispatch) and part.map in replaced)
         or (isinstance(part, Seldom) and part.tally in replaced)
-        or (isinstance(part, CountBy) and part.set in replaced)
         or (isinstance(part, Fresh) and names.FRESH in replaced)
         for line in chain.lines
         for part in line.parts
@@ -295,9 +284,6 @@ def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replace
     yield from (DeleteChain(name) for name in sorted(gone))
     for name in sorted(name for name in actual.sets if name not in desired.sets or name in replaced):
         yield from _delete_set(name, actual.sets[name])
-    for name in sorted((desired.sets.keys() & actual.sets.keys()) - replaced):
-        if removed := actual.sets[name].elements - desired.sets[name].elements:
-            yield DeleteElements(name, _shape(desired.sets[name]), tuple(removed))
     yield from (DeleteCounter(name) for name in sorted(actual.counters - desired.counters))
 
 
@@ -325,9 +311,12 @@ def _make(newborn: Program) -> Iterator[Step]:
 
 
 def _fill(actual: Program, desired: Program, replaced: frozenset[str]) -> Iterator[Step]:
-    """What comes into sets that are there already."""
+    """The elements of sets that are there already."""
     for name in sorted((desired.sets.keys() & actual.sets.keys()) - replaced):
-        if added := desired.sets[name].elements - actual.sets[name].elements:
+        present, wanted = actual.sets[name].elements, desired.sets[name].elements
+        if removed := present - wanted:
+            yield DeleteElements(name, _shape(desired.sets[name]), tuple(removed))
+        if added := wanted - present:
             yield AddElements(name, _shape(desired.sets[name]), tuple(added))
 
 
@@ -343,7 +332,7 @@ def _add_targets(actual: Program, desired: Program, replaced: frozenset[str]) ->
 
 
 def _shape(set_: NamedSet) -> NamedSet:
-    return replace(set_, elements=frozenset())
+    return NamedSet(set_.types, interval=set_.interval, tally=set_.tally)
 
 
 def _targets_of(map_: VerdictMap, keys: Iterable[Scalar]) -> tuple[tuple[Scalar, str], ...]:

@@ -164,6 +164,7 @@ def test_either_of_two_servers_may_be_killed_under_load(pair, tmp_path, named):
     replicas, url = pair
     server = replicas[0].server
     key = (server.key, server.secret)
+    server.admin.put("/admin/v1/organisations/default/quota", json={"security-group": -1}).raise_for_status()
     private_key = b64decode(server.admin.post("/admin/v1/hosts", json={"name": HOST}).json()["private-key"])
     assert send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web")), host=HOST).status_code == 200
     writers, follower, chance = Writers(replicas, key), Follower(private_key), random.Random(5)

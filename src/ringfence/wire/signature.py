@@ -12,6 +12,7 @@ import hmac
 from binascii import b2a_base64
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -65,7 +66,7 @@ def sign_request(key: KeyId, secret: str, request: SignedRequest, expires: int) 
     names = tuple(sorted({name for name, _ in parse_query(request.target)}))
     signed = f",signed-query-args={';'.join(names)}" if names else ""
     text = _signed_text(request, names, str(expires))
-    return f"{SCHEME} credential={key}{signed},expires={expires},signature={_signature(secret.encode(), text).decode()}"
+    return f"{SCHEME} credential={key}{signed},expires={expires},signature={_signature(secret, text).decode()}"
 
 
 def verify_request(
@@ -87,7 +88,7 @@ def verify_request(
     secrets = secrets_of(authorization.key)
     text = _signed_text(request, authorization.signed_names, authorization.expires)
     given = authorization.signature.encode()
-    found = [hmac.compare_digest(_signature(secret.encode(), text), given) for secret in secrets or _NOBODY]
+    found = [hmac.compare_digest(_signature(secret, text), given) for secret in secrets or _NOBODY]
     if not any(found) or not secrets:
         raise BadSignature(f"wrong signature for key {authorization.key}" if secrets else "unknown key")
     _check_time(int(authorization.expires), now, window)
@@ -143,8 +144,19 @@ def _signed_values(target: bytes, names: tuple[str, ...]) -> bytes:
     return "".join(values[name][0] for name in names if len(values.get(name, ())) == 1).encode("utf-8", "replace")
 
 
-def _signature(secret: bytes, text: bytes) -> bytes:
-    return b2a_base64(hmac.digest(secret, text, "sha256"), newline=False)
+def _signature(secret: str, text: bytes) -> bytes:
+    keyed = _keyed(secret).copy()
+    keyed.update(text)
+    return b2a_base64(keyed.digest(), newline=False)
+
+
+@lru_cache(maxsize=1024)
+def _keyed(secret: str) -> hmac.HMAC:
+    """What has taken in a secret and no text yet.
+
+    Also because ``hmac.digest`` gives the interpreter up, however short the text is, and would have to wait for it.
+    """
+    return hmac.new(secret.encode(), digestmod="sha256")
 
 
 def _check_time(expires: int, now: float, window: Window) -> None:

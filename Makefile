@@ -4,6 +4,9 @@ TIMES ?= 10
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
+# The oldest PostgreSQL that serves, and the tests that have one; who has no npm does without.
+OLDEST_POSTGRES := 12.22.0-beta.15
+OF_POSTGRES := tests/unit/store tests/contract/test_replicas.py $(addprefix tests/faults/test_,postgres.py doubt.py replicas.py reseal.py)
 # nft lives in /usr/sbin, which an ordinary user's PATH lacks on Debian.
 export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
@@ -25,6 +28,7 @@ test: .venv/.installed-dev ## all tests with reduced counts, under 5 minutes on 
 test-full: .venv/.installed-dev ## the tests that have stated counts (marker "full"), with those counts
 	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 --numprocesses 2 tests/unit tests/property tests/contract tests/faults
 	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 tests/netns
+	@if folder=$$(scripts/postgresql $(OLDEST_POSTGRES)); then RINGFENCE_POSTGRES=$$folder $(PYTEST) --numprocesses 2 $(OF_POSTGRES); fi
 
 soak: .venv/.installed-dev ## the faults (kill -9, lost databases, the simulation) for hours: TIMES=10 times their stated counts
 	RINGFENCE_FULL=1 RINGFENCE_TIMES=$(TIMES) $(PYTEST) -m full tests/faults

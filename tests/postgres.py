@@ -15,6 +15,7 @@ import psycopg
 from waiting import wait_until
 
 UNPRIVILEGED = ("unshare", "--user", "--map-user=65534", "--map-group=65534")  # PostgreSQL refuses to run as root
+PROGRAMS = "RINGFENCE_POSTGRES"  # the folder of another version's programs than the machine's
 SETTINGS = ("listen_addresses=", "max_connections=50", "shared_buffers=32MB", "autovacuum=off")
 
 
@@ -100,7 +101,9 @@ def missing() -> str:
 
 
 def find_programs() -> Path | None:
-    """Where initdb and postgres are: Debian keeps them off the PATH, by version."""
+    """Where initdb and postgres are: in ``RINGFENCE_POSTGRES``, or where Debian keeps them, by version."""
+    if named := os.environ.get(PROGRAMS):
+        return Path(named)
     on_path = shutil.which("initdb")
     found = [*Path("/usr/lib/postgresql").glob("*/bin/initdb"), *([Path(on_path)] if on_path else [])]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None

@@ -1,12 +1,14 @@
 """Mappings that evolve are values like any other, whatever is made from them and in whichever order they are read."""
 
+import sys
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.policy.evolving import Evolving, EvolvingSet, differing, differing_members
 
-pytestmark = pytest.mark.full
 _keys = st.integers(0, 5)
 _contents = st.dictionaries(_keys, st.integers(0, 2))
 _changes = st.tuples(_contents, st.sets(_keys))
@@ -29,6 +31,7 @@ def families(draw):
     return made, held
 
 
+@pytest.mark.full
 @given(families())
 def test_each_stays_what_it_was_made_as(family):
     for mapping, contents in zip(*family, strict=True):
@@ -40,6 +43,7 @@ def test_each_stays_what_it_was_made_as(family):
         assert mapping.some(range(1, 9)) == {key: value for key, value in contents.items() if key}
 
 
+@pytest.mark.full
 @given(families())
 def test_two_differ_in_exactly_the_keys_in_which_their_contents_do(family):
     for one, one_held in zip(*family, strict=True):
@@ -49,6 +53,7 @@ def test_two_differ_in_exactly_the_keys_in_which_their_contents_do(family):
             assert differing(one, other_held) == expected
 
 
+@pytest.mark.full
 @given(st.frozensets(_keys), st.frozensets(_keys), st.frozensets(_keys))
 def test_a_set_evolves_like_a_set(first, put, gone):
     old = EvolvingSet(Evolving(dict.fromkeys(first)))
@@ -67,3 +72,60 @@ def test_what_changes_nothing_is_the_same_mapping_again():
     value = object()
     mapping = Evolving({1: value})
     assert mapping.evolve({1: value}, {2}) is mapping
+
+
+def test_what_was_tried_and_given_up_leaves_one_line_of_which_all_differ_by_what_was_changed():
+    first = Evolving(dict.fromkeys(range(1_000), 0))
+    tried = first.evolve({1: 1}, {2}).evolve({3: 1})
+    kept = first.evolve({4: 1})
+    assert kept.touched_since(first) == {4}
+    assert kept.touched_since(tried) == tried.touched_since(kept) == {1, 2, 3, 4}
+    assert (len(first), len(tried), len(kept)) == (1_000, 999, 1_000)
+
+
+class _Meanwhile:
+    """A key that is equal to 9, and has something happen while it is looked up."""
+
+    def __init__(self, happen):
+        self._happen = happen
+
+    def __hash__(self):
+        self._happen()
+        return hash(9)
+
+    def __eq__(self, other):
+        return other in (9, self)
+
+
+def test_what_is_looked_up_while_the_contents_move_is_what_was_there():
+    first = Evolving(dict.fromkeys(range(10), 0))
+    values = iter(range(1, 100))
+    key = _Meanwhile(lambda: first.evolve({9: next(values)}))
+    assert (first[key], first.get(key), [*first.some([1, key, 9]).values()]) == (0, 0, [0, 0])
+
+
+@pytest.mark.full
+def test_another_thread_reads_what_is_there_while_changes_are_tried_and_given_up():
+    contents = dict.fromkeys(range(100), 0)
+    first = Evolving(contents)
+    other = first.evolve({1: 1}, {2})
+    ended, wrong = threading.Event(), []
+
+    def read():
+        while not ended.is_set():
+            found = (first[1], other.get(2), dict(first.items()), first.some(contents), differing(first, other))
+            if found != (0, None, contents, contents, {1, 2}):
+                wrong.append(found)
+
+    reader, interval_s = threading.Thread(target=read), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    reader.start()
+    try:
+        for number in range(50_000):
+            first.evolve({99: number + 1})
+            other.evolve({99: number + 1})
+    finally:
+        ended.set()
+        reader.join()
+        sys.setswitchinterval(interval_s)
+    assert not wrong

@@ -51,7 +51,7 @@ class Past:
 
         def compared() -> tuple[str, ...]:
             after = rewind(forked(snapshot), late)
-            before = rewind(forked(after), early)
+            before = rewind(after, early)
             states = (before, after) if old <= new else (after, before)
             return describe_facts(*states, policy_difference(*states, organisation))
 

@@ -40,6 +40,7 @@ from ringfence.control.use_cases import (
     Changed,
     UseCases,
     Wish,
+    attempt,
     found_organisation,
     save_ends,
     tell_seen,
@@ -48,13 +49,12 @@ from ringfence.control.views import ViewCache, resolve_views
 from ringfence.policy.commands import ClaimInstances, Edit, GroupCommand, InstanceCommand
 from ringfence.policy.errors import Busy, Conflict, Invalid, OperatorError
 from ringfence.policy.fact_words import describe_facts
-from ringfence.policy.facts import Fact, apply_facts
-from ringfence.policy.index import forked
+from ringfence.policy.facts import Fact
 from ringfence.policy.lockout import Cut
 from ringfence.policy.model import Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision
 from ringfence.policy.view import HostView
-from ringfence.store import HostSeen, Store, StoredOperation, next_revision, place_of, remember
+from ringfence.store import HostSeen, Store, StoredOperation, place_of, remember
 from ringfence.wire.feed import Claimed, Report
 
 _ALLOCATIONS = 10_000  # between two looks at what was allocated since the last
@@ -220,15 +220,15 @@ class ControlPlane:
         return await self._preview(self._decided(edits if callable(edits) else lambda _: edits, actor), actor)
 
     async def _preview(self, decide: Callable[[Snapshot], tuple[Fact, ...]], actor: Actor) -> Preview:
-        def decided(snapshot: Snapshot) -> Preview:
-            before = forked(snapshot)
-            facts = decide(before)
-            after = apply_facts(before, facts, revision=next_revision(before)) if facts else before
-            require_held(before, after, facts, actor.organisation)
-            cuts = tuple(self._guard.cuts(before, after, actor.connection))
-            return Preview(before, after, describe_facts(before, after, facts), cuts)
+        tried = await self._commits.run(attempt(decide))
 
-        return await asyncio.to_thread(decided, self.snapshot)
+        def looked_at() -> Preview:
+            before, after = tried.before, tried.after
+            require_held(before, after, tried.facts, actor.organisation)
+            cuts = tuple(self._guard.cuts(before, after, actor.connection))
+            return Preview(before, after, describe_facts(before, after, tried.facts), cuts)
+
+        return await asyncio.to_thread(looked_at)
 
     async def foresee(
         self, preview: Preview, organisation: OrganisationId, assertions: Sequence[str] = ()

@@ -89,6 +89,15 @@ class Changed:
     did: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The state before what was tried, the state that it leads to (the same when nothing changes), and the facts."""
+
+    before: Snapshot
+    after: Snapshot
+    facts: tuple[Fact, ...]
+
+
 class UseCases:
     """Builds decisions; keeps the cache of views that they are followed with."""
 
@@ -258,6 +267,17 @@ class UseCases:
             return Decision(Outcome(None, change, revoked=revoked), facts=facts, after=after, audit=audit)
 
         return decision
+
+
+def attempt(decide: Callable[[Snapshot], tuple[Fact, ...]]) -> Decide[Outcome[Tried]]:
+    """What ``decide`` would lead to: decided where changes are, and nothing of it is kept."""
+
+    def decision(snapshot: Snapshot) -> Decision[Outcome[Tried]]:
+        facts = decide(snapshot)
+        after = apply_facts(snapshot, facts, revision=next_revision(snapshot)) if facts else snapshot
+        return Decision(Outcome(Tried(snapshot, after, facts)))
+
+    return decision
 
 
 def tell_seen(seen: tuple[HostSeen, ...]) -> Decide[Outcome[None]]:

@@ -1,7 +1,8 @@
 """Mappings and sets that know how they differ from those they were made from: a difference costs what changed.
 
-Each is a value: who holds one sees it as it was made, whatever came after it. Only the newest of a line holds its whole
-contents; an older one holds what its successor changed, and is read through it (Baker's trick for persistent arrays).
+Each is a value: who holds one sees it as it was made, whatever came after it. Of those that were made from each other
+one holds the whole contents, any other how it differs from one that is nearer to that, through which it is read.
+Before another is made of one, the contents move there (Baker's trick for persistent arrays).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,41 +21,56 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
     A line of them is made by one thread; any other may read each of them meanwhile.
     """
 
-    __slots__ = ("_line", "_newer", "_size", "_undo", "_whole")
+    __slots__ = ("_line", "_size", "_state")
 
     def __init__(self, contents: Mapping[_K, _V] | None = None) -> None:
         self._begin(dict(contents or {}), object())
 
     def _begin(self, whole: dict[_K, _V], line: object) -> None:
         self._line = line
-        self._whole: dict[_K, _V] | None = whole
         self._size = len(whole)
-        self._newer: Evolving[_K, _V] | None = None
-        self._undo: dict[_K, object] = {}
+        # The whole contents and None; or what stands here otherwise than in another of the line, and that one. One
+        # tuple, never the same again, so that another thread can tell whether the contents moved while it looked.
+        self._state: tuple[dict[_K, object], Evolving[_K, _V] | None] = (cast("dict[_K, object]", whole), None)
 
     def evolve(self, put: Mapping[_K, _V], gone: Iterable[_K] = ()) -> "Evolving[_K, _V]":
         """The mapping after ``gone`` went and ``put`` came; itself when that changes nothing.
 
-        Cheap for the newest of a line; from an older one a line of its own begins, in O(size).
+        Costs what changes, and from another than the newest what differs between the two besides.
         """
-        whole, gone = self._whole, tuple(gone)
+        gone = tuple(gone)
         if not put and not gone:
             return self
-        if whole is None:
-            return Evolving(self._contents()).evolve(put, gone)
+        whole = self._take()
         undo = _differences(whole, put, gone)
         if not undo:
             return self
         newer: Evolving[_K, _V] = Evolving.__new__(Evolving)
-        newer._begin(whole, self._line)
-        # In this order, so that another thread finds the old value: in the whole as long as this one has it, then here.
-        self._undo, self._newer = undo, newer
-        self._whole = None
+        newer._begin(cast("dict[_K, _V]", whole), self._line)
+        self._state = undo, newer  # first, so that another thread finds the old values, here or in what is still whole
         for key in gone:
             whole.pop(key, None)
         whole.update(put)
         newer._size = len(whole)
         return newer
+
+    def _take(self) -> dict[_K, object]:
+        """The whole contents, which come here from where they are. O(what differs on the way)."""
+        way, holder = [], self
+        while (nearer := holder._state[1]) is not None:
+            way.append(holder)
+            holder = nearer
+        for to in reversed(way):
+            (whole, _), (differences, _) = holder._state, to._state
+            holder._state = {key: whole.get(key, _NOTHING) for key in differences}, to
+            for key, value in differences.items():
+                if value is _NOTHING:
+                    whole.pop(key, None)
+                else:
+                    whole[key] = value
+            to._state = whole, None
+            holder = to
+        return self._state[0]
 
     def __getitem__(self, key: _K) -> _V:
         value = self._find(key)
@@ -77,13 +93,16 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
     def _find(self, key: _K) -> object:
         at = self
         while True:
-            if (whole := at._whole) is not None:
-                value: object = whole.get(key, _NOTHING)
-                if at._whole is whole:  # else another thread made the next one meanwhile: what was found may be of it
+            state = at._state
+            held, nearer = state
+            if nearer is None:
+                value: object = held.get(key, _NOTHING)
+                if at._state is state:  # else the contents moved meanwhile: what was found may be of another
                     return value
-            if key in at._undo:
-                return at._undo[key]
-            at = cast("Evolving[_K, _V]", at._newer)
+            elif key in held:
+                return held[key]
+            else:
+                at = nearer
 
     def __iter__(self) -> Iterator[_K]:
         return iter(self._contents())
@@ -99,39 +118,54 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
 
     def some(self, keys: Iterable[_K]) -> dict[_K, _V]:
         """What it has under those of ``keys`` that there are. O(keys)."""
-        wanted = list(keys)
-        if (whole := self._whole) is not None:
-            found = {key: whole[key] for key in wanted if key in whole}
-            if self._whole is whole:  # as in _find
-                return found
+        wanted, state = list(keys), self._state
+        held, nearer = state
+        if nearer is None:
+            found = {key: held[key] for key in wanted if key in held}
+            if self._state is state:  # as in _find
+                return cast("dict[_K, _V]", found)
         return {key: cast("_V", value) for key in wanted if (value := self._find(key)) is not _NOTHING}
 
     def _contents(self) -> dict[_K, _V]:
         """All of it, as a dict of the caller's own. O(size)."""
-        older, at = [], self
+        differences, at = [], self
         while True:
-            if (whole := at._whole) is not None:
-                contents: dict[_K, object] = dict(whole)
-                if at._whole is whole:
-                    break
-            older.append(at)
-            at = cast("Evolving[_K, _V]", at._newer)
-        for each in reversed(older):
-            contents.update(each._undo)
-        if older:
+            state = at._state
+            held, nearer = state
+            if nearer is not None:
+                differences.append(held)
+                at = nearer
+                continue
+            contents = dict(held)
+            if at._state is state:  # as in _find
+                break
+        for each in reversed(differences):
+            contents.update(each)
+        if differences:
             contents = {key: value for key, value in contents.items() if value is not _NOTHING}
         return cast("dict[_K, _V]", contents)
 
-    def touched_until(self, newer: "Evolving[_K, _V]") -> set[_K] | None:
-        """The keys that may differ between this and a ``newer`` one of its line; None if it is none."""
-        if self._line is not newer._line:
+    def touched_since(self, other: "Evolving[_K, _V]") -> set[_K] | None:
+        """The keys that may differ between this and another of its line; None if it is none."""
+        if self._line is not other._line:
             return None
-        keys: set[_K] = set()
+        while True:
+            keys: set[_K] = set()
+            met = {id(at) for at in self._way_to(other, keys)}
+            if id(other) in met or any(id(at) in met for at in other._way_to(self, keys)):
+                return keys  # else the contents moved between the two ways: both are walked again
+
+    def _way_to(self, other: "Evolving[_K, _V]", keys: set[_K]) -> "Iterator[Evolving[_K, _V]]":
+        """From here to where the contents are, or to ``other`` if that is on the way; ``keys`` gets what differs."""
         at: Evolving[_K, _V] | None = self
-        while at is not None and at is not newer:
-            keys.update(at._undo)
-            at = at._newer
-        return None if at is None else keys
+        while at is not None:
+            yield at
+            if at is other:
+                return
+            held, nearer = at._state
+            if nearer is not None:
+                keys.update(held)
+            at = nearer
 
 
 class Draft(Generic[_K, _V]):
@@ -233,9 +267,7 @@ def differing_members(old: AbstractSet[_T], new: AbstractSet[_T]) -> set[_T]:
 
 def _candidates(old: Mapping[_K, _V], new: Mapping[_K, _V]) -> Iterable[_K]:
     if isinstance(old, Evolving) and isinstance(new, Evolving):
-        touched = old.touched_until(new)
-        if touched is None:
-            touched = new.touched_until(old)
+        touched = old.touched_since(new)
         if touched is not None:
             return cast("set[_K]", touched)
     return {*old, *new}
@@ -245,7 +277,7 @@ def _alike(one: object, other: object) -> bool:
     return one is other or one == other
 
 
-def _differences(whole: dict[_K, _V], put: Mapping[_K, _V], gone: Iterable[_K]) -> dict[_K, object]:
+def _differences(whole: dict[_K, object], put: Mapping[_K, _V], gone: Iterable[_K]) -> dict[_K, object]:
     """What is in ``whole`` under each key that is to change; nothing, for one that is to come."""
     undo: dict[_K, object] = {key: whole[key] for key in gone if key in whole and key not in put}
     undo |= {key: old for key, value in put.items() if (old := whole.get(key, _NOTHING)) is not value}

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
@@ -18,6 +19,7 @@ from ringfence.policy.commands import (
     ClaimInstances,
     CreateGroup,
     DeleteGroup,
+    Edit,
 )
 from ringfence.policy.errors import Busy, Conflict, Denied, Invalid, NotFound
 from ringfence.policy.model import OperationState
@@ -178,6 +180,20 @@ async def test_a_refused_command_changes_nothing_and_leaves_no_operation(tmp_pat
         with pytest.raises(Denied):
             await plane.execute(CreateGroup("web"), owner(plane, Role.READER))
         assert plane.snapshot is before
+
+
+@played
+async def test_what_is_tried_or_refused_leaves_one_line_of_snapshots_in_which_the_next_costs_what_it_changes(tmp_path):
+    async with opened(tmp_path) as plane:
+        made = await plane.execute(CreateGroup("web"), owner(plane))
+        before = plane.snapshot
+        edits = [Edit(CreateGroup(name), uuid4()) for name in ("one", "two")]
+        tried = await plane.preview(edits, owner(plane))
+        assert (len(tried.after.groups), plane.snapshot) == (len(before.groups) + 2, before)
+        with pytest.raises(Conflict):
+            await plane.change([*edits, Edit(CreateGroup("web"), uuid4())], owner(plane), action="Change")
+        await plane.execute(AddRule(made.group, tcp("10.0.0.0/8")), owner(plane))
+        assert plane.snapshot.groups.touched_since(before.groups) == {made.group}
 
 
 @played

@@ -37,6 +37,11 @@ class Relay:
         self._listening.close()
         self._drop()
 
+    def cut_off(self):
+        """At once, until ``away`` is unset."""
+        self.away = True
+        self._drop()
+
     def _accept(self):
         with suppress(OSError):
             while True:

@@ -51,6 +51,7 @@ class Authentication:
         Refuses OPTIONS, which Falcon would answer by itself: browsers are no callers of this API.
         """
         await self.plane.fresh()
+        self.plane.require_fresh()
         self.identify(request)
         if request.method == "OPTIONS":
             methods = ("GET", "POST", "PUT", "DELETE")

@@ -57,6 +57,14 @@ def server(
             show_default="SQLite in the folder",
         ),
     ] = None,
+    alone: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="How long reads are answered while the database of several servers is away. A key or host that is "
+            "revoked at another server meanwhile is trusted for so long at most, to read.",
+        ),
+    ] = "30s",
     offer_all_protocol: Annotated[
         bool, typer.Option("--offer-all-protocol", help="Accept rules of protocol all; the Java SDK cannot read them.")
     ] = False,
@@ -99,7 +107,8 @@ def server(
     configure_log(sys.stderr, GatheredLines)
     listens = [parse_listen(text) for text in listen or _LISTEN]
     keep_s = parse_duration(keep_history, field="--keep-history") or None
-    settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol, keep_history_s=keep_s)
+    alone_s = parse_duration(alone, field="--alone", most="24h")
+    settings = Settings(zone=zone, offer_all_protocol=offer_all_protocol, keep_history_s=keep_s, alone_s=alone_s)
     proxies = tuple(parse_cidr(text, field="--trusted-proxy").network for text in trusted_proxy or [])
     rates = RateLimits(key=rate_limit, address=2 * rate_limit)
     api = ApiOptions(origin=Origin(public_url, proxies), rates=rates)

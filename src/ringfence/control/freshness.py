@@ -1,4 +1,7 @@
-"""What other servers of a shared database committed is known here before a request is answered; soon, if it is away."""
+"""What other servers of a shared database committed is known here before a request is answered; soon, if it is away.
+
+Who is cut off for longer than it may answer alone trusts nobody: a key or host may have been revoked elsewhere.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -16,8 +19,9 @@ FRESH_S: Final = 1.0  # how long a request waits to learn whether other servers 
 class Freshness:
     """Lives in the event loop's thread; ``fail`` is told when this server can never be fresh again."""
 
-    def __init__(self, store: Store, fail: Callable[[OperatorError], None]) -> None:
+    def __init__(self, store: Store, alone_s: float, fail: Callable[[OperatorError], None]) -> None:
         self._store = store
+        self._alone_s = alone_s
         self._fail = fail
         self._overdue: Future[Committed[None]] | None = None
 
@@ -39,3 +43,16 @@ class Freshness:
         except Lost as error:
             self._fail(error)
             raise
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether this server has been without the database for longer than it may answer alone."""
+        return self._store.unheard_s > self._alone_s
+
+    def require(self) -> None:
+        """Raises ``Busy`` when it is cut off."""
+        if self.is_cut_off:
+            raise Busy(
+                f"nothing was done, because this server has not heard from its database for {self._alone_s:.0f} s, and "
+                "who may ask may have changed meanwhile: ask another server, or try again"
+            )

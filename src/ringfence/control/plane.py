@@ -92,7 +92,7 @@ class ControlPlane:
         self.evidence = Evidence(store, self._feed.view, clock.now_s)
         self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
         self._commits = Commits(store, self._publish)
-        self._freshness = Freshness(store, self._commits.fail)
+        self._freshness = Freshness(store, settings.alone_s, self._commits.fail)
         keys = KeyRing(store.keys)
         self.history = History(store, self._commits, settings.keep_history_s, self._now_s)
         self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
@@ -286,6 +286,10 @@ class ControlPlane:
         """As ``Freshness.reach``."""
         await self._freshness.reach()
 
+    def require_fresh(self) -> None:
+        """As ``Freshness.require``."""
+        self._freshness.require()
+
     def seen(self, host: HostName) -> None:
         """An authenticated message of ``host`` came in."""
         self._presence.seen(host, self._clock.monotonic_s())
@@ -375,6 +379,8 @@ class ControlPlane:
         while True:
             await asyncio.sleep(self._pause_s)
             self._book.expire(self._clock.monotonic_s())
+            if self._freshness.is_cut_off:
+                self._feed.close()  # hosts go to a server that knows which of them are there, and what is new
 
     async def _tick(self) -> None:
         while True:

@@ -4,6 +4,7 @@ Opening either gives a valid state or refuses with an ``OperatorError`` that say
 policy.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
@@ -138,6 +139,11 @@ class Store:
     def is_shared(self) -> bool:
         """Whether other servers write to the same database."""
         return self._listener is not None
+
+    @property
+    def unheard_s(self) -> float:
+        """How long other servers may have committed without this one knowing; 0 when there can be no others."""
+        return time.monotonic() - self._writer.heard_s if self.is_shared else 0.0
 
     def follow(self, hear: Callable[[Followed], None]) -> None:
         """From now on ``hear`` is told what other servers decided, in the writer's thread, in order."""

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final, Generic, TypeVar
 
 from ringfence.policy.errors import Busy, OperatorError, RingfenceError
 from ringfence.policy.model import Snapshot
-from ringfence.store.database import ConstraintBroken, Database, DatabaseFault, InDoubt
+from ringfence.store.database import ConstraintBroken, Database, DatabaseFault, InDoubt, Unreachable
 from ringfence.store.decision import Committed, Decide, Decision
 from ringfence.store.follow import Follower
 from ringfence.store.history import load_chain
@@ -58,6 +59,7 @@ class Writer:
         self._queue: SimpleQueue[_Request[object] | None] = SimpleQueue()
         self._gate = threading.Lock()
         self._closing = threading.Event()
+        self._heard_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="ringfence-writer", daemon=True)
         self._thread.start()
 
@@ -65,6 +67,11 @@ class Writer:
     def snapshot(self) -> Snapshot:
         """The newest committed snapshot; may be read from any thread."""
         return self._published
+
+    @property
+    def heard_s(self) -> float:
+        """The monotonic time up to which it is known here what others committed; may be read from any thread."""
+        return self._heard_s
 
     def submit(self, decide: Decide[T] | None) -> Future[Committed[T]]:
         """The future of a decision. It raises what ``decide`` raised, or ``Busy`` when nothing could be written.
@@ -134,10 +141,10 @@ class Writer:
         """The outcome of each request, in order. After it, either all that succeeded is published, or nothing is."""
         try:
             if all(request.decide is None for request in batch):
-                self._published = self._follower.catch_up(self._published)
+                self._catch_up()
                 return [Committed(_NOTHING, self._published) for _ in batch]
             self._database.begin()
-            self._published = self._follower.catch_up(self._published)
+            self._catch_up()
             outcomes, working = self._decide(batch)
             self._database.commit(self._follower.news)
         except InDoubt as error:
@@ -158,7 +165,15 @@ class Writer:
     def _refuse(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
         _log.warning("%s cannot be written, %d changes were not applied: %s", self._database.name, len(batch), error)
         self._database.rollback()
+        if not isinstance(error, Unreachable) and any(request.decide is None for request in batch):
+            with suppress(DatabaseFault):
+                self._catch_up()  # who cannot write, because another server hangs with the lock, may see all the same
         return self._busy(batch, error)
+
+    def _catch_up(self) -> None:
+        asked_s = time.monotonic()
+        self._published = self._follower.catch_up(self._published)
+        self._heard_s = asked_s
 
     def _busy(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
         why = f"nothing was applied, because {self._database.name} cannot be written now: {error}; try again"

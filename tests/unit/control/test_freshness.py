@@ -3,6 +3,8 @@
 import asyncio
 from concurrent.futures import Future
 
+import pytest
+
 from ringfence.control.freshness import Freshness
 from ringfence.policy.errors import Busy
 
@@ -14,6 +16,7 @@ class Asked:
 
     def __init__(self):
         self.questions = []
+        self.unheard_s = 0.0
 
     def refresh(self):
         question = Future()
@@ -27,7 +30,7 @@ def test_one_reader_waits_for_a_silent_database_and_the_next_ask_when_it_has_ans
 
     async def read():
         store = Asked()
-        freshness = Freshness(store, lambda _: None)
+        freshness = Freshness(store, 30.0, lambda _: None)
         for _ in range(3):
             await freshness.reach()
         assert len(store.questions) == 1
@@ -41,10 +44,20 @@ def test_one_reader_waits_for_a_silent_database_and_the_next_ask_when_it_has_ans
 def test_a_reader_waits_for_the_answer():
     async def read():
         store = Asked()
-        reading = asyncio.ensure_future(Freshness(store, lambda _: None).reach())
+        reading = asyncio.ensure_future(Freshness(store, 30.0, lambda _: None).reach())
         await asyncio.sleep(0)
         assert not reading.done()
         store.questions[0].set_result(None)
         await reading
 
     asyncio.run(read())
+
+
+def test_who_has_not_heard_of_the_others_for_longer_than_it_may_answer_alone_does_nothing_for_anybody():
+    store = Asked()
+    freshness = Freshness(store, 30.0, lambda _: None)
+    store.unheard_s = 29.9
+    freshness.require()
+    store.unheard_s = 30.1
+    with pytest.raises(Busy, match="nothing was done, because this server has not heard from its database for 30 s"):
+        freshness.require()

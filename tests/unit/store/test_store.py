@@ -371,6 +371,23 @@ def test_callers_of_a_commit_in_doubt_hear_nothing_until_it_is_known_and_others_
     assert broken_store.submit(creating("after")).result(5)
 
 
+@pytest.mark.parametrize("new_place", ["postgresql"], indirect=True)  # SQLite has one server
+def test_a_server_that_may_not_write_for_long_still_sees_what_others_committed(place, monkeypatch):
+    monkeypatch.setattr("ringfence.store.postgresql.STATEMENT_TIMEOUT_MS", 300)
+    store, other = founded(place), place.open_database(place.folder)
+    known_s = store._writer.heard_s
+    other.begin()  # and hangs with the lock
+    first = store.submit(creating("web"))
+    second, seen = store.submit(creating("db")), store.refresh()  # wait together for the first
+    wait((first, second, seen), 5)
+    for refused in (first, second):
+        with pytest.raises(Busy, match="nothing was applied"):
+            refused.result(0)
+    assert store._writer.heard_s > known_s
+    other.close()
+    store.close()
+
+
 @pytest.mark.parametrize("new_place", ["postgresql"], indirect=True)  # SQLite knows at once
 def test_a_server_that_ends_while_a_commit_is_in_doubt_gives_no_answer(place, failing):
     store = founded(place, failing)

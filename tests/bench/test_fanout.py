@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
+from secrets import token_bytes
 
 import httpx
 import pytest
 import uvloop
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bench.fleets import fill
 from feeds import ask
@@ -36,6 +36,7 @@ from ringfence.api.rates import RateLimits
 from ringfence.control.settings import Settings
 from ringfence.policy.values import HostName
 from ringfence.wire.feed import Report, encode_report
+from ringfence.wire.hostauth import KEY_SIZE_BYTES, derive_public_key
 from ringfence.wire.signature import SignedRequest, sign_request
 
 ROUNDS = 8
@@ -62,13 +63,13 @@ def measure(folder: Path, *, small: bool = False) -> dict[str, object]:
 
 def _prepared(folder: Path, count: int, way: str) -> tuple[Path, Path]:
     """A filled data folder, and the requests of all its hosts."""
-    keys = {HostName(f"host-{n}"): Ed25519PrivateKey.generate() for n in range(count)}
-    public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
+    keys = {HostName(f"host-{n}"): token_bytes(KEY_SIZE_BYTES) for n in range(count)}
+    public = {name: derive_public_key(key) for name, key in keys.items()}
     fill(folder / "data", hosts=public, instances=count, groups=max(1, count * 2 // HOSTS_PER_GROUP), rules=5)
     if way == "tls":
         authority_of(folder / "data").make(["127.0.0.1"], datetime.now(UTC))
     requests = folder / "requests"
-    requests.write_bytes(b"".join(ask(key.private_bytes_raw(), name) + b"\0" for name, key in keys.items()))
+    requests.write_bytes(b"".join(ask(key, name) + b"\0" for name, key in keys.items()))
     return folder / "data", requests
 
 

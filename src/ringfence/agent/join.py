@@ -8,16 +8,15 @@ after it was broken off anywhere, asks with the same key and is answered as befo
 import ssl
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_bytes
 from typing import Final
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ringfence.agent.credential import HostCredential, load_credential, render_credential
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.agent.http import is_success, message_of, network_errors, open_client, trust
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import HostName
-from ringfence.wire.hostauth import derive_public_key
+from ringfence.wire.hostauth import KEY_SIZE_BYTES, derive_public_key
 from ringfence.wire.join import JOIN_PATH, JoinRequest, JoinToken, encode_join, fingerprint_of, parse_token
 
 _STEP: Final = "join the server"
@@ -53,7 +52,7 @@ def _begin(files: SystemFiles, folder: Path, token: JoinToken) -> HostCredential
     is_ended = begun is not None and present is not None and begun.private_key == present.private_key
     if begun is not None and begun.host == token.host and not is_ended:
         return begun
-    made = HostCredential(token.host, Ed25519PrivateKey.generate().private_bytes_raw())
+    made = HostCredential(token.host, token_bytes(KEY_SIZE_BYTES))
     files.replace(folder / "credential.joining", render_credential(made))
     return made
 

@@ -38,7 +38,6 @@ RETRY_POLL_S: Final = 0.1
 COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice of one was lost
 _NOTICES_PAUSE_S: Final = 0.02  # others may change their tables a thousand times a second
 BRIDGING_POLL_S: Final = 0.1
-NO_BRIDGE_POLL_S: Final = 1.0
 _AFTER_A_FAULT_S: Final = 1.0
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -90,6 +89,7 @@ class Agent:
         self._to_enforce = asyncio.Event()
         self._to_retry = asyncio.Event()
         self._to_keep = asyncio.Event()
+        self._is_bridged = asyncio.Event()
         self._to_claim = True
         self._retry_at: float | None = None  # after a failure
         self._heal_at: float | None = None  # for what the kernel refused of some instances
@@ -109,6 +109,7 @@ class Agent:
         self._oldest = held or CLOSED
         held_ports = await self._kernel.do(self._enforcer.held_ports)
         self._declared.begin(held_ports, await self._kernel.do(self._enforcer.held_observed))
+        self._note_kind()
         self._reporter.set_problem("inventory", self._declared.problem)
         if not self._channel.ends:
             with contextlib.suppress(TimeoutError):
@@ -221,11 +222,18 @@ class Agent:
     async def _watch_inventory(self) -> None:
         await self._clock.sleep(INVENTORY_POLL_S)
         if self._declared.poll():
+            self._note_kind()
             self._to_claim = True
             self._to_enforce.set()
             self._reporter.wake()
             self._evidence.listen()
         self._reporter.set_problem("inventory", self._declared.problem)
+
+    def _note_kind(self) -> None:
+        if self._declared.inventory.kind is Kind.BRIDGED:
+            self._is_bridged.set()
+        else:
+            self._is_bridged.clear()
 
     async def _enforce_when_due(self) -> None:
         await self._to_enforce.wait()
@@ -251,9 +259,9 @@ class Agent:
 
     async def _watch_bridging(self) -> None:
         """Somebody may switch it off at any time; the bridge's own table still holds, and the rest is put right."""
-        bridged = self._declared.inventory.kind is Kind.BRIDGED
-        await self._clock.sleep(BRIDGING_POLL_S if bridged else NO_BRIDGE_POLL_S)
-        if bridged and self._retry_at is None and not self._bridging.is_on():
+        await self._is_bridged.wait()
+        await self._clock.sleep(BRIDGING_POLL_S)
+        if self._retry_at is None and not self._bridging.is_on():
             _log.warning("another program switched br_netfilter off; it is switched on again")
             self._to_enforce.set()
 

@@ -11,8 +11,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from ringfence.control.lookup import find_host
 from ringfence.control.room import require_room_for_host
 from ringfence.nft.foreign import ForeignChain
@@ -23,9 +21,9 @@ from ringfence.policy.local import Failsafe
 from ringfence.policy.model import Host, Invitation, Snapshot
 from ringfence.policy.values import HostName, Revision, parse_label
 from ringfence.store import HostSeen
+from ringfence.wire.hostauth import KEY_SIZE_BYTES, derive_public_key
 from ringfence.wire.join import JoinRequest, hash_secret, refuse_token
 
-KEY_SIZE_BYTES: Final = 32
 LONGEST_INVITATION_S: Final = 24 * 3600  # longer ones lie about in scripts and histories
 
 _NONE: Final = Invitation(bytes(KEY_SIZE_BYTES), 0)
@@ -118,8 +116,8 @@ class Presence:
 
 def mint_key() -> tuple[bytes, bytes]:
     """A fresh Ed25519 key: private and public part, raw."""
-    key = Ed25519PrivateKey.generate()
-    return key.private_bytes_raw(), key.public_key().public_bytes_raw()
+    private = secrets.token_bytes(KEY_SIZE_BYTES)
+    return private, derive_public_key(private)
 
 
 def mint_secret() -> str:

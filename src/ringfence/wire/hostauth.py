@@ -9,8 +9,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from nacl.exceptions import BadSignatureError
+from nacl.signing import SigningKey, VerifyKey
 
 from ringfence.policy.errors import Invalid, Stranger
 from ringfence.policy.values import HostName
@@ -26,7 +26,7 @@ _HEADER = re.compile(
 )
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # A host that does not exist costs one verification too, so that time does not tell which hosts exist.
-_NOBODY: Final = Ed25519PrivateKey.from_private_bytes(bytes(KEY_SIZE_BYTES)).public_key()
+_NOBODY: Final = SigningKey(bytes(KEY_SIZE_BYTES)).verify_key
 _REFUSED: Final = "the request is not signed by a host that this server knows"
 
 
@@ -45,12 +45,12 @@ def parse_host_name(text: str, *, field: str) -> HostName:
 
 def derive_public_key(private_key: bytes) -> bytes:
     """The raw public key (32 bytes) that belongs to a raw private key (32 bytes)."""
-    return Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+    return bytes(SigningKey(private_key).verify_key)
 
 
 def sign_request(private_key: bytes, host: HostName, method: str, target: str, body: bytes, expires: int) -> str:
     """The Authorization header of one request; ``target`` is the raw request target, ``expires`` seconds since 1970."""
-    signature = Ed25519PrivateKey.from_private_bytes(private_key).sign(_signed_text(method, target, body, str(expires)))
+    signature = SigningKey(private_key).sign(_signed_text(method, target, body, str(expires))).signature
     return f"{SCHEME} host={host},expires={expires},signature={b64encode(signature).decode()}"
 
 
@@ -70,10 +70,10 @@ def verify_request(
         raise Stranger(_REFUSED)
     host = HostName(parts["host"])
     public_key = key_of(host)
-    key = _NOBODY if public_key is None else Ed25519PublicKey.from_public_bytes(public_key)
+    key = _NOBODY if public_key is None else VerifyKey(public_key)
     try:
-        key.verify(b64decode(parts["signature"]), _signed_text(method, target, body, parts["expires"]))
-    except InvalidSignature as error:
+        key.verify(_signed_text(method, target, body, parts["expires"]), b64decode(parts["signature"]))
+    except BadSignatureError as error:
         raise Stranger(_REFUSED) from error
     if public_key is None:
         raise Stranger(_REFUSED)

@@ -7,7 +7,8 @@ import sys
 
 from ringfence.agent.__main__ import main
 
-_NEEDLESS = {"typer", "rich", "pydantic", "httpx", "http", "email", "difflib", "ringfence.cli", "ringfence.control"}
+_LIBRARIES = {"typer", "rich", "pydantic", "httpx", "cryptography", "http", "email", "difflib"}
+_NEEDLESS = _LIBRARIES | {"ringfence.cli", "ringfence.control"}
 
 
 def test_an_agent_loads_nothing_that_only_command_lines_doctors_or_servers_need():

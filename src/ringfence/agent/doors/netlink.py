@@ -8,9 +8,10 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final, TypeVar
 
 from ringfence.nft.netlink import NLMSG_DONE, NLMSG_ERROR, Message, Refusal, parse_messages, parse_refusal, scan_dump
@@ -81,15 +82,21 @@ class NetlinkSocket:
 
         A dump of something that does not exist is empty.
         """
-        return b"".join(self.dump_parts(request))
+        return self._dumped(request, lambda: b"".join(self._until_done()))
 
-    def dump_parts(self, request: bytes) -> list[bytes]:
-        """The same in the parts in which it came, each of whole messages."""
+    def dump_fresh(self, request: bytes, known: frozenset[bytes]) -> tuple[list[bytes], frozenset[bytes]]:
+        """Of a dump only the parts, each of whole messages, that were in none before; and what is ``known`` then.
+
+        A part is known by its digest, and not looked at again. The one that ends a dump never is.
+        """
+        return self._dumped(request, lambda: self._unknown(known))
+
+    def _dumped(self, request: bytes, receive: Callable[[], _T]) -> _T:
         for _ in range(_DUMP_TRIES):
             self._forget_old_answers()
             self._send(request)
             with suppress(_Interrupted):
-                return list(self._until_done())
+                return receive()
         raise OperatorError(
             "read the kernel's rules",
             f"they changed during each of {_DUMP_TRIES} readings: another program rewrites its own without pause",
@@ -112,16 +119,22 @@ class NetlinkSocket:
             raise OperatorError("read the kernel's rules", f"not understood: {error}") from error
 
     def _until_done(self) -> Iterator[bytes]:
+        is_over = False
+        while not is_over:
+            part = self._receive()
+            is_over = _ends_dump(part)
+            yield part
+
+    def _unknown(self, known: frozenset[bytes]) -> tuple[list[bytes], frozenset[bytes]]:
+        fresh, digests = list[bytes](), set[bytes]()
         while True:
             part = self._receive()
-            is_interrupted, last = scan_dump(part)
-            if is_interrupted:
-                raise _Interrupted
-            if last is not None:
-                _check_end(parse_refusal(last))
-            yield part
-            if last is not None:
-                return
+            digest = blake2b(part, digest_size=16).digest()
+            if digest not in known:
+                fresh.append(part)
+                if _ends_dump(part):
+                    return fresh, frozenset(digests)
+            digests.add(digest)
 
     def _send(self, data: bytes) -> None:
         limit = self._send_limit(len(data))
@@ -222,6 +235,15 @@ def _sorted_out(messages: Iterator[Message]) -> Answers:
         else:
             acknowledged.add(message.sequence)
     return Answers(tuple(payloads), tuple(refusals), frozenset(acknowledged))
+
+
+def _ends_dump(part: bytes) -> bool:
+    is_interrupted, last = scan_dump(part)
+    if is_interrupted:
+        raise _Interrupted
+    if last is not None:
+        _check_end(parse_refusal(last))
+    return last is not None
 
 
 def _check_end(refusal: Refusal | None) -> None:

@@ -8,7 +8,6 @@ import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Final, Protocol
 
 from ringfence.agent.doors.grace import wait_grace
@@ -107,7 +106,7 @@ class KernelNftables:
 
     def __init__(self) -> None:
         self._netlink = NetlinkSocket()
-        self._counted: frozenset[bytes] = frozenset()  # digests of the last answer's parts about counters
+        self._counted: frozenset[bytes] = frozenset()  # the parts of the last answer about counters
 
     def close(self) -> None:
         self._netlink.close()
@@ -168,14 +167,13 @@ class KernelNftables:
 
     def read_hits(self) -> dict[str, int]:
         """Only the parts of the answer that differ from the last one's are parsed: on a quiet host none."""
-        found, digests = dict[str, int](), list[bytes]()
+        found, counted = dict[str, int](), frozenset[bytes]()
         for table in TableFamily:
-            for part in self._netlink.dump_parts(request_counters(table)):
-                digest = blake2b(part, digest_size=16).digest()
-                digests.append(digest)
-                if digest not in self._counted:
-                    found |= hits_in(part, table)
-        self._counted = frozenset(digests)
+            fresh, known = self._netlink.dump_fresh(request_counters(table), self._counted)
+            counted |= known
+            for part in fresh:
+                found |= hits_in(part, table)
+        self._counted = counted
         return found
 
     def read_tallies(self, names: Iterable[str]) -> dict[tuple[str, str], int]:

@@ -62,7 +62,7 @@ def tell(server):
 
 @pytest.mark.usefixtures("told")
 def test_the_page_shows_what_the_commands_print(server, capsys):
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     for line, wanted in EXAMPLES:
         assert run(line.split()) == 0
         shown = capsys.readouterr()

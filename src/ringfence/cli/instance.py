@@ -1,17 +1,16 @@
 """``ringfence instance``: what wears groups."""
 
-from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
-from ringfence.cli.change import ForceOption
+from ringfence.cli.change import Edit, changing
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
-from ringfence.cli.output import Format, FormatOption, complain, show_rows
+from ringfence.cli.output import Format, FormatOption, show_rows
 
 app = typer.Typer(help="Instances: declare one without a host, list all, observe or enforce.", no_args_is_help=True)
 _COLUMNS = ("id", "name", "organisation", "host", "mode", "addresses", "groups")
+NameArgument = Annotated[str, typer.Argument(help="The instance's name or id, as list shows it.")]
 
 
 @app.command("add")
@@ -44,37 +43,22 @@ def list_(data: DataOption, output: FormatOption = Format.TABLE) -> None:
     show_rows(ask(data, Ask("GET", "/instances"))["instances"], _COLUMNS, output)
 
 
-OwnerOption = Annotated[
-    str | None, typer.Option("--organisation", help="Whose instance is meant, when several have instances of the name.")
-]
-NameArgument = Annotated[str, typer.Argument(help="The instance's name or id, as list shows it.")]
-
-
 @app.command("observe")
-def observe(data: DataOption, name: NameArgument, organisation: OwnerOption = None) -> None:
+@changing
+def observe(name: NameArgument) -> list[Edit]:
     """Drop nothing of an instance any more: what would be dropped is counted and logged, and passes.
 
-    Example: [bold]ringfence instance observe web-1[/bold], then [bold]ringfence host drops[/bold]
+    Example: [bold]ringfence instance observe web-1[/bold], then [bold]ringfence observed web-1[/bold]
     """
-    _set_mode(data, name, organisation, observe=True)
+    return [{"edit": "observe", "instance": name, "observe": True}]
 
 
 @app.command("enforce")
-def enforce(
-    data: DataOption, name: NameArgument, organisation: OwnerOption = None, *, force: ForceOption = False
-) -> None:
+@changing
+def enforce(name: NameArgument) -> list[Edit]:
     """Drop what no rule of an instance allows, live connections included. This is how instances are born.
 
     A host that is an instance itself is born observed, so that no mistake in its groups makes it unreachable.
+    Example: [bold]ringfence instance enforce web-1 --dry-run[/bold] says what was seen of it and would be dropped.
     """
-    _set_mode(data, name, organisation, observe=False, force=force)
-
-
-def _set_mode(data: Path, name: str, organisation: str | None, *, observe: bool, force: bool = False) -> None:
-    from ringfence.cli.admin_client import Ask, ask
-
-    body: dict[str, object] = {"observe": observe, "force": force}
-    operation = ask(data, Ask("PUT", f"/instances/{quote(name, safe='')}", body, query_of(organisation)))
-    mode = "observed: nothing of it is dropped" if observe else "enforced"
-    note = f" ({operation['message']})" if operation.get("message") else ""
-    complain(f"instance {name} is {mode}; operation {operation['state']}{note}")
+    return [{"edit": "observe", "instance": name, "observe": False}]

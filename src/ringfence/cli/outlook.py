@@ -22,6 +22,7 @@ def outlook_lines(answer: dict[str, Any]) -> Iterator[str]:
     if plan["hosts"]:
         yield f"hosts   {_few(plan['hosts'])}"
     yield from (f"cuts    {_cut(one)}" for one in plan["connections"])
+    yield from (f"drops   {words}" for words in _some([*map(_drop, plan["drops"])]))
     for result in plan["fails"]:
         yield f"fails   {result['assertion']}"
         yield from (f"{_INDENT}{line}" for line in result["proof"])
@@ -37,6 +38,13 @@ def _cut(one: dict[str, Any]) -> str:
     if one["cut"] is None:
         return f'on {one["host"]}: unknown, it told of no connections (flow_log = "all" in its inventory)'
     return f"on {one['host']}: {one['cut']} of the connections that it told of since {one['since']}, if still open"
+
+
+def _drop(row: dict[str, Any]) -> str:
+    """A row as ``observed`` shows it."""
+    way = "to" if row["direction"] == "egress" else "from"
+    what = f"{row['service'] or 'packets'} {way} {row['peer'] or 'somebody'}"
+    return f"{row['instance']}: {what} ({row['reason']}), packets {row['packets']}, last {row['last']}"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from ringfence.control.actor import Actor
-from ringfence.control.trials import CONFIRMED, confirmed, decide_confirm, fate_of_trial
+from ringfence.control.trials import (
+    CONFIRMED,
+    TAKEN_BACK,
+    back_to,
+    confirmed,
+    decide_confirm,
+    fate_of_trial,
+    taken_back,
+)
 from ringfence.control.use_cases import Changed, Wish
 from ringfence.policy.errors import Busy, NotFound
 from ringfence.policy.fact_words import describe_facts
@@ -101,13 +109,14 @@ class Past:
             if snapshot.revision != seen.revision:
                 raise _Overtaken("the policy has changed meanwhile")
             found = policy_difference(snapshot, rewind(snapshot, undo), organisation)
-            return tuple(fact for fact in found if not _is_over(fact, now_s))
+            facts = tuple(fact for fact in found if not _is_over(fact, now_s))
+            return (*facts, *taken_back(snapshot, organisation, revision))
 
         return Wish(
             decide,
             lambda snapshot: snapshot.organisations[organisation].default_group,
-            "Rollback",
-            f"to revision {revision}",
+            TAKEN_BACK,
+            back_to(revision),
         )
 
 

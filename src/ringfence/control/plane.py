@@ -31,7 +31,7 @@ from ringfence.control.lookup import find_host
 from ringfence.control.operations import Fate, fate_of
 from ringfence.control.owners import Owners
 from ringfence.control.past import Past
-from ringfence.control.planning import look_ahead, show_outlook
+from ringfence.control.planning import Seen, look_ahead, show_outlook
 from ringfence.control.replicas import Elsewhere, Telling
 from ringfence.control.safety import USUAL, Safety, careful
 from ringfence.control.settings import Settings
@@ -235,8 +235,9 @@ class ControlPlane:
     ) -> dict[str, object]:
         """All that a change would do, as ``planning`` shows it; ``assertions`` are the organisation's."""
         outlook = await asyncio.to_thread(look_ahead, preview.before, preview.after, assertions, owner=organisation)
-        logs = {host: self.evidence.connections(host) for host in outlook.hosts}
-        return await asyncio.to_thread(show_outlook, outlook, logs, organisation)
+        connections = {host: self.evidence.connections(host) for host in outlook.hosts}
+        seen = Seen(connections, self.evidence.flow_tallies())
+        return await asyncio.to_thread(show_outlook, outlook, seen, organisation)
 
     async def claim(self, host: HostName, command: ClaimInstances) -> Claimed:
         """Makes the inventory of ``host`` true as far as it may be; what changes nothing makes no revision."""

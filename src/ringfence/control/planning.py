@@ -1,6 +1,6 @@
-"""What a change that is not made yet would do: what it opens, closes and cuts, on which hosts, what then fails.
+"""What a change that is not made yet would do: what it opens, closes, cuts and drops, on which hosts, what then fails.
 
-Input: the snapshots before and after it, and what hosts told of their connections. Output: what JSON shows. Pure.
+Input: the snapshots before and after it, and what hosts told of their flows. Output: what JSON shows. Pure.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from ringfence.control.flow_book import Tally
+from ringfence.control.observations import report_refused
 from ringfence.control.questions import Answer, show_finding, show_result, show_row
 from ringfence.control.views import find_touched
 from ringfence.policy.insight.address_axis import position
@@ -19,11 +21,21 @@ from ringfence.policy.insight.portray import portray_plan
 from ringfence.policy.insight.services import place_of
 from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import Packet
-from ringfence.policy.values import HostName, OrganisationId
-from ringfence.wire.flows import FlowRecord
+from ringfence.policy.program.refusal import Fate
+from ringfence.policy.values import HostName, InstanceId, OrganisationId
+from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord
 
 Logs = Mapping[HostName, Sequence[FlowRecord]]
-NOTHING: Final[Answer] = {"opens": [], "closes": [], "hosts": [], "connections": [], "fails": [], "findings": []}
+_PARTS: Final = ("opens", "closes", "hosts", "connections", "drops", "fails", "findings")
+NOTHING: Final[Answer] = {part: [] for part in _PARTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What hosts told of: how connections began, by host, and what was refused or would have been."""
+
+    connections: Logs
+    refused: Sequence[Tally] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +68,10 @@ def look_ahead(
     return Outlook(plan, tuple(find_touched(before, after)), failing, tuple(new_findings(plan.before, plan.after)))
 
 
-def show_outlook(outlook: Outlook, logs: Logs | None = None, owner: OrganisationId | None = None) -> Answer:
+def show_outlook(outlook: Outlook, seen: Seen | None = None, owner: OrganisationId | None = None) -> Answer:
     """``connections``: what would be cut of those that each host told of; ``cut`` is null where it told of none.
 
-    Without ``logs`` nobody was asked.
+    ``drops``: what passed only because it was observed, and would not any more. Without ``seen`` nobody was asked.
     """
     opens, closes = portray_plan(outlook.plan)
     after = outlook.plan.population.snapshots[1]
@@ -67,7 +79,8 @@ def show_outlook(outlook: Outlook, logs: Logs | None = None, owner: Organisation
         "opens": [*map(show_row, opens)],
         "closes": [*map(show_row, closes)],
         "hosts": [*outlook.hosts],
-        "connections": [*_show_cuts(outlook, logs)] if logs is not None else [],
+        "connections": [*_show_cuts(outlook, seen.connections)] if seen else [],
+        "drops": _show_drops(outlook, seen.refused) if seen else [],
         "fails": [show_result(after, result, owner) for result in outlook.failing],
         "findings": [show_finding(after, finding) for finding in outlook.findings],
     }
@@ -81,6 +94,24 @@ def _show_cuts(outlook: Outlook, logs: Logs) -> Iterator[Answer]:
         cut = {packet for record in told if (packet := record.packet) is not None and is_closed(packet)}
         since = datetime.fromtimestamp(told[0].at, UTC).isoformat(timespec="seconds") if told else None
         yield {"host": host, "cut": len(cut) if told else None, "since": since}
+
+
+def _show_drops(outlook: Outlook, refused: Iterable[Tally]) -> list[Answer]:
+    """Of the instances that are observed no more; what a rule lets in by now is dropped no more either."""
+    before, after = outlook.plan.population.snapshots
+    enforced = [one for one in after.instances.values() if not one.observe and _is_observed(before, one.id)]
+    is_closed = _closing(outlook.plan)
+
+    def would_be_dropped(record: FlowRecord) -> bool:
+        packet = record.packet if record.reason in (DEFAULT_INGRESS, DEFAULT_EGRESS) else None
+        return record.verdict == Fate.WOULD_DROP.value and (packet is None or is_closed(packet))
+
+    return report_refused(after, enforced, (one for one in refused if would_be_dropped(one.record))) if enforced else []
+
+
+def _is_observed(snapshot: Snapshot, id_: InstanceId) -> bool:
+    known = snapshot.instances.get(id_)
+    return known is not None and known.observe
 
 
 def _closing(plan: Plan) -> Callable[[Packet], bool]:

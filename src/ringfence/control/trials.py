@@ -15,6 +15,9 @@ from ringfence.store import HistoryLine, next_revision
 
 CONFIRMED: Final = "Confirm"
 UNDONE: Final = "ChangeUndone"
+TAKEN_BACK: Final = "Rollback"
+
+_BACK_TO: Final = "to revision "
 
 
 def on_trial(
@@ -30,8 +33,8 @@ def on_trial(
         return ()
     if waiting is not None:
         raise Conflict(
-            f"revision {waiting.revision} waits to be confirmed until {moment_words(waiting.ends_at)}: confirm it with "
-            f"ringfence confirm {waiting.revision}, or wait until it is undone"
+            f"revision {waiting.revision} waits to be confirmed until {moment_words(waiting.ends_at)}: make it stay by "
+            f"ringfence confirm {waiting.revision}, or undo it by ringfence rollback {waiting.revision - 1}"
         )
     return (*facts, TrialBegun(organisation, Trial(next_revision(snapshot), ends_at)))
 
@@ -43,6 +46,17 @@ def decide_confirm(snapshot: Snapshot, organisation: OrganisationId, revision: i
         others = "no other does" if waiting is None else f"revision {waiting.revision} does"
         raise NotFound(f"revision {revision} does not wait to be confirmed, {others}")
     return (TrialEnded(organisation),)
+
+
+def taken_back(snapshot: Snapshot, organisation: OrganisationId, revision: int) -> tuple[Fact, ...]:
+    """The end of a trial whose change a rollback to ``revision`` undoes: nobody need confirm what is not there."""
+    waiting = snapshot.organisations[organisation].trial
+    return () if waiting is None or waiting.revision <= revision else (TrialEnded(organisation),)
+
+
+def back_to(revision: int) -> str:
+    """How the history calls a rollback."""
+    return f"{_BACK_TO}{revision}"
 
 
 def unconfirmed(revision: int) -> str:
@@ -66,4 +80,6 @@ def fate_of_trial(lines: Iterable[HistoryLine], revision: int) -> str | None:
             )
         if (line.action, subject) == (CONFIRMED, confirmed(revision)):
             return f"revision {revision} was confirmed already, at {moment_words(line.at)}: it stays"
+        if line.action == TAKEN_BACK and line.revision_before >= revision > int(subject.removeprefix(_BACK_TO)):
+            return f"revision {revision} was taken back at {moment_words(line.at)}, by a rollback {subject}"
     return None

@@ -160,9 +160,32 @@ async def test_a_trial_outlives_the_server_and_ends_before_one_serves(tmp_path):
 async def test_one_change_of_an_organisation_is_on_trial_at_a_time_and_others_go_on(tmp_path):
     async with opened(tmp_path) as plane:
         await do(plane, CreateGroup("web"), safety=MINUTE)
-        with pytest.raises(Conflict, match=r"confirm it with ringfence confirm \d+"):
+        with pytest.raises(Conflict, match=r"ringfence confirm \d+, or undo it by ringfence rollback \d+"):
             await do(plane, CreateGroup("app"), safety=MINUTE)
         await do(plane, CreateGroup("app"))
+
+
+@played
+async def test_a_change_on_trial_that_is_rolled_back_waits_no_more(tmp_path):
+    clock = PlayedClock()
+    async with opened(tmp_path, clock=clock) as plane:
+        things = await arranged(plane)
+        before, revision = policy(plane), plane.snapshot.revision
+        await upheaval(plane, *things, safety=MINUTE)
+        trial = plane.owners.first.trial
+        await do(plane, CreateGroup("later"))
+        await plane.rollback(trial.revision, operator(plane))  # takes only what came after it back
+        assert plane.owners.first.trial == trial
+        preview = await plane.preview_rollback(revision, operator(plane))
+        assert preview.would[-1] == "no change waits to be confirmed"
+        await plane.rollback(revision, operator(plane))
+        assert (plane.owners.first.trial, policy(plane)) == (None, before)
+        with pytest.raises(NotFound, match=f"{trial.revision} was taken back at .* rollback to revision {revision}"):
+            await plane.past.confirm(trial.revision, operator(plane))
+        await do(plane, CreateGroup("again"), safety=MINUTE)
+        clock.moment_s += 60
+        await plane._deadlines.meet()
+        assert (plane.owners.first.trial, policy(plane)) == (None, before)
 
 
 @played

@@ -12,28 +12,28 @@ from pathlib import Path
 
 import msgspec
 
-from ringfence.api.app import bare_app
-from ringfence.api.exchange import Asgi
-from ringfence.api.front import front
+from ringfence.api.exchange import HttpApp
+from ringfence.api.front import Front
+from ringfence.api.routes import App
 
 
 class _Row(msgspec.Struct):
     name: str
 
 
-def make_bare_app(content: bytes, folder: Path, *, framed: bool) -> Asgi:
-    app = bare_app()
+def make_bare_app(content: bytes, folder: Path, *, framed: bool) -> HttpApp:
+    app = App()
     app.add_route("/hello", _Fixed(b'{"hello":"world"}'))
     app.add_route("/bytes", _Fixed(content))
     app.add_route("/durable", _Durable(folder / ("framed.db" if framed else "bare.db")))
-    return front(app) if framed else app
+    return Front(app) if framed else app
 
 
 class _Fixed:
     def __init__(self, content):
         self._content = content
 
-    async def on_get(self, _, response):
+    def on_get(self, _, response):
         response.data = self._content
 
 
@@ -46,7 +46,7 @@ class _Durable:
         threading.Thread(target=self._write, daemon=True).start()
 
     async def on_post(self, request, response):
-        row = msgspec.json.decode(await request.stream.read(), type=_Row)
+        row = msgspec.json.decode(request.body, type=_Row)
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         self._asked.put((row.name, loop, done))

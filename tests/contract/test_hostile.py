@@ -16,7 +16,7 @@ from contract.openapi import check_error
 from contract.replay import load_client
 from contract.running import running_server
 from ringfence.api import ApiOptions, ServeOptions
-from ringfence.api.front import BodyLimits
+from ringfence.api.exchange import BodyLimits
 from waiting import wait_until
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")

@@ -10,6 +10,7 @@ import pytest
 
 from contract.running import admin_client, running_server
 from ringfence.api import CONTROL_SOCKET, build_admin_app
+from ringfence.api.direct import Direct
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import OperatorError
 
@@ -153,7 +154,7 @@ def test_names_and_addresses_are_taken_once(server):
 def test_the_same_app_answers_in_a_process_of_its_own_when_no_server_runs(tmp_path):
     async def use():
         plane = await ControlPlane.open(tmp_path)
-        transport = httpx.ASGITransport(app=build_admin_app(plane))
+        transport = Direct(build_admin_app(plane))
         async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
             made = await client.post("/admin/v1/keys", json={"name": "offline"})
         await plane.close()

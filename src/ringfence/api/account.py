@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ringfence.api.authentication import actor_of
-from ringfence.api.exchange import FalconApp, Request, Response, exchange_of
+from ringfence.api.exchange import Request, Response
+from ringfence.api.routes import App
 from ringfence.control.actor import OPERATOR_NAME, require_owner
 from ringfence.control.plane import ControlPlane
 from ringfence.control.room import Usage
@@ -34,8 +35,8 @@ class QuotaList:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response) -> None:
-        refuse_arguments(parse_query(exchange_of(request).target))
+    def on_get(self, request: Request, response: Response) -> None:
+        refuse_arguments(parse_query(request.target))
         response.data = encode_quotas(_shape(one) for one in self.plane.owners.usage(actor_of(request).organisation))
 
 
@@ -45,7 +46,7 @@ class OneQuota:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response, resource: str) -> None:
+    def on_get(self, request: Request, response: Response, resource: str) -> None:
         for one in self.plane.owners.usage(actor_of(request).organisation):
             if one.quota.value == resource:
                 response.data = encode_quota(_shape(one))
@@ -63,7 +64,7 @@ class EventList:
     async def on_get(self, request: Request, response: Response) -> None:
         actor = actor_of(request)
         require_owner(actor)
-        since, until = decode_period(parse_query(exchange_of(request).target), int(self.now()))
+        since, until = decode_period(parse_query(request.target), int(self.now()))
         wanted = HistoryQuery(
             since=since, until=until + 1, organisation=actor.organisation, limit=MAX_EVENTS, newest=True
         )
@@ -71,7 +72,7 @@ class EventList:
         response.data = encode_events(map(_event, lines), self.plane.settings.zone)
 
 
-def add_account_routes(app: FalconApp, plane: ControlPlane, now: Callable[[], float]) -> None:
+def add_account_routes(app: App, plane: ControlPlane, now: Callable[[], float]) -> None:
     app.add_route("/v2/quota", QuotaList(plane))
     app.add_route("/v2/quota/{resource}", OneQuota(plane))
     app.add_route("/v2/event", EventList(plane, now))

@@ -7,27 +7,27 @@ the same app in its own process when no server runs, so that there is one way fo
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Final
 from uuid import UUID
 
-import falcon
 import msgspec
 
-from ringfence.api.app import bare_app
 from ringfence.api.apply import ApplyResource
 from ringfence.api.authority import Authority
 from ringfence.api.change import AllowResource, ChangeResource, RulesResource
 from ringfence.api.counters import show_counts
-from ringfence.api.exchange import Asgi, Request, Response, exchange_of, put_json
+from ringfence.api.exchange import BodyLimits, Request, Response, put_json
 from ringfence.api.flows import FlowsResource
-from ringfence.api.front import BodyLimits, front
+from ringfence.api.front import Front
 from ringfence.api.join import Invitations
 from ringfence.api.observed import Observed
 from ringfence.api.operations import add_operation_routes
-from ringfence.api.operator import Fresh, operator
+from ringfence.api.operator import operator
 from ringfence.api.owners import add_owner_routes
 from ringfence.api.past import add_past_routes
 from ringfence.api.questions import add_question_routes
+from ringfence.api.routes import App
 from ringfence.api.suggestion import Suggestion
 from ringfence.api.unused import UnusedResource
 from ringfence.control.actor import operator_of
@@ -96,7 +96,7 @@ class _Hosts:
             answer["private-key"] = b64encode(added.private_key).decode()
         put_json(response, answer)
 
-    async def on_get(self, _: Request, response: Response) -> None:
+    def on_get(self, _: Request, response: Response) -> None:
         put_json(response, {"hosts": [_show_host(status) for status in self.plane.host_status()]})
 
 
@@ -108,7 +108,7 @@ class _OneHost:
 
     async def on_delete(self, _: Request, response: Response, host: str) -> None:
         await self.plane.enrolment.remove_host(HostName(host))
-        response.status = falcon.HTTP_204
+        response.status = HTTPStatus.NO_CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class _Instances:
         await self.plane.execute(AddInstance(claim), operator(self.plane, request))
         put_json(response, {"id": str(claim.id), "name": claim.name})
 
-    async def on_get(self, _: Request, response: Response) -> None:
+    def on_get(self, _: Request, response: Response) -> None:
         snapshot = self.plane.snapshot
         shown = [_show_instance(instance, snapshot) for instance in snapshot.instances.values()]
         put_json(response, {"instances": shown})
@@ -154,14 +154,14 @@ class _PublicGroups:
         wanted = decode_group(_body(request))
         sources = convert(parse_document(_body(request)), _SourcesShape).external_sources
         networks = [parse_cidr(text, field=f"$.external-sources[{n}]") for n, text in enumerate(sources)]
-        operator = operator_of(self.plane.owners.first.id, exchange_of(request).request_id)
+        operator = operator_of(self.plane.owners.first.id, request.request_id)
         command = CreateGroup(wanted.name, wanted.description, Visibility.PUBLIC)
         operation = await self.plane.execute(command, operator)
         for network in networks:
             operation = await self.plane.execute(AddSource(operation.group, network), operator)
         response.data = encode_operation(operation)
 
-    async def on_get(self, _: Request, response: Response) -> None:
+    def on_get(self, _: Request, response: Response) -> None:
         groups = self.plane.snapshot.groups.values()
         put_json(response, {"groups": [_show_group(g) for g in groups if g.visibility is Visibility.PUBLIC]})
 
@@ -172,7 +172,7 @@ class _Counters:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Response) -> None:
         host, group, snapshot = request.get_param("host"), request.get_param("group"), self.plane.snapshot
         hosts = [HostName(host)] if host else sorted(snapshot.hosts)
         shown = [
@@ -184,9 +184,9 @@ class _Counters:
         put_json(response, {"counters": shown})
 
 
-def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> Asgi:
+def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> Front:
     """The app behind the control socket; it authenticates nobody."""
-    app = bare_app(Fresh(plane))
+    app = App(fresh=plane.fresh if plane.is_shared else None)
     add_owner_routes(app, plane)
     app.add_route("/admin/v1/hosts", _Hosts(plane))
     app.add_route("/admin/v1/hosts/{host}", _OneHost(plane))
@@ -207,11 +207,11 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     add_question_routes(app, plane)
     app.add_route("/admin/v1/observed", Observed(plane))
     app.add_route("/admin/v1/instances/{instance}/suggestion", Suggestion(plane))
-    return front(app, BodyLimits(size_bytes=_MOST_BYTES))
+    return Front(app, BodyLimits(size_bytes=_MOST_BYTES))
 
 
 def _body(request: Request) -> bytes:
-    return exchange_of(request).body
+    return request.body
 
 
 def _decode_key(text: str) -> bytes:

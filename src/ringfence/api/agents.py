@@ -5,12 +5,13 @@ and says only what is its own: its name comes from the signature, never from the
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
-import falcon
-
+from ringfence.api.answers import HttpRefusal
 from ringfence.api.authentication import host_of
-from ringfence.api.exchange import FalconApp, Request, Response, exchange_of
+from ringfence.api.exchange import Request, Response
 from ringfence.api.feed_connection import PROTOCOL, FeedConnection
+from ringfence.api.routes import App
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Busy
 from ringfence.wire.counters import decode_counts
@@ -26,7 +27,7 @@ class Inventory:
     plane: ControlPlane
 
     async def on_put(self, request: Request, response: Response) -> None:
-        claim = decode_claim(exchange_of(request).body)
+        claim = decode_claim(request.body)
         response.data = encode_claimed(await self.plane.claim(host_of(request), claim))
 
 
@@ -36,9 +37,9 @@ class Counters:
 
     plane: ControlPlane
 
-    async def on_post(self, request: Request, response: Response) -> None:
-        self.plane.evidence.note_counts(host_of(request), decode_counts(exchange_of(request).body))
-        response.status = falcon.HTTP_204
+    def on_post(self, request: Request, response: Response) -> None:
+        self.plane.evidence.note_counts(host_of(request), decode_counts(request.body))
+        response.status = HTTPStatus.NO_CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,9 @@ class Flows:
 
     plane: ControlPlane
 
-    async def on_post(self, request: Request, response: Response) -> None:
-        self.plane.evidence.note_flows(host_of(request), decode_flow_report(exchange_of(request).body))
-        response.status = falcon.HTTP_204
+    def on_post(self, request: Request, response: Response) -> None:
+        self.plane.evidence.note_flows(host_of(request), decode_flow_report(request.body))
+        response.status = HTTPStatus.NO_CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,12 @@ class Feed:
     heartbeat_s: float
     most: int
 
-    async def on_get(self, request: Request, response: Response) -> None:
-        exchange, host = exchange_of(request), host_of(request)
-        upgrade = exchange.upgrade
+    def on_get(self, request: Request, response: Response) -> None:
+        host = host_of(request)
+        upgrade = request.upgrade
         if upgrade is None or upgrade.protocol != PROTOCOL:
-            response.set_header("Upgrade", PROTOCOL)
-            raise falcon.HTTPError(426, title=f"expected the headers Connection: upgrade and Upgrade: {PROTOCOL}")
+            text = f"expected the headers Connection: upgrade and Upgrade: {PROTOCOL}"
+            raise HttpRefusal(HTTPStatus.UPGRADE_REQUIRED, text, ("upgrade", PROTOCOL))
         if self.plane.feed.count >= self.most:
             raise Busy(
                 f"{self.most} agents are connected, as many as this server's limit of open files has room for: "
@@ -78,7 +79,7 @@ class Feed:
         base = _base(request)
         self.plane.feed.wanted(host)
         FeedConnection(self.plane, host, self.heartbeat_s).begin(upgrade.take(), base)
-        response.status = falcon.HTTP_101
+        response.status = HTTPStatus.SWITCHING_PROTOCOLS
 
 
 def _base(request: Request) -> Base | None:
@@ -86,7 +87,7 @@ def _base(request: Request) -> Base | None:
     return parse_base(*map(str, given)) if any(given) else None
 
 
-def add_agent_routes(app: FalconApp, feed: Feed) -> None:
+def add_agent_routes(app: App, feed: Feed) -> None:
     app.add_route("/agent/v1/inventory", Inventory(feed.plane))
     app.add_route("/agent/v1/counters", Counters(feed.plane))
     app.add_route("/agent/v1/flows", Flows(feed.plane))

@@ -1,15 +1,13 @@
 """The one table from ringfence's errors to HTTP answers, and the answers themselves.
 
-Input: an error of ``policy.errors`` or of Falcon. Output: status and JSON body. It knows no routes.
+Input: an error. Output: status and JSON body. It knows no routes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-import falcon
-
+from ringfence.api.exchange import Response
 from ringfence.policy.errors import (
     Busy,
     CallerError,
@@ -48,43 +46,36 @@ STATUS: Final[Mapping[type[RingfenceError], HTTPStatus]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: HTTPStatus
-    body: bytes
-    retry_after_s: int | None = None  # after which the same request may be sent again
+class HttpRefusal(Exception):
+    """A refusal that no error of ours stands for: of the HTTP level itself. ``header`` is one that goes with it."""
+
+    def __init__(self, status: HTTPStatus, text: str, header: tuple[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.header = header
 
 
-def answer_error(error: RingfenceError) -> Answer:
+def answer_error(error: RingfenceError) -> Response:
     """What the caller is told. The words of an error that the operator must mend stay in the log."""
     status = next(STATUS[ancestor] for ancestor in type(error).__mro__ if ancestor in STATUS)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return answer_unexpected()
     field = error.field if isinstance(error, CallerError) else None
-    retry_after_s = error.retry_after_s if isinstance(error, TooMany) else None
-    return Answer(status, encode_problem(status, str(error), field), retry_after_s)
+    response = Response(status, encode_problem(status, str(error), field))
+    if isinstance(error, TooMany):
+        response.set_header("retry-after", str(error.retry_after_s))
+    return response
 
 
-def answer_unexpected() -> Answer:
+def answer_unexpected() -> Response:
     """Something broke: nothing is revealed, the log line with the request's id says what."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     text = "the server could not do this and applied nothing; its log says why, under this answer's request id"
-    return Answer(status, encode_problem(status, text))
+    return Response(status, encode_problem(status, text))
 
 
-def answer_status(status: HTTPStatus, text: str) -> Answer:
-    """A refusal that no error stands for: of the HTTP level itself."""
-    return Answer(status, encode_problem(status, text))
-
-
-def answer_http_error(error: falcon.HTTPError, method: str, path: str) -> Answer:
-    """What Falcon itself refuses (a wrong method, a bad header), in our shape."""
-    status = HTTPStatus(error.status_code)
-    shown = ascii(path)[1:-1][:128]
-    match status:
-        case HTTPStatus.METHOD_NOT_ALLOWED:
-            return answer_status(status, f"{method} is not a method of {shown}; the Allow header names those that are")
-        case HTTPStatus.NOT_FOUND:
-            return answer_status(status, f"there is nothing at {shown}")
-        case _:
-            return answer_status(status, error.title or status.phrase)
+def answer_refusal(refusal: HttpRefusal) -> Response:
+    response = Response(refusal.status, encode_problem(refusal.status, str(refusal)))
+    if refusal.header is not None:
+        response.set_header(*refusal.header)
+    return response

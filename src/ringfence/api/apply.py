@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ringfence.api.change import show_changed, show_preview
-from ringfence.api.exchange import Request, Response, exchange_of, put_json
+from ringfence.api.exchange import Request, Response, put_json
 from ringfence.api.operator import operator
 from ringfence.control.ids import new_id
 from ringfence.control.plane import ControlPlane
@@ -37,8 +37,7 @@ class ApplyResource:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        exchange = exchange_of(request)
-        order = convert(parse_document(exchange.body), _ApplyShape)
+        order = convert(parse_document(request.body), _ApplyShape)
         document = decode_policy(order.policy)
         actor = operator(self.plane, request)
         organisation = actor.organisation

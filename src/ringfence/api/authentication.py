@@ -1,17 +1,17 @@
-"""Who asks: the middleware that lets a request through only with a valid signature, and says whose it is.
+"""Who asks: lets a request through only with a valid signature, and says whose it is.
 
-Input: the raw request as the front read it. Output: an ``Actor`` (API keys) or a ``HostName`` (agents) in the request's
-context. It decides nothing about what the caller may do.
+Input: a raw request, and which route it is for. Output: an ``Actor`` (API keys) or a ``HostName`` (agents) in the
+request. It decides nothing about what the caller may do.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-import falcon
-
-from ringfence.api.exchange import Exchange, Request, Response, exchange_of
+from ringfence.api.exchange import Request
 from ringfence.api.rates import Gate
+from ringfence.api.routes import shown_path
 from ringfence.api.zones import Origin
 from ringfence.control.actor import Actor
 from ringfence.control.plane import ControlPlane
@@ -25,13 +25,14 @@ from ringfence.wire.signature import BadSignature, Window, verify_request
 API_ROOT = "/v2"
 AGENT_ROOT = "/agent/v1"
 ZONE_ROUTE = f"{API_ROOT}/zone"
+_AGENTS: Final = f"{AGENT_ROOT}/"
 # Asked by who cannot sign yet: clients learn where to send what they sign, hosts join by a token.
-_OPEN = frozenset({("GET", ZONE_ROUTE), ("GET", JOIN_PATH), ("POST", JOIN_PATH)})
+_OPEN: Final = frozenset({("GET", ZONE_ROUTE), ("GET", JOIN_PATH), ("POST", JOIN_PATH)})
 
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """Falcon middleware. ``now`` is the time of day in seconds since 1970."""
+    """``now`` is the time of day in seconds since 1970."""
 
     plane: ControlPlane
     now: Callable[[], float]
@@ -39,80 +40,68 @@ class Authentication:
     origin: Origin
     gate: Gate
 
-    async def process_request(self, request: Request, _: Response) -> None:
-        """Raises ``NotFound`` for a root spelled as no route is, which Falcon would route all the same."""
-        raw = exchange_of(request).target.partition(b"?")[0].decode("latin-1")
-        if raw.startswith("//") or (raw != request.path and _root_of(raw) != _root_of(request.path)):
-            raise NotFound(f"there is nothing at {ascii(raw)[1:-1][:128]}: the API is at {API_ROOT}")
-
-    async def process_resource(self, request: Request, _: Response, resource: object, __: dict[str, object]) -> None:
-        """Lets a routed request through to its resource: by the route that was found, never by how the path looks.
-
-        Refuses OPTIONS, which Falcon would answer by itself: browsers are no callers of this API.
-        """
+    async def refresh(self) -> None:
+        """What other servers acknowledged is known here; raises ``Busy`` when it is not for too long."""
         await self.plane.fresh()
         self.plane.require_fresh()
-        self.identify(request)
-        if request.method == "OPTIONS":
-            methods = ("GET", "POST", "PUT", "DELETE")
-            raise falcon.HTTPMethodNotAllowed([name for name in methods if hasattr(resource, f"on_{name.lower()}")])
 
     def identify(self, request: Request) -> None:
         """Raises ``Denied`` unless the request is signed, or is one of those that are open to all.
 
-        Agents' routes take a host's signature; every other one, and what no route was found for, an API key's.
-        Raises ``TooMany`` when an address or key asks too often. Agents are many, and at times behind one address: only
-        their refused signatures are counted.
+        What counts is the route that was found, never how the path looks. Agents' routes take a host's signature; every
+        other one, and what no route was found for, an API key's. Raises ``TooMany`` when an address or key asks too
+        often. Agents are many, and at times behind one address: only their refused signatures are counted.
         """
-        exchange = exchange_of(request)
-        exchange.address = self.origin.caller_address(request)
+        _check_root(request)
+        request.address = self.origin.caller_address(request)
         try:
-            self._identify(request, exchange)
+            self._identify(request)
         except Denied as error:
-            exchange.why = error.why if isinstance(error, BadSignature) else str(error)
-            self.gate.note_failure(exchange.address, time.monotonic())
+            request.why = error.why if isinstance(error, BadSignature) else str(error)
+            self.gate.note_failure(request.address, time.monotonic())
             raise
 
-    def _identify(self, request: Request, exchange: Exchange) -> None:
-        route = request.uri_template or ""
-        if route.startswith(f"{AGENT_ROOT}/") and route != JOIN_PATH:
-            request.context.host = self._host(request, exchange)
+    def _identify(self, request: Request) -> None:
+        route = request.route
+        if route.startswith(_AGENTS) and route != JOIN_PATH:
+            request.host = self._host(request)
             return
-        self.gate.admit_address(exchange.address, time.monotonic())
+        now_s = time.monotonic()
+        self.gate.admit_address(request.address, now_s)
         if (request.method, route) not in _OPEN:
-            actor = self._actor(request, exchange)
-            self.gate.admit_key(KeyId(actor.name), time.monotonic())
-            request.context.actor = actor
+            request.actor = actor = self._actor(request)
+            self.gate.admit_key(KeyId(actor.name), now_s)
 
-    def _actor(self, request: Request, exchange: Exchange) -> Actor:
+    def _actor(self, request: Request) -> Actor:
         key_id = verify_request(
-            request.get_header("Authorization"),
-            exchange.signed,
+            request.get_header(b"authorization"),
+            request.signed,
             now=self.now(),
             secrets_of=self._secrets,
             window=self.window,
         )
-        exchange.caller = key_id
+        request.caller = key_id
         key = self.plane.owners.keys[key_id]  # it has signed
-        address, request_id = exchange.address, exchange.request_id
-        ends = (request.scope.get(name) for name in ("client", "server"))
-        connection = None if request.method == "GET" else parse_connection("this very connection", *ends)
-        return Actor(key.organisation, key_id, key.role, address, request_id, key.scope, key.name, connection)
+        peer, own, _ = request.ends
+        connection = None if request.method == "GET" else parse_connection("this very connection", peer, own)
+        return Actor(
+            key.organisation, key_id, key.role, request.address, request.request_id, key.scope, key.name, connection
+        )
 
     def _secrets(self, key_id: KeyId) -> tuple[str, ...]:
         key = self.plane.owners.key(key_id)
         return () if key is None else key.secrets(self.now())
 
-    def _host(self, request: Request, exchange: Exchange) -> HostName:
+    def _host(self, request: Request) -> HostName:
         host = hostauth.verify_request(
-            request.get_header("Authorization"),
-            exchange.method,
-            exchange.target.decode("latin-1"),
-            exchange.body,
+            request.get_header(b"authorization"),
+            request.method,
+            request.target.decode("latin-1"),
+            request.body,
             self.now(),
             self._public_key,
         )
-        exchange.caller = f"host:{host}"
+        request.caller = f"host:{host}"
         self.plane.seen(host)
         return host
 
@@ -123,14 +112,21 @@ class Authentication:
 
 def actor_of(request: Request) -> Actor:
     """Who signed this request of the API."""
-    actor = request.context.actor
-    assert isinstance(actor, Actor)  # noqa: S101  narrows the type; the middleware put it there
-    return actor
+    assert request.actor is not None  # noqa: S101  narrows the type; it was identified before
+    return request.actor
 
 
 def host_of(request: Request) -> HostName:
     """Which host's agent signed this request."""
-    return HostName(request.context.host)
+    assert request.host is not None  # noqa: S101  as above
+    return request.host
+
+
+def _check_root(request: Request) -> None:
+    """Raises ``NotFound`` for a root spelled as no route is, though its path, decoded, is that of one."""
+    raw = request.target.partition(b"?")[0].decode("latin-1")
+    if raw != request.path and _root_of(raw) != _root_of(request.path):
+        raise NotFound(f"there is nothing at {shown_path(raw)}: the API is at {API_ROOT}")
 
 
 def _root_of(path: str) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ringfence.api.exchange import Request, Response, exchange_of, put_json
+from ringfence.api.exchange import Request, Response, put_json
 from ringfence.api.operations import show_operation
 from ringfence.api.operator import operator
 from ringfence.control.actor import Actor
@@ -28,10 +28,9 @@ class ChangeResource:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        exchange = exchange_of(request)
         actor = operator(self.plane, request)
         organisation = actor.organisation
-        order = decode_change(exchange.body, directory_of(self.plane.snapshot, organisation), new_id)
+        order = decode_change(request.body, directory_of(self.plane.snapshot, organisation), new_id)
         if order.dry_run:
             preview = await self.plane.preview(order.edits, actor)
             put_json(response, await show_preview(self.plane, preview, organisation))
@@ -48,7 +47,7 @@ class RulesResource:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Response) -> None:
         snapshot, name = self.plane.snapshot, request.get_param("group")
         organisation = self.plane.owners.named(request.get_param("organisation")).id
         groups = [group for group in snapshot.groups.values() if group.organisation == organisation]
@@ -79,7 +78,7 @@ class AllowResource:
 
     async def on_post(self, request: Request, response: Response) -> None:
         actor = self.actor(request)
-        allowance = decode_allowance(exchange_of(request).body, _address_of(actor))
+        allowance = decode_allowance(request.body, _address_of(actor))
         edits = allow_edits(self.plane.snapshot, actor.organisation, allowance, new_id)
         changed = await self.plane.change(edits, actor, action="AllowMe")
         put_json(response, show_changed(changed, self.plane.snapshot))

@@ -1,155 +1,349 @@
-"""One connection: uvicorn's httptools protocol, with the limits it lacks and without its h2c trap.
+"""One connection that speaks HTTP/1.1: from octets to requests, and from answers to octets.
 
-- A request head is at most ``MAX_HEAD_BYTES`` and complete ``HEAD_TIME_S`` after its first byte.
+- httptools parses; what it refuses is answered in JSON.
+- A request head is at most ``MAX_HEAD_BYTES`` and complete ``HEAD_TIME_S`` after its first byte; a body is within the
+  limits of the app. A request is asked of the app when it is whole, one at a time and in order.
 - ``Upgrade`` is left to the app, which may take the connection over, or answer as if nothing had been asked, as HTTP
   allows: the Java SDK sends ``Upgrade: h2c`` with every request, and httptools takes whatever follows such a head, the
   body included, for another protocol.
-- What the parser refuses is answered in JSON.
 
-Input: bytes of one connection. Output: ASGI calls. It knows no app.
+It knows no routes and no keys.
 """
 
 import asyncio
 import logging
+import math
 import secrets
+from collections import deque
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ringfence.api.exchange import PROTOCOL, REQUEST_ID_HEADER, UPGRADE, WHOLE, Upgrade
-from ringfence.api.joined_writes import JoinedWrites
-from ringfence.wire.answers import MEDIA_TYPE, encode_problem
+from ringfence.api.answers import HttpRefusal, answer_error, answer_refusal
+from ringfence.api.exchange import REQUEST_ID_HEADER, End, Ends, HttpApp, Request, Response, Upgrade
+from ringfence.api.front import log_line
+from ringfence.policy.errors import TooLarge
+from ringfence.wire.answers import encode_problem
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 HEAD_TIME_S: Final = 10.0
+KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first and no POST is lost
 MAX_DRAINED_BYTES: Final = 16 * 2**20  # of a body that was refused already: read on, so that the caller sees the answer
 DRAIN_TIME_S: Final = 30.0
+_JOINED_BYTES: Final = 64 * 1024  # a longer answer is not copied to go out with its head
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 _UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
-
+_BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+_STATUS_LINES: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 
 log = logging.getLogger("ringfence.api")
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """All that is open at a server: connections, and the tasks of answers that are waited for."""
+
+    connections: set["Connection"] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class _Wait(Enum):
+    """What a connection waits for."""
+
+    FIRST = auto()  # the first byte of all
+    HEAD = auto()  # the rest of a head
+    BODY = auto()
+    DRAINED = auto()  # the rest of a body that was refused
+    NEXT = auto()  # another request, on a connection that is kept
+    ANSWER = auto()  # of the app
 
 
 class _HeadTooLarge(Exception):
     """Raised through the parser, which turns it into its own error."""
 
 
-class Connection(HttpToolsProtocol):
-    """Created by the server for every connection; uvicorn's own class keeps the rest of the state."""
+class Connection(asyncio.Protocol):
+    """Created by the server for every connection."""
 
-    transport: JoinedWrites
-    patience: asyncio.TimerHandle | None = None  # ends the connection when its caller dawdles
-    head_bytes: int = 0
-    in_head: bool = True
-    drained_bytes: int = 0
-    wanted_protocol: bytes | None = None  # of the request whose head is read once more without its upgrade
+    def __init__(self, app: HttpApp, opened: Open) -> None:
+        self._app = app
+        self._open = opened
+        self._loop = asyncio.get_running_loop()
+        self._parser = _new_parser(self)
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._head_bytes = 0  # of the head that is read: its names and values
+        self._head_arrived = 0  # all bytes since the last request was whole
+        self._wanted_protocol: bytes | None = None  # of the request whose head is read once more without its upgrade
+        self._reading: Request | None = None  # its body
+        self._body = bytearray()
+        self._drained_bytes = 0
+        self._is_kept = True  # the connection, after the answer to the request that is read
+        self._due: deque[tuple[Request, Response | None, bool]] = deque()
+        self._is_busy = False  # an answer is waited for
+        self._is_full = False  # the caller does not read
+        self._is_held = False  # nothing is read from the caller
+        self._is_ending = False
+        self._is_taken = False
+        self._wait = _Wait.FIRST
+        self._deadline_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        super().connection_made(transport)
-        self.transport = JoinedWrites(transport, self.loop)
-        self._await_head()
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # it is always one
+        self._transport = transport
+        self._open.connections.add(self)
+        info = transport.get_extra_info
+        scheme = "http" if info("sslcontext") is None else "https"
+        self._ends = Ends(_end(info("peername")), _end(info("sockname")), scheme)
+        self._wait_for(_Wait.FIRST, HEAD_TIME_S)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_patience()
-        super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the reason changes nothing
+        self._forget()
+        self._due.clear()
+        if self._reading is not None and not self._drained_bytes:
+            self._reading.why = "the caller left before the body was whole"
+            log_line(self._reading, 0, 0.0)
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        self.head_bytes += len(data)
+        self._head_arrived += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
+            self._serve()
             self._refuse_head(error)
             return
-        if self.in_head and self.head_bytes > MAX_HEAD_BYTES:
+        self._serve()
+        if self._reading is None and self._head_arrived > MAX_HEAD_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
-        elif self.in_head and self.head_bytes and self.patience is None:
-            self._await_head()
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._serve()
+
+    def end(self) -> None:
+        """The server ends: so does the connection, after the answers that are under way."""
+        self._is_ending = True
+        if self._reading is None and not self._due and not self._is_busy:
+            self._transport.close()
+
+    def close(self) -> None:
+        """The connection ends now."""
+        self._transport.close()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.in_head = True
-        self.drained_bytes = 0
+        self._url = b""
+        self._headers = {}
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        known = self._headers.get(name)
+        self._headers[name] = value if known is None else known + b"," + value
+        self._head_bytes += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES:
             raise _HeadTooLarge
-        if self.parser.get_http_version() not in _VERSIONS:
-            raise httptools.HttpParserError  # HTTP/0.9 and the like, which the parser takes and Falcon does not
-        self.in_head = False
-        self.head_bytes = 0
-        self._forget_patience()
-        if not self.parser.should_upgrade():
-            wanted, self.wanted_protocol = self.wanted_protocol, None
-            if wanted is not None:
-                asked = Upgrade(wanted.decode("latin-1").lower(), self._hand_over)
-                self.scope["extensions"] = {UPGRADE: {PROTOCOL: asked}}
-            super().on_headers_complete()
+        version = self._parser.get_http_version()
+        if version not in _VERSIONS:
+            raise httptools.HttpParserError  # HTTP/0.9 and the like, which the parser takes
+        if self._parser.should_upgrade():
+            return
+        request = self._reading = self._begin_request()
+        self._is_kept = version == "1.1" and self._parser.should_keep_alive()
+        self._body.clear()
+        self._drained_bytes = 0
+        length = self._headers.get(b"content-length", b"")
+        if length and int(length) > self._app.limits.size_bytes:
+            self._refuse_body(request)
+        elif self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._is_busy and not self._due:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        if self.cycle.response_complete:
-            self._drain(len(body))
-        super().on_body(body)
+        request = self._reading
+        if self._drained_bytes:
+            self._drained_bytes += len(body)
+            if self._drained_bytes > MAX_DRAINED_BYTES:
+                self._transport.close()
+        elif request is not None:
+            self._body += body
+            if len(self._body) > self._app.limits.size_bytes:
+                self._refuse_body(request)
 
     def on_message_complete(self) -> None:
-        self.in_head = True
-        self.head_bytes = 0
-        self._forget_patience()
-        self.scope[WHOLE] = True  # type: ignore[typeddict-unknown-key]  # ours
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
+        request = self._reading
+        self._head_arrived = 0
+        if request is not None:
+            self._reading = None
+            if not self._drained_bytes:
+                request.body = bytes(self._body)
+                self._due.append((request, None, self._is_kept))
+            self._drained_bytes = 0
 
     def _feed(self, data: bytes) -> None:
+        if self._is_taken:
+            return
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self.parser.get_method() == b"CONNECT":  # never anything but an upgrade; this is no proxy
+            if self._parser.get_method() == b"CONNECT":  # never anything but an upgrade; this is no proxy
                 raise httptools.HttpParserInvalidMethodError from upgrade
             rest = data[upgrade.args[0] :]
-            self.wanted_protocol = next((value for name, value in self.headers if name == b"upgrade"), None)
+            self._wanted_protocol = self._headers.get(b"upgrade")
             head = self._head_without_upgrade()
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: else pipelining breaks
+            self._parser = _new_parser(self)
             self._feed(head + rest)
 
     def _head_without_upgrade(self) -> bytes:
         """The head that was just parsed, once more, as a request that asks for no other protocol."""
-        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
-        lines += [name + b": " + value for name, value in self.headers if name not in _UPGRADE_HEADERS]
+        lines = [self._parser.get_method() + b" " + self._url + b" HTTP/" + self._parser.get_http_version().encode()]
+        lines += [name + b": " + value for name, value in self._headers.items() if name not in _UPGRADE_HEADERS]
         return b"\r\n".join((*lines, b"", b""))
+
+    def _begin_request(self) -> Request:
+        url = httptools.parse_url(self._url)
+        raw = url.path
+        if raw is None:
+            raise httptools.HttpParserError  # a target that is no path
+        path = raw.decode("ascii")
+        target = raw if url.query is None else b"%b?%b" % (raw, url.query)
+        method = self._parser.get_method().decode("ascii")
+        request = Request(method, target, unquote(path) if "%" in path else path, self._headers, self._ends)
+        if self._wanted_protocol is not None:
+            request.upgrade = Upgrade(self._wanted_protocol.decode("latin-1").lower(), self._hand_over)
+            self._wanted_protocol = None
+        return request
+
+    def _refuse_body(self, request: Request) -> None:
+        """Refused before it is whole. The connection goes on, behind what still comes of it."""
+        self._drained_bytes = max(1, len(self._body))
+        self._body.clear()
+        error = TooLarge(f"expected a body of at most {self._app.limits.size_bytes} bytes")
+        self._due.append((request, answer_error(error), self._is_kept))
 
     def _hand_over(self) -> asyncio.Transport:
         """The connection is another protocol's from here on: nothing that the app still answers is sent."""
-        self._forget_patience()
-        self._unset_keepalive_if_required()
-        self.cycle.disconnected = True
-        self.connections.discard(self)
-        self.transport.flush()
-        return self.transport.whole
+        self._is_taken = True
+        self._forget()
+        return self._transport
 
-    def _may_answer(self) -> bool:
-        """Whether an answer now would be taken for that of the request at fault, not of one before it."""
-        cycle = self.cycle
-        return cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started)
+    def _serve(self) -> None:
+        """Asks the app what is due; what is left waits for an answer, or for the caller to read."""
+        while self._due and not self._is_busy and not self._is_full and not self._transport.is_closing():
+            request, refusal, is_kept = self._due.popleft()
+            answer = self._app(request) if refusal is None else self._app.refuse(request, refusal)
+            if isinstance(answer, Response):
+                self._send(request, answer, is_kept=is_kept)
+            else:
+                self._is_busy = True
+                task = self._loop.create_task(self._send_later(request, answer, is_kept=is_kept))
+                self._open.tasks.add(task)
+                task.add_done_callback(self._open.tasks.discard)
+        self._hold()
+        self._wait_on()
 
-    def _drain(self, size_bytes: int) -> None:
-        """Counts what arrives of a body that was answered already."""
-        self.drained_bytes += size_bytes
-        if self.drained_bytes > MAX_DRAINED_BYTES:
-            self.transport.close()
-        elif self.patience is None:
-            self.patience = self.loop.call_later(DRAIN_TIME_S, self.transport.close)
+    def _hold(self) -> None:
+        """Who sends more before it was answered waits."""
+        if bool(self._due) != self._is_held and not self._transport.is_closing():
+            self._is_held = not self._is_held
+            if self._is_held:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
-    def _await_head(self) -> None:
-        self.patience = self.loop.call_later(HEAD_TIME_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, _TOO_SLOW)
+    def _wait_on(self) -> None:
+        if self._is_taken:
+            return
+        if self._is_busy or self._due:
+            self._wait_for(_Wait.ANSWER, math.inf)
+        elif self._reading is not None:
+            wait = _Wait.DRAINED if self._drained_bytes else _Wait.BODY
+            self._go_on_waiting_for(wait, DRAIN_TIME_S if self._drained_bytes else self._app.limits.time_s)
+        elif self._head_arrived:
+            self._go_on_waiting_for(_Wait.HEAD, HEAD_TIME_S)
+        else:
+            self._wait_for(_Wait.NEXT, KEEP_ALIVE_S)
 
-    def _forget_patience(self) -> None:
-        if self.patience is not None:
-            self.patience.cancel()
-            self.patience = None
+    def _go_on_waiting_for(self, wait: _Wait, time_s: float) -> None:
+        """What was waited for already is by no piece of it given more time."""
+        if self._wait is not wait:
+            self._wait_for(wait, time_s)
+
+    async def _send_later(self, request: Request, answer: Awaitable[Response], *, is_kept: bool) -> None:
+        response = await answer
+        self._is_busy = False
+        if not self._transport.is_closing():
+            self._send(request, response, is_kept=is_kept)
+            self._serve()
+
+    def _send(self, request: Request, response: Response, *, is_kept: bool) -> None:
+        """A head and what follows it in one call to the kernel, and one record of TLS."""
+        if self._is_taken:
+            return
+        is_last = not is_kept or response.is_last or self._is_ending
+        head = _head_of(response, is_last=is_last)
+        if request.method == "HEAD":
+            self._transport.write(head)
+        elif len(response.data) <= _JOINED_BYTES:
+            self._transport.write(head + response.data)
+        else:
+            self._transport.writelines((head, response.data))
+        if is_last:
+            self._transport.close()
+
+    def _wait_for(self, wait: _Wait, time_s: float) -> None:
+        """One timer, which is late rather than set anew for every request."""
+        self._wait = wait
+        self._deadline_s = self._loop.time() + time_s
+        if self._timer is None or self._deadline_s < self._timer_s:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._deadline_s != math.inf:
+            self._timer_s = self._deadline_s
+            self._timer = self._loop.call_at(self._timer_s, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._deadline_s:
+            self._set_timer()
+            return
+        match self._wait:
+            case _Wait.FIRST | _Wait.HEAD:
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT, _TOO_SLOW)
+            case _Wait.BODY if self._reading is not None:
+                text = f"the body did not arrive within {self._app.limits.time_s:.0f} s"
+                answer = answer_refusal(HttpRefusal(HTTPStatus.REQUEST_TIMEOUT, text))
+                request, self._reading = self._reading, None
+                self._send(request, self._app.refuse(request, answer), is_kept=False)
+            case _ if self._is_full:
+                self._transport.abort()  # what the caller did not read so far would keep it open
+            case _:
+                self._transport.close()
+
+    def _forget(self) -> None:
+        """Nothing comes here any more; parser and connection would keep each other."""
+        del self._parser
+        self._open.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _refuse_head(self, error: httptools.HttpParserError) -> None:
         if isinstance(error.__context__, _HeadTooLarge):
@@ -158,28 +352,44 @@ class Connection(HttpToolsProtocol):
             self._refuse(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
-        """Answers, unless another answer is under way on this connection, and closes."""
-        self._forget_patience()
-        if self.transport.is_closing():
+        """Answers, unless the answer would be taken for that of a request before, and closes."""
+        if self._transport.is_closing():
             return
-        if self._may_answer():
+        if not self._is_busy and not self._due and not self._drained_bytes:
             request_id = secrets.token_hex(8)
-            self.transport.write(_render(status, request_id, encode_problem(status, text)))
-            address = self.client[0] if self.client else None
+            response = Response(status, encode_problem(status, text))
+            response.set_header(REQUEST_ID_HEADER, request_id)
+            self._transport.write(_head_of(response, is_last=True) + response.data)
+            address = self._ends.peer[0] if self._ends.peer else None
             fields = {"request_id": request_id, "status": status.value, "address": address, "why": text}
             log.info("refused a connection: %s", text, extra={"fields": fields})
-        self.transport.close()
+        self._reading = None
+        self._transport.close()
 
 
 _TOO_LARGE: Final = f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes"
 _TOO_SLOW: Final = f"the request's headers did not arrive within {HEAD_TIME_S:.0f} s"
 
 
-def _render(status: HTTPStatus, request_id: str, body: bytes) -> bytes:
-    headers = (
-        f"content-type: {MEDIA_TYPE}",
-        f"content-length: {len(body)}",
-        f"{REQUEST_ID_HEADER.decode()}: {request_id}",
-        "connection: close",
+def _new_parser(connection: Connection) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(connection)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # else pipelining breaks behind Connection: close
+    return parser
+
+
+def _head_of(response: Response, *, is_last: bool) -> bytes:
+    close = b"connection: close\r\n" if is_last else b""
+    if response.status in _BODILESS:
+        return b"%b%b%b\r\n" % (_STATUS_LINES[response.status], response.head, close)
+    return b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
+        _STATUS_LINES[response.status],
+        response.content_type.encode(),
+        len(response.data),
+        response.head,
+        close,
     )
-    return STATUS_LINE[status.value] + "\r\n".join(headers).encode() + b"\r\n\r\n" + body
+
+
+def _end(address: object) -> End | None:
+    """One end of a connection; None for a unix socket's."""
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

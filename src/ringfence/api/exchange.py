@@ -1,34 +1,36 @@
-"""One request and its answer: what the front has read of it and what the log will say of it.
+"""One request and its answer, as every layer between a connection and a resource sees them.
 
-It stands in the ASGI scope, where every layer finds it. It knows nothing of what is asked.
+Input: what came over the wire. Output: the same as values, and what the log will say of it. It knows nothing of what
+is asked.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property
+from http import HTTPStatus
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import parse_qsl
 
-import falcon.asgi
 import msgspec
 
+from ringfence.control.actor import Actor
+from ringfence.policy.errors import Invalid
+from ringfence.policy.values import HostName
+from ringfence.wire.answers import MEDIA_TYPE
 from ringfence.wire.signature import SignedRequest
 
-Request = falcon.asgi.Request
-Response = falcon.asgi.Response
-FalconApp = falcon.asgi.App[Request, Response]
+REQUEST_ID_HEADER: Final = "x-request-id"  # on every answer; the log names it
 
-# ASGI's own names for what a server and an app say to each other.
-Scope = dict[str, Any]
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+End = tuple[str, int]  # address and port
 
-REQUEST_ID_HEADER: Final = b"x-request-id"  # on every answer; the log names it
-UPGRADE: Final = "ringfence.upgrade"  # an ASGI extension: what was asked for stands in it as PROTOCOL
-PROTOCOL: Final = "protocol"
-WHOLE: Final = "ringfence.whole"  # stands in the scope of a request that has come to its end
-_PLACE: Final = "ringfence.exchange"
+
+class Ends(NamedTuple):
+    """Of a connection, each None where it has no address, as on a unix socket."""
+
+    peer: End | None
+    own: End | None
+    scheme: str = "http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,59 +41,120 @@ class Upgrade:
     take: Callable[[], asyncio.Transport]
 
 
-@dataclass(slots=True)
-class Exchange:
-    """``caller`` and ``why`` are filled in on the way, for the log: who asked, and why a refusal was one.
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """At most ``size_bytes``, all of it within ``time_s`` of the headers."""
 
-    ``address`` is the peer's until it is known that the peer is a trusted proxy, and for whom it speaks.
+    size_bytes: int = 2**20
+    time_s: float = 30.0
+
+
+class Request:
+    """What is known below is filled in on the way: by the front, by who authenticates, by the routes.
+
+    ``caller`` and ``why`` are for the log: who asked, and why a refusal was one. ``address`` is the peer's until it is
+    known that the peer is a trusted proxy, and for whom it speaks.
     """
 
-    request_id: str
-    method: str
-    target: bytes  # as it came over the wire: path and, after "?", the query
-    peer: str | None  # the address of the other end of the connection; None on a unix socket
-    receive: Receive  # what comes after the body, i.e. the disconnect
-    address: str | None
-    body: bytes = b""
-    status: int = 0
+    body = b""
+    upgrade: Upgrade | None = None
+    request_id = ""
+    route = ""  # the template of the route that it is for
     caller: str | None = None
     why: str | None = None
-    upgrade: Upgrade | None = None
+    actor: Actor | None = None  # whose key signed it
+    host: HostName | None = None  # whose agent signed it
+
+    def __init__(self, method: str, target: bytes, path: str, headers: Mapping[bytes, bytes], ends: Ends) -> None:
+        self.method = method
+        self.target = target  # as it came over the wire: path and, after "?", the query
+        self.path = path  # decoded
+        self.headers = headers  # by their names in lower case; one that came more than once has its values joined
+        self.ends = ends
+        self.address = ends.peer[0] if ends.peer else None
 
     @property
     def signed(self) -> SignedRequest:
         """The parts that a signature covers."""
         return SignedRequest(self.method, self.target, self.body)
 
-    async def disconnected(self) -> None:
-        """Returns when the caller has gone. Only after the body was read whole."""
-        while (await self.receive())["type"] != "http.disconnect":
-            continue
+    def get_header(self, name: bytes) -> str | None:
+        """The value of a header, by its name in lower case."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @cached_property
+    def params(self) -> dict[str, str]:
+        """The arguments of the query; of one that is given more than once, the last."""
+        query = self.target.partition(b"?")[2]
+        return dict(parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True)) if query else {}
+
+    def get_param(self, name: str) -> str | None:
+        """An argument of the query."""
+        return self.params.get(name)
+
+    def require_param(self, name: str) -> str:
+        """An argument of the query that has to be there; else raises ``Invalid``."""
+        found = self.params.get(name)
+        if found is None:
+            raise Invalid("required, but not given", field=f"?{name}")
+        return found
+
+    def get_param_as_int(self, name: str, *, least: int | None = None, most: int | None = None) -> int | None:
+        """An argument that is a whole number from ``least`` to ``most``; raises ``Invalid`` for others."""
+        found = self.params.get(name)
+        if found is None:
+            return None
+        try:
+            number = int(found)
+        except ValueError as error:
+            raise Invalid("expected a whole number", field=f"?{name}") from error
+        if (least is not None and number < least) or (most is not None and number > most):
+            bounds = f"from {least}" + ("" if most is None else f" to {most}")
+            raise Invalid(f"expected a whole number {bounds}, got {number}", field=f"?{name}")
+        return number
+
+    def get_param_as_bool(self, name: str) -> bool:
+        """Whether an argument is given as ``true``; raises ``Invalid`` for what is neither true nor false."""
+        found = self.params.get(name, "false").lower()
+        if found not in {"true", "false"}:
+            raise Invalid("expected true or false", field=f"?{name}")
+        return found == "true"
 
 
-def open_exchange(scope: Scope, receive: Receive, request_id: str) -> Exchange:
-    """The exchange of a request, put into its scope."""
-    query = scope["query_string"]
-    client = scope.get("client")
-    exchange = Exchange(
-        request_id=request_id,
-        method=scope["method"],
-        target=scope["raw_path"] + (b"?" + query if query else b""),
-        peer=client[0] if client else None,
-        receive=receive,
-        upgrade=scope.get("extensions", {}).get(UPGRADE, {}).get(PROTOCOL),
-        address=client[0] if client else None,
-    )
-    scope[_PLACE] = exchange
-    return exchange
+class Response:
+    """An answer: what is set of it goes out, as a whole. ``is_last``: the connection ends with it."""
+
+    __slots__ = ("content_type", "data", "head", "is_last", "status")
+
+    def __init__(self, status: HTTPStatus = HTTPStatus.OK, data: bytes = b"") -> None:
+        self.status: int = status
+        self.data = data
+        self.content_type = MEDIA_TYPE
+        self.head = b""  # further headers, as they go over the wire
+        self.is_last = False
+
+    def set_header(self, name: str, value: str) -> None:
+        self.head += f"{name}: {value}\r\n".encode("latin-1")
+
+
+Answering = Response | Awaitable[Response]  # an answer at once, or one that has to be waited for
+
+
+class HttpApp(Protocol):
+    """What a connection asks."""
+
+    @property
+    def limits(self) -> BodyLimits:
+        """Of the bodies that it takes."""
+
+    def __call__(self, request: Request) -> Answering:
+        """The answer; raises nothing."""
+
+    def refuse(self, request: Request, answer: Response) -> Response:
+        """A request that the connection itself had to refuse, and how; the answer as it is to be sent."""
 
 
 def put_json(response: Response, shown: object) -> None:
     """Answers with ``shown`` as JSON."""
     response.data = msgspec.json.encode(shown)
-
-
-def exchange_of(request: Request) -> Exchange:
-    exchange = request.scope[_PLACE]
-    assert isinstance(exchange, Exchange)  # noqa: S101  narrows the type; the front put it there
-    return exchange

@@ -28,9 +28,9 @@ class FlowsResource:
     name: str
     allowed: bool
 
-    async def on_get(self, request: Request, response: Response) -> None:
-        after, host = request.get_param_as_int("after", default=0, min_value=0), request.get_param("host")
-        limit = request.get_param_as_int("limit", min_value=1)
+    def on_get(self, request: Request, response: Response) -> None:
+        after, host = request.get_param_as_int("after", least=0) or 0, request.get_param("host")
+        limit = request.get_param_as_int("limit", least=1)
         found = self.plane.evidence.flows(after or 0, HostName(host) if host else None, allowed=self.allowed)
         wanted = [*self._wanted(request, found)][-(limit or 0) :]
         snapshot = self.plane.snapshot
@@ -38,7 +38,7 @@ class FlowsResource:
         put_json(response, {"last": last, self.name: [show_flow(kept, snapshot) for kept in wanted]})
 
     def _wanted(self, request: Request, found: list[Kept]) -> Iterator[Kept]:
-        of, since = request.get_param("of"), request.get_param_as_int("since", default=0, min_value=0)
+        of, since = request.get_param("of"), request.get_param_as_int("since", least=0) or 0
         organisation = self.plane.owners.named(request.get_param("organisation")).id
         ids = {one.id for one in find_meant(self.plane.snapshot, of, organisation, field="?of")} if of else None
         for kept in found:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ringfence.api.authentication import actor_of
-from ringfence.api.exchange import FalconApp, Request, Response, exchange_of
+from ringfence.api.exchange import Request, Response
+from ringfence.api.routes import App
 from ringfence.control.actor import Actor
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.commands import (
@@ -52,8 +53,8 @@ class GroupList(_Resource):
 
     encoder: GroupEncoder
 
-    async def on_get(self, request: Request, response: Response) -> None:
-        wanted = decode_visibility(parse_query(exchange_of(request).target))
+    def on_get(self, request: Request, response: Response) -> None:
+        wanted = decode_visibility(parse_query(request.target))
         groups = self.plane.snapshot.groups
         actor = actor_of(request)
         listed = _list_shown(groups, actor, wanted)
@@ -69,8 +70,8 @@ class OneGroup(_Resource):
 
     encoder: GroupEncoder
 
-    async def on_get(self, request: Request, response: Response, group: str) -> None:
-        refuse_arguments(parse_query(exchange_of(request).target))
+    def on_get(self, request: Request, response: Response, group: str) -> None:
+        refuse_arguments(parse_query(request.target))
         id_ = parse_group_id(group)
         groups = self.plane.snapshot.groups
         found = groups.get(id_)
@@ -133,7 +134,7 @@ class Detached(_Resource):
 
 
 def body_of(request: Request) -> bytes:
-    return exchange_of(request).body
+    return request.body
 
 
 def parse_group_id(text: str) -> GroupId:
@@ -153,7 +154,7 @@ def _is_shown(group: Group, actor: Actor, wanted: Visibility) -> bool:
     return mine and group.visibility is wanted
 
 
-def add_group_routes(app: FalconApp, plane: ControlPlane) -> None:
+def add_group_routes(app: App, plane: ControlPlane) -> None:
     encoder = GroupEncoder()
     app.add_route("/v2/security-group", GroupList(plane, encoder))
     app.add_route("/v2/security-group/{group}", OneGroup(plane, encoder))

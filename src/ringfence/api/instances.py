@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from ringfence.api.authentication import actor_of
-from ringfence.api.exchange import FalconApp, Request, Response, exchange_of
+from ringfence.api.exchange import Request, Response
+from ringfence.api.routes import App
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import NotFound
 from ringfence.policy.values import InstanceId, OperationId
@@ -37,8 +38,8 @@ class InstanceList:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response) -> None:
-        refuse_arguments(parse_query(exchange_of(request).target))
+    def on_get(self, request: Request, response: Response) -> None:
+        refuse_arguments(parse_query(request.target))
         mine = actor_of(request).organisation
         instances = self.plane.snapshot.instances.values()
         response.data = encode_instances(instance for instance in instances if instance.organisation == mine)
@@ -50,7 +51,7 @@ class OneInstance:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response, instance: str) -> None:
+    def on_get(self, request: Request, response: Response, instance: str) -> None:
         id_ = InstanceId(parse_path_id(instance, what="instance"))
         found = self.plane.snapshot.instances.get(id_)
         if found is None or found.organisation != actor_of(request).organisation:
@@ -64,7 +65,7 @@ class OneOperation:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response, operation: str) -> None:
+    def on_get(self, request: Request, response: Response, operation: str) -> None:
         id_ = OperationId(parse_path_id(operation, what="operation"))
         response.data = encode_operation(self.plane.operation(id_, actor_of(request).organisation))
 
@@ -76,8 +77,8 @@ class Catalogue:
     zone: str
     encode: Callable[[str], bytes]
 
-    async def on_get(self, request: Request, response: Response) -> None:
-        refuse_arguments(parse_query(exchange_of(request).target), known=_HARMLESS)
+    def on_get(self, request: Request, response: Response) -> None:
+        refuse_arguments(parse_query(request.target), known=_HARMLESS)
         response.data = self.encode(self.zone)
 
 
@@ -90,7 +91,7 @@ class CatalogueEntry:
     id: UUID
     what: str
 
-    async def on_get(self, _: Request, response: Response, entry: str) -> None:
+    def on_get(self, _: Request, response: Response, entry: str) -> None:
         if parse_path_id(entry, what=self.what) != self.id:
             raise NotFound(f"there is no {self.what} {entry}")
         response.data = self.encode(self.zone)
@@ -100,12 +101,12 @@ class CatalogueEntry:
 class ReverseDns:
     """/v2/reverse-dns/instance/{instance}: get-reverse-dns-instance; no instance here has a record."""
 
-    async def on_get(self, _: Request, __: Response, instance: str) -> None:
+    def on_get(self, _: Request, __: Response, instance: str) -> None:
         id_ = parse_path_id(instance, what="instance")
         raise NotFound(f"instance {id_} has no reverse DNS record")
 
 
-def add_instance_routes(app: FalconApp, plane: ControlPlane) -> None:
+def add_instance_routes(app: App, plane: ControlPlane) -> None:
     zone = plane.settings.zone
     app.add_route("/v2/instance", InstanceList(plane))
     app.add_route("/v2/instance/{instance}", OneInstance(plane))

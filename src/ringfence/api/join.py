@@ -5,13 +5,13 @@ once; a host whose key is its own.
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated
 
-import falcon
 import msgspec
 
 from ringfence.api.authority import Authority
-from ringfence.api.exchange import Request, Response, exchange_of, put_json
+from ringfence.api.exchange import Request, Response, put_json
 from ringfence.control.hosts import LONGEST_INVITATION_S
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import NotFound
@@ -32,18 +32,17 @@ class Join:
     plane: ControlPlane
     authority: Authority | None
 
-    async def on_get(self, _: Request, response: Response) -> None:
+    def on_get(self, _: Request, response: Response) -> None:
         if self.authority is None:
             raise NotFound("this server's certificate is from no CA of its own")
         response.content_type = "application/x-pem-file"
         response.data = self.authority.pem()
 
     async def on_post(self, request: Request, response: Response) -> None:
-        exchange = exchange_of(request)
-        wanted = decode_join(exchange.body)
-        await self.plane.enrolment.join_host(wanted, address=exchange.address, request_id=exchange.request_id)
-        exchange.caller = f"host:{wanted.host}"
-        response.status = falcon.HTTP_204
+        wanted = decode_join(request.body)
+        await self.plane.enrolment.join_host(wanted, address=request.address, request_id=request.request_id)
+        request.caller = f"host:{wanted.host}"
+        response.status = HTTPStatus.NO_CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Invitations:
     authority: Authority | None
 
     async def on_post(self, request: Request, response: Response, host: str) -> None:
-        shape = convert(parse_document(exchange_of(request).body), _TokenShape)
+        shape = convert(parse_document(request.body), _TokenShape)
         name = parse_host_name(host, field="host")
         secret = await self.plane.enrolment.invite_host(name, shape.ttl_s, request.get_param("organisation"))
         fingerprint = self.authority.fingerprint() if self.authority else None

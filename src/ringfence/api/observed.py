@@ -18,7 +18,7 @@ class Observed:
     async def on_get(self, request: Request, response: Response) -> None:
         snapshot = self.plane.snapshot
         organisation = self.plane.owners.named(request.get_param("organisation")).id
-        instances = find_meant(snapshot, request.get_param("of", required=True), organisation, field="?of")
+        instances = find_meant(snapshot, request.require_param("of"), organisation, field="?of")
         refused = await asyncio.to_thread(report_refused, snapshot, instances, self.plane.evidence.flow_tallies())
         modes = [{"instance": one.name, "mode": "observe" if one.observe else "enforce"} for one in instances]
         put_json(response, {"instances": modes, "refused": refused})

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import msgspec
 
-from ringfence.api.exchange import FalconApp, Request, Response
+from ringfence.api.exchange import Request, Response
+from ringfence.api.routes import App
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Invalid
 from ringfence.policy.model import Operation
@@ -25,8 +26,8 @@ class _Operations:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response) -> None:
-        most = request.get_param_as_int("last", default=_USUAL, min_value=1, max_value=_MOST) or _USUAL
+    def on_get(self, request: Request, response: Response) -> None:
+        most = request.get_param_as_int("last", least=1, most=_MOST) or _USUAL
         organisation = self.plane.owners.named(request.get_param("organisation"))
         found = self.plane.operations(organisation.id, most)
         response.data = msgspec.json.encode({"operations": [show_operation(operation) for operation in found]})
@@ -38,7 +39,7 @@ class _OneOperation:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response, operation: str) -> None:
+    def on_get(self, request: Request, response: Response, operation: str) -> None:
         organisation = self.plane.owners.named(request.get_param("organisation"))
         found = self.plane.operation(_id(operation), organisation.id)
         hosts = [
@@ -48,7 +49,7 @@ class _OneOperation:
         response.data = msgspec.json.encode({**show_operation(found), "hosts": hosts})
 
 
-def add_operation_routes(app: FalconApp, plane: ControlPlane) -> None:
+def add_operation_routes(app: App, plane: ControlPlane) -> None:
     app.add_route("/admin/v1/operations", _Operations(plane))
     app.add_route("/admin/v1/operations/{operation}", _OneOperation(plane))
 

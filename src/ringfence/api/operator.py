@@ -1,34 +1,24 @@
 """Who asks on the control socket: the operator, for an organisation, from where their session comes."""
 
-from dataclasses import dataclass
 from typing import Final
 
-from ringfence.api.exchange import Request, Response, exchange_of
+from ringfence.api.exchange import Request
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.lockout import Connection, parse_connection
 
 SESSION_HEADER: Final = "X-Ringfence-Session"  # as SSH_CONNECTION: the client's address and port, the server's
-
-
-@dataclass(frozen=True, slots=True)
-class Fresh:
-    """Falcon middleware of the control socket: what other servers acknowledged is known to each answer."""
-
-    plane: ControlPlane
-
-    async def process_resource(self, _: Request, __: Response, ___: object, ____: dict[str, object]) -> None:
-        await self.plane.fresh()
+_SESSION: Final = SESSION_HEADER.lower().encode()
 
 
 def operator(plane: ControlPlane, request: Request) -> Actor:
     """The operator, acting for the organisation that the query names, by default the first."""
     organisation = plane.owners.named(request.get_param("organisation"))
-    return operator_of(organisation.id, exchange_of(request).request_id, _session(request))
+    return operator_of(organisation.id, request.request_id, _session(request))
 
 
 def _session(request: Request) -> Connection | None:
-    words = (request.get_header(SESSION_HEADER) or "").split()
+    words = (request.get_header(_SESSION) or "").split()
     if len(words) != 4 or not (words[1] + words[3]).isdigit():  # noqa: PLR2004  two ends, an address and a port each
         return None
     return parse_connection("your session", (words[0], int(words[1])), (words[2], int(words[3])))

@@ -4,12 +4,13 @@ Input: JSON on the control socket. Output: JSON. A secret is shown once, in the 
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated
 
-import falcon
 import msgspec
 
-from ringfence.api.exchange import FalconApp, Request, Response, exchange_of, put_json
+from ringfence.api.exchange import Request, Response, put_json
+from ringfence.api.routes import App
 from ringfence.control.actor import Role
 from ringfence.control.keys import ApiKey, KeyWish
 from ringfence.control.plane import ControlPlane
@@ -46,10 +47,10 @@ class _Organisations:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        shape = convert(parse_document(exchange_of(request).body), _OrganisationShape)
+        shape = convert(parse_document(request.body), _OrganisationShape)
         put_json(response, _show_organisation(await self.plane.owners.create(shape.name)))
 
-    async def on_get(self, _: Request, response: Response) -> None:
+    def on_get(self, _: Request, response: Response) -> None:
         organisations = self.plane.snapshot.organisations.values()
         put_json(response, {"organisations": [_show_organisation(one) for one in organisations]})
 
@@ -62,7 +63,7 @@ class _OneOrganisation:
 
     async def on_delete(self, _: Request, response: Response, name: str) -> None:
         await self.plane.owners.remove(name)
-        response.status = falcon.HTTP_204
+        response.status = HTTPStatus.NO_CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +72,19 @@ class _Limits:
 
     plane: ControlPlane
 
-    async def on_get(self, _: Request, response: Response, name: str) -> None:
+    def on_get(self, _: Request, response: Response, name: str) -> None:
         usage = self.plane.owners.usage(self.plane.owners.named(name).id)
         put_json(
             response, {"quotas": [{"name": one.quota.value, "used": one.used, "limit": one.limit} for one in usage]}
         )
 
     async def on_put(self, request: Request, response: Response, name: str) -> None:
-        document = parse_document(exchange_of(request).body)
+        document = parse_document(request.body)
         if not isinstance(document, dict):
             raise Invalid("expected an object of limits by name", field="$")
         limits = {parse_choice(quota, Quota, field="$"): _limit(value, quota) for quota, value in document.items()}
         await self.plane.owners.limit(name, limits)
-        await self.on_get(request, response, name)
+        self.on_get(request, response, name)
 
 
 class _AssertionsShape(msgspec.Struct, frozen=True, rename="kebab"):
@@ -97,12 +98,12 @@ class _Assertions:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Response) -> None:
         organisation = self.plane.owners.named(request.get_param("organisation"))
         put_json(response, {"assertions": organisation.assertions})
 
     async def on_put(self, request: Request, response: Response) -> None:
-        wanted = convert(parse_document(exchange_of(request).body), _AssertionsShape)
+        wanted = convert(parse_document(request.body), _AssertionsShape)
         name = request.get_param("organisation")
         held = await self.plane.owners.hold(wanted.assertions, name, accept_failing=wanted.accept_failing)
         put_json(response, {"assertions": held.assertions})
@@ -115,11 +116,11 @@ class _Keys:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        shape = convert(parse_document(exchange_of(request).body), _KeyShape)
+        shape = convert(parse_document(request.body), _KeyShape)
         wish = KeyWish(shape.name, parse_choice(shape.role, Role, field="$.role"), shape.groups)
         put_json(response, _show_made(await self.plane.owners.create_key(wish, request.get_param("organisation"))))
 
-    async def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Response) -> None:
         owners, name = self.plane.owners, request.get_param("organisation")
         found = owners.keys.of(owners.named(name).id if name else None)
         snapshot = self.plane.snapshot
@@ -135,10 +136,10 @@ class _OneKey:
 
     async def on_delete(self, _: Request, response: Response, key: str) -> None:
         await self.plane.owners.revoke_key(KeyId(key))
-        response.status = falcon.HTTP_204
+        response.status = HTTPStatus.NO_CONTENT
 
     async def on_post(self, request: Request, response: Response, key: str) -> None:
-        shape = convert(parse_document(exchange_of(request).body), _RotationShape)
+        shape = convert(parse_document(request.body), _RotationShape)
         put_json(response, _show_made(await self.plane.owners.rotate_key(KeyId(key), shape.overlap_s)))
 
 
@@ -151,8 +152,8 @@ class _History:
     async def on_get(self, request: Request, response: Response) -> None:
         name = request.get_param("organisation")
         wanted = HistoryQuery(
-            after=request.get_param_as_int("after", default=0, min_value=0) or 0,
-            since=request.get_param_as_int("since", default=0, min_value=0) or 0,
+            after=request.get_param_as_int("after", least=0) or 0,
+            since=request.get_param_as_int("since", least=0) or 0,
             organisation=self.plane.owners.named(name).id if name else None,
         )
         put_json(response, {"lines": await self.plane.history.read(wanted)})
@@ -168,7 +169,7 @@ class _HistoryCheck:
         put_json(response, await self.plane.history.check())
 
 
-def add_owner_routes(app: FalconApp, plane: ControlPlane) -> None:
+def add_owner_routes(app: App, plane: ControlPlane) -> None:
     app.add_route("/admin/v1/organisations", _Organisations(plane))
     app.add_route("/admin/v1/organisations/{name}", _OneOrganisation(plane))
     app.add_route("/admin/v1/organisations/{name}/quota", _Limits(plane))

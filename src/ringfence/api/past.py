@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import msgspec
 
 from ringfence.api.change import show_changed, show_preview
-from ringfence.api.exchange import FalconApp, Request, Response, exchange_of, put_json
+from ringfence.api.exchange import Request, Response, put_json
 from ringfence.api.operator import operator
+from ringfence.api.routes import App
 from ringfence.control.plane import ControlPlane
 from ringfence.control.safety import Safety
 from ringfence.policy.errors import Invalid
@@ -32,13 +33,13 @@ class _Trials:
 
     plane: ControlPlane
 
-    async def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Response) -> None:
         trial = self.plane.owners.named(request.get_param("organisation")).trial
         shown = [] if trial is None else [{"revision": trial.revision, "ends-at": trial.ends_at}]
         put_json(response, {"trials": shown})
 
     async def on_post(self, request: Request, response: Response) -> None:
-        wanted = convert(parse_document(exchange_of(request).body), _ConfirmShape)
+        wanted = convert(parse_document(request.body), _ConfirmShape)
         await self.plane.past.confirm(wanted.revision, operator(self.plane, request))
         put_json(response, {"revision": wanted.revision})
 
@@ -67,7 +68,7 @@ class _Rollback:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        wanted = convert(parse_document(exchange_of(request).body), _RollbackShape)
+        wanted = convert(parse_document(request.body), _RollbackShape)
         actor = operator(self.plane, request)
         if wanted.dry_run:
             preview = await self.plane.preview_rollback(wanted.revision, actor)
@@ -77,7 +78,7 @@ class _Rollback:
         put_json(response, show_changed(changed, self.plane.snapshot))
 
 
-def add_past_routes(app: FalconApp, plane: ControlPlane) -> None:
+def add_past_routes(app: App, plane: ControlPlane) -> None:
     app.add_route("/admin/v1/trials", _Trials(plane))
     app.add_route("/admin/v1/diff", _Difference(plane))
     app.add_route("/admin/v1/rollback", _Rollback(plane))

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Final
 
 from ringfence.api.enforcement import tell_who_enforces
-from ringfence.api.exchange import FalconApp, Request, Response, exchange_of, put_json
+from ringfence.api.exchange import Request, Response, put_json
+from ringfence.api.routes import App
 from ringfence.control.plane import ControlPlane
 from ringfence.control.questions import ANSWERS, Answer, Query, Questions
 from ringfence.policy.model import Snapshot
@@ -33,14 +34,14 @@ class _Question:
 
     async def on_post(self, request: Request, response: Response) -> None:
         """The same; the arguments are a JSON object of texts, which may be longer than a line."""
-        await self._answer(response, convert(parse_document(exchange_of(request).body), dict[str, str]))
+        await self._answer(response, convert(parse_document(request.body), dict[str, str]))
 
     async def _answer(self, response: Response, query: Query) -> None:
         answer = await asyncio.to_thread(self.answer, self.plane.snapshot, query)
         put_json(response, self.tell(self.plane, answer))
 
 
-def add_question_routes(app: FalconApp, plane: ControlPlane) -> None:
+def add_question_routes(app: App, plane: ControlPlane) -> None:
     """One route for each question; they share what is kept ready."""
     questions = Questions()
     for name, answer in ANSWERS.items():

@@ -17,14 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import uvicorn
-from uvicorn.server import ServerState
-
 from ringfence.api.admin import build_admin_app
 from ringfence.api.app import ApiOptions, build_app
 from ringfence.api.authority import Authority, TlsFiles, find_authority
-from ringfence.api.connection import Connection
-from ringfence.api.exchange import Asgi
+from ringfence.api.connection import Connection, Open
+from ringfence.api.exchange import HttpApp
 from ringfence.api.listen import BACKLOG, Listen, UnixListen, check_plaintext, is_loopback, open_socket, render_url
 from ringfence.api.tls import HANDSHAKE_TIME_S, Certificate
 from ringfence.control.plane import ControlPlane
@@ -40,7 +37,6 @@ AT_ONCE: Final = 16
 # How long the writer's thread may keep the interpreter when the event loop wants it, which gives it up at each line of
 # its log. With Python's own 5 ms the median read among writes takes a fifth longer.
 TURN_S: Final = 0.001
-KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first and no POST is lost
 
 log = logging.getLogger("ringfence.api")
 
@@ -75,7 +71,7 @@ class _Listener:
 
     listen: Listen
     opened: socket.socket
-    app: Asgi
+    app: HttpApp
     certificate: Certificate | None = None
 
     @property
@@ -141,36 +137,22 @@ async def _serve_plane(
 
 async def _accept(listeners: list[_Listener], ready: Callable[[list[str]], None], stop: asyncio.Event) -> None:
     sys.setswitchinterval(TURN_S)
-    state = ServerState()
-    servers = [server for listener in listeners for server in await _start(listener, state)]
+    opened = Open()
+    servers = [server for listener in listeners for server in await _start(listener, opened)]
     _stop_on_signals(stop)
     urls = [listener.url for listener in listeners[1:]]
     log.info("server ready", extra={"fields": {"listens": urls}})
     ready(urls)
     await stop.wait()
-    log.info("server ends", extra={"fields": {"connections": len(state.connections)}})
+    log.info("server ends", extra={"fields": {"connections": len(opened.connections)}})
     for server in servers:
         server.close()
-    await _drain(state)
+    await _drain(opened)
 
 
-async def _start(listener: _Listener, state: ServerState) -> list[asyncio.AbstractServer]:
-    config = uvicorn.Config(
-        listener.app,
-        http=Connection,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # zones.py reads them, from trusted proxies only
-        server_header=False,
-        date_header=False,  # the front writes it
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )
-    config.load()
-
+async def _start(listener: _Listener, opened: Open) -> list[asyncio.AbstractServer]:
     def connect() -> Connection:
-        return Connection(config, state, {})
+        return Connection(listener.app, opened)
 
     return [await _watch(listener, listener.opened.dup(), connect) for _ in range(AT_ONCE)]
 
@@ -209,17 +191,17 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
             loop.add_signal_handler(number, stop.set)
 
 
-async def _drain(state: ServerState) -> None:
+async def _drain(opened: Open) -> None:
     """Lets answers under way finish within ``GRACE_S``, then cuts."""
-    for connection in list(state.connections):
-        connection.shutdown()
-    tasks = set(state.tasks)
+    for connection in list(opened.connections):
+        connection.end()
+    tasks = set(opened.tasks)
     if tasks:
         await asyncio.wait(tasks, timeout=GRACE_S)
     for task in tasks:
         task.cancel()
-    for connection in list(state.connections):
-        connection.transport.close()
+    for connection in list(opened.connections):
+        connection.close()
 
 
 def _close(listener: _Listener) -> None:

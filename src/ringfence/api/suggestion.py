@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ringfence.api.exchange import Request, Response, exchange_of, put_json
+from ringfence.api.exchange import Request, Response, put_json
 from ringfence.control.lookup import find_instance_of
 from ringfence.control.plane import ControlPlane
 from ringfence.control.suggestions import suggest_rules
@@ -29,10 +29,10 @@ class Suggestion:
 
     async def on_post(self, request: Request, response: Response, instance: str) -> None:
         """From ``{records: [...]}``, as they stand in a host's own log."""
-        await self._answer(request, response, instance, decode_records(exchange_of(request).body))
+        await self._answer(request, response, instance, decode_records(request.body))
 
     async def _answer(self, request: Request, response: Response, instance: str, records: Sequence[FlowRecord]) -> None:
         snapshot = self.plane.snapshot
         found = find_instance_of(snapshot, instance, request.get_param("organisation"))
-        egress = request.get_param_as_bool("egress", default=False) or False
+        egress = request.get_param_as_bool("egress")
         put_json(response, await asyncio.to_thread(suggest_rules, snapshot, found, records, egress=egress))

@@ -26,7 +26,7 @@ class UnusedResource:
 
 
 def _window_s(request: Request) -> int:
-    given = str(request.get_param("window-s", default=""))
+    given = request.get_param("window-s") or ""
     if not given.isdecimal():
         raise Invalid("expected seconds, a whole number", field="?window-s")
     return int(given)

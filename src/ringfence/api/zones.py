@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from ringfence.api.exchange import Request, Response, exchange_of
+from ringfence.api.exchange import Request, Response
 from ringfence.wire.encode import encode_zones
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -31,10 +31,10 @@ class Origin:
 
         Each proxy appends the address that it saw, so what stands before the last untrusted one is anybody's word.
         """
-        address = exchange_of(request).address
+        address = request.address
         if not self._is_forwarded(request):
             return address
-        for hop in reversed((request.get_header("X-Forwarded-For") or "").split(",")):
+        for hop in reversed((request.get_header(b"x-forwarded-for") or "").split(",")):
             try:
                 address = str(ip_address(hop.strip()))
             except ValueError:
@@ -44,19 +44,19 @@ class Origin:
         return address
 
     def _scheme(self, request: Request) -> str:
-        forwarded = _first(request.get_header("X-Forwarded-Proto")) if self._is_forwarded(request) else ""
-        return forwarded if forwarded in _SCHEMES else str(request.scope.get("scheme", "http"))
+        forwarded = _first(request.get_header(b"x-forwarded-proto")) if self._is_forwarded(request) else ""
+        return forwarded if forwarded in _SCHEMES else request.ends.scheme
 
     def _host(self, request: Request) -> str:
-        forwarded = _first(request.get_header("X-Forwarded-Host")) if self._is_forwarded(request) else ""
-        for host in (forwarded, request.get_header("Host") or ""):
+        forwarded = _first(request.get_header(b"x-forwarded-host")) if self._is_forwarded(request) else ""
+        for host in (forwarded, request.get_header(b"host") or ""):
             if _HOST.fullmatch(host):
                 return host
         return _own_address(request)
 
     def _is_forwarded(self, request: Request) -> bool:
-        address = exchange_of(request).peer
-        return bool(self.trusted_proxies) and address is not None and self._is_trusted(address)
+        peer = request.ends.peer
+        return bool(self.trusted_proxies) and peer is not None and self._is_trusted(peer[0])
 
     def _is_trusted(self, address: str) -> bool:
         peer = ip_address(address.partition("%")[0])
@@ -70,7 +70,7 @@ class ZoneList:
     zone: str
     origin: Origin
 
-    async def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Response) -> None:
         response.data = encode_zones(self.zone, self.origin.endpoint(request))
 
 
@@ -81,6 +81,7 @@ def _first(header: str | None) -> str:
 
 def _own_address(request: Request) -> str:
     """The address that the connection came in on, for callers that send no usable Host (HTTP/1.0)."""
-    host, port = request.scope.get("server") or ("localhost", None)
-    shown = f"[{host}]" if ":" in host else host
-    return f"{shown}:{port}" if port else "localhost"
+    if request.ends.own is None:
+        return "localhost"
+    host, port = request.ends.own
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

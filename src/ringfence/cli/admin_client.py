@@ -18,6 +18,7 @@ import httpx
 
 from ringfence.api.admin import build_admin_app
 from ringfence.api.authority import find_authority
+from ringfence.api.direct import Direct
 from ringfence.api.operator import SESSION_HEADER
 from ringfence.api.server import CONTROL_SOCKET
 from ringfence.cli.session import ssh_session
@@ -127,10 +128,9 @@ async def _client(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
                 raise
             await asyncio.sleep(_PAUSE_S)
             continue
-        # httpx and Falcon spell the type of an ASGI app differently
-        app: Any = build_admin_app(plane, find_authority(folder))
+        app = build_admin_app(plane, find_authority(folder))
         try:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app)) as client:
+            async with httpx.AsyncClient(transport=Direct(app)) as client:
                 yield client
         finally:
             await plane.close()

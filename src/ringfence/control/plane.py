@@ -283,6 +283,11 @@ class ControlPlane:
         """What every host shall enforce, to follow; it ends with ``close``."""
         return self._feed
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers may have changed what is asked here."""
+        return self._store.is_shared
+
     async def fresh(self) -> None:
         """As ``Freshness.reach``."""
         await self._freshness.reach()

@@ -4,26 +4,26 @@ import asyncio
 import socket
 
 import uvloop
-from uvicorn.server import ServerState
 
+from ringfence.api.connection import Open
 from ringfence.api.listen import open_socket, parse_listen
 from ringfence.api.server import AT_ONCE, _Listener, _start
 
 
-async def never(_scope, _receive, _send):
+def never(_request):
     raise AssertionError("nobody asked for anything")
 
 
 async def turns_until_connected(count):
     listen = parse_listen("127.0.0.1:0")
-    state, listener = ServerState(), _Listener(listen, open_socket(listen), never)
-    servers = await _start(listener, state)
+    opened, listener = Open(), _Listener(listen, open_socket(listen), never)
+    servers = await _start(listener, opened)
     clients = [socket.create_connection(listener.opened.getsockname()) for _ in range(count)]
     turns = 0
-    while len(state.connections) < count and turns < 1000:
+    while len(opened.connections) < count and turns < 1000:
         await asyncio.sleep(0)
         turns += 1
-    for one in (*servers, *clients, listener.opened, *(one.transport for one in list(state.connections))):
+    for one in (*servers, *clients, listener.opened, *opened.connections):
         one.close()
     await asyncio.sleep(0)
     return turns

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from ringfence.api.answers import STATUS
-from ringfence.api.connection import HEAD_TIME_S, MAX_HEAD_BYTES
+from ringfence.api.connection import HEAD_TIME_S, KEEP_ALIVE_S, MAX_HEAD_BYTES
+from ringfence.api.exchange import BodyLimits
 from ringfence.api.feed_connection import HEARTBEAT_S
-from ringfence.api.front import BodyLimits
 from ringfence.api.rates import BURST_S, FAILURE_BURST_S, FAILURE_RATE, KEY_RATE
-from ringfence.api.server import KEEP_ALIVE_S
 from ringfence.control.settings import Settings
 from ringfence.policy.quota import DEFAULT_LIMITS, Quota
 from ringfence.wire.decode import MAX_TEXT

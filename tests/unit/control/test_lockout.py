@@ -13,6 +13,8 @@ import pytest
 
 from desk import H1, H2, instance, tcp
 from ringfence.api import build_admin_app, build_app
+from ringfence.api.direct import Direct
+from ringfence.api.exchange import Ends
 from ringfence.api.operator import SESSION_HEADER
 from ringfence.control.actor import Role, operator_of
 from ringfence.control.commits import Foreign, Outcome
@@ -245,7 +247,7 @@ def test_mapped_and_scoped_addresses_are_what_they_stand_for():
 
 def caller(app, address=ADMIN):
     """A client of ``app`` at that address, as if the app listened at the server's."""
-    transport = httpx.ASGITransport(app=app, client=(address, 50000))
+    transport = Direct(app, Ends((address, 50000), (SERVER, 8443)))
     return httpx.AsyncClient(transport=transport, base_url=f"http://{SERVER}:8443")
 
 

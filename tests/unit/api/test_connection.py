@@ -1,0 +1,238 @@
+"""One connection, over a real socket pair: bodies within their limits, answers in order, and who leaves or dawdles."""
+
+import asyncio
+import json
+import logging
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ringfence.api.connection import Connection, Open
+from ringfence.api.exchange import BodyLimits, Response
+from ringfence.api.front import Front
+
+LIMITS = BodyLimits(size_bytes=10, time_s=0.05)
+
+
+class Echo:
+    """Answers with method, path and body; a POST after a turn of the loop, and later than that while ``held``."""
+
+    limits = LIMITS
+
+    def __init__(self):
+        self.asked = []
+        self.held = None
+
+    def __call__(self, request):
+        self.asked.append((request.method, request.path, request.body))
+        response = Response(200, b"%b %b" % (request.path.encode(), request.body))
+        return self._later(response) if request.method == "POST" else response
+
+    async def _later(self, response):
+        if self.held is not None:
+            await self.held.wait()
+        return response
+
+    def refuse(self, _, answer):
+        return answer
+
+
+@asynccontextmanager
+async def connected(app):
+    loop, opened = asyncio.get_running_loop(), Open()
+    ours, theirs = socket.socketpair()
+    await loop.connect_accepted_socket(lambda: Connection(app, opened), ours)
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    try:
+        yield reader, writer, opened
+    finally:
+        writer.close()
+        for connection in list(opened.connections):
+            connection.close()
+
+
+async def answer_of(reader):
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+    headers = dict(line.split(": ", 1) for line in head[1:-1])
+    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+def post(body, *headers):
+    return b"\r\n".join((b"POST /a HTTP/1.1", b"host: h", *headers, b"", b"")) + body
+
+
+def chunks(*pieces):
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+
+
+CHUNKED = b"transfer-encoding: chunked"
+played = pytest.mark.parametrize("pieces", [1, 5, 1000])
+
+
+async def send(writer, data, pieces=1):
+    step = max(1, len(data) // pieces)
+    for start in range(0, len(data), step):
+        writer.write(data[start : start + step])
+        await asyncio.sleep(0)
+
+
+async def until(predicate):
+    while not predicate():  # noqa: ASYNC110  what the connection does is no event
+        await asyncio.sleep(0)
+
+
+def run(main):
+    return asyncio.run(asyncio.wait_for(main, 20))
+
+
+@played
+def test_answers_come_in_the_order_of_requests_whatever_each_takes(pieces):
+    async def main():
+        app = Echo()
+        async with connected(app) as (reader, writer, _):
+            one = post(b"ab", b"content-length: 2") + b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n"
+            await send(writer, one + post(chunks(b"c", b"d") + b"0\r\n\r\n", CHUNKED) + one, pieces)
+            found = [(await answer_of(reader))[2] for _ in range(5)]
+        assert found == [b"/a ab", b"/b ", b"/a cd", b"/a ab", b"/b "]
+
+    run(main())
+
+
+def test_nothing_is_asked_or_read_on_while_an_answer_is_waited_for():
+    async def main():
+        app = Echo()
+        app.held = asyncio.Event()
+        async with connected(app) as (reader, writer, opened):
+            await send(writer, post(b"ab", b"content-length: 2") + b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n")
+            await until(lambda: opened.tasks)
+            [connection] = opened.connections
+            assert len(app.asked) == 1
+            assert not connection._transport.is_reading()
+            app.held.set()
+            assert (await answer_of(reader))[2] == b"/a ab"
+            assert (await answer_of(reader))[2] == b"/b "
+            assert connection._transport.is_reading()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        post(b"", b"content-length: 11"),
+        post(chunks(b"x" * 11), CHUNKED),
+        post(chunks(b"x" * 6, b"x" * 6), CHUNKED),
+    ],
+)
+def test_a_body_that_is_or_will_be_too_large_is_refused_before_its_end(data):
+    async def main():
+        app = Echo()
+        async with connected(app) as (reader, writer, _):
+            await send(writer, data)
+            status, _, body = await answer_of(reader)
+        assert (status, app.asked) == (413, [])
+        assert json.loads(body)["message"] == "expected a body of at most 10 bytes"
+
+    run(main())
+
+
+def test_a_connection_goes_on_behind_a_body_that_was_refused():
+    async def main():
+        app = Echo()
+        async with connected(app) as (reader, writer, _):
+            await send(writer, post(b"x" * 11, b"content-length: 11") + post(b"ab", b"content-length: 2"))
+            assert [(await answer_of(reader))[0] for _ in range(2)] == [413, 200]
+        assert app.asked == [("POST", "/a", b"ab")]
+
+    run(main())
+
+
+def test_a_body_that_does_not_come_is_given_up_and_the_connection_with_it():
+    async def main():
+        app = Echo()
+        async with connected(app) as (reader, writer, _):
+            await send(writer, post(b"x", b"content-length: 2"))
+            status, headers, _ = await answer_of(reader)
+            assert (status, headers["connection"], app.asked) == (408, "close", [])
+            assert await reader.read() == b""
+
+    run(main())
+
+
+def test_a_caller_that_leaves_in_the_middle_gets_nothing_and_nothing_is_done_but_a_line_in_the_log(caplog):
+    async def main():
+        app = Echo()
+        async with connected(Front(app, LIMITS)) as (_, writer, opened):
+            await send(writer, post(b"x", b"content-length: 2"))
+            [connection] = opened.connections
+            await until(lambda: connection._reading)
+            writer.close()
+            await until(lambda: not opened.connections)
+        assert app.asked == []
+        [line] = [record.fields for record in caplog.records if hasattr(record, "fields")]
+        assert (line["status"], line["why"]) == (0, "the caller left before the body was whole")
+
+    caplog.set_level(logging.INFO)
+    run(main())
+
+
+def test_who_asks_for_permission_to_send_a_body_gets_it_unless_it_is_too_large():
+    async def main():
+        async with connected(Echo()) as (reader, writer, _):
+            await send(writer, post(b"", b"content-length: 2", b"expect: 100-continue"))
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            await send(writer, b"ab")
+            assert (await answer_of(reader))[2] == b"/a ab"
+            await send(writer, post(b"", b"content-length: 11", b"expect: 100-continue"))
+            assert (await answer_of(reader))[0] == 413
+
+    run(main())
+
+
+def test_a_caller_that_reads_nothing_is_asked_for_nothing_more():
+    async def main():
+        app = Echo()
+        async with connected(app) as (reader, writer, opened):
+            [connection] = opened.connections
+            connection.pause_writing()
+            await send(writer, b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n" * 3)
+            await until(lambda: len(connection._due) == 3)
+            assert app.asked == []
+            connection.resume_writing()
+            assert [(await answer_of(reader))[0] for _ in range(3)] == [200] * 3
+
+    run(main())
+
+
+def test_a_server_that_ends_lets_an_answer_go_out_and_closes_what_is_idle():
+    async def main():
+        app = Echo()
+        app.held = asyncio.Event()
+        async with connected(app) as (reader, writer, opened):
+            [connection] = opened.connections
+            await send(writer, post(b"ab", b"content-length: 2"))
+            await until(lambda: opened.tasks)
+            connection.end()
+            app.held.set()
+            status, headers, _ = await answer_of(reader)
+            assert (status, headers["connection"]) == (200, "close")
+        async with connected(Echo()) as (reader, _, opened):
+            [connection] = opened.connections
+            connection.end()
+            assert await reader.read() == b""
+
+    run(main())
+
+
+def test_an_idle_connection_is_closed_after_a_while_and_not_before(monkeypatch):
+    monkeypatch.setattr("ringfence.api.connection.KEEP_ALIVE_S", 0.05)
+
+    async def main():
+        async with connected(Echo()) as (reader, writer, _):
+            for _ in range(3):
+                await send(writer, b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n")
+                assert (await answer_of(reader))[0] == 200
+            assert await reader.read() == b""
+
+    run(main())

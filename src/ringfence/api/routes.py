@@ -70,7 +70,7 @@ class Routes:
 
 
 def _segment(behind: str) -> str:
-    """What stands in a place before ``behind``. It gives nothing back (``++``), so that what does not fit costs little."""
+    """What stands in a place before ``behind``. It gives nothing back (``++``): what does not fit costs little."""
     return "([^/:]++)" if behind.startswith(":") else "([^/]++)"
 
 

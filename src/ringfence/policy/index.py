@@ -157,19 +157,23 @@ def _members(sets: Sets[_K, _M], changed: Changed[_M, _T], keys_of: Callable[[_T
     """``sets`` with each thing under the keys that it has by now, and no more under those that it had."""
     if not changed:
         return sets
-    draft = Draft(sets)
+    come: dict[_K, list[_M]] = defaultdict(list)
+    gone: dict[_K, list[_M]] = defaultdict(list)
     for id_, before, after in changed:
         old = set() if before is None else set(keys_of(before))
         new = set() if after is None else set(keys_of(after))
-        for key in old - new:
-            left = draft[key].evolve((), (id_,))
-            if left:
-                draft[key] = left
-            else:
-                del draft[key]
         for key in new - old:
-            known = draft.find(key)
-            draft[key] = known.evolve((id_,), ()) if known else EvolvingSet.of((id_,))
+            come[key].append(id_)
+        for key in old - new:
+            gone[key].append(id_)
+    draft = Draft(sets)
+    for key in come.keys() | gone.keys():
+        known = sets.get(key)
+        left = EvolvingSet.of(come[key]) if known is None else known.evolve(come.get(key, ()), gone.get(key, ()))
+        if left:
+            draft[key] = left
+        else:
+            del draft[key]
     return draft.finish()
 
 
@@ -200,18 +204,17 @@ def _peers(
 ) -> Evolving[GroupId, PeerAddresses]:
     """An address is a member as long as one of the instances that hold it wears the group."""
     groups, instances = changed
-    asked: dict[GroupId, set[Address]] = defaultdict(set)
-    for _, before, now in instances:
-        for instance in (before, now):
-            if instance is not None:
-                for group in instance.groups:
-                    asked[group].update(instance.addresses)
+    asked = _addresses(before for _, before, _ in instances)
+    held = _addresses(now for _, _, now in instances)
     draft = Draft(peers)
-    for id_, addresses in asked.items():
-        held = {a for a in addresses if any(id_ in after.instances[one].groups for one in holders.get(a, ()))}
-        known = draft.find(id_) or PeerAddresses(EvolvingSet.of())
-        assert isinstance(known.members, EvolvingSet)  # noqa: S101  narrows the type; no others are put here
-        draft[id_] = replace(known, members=known.members.evolve(held, addresses - held))
+    for id_ in asked.keys() | held.keys():
+        gone = {a for a in asked[id_] if not any(id_ in after.instances[one].groups for one in holders.get(a, ()))}
+        known = peers.get(id_)
+        if known is None:
+            draft[id_] = PeerAddresses(EvolvingSet.of(held[id_]))
+        else:
+            assert isinstance(known.members, EvolvingSet)  # noqa: S101  narrows the type; no others are put here
+            draft[id_] = replace(known, members=known.members.evolve(held[id_], gone))
     for id_, old, new in groups:
         if (old.sources if old else ()) != (new.sources if new else ()):
             sources = frozenset(source.network for source in new.sources) if new else frozenset()
@@ -220,3 +223,13 @@ def _peers(
         if peer is not None and not peer.members and not peer.sources:
             del draft[id_]
     return draft.finish()
+
+
+def _addresses(instances: Iterable[Instance | None]) -> dict[GroupId, set[Address]]:
+    """The addresses of those that wear each group."""
+    found: dict[GroupId, set[Address]] = defaultdict(set)
+    for instance in instances:
+        if instance is not None:
+            for group in instance.groups:
+                found[group].update(instance.addresses)
+    return found

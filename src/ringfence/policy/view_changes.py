@@ -213,8 +213,8 @@ def digest_rules_difference(group: GroupId, before: tuple[Rule, ...] | None, aft
     first = _common(old, new)
     last = _common(old[first:][::-1], new[first:][::-1])
     worn = _hash(b"worn", group.bytes) * ((after is not None) - (before is not None))
-    gone = sum(_rule_hash(group, old, at) for at in range(first, min(len(old) - last + 1, len(old))))
-    come = sum(_rule_hash(group, new, at) for at in range(first, min(len(new) - last + 1, len(new))))
+    gone = _sum_of_rules(group, old, first, len(old) - last + 1)
+    come = _sum_of_rules(group, new, first, len(new) - last + 1)
     return Digest((worn + come - gone) % _MODULUS)
 
 
@@ -245,15 +245,20 @@ def _changed_peer(peer: PeerAddresses, change: PeerChanged) -> PeerAddresses:
     return PeerAddresses(members.evolve(put, gone), peer.sources if sources == peer.sources else sources)
 
 
-def _rule_hash(group: GroupId, rules: tuple[Rule, ...], at: int) -> int:
-    """A rule and what comes before it, so that the order counts."""
-    rule = rules[at]
-    before = rules[at - 1].id.bytes if at else _NO_RULE
-    peer = rule.peer.text if isinstance(rule.peer, Cidr) else str(rule.peer.group)
-    icmp = "" if rule.icmp is None else f"{rule.icmp.type}/{rule.icmp.code}"
-    said = f"{rule.direction.value} {rule.protocol.value} {peer} {rule.start_port} {rule.end_port} {icmp}"
-    described = b"" if rule.description is None else b"described " + _text(rule.description)
-    return _hash(b"rule", group.bytes, before, rule.id.bytes, said.encode(), described)
+def _sum_of_rules(group: GroupId, rules: tuple[Rule, ...], first: int, end: int) -> int:
+    """The hashes of ``rules[first:end]``: each of a rule and what comes before it, so that the order counts."""
+    its = group.bytes
+    before = rules[first - 1].id.bytes if first else _NO_RULE
+    total = 0
+    for rule in rules[first:end]:
+        id_ = rule.id.bytes
+        peer = rule.peer.text if isinstance(rule.peer, Cidr) else str(rule.peer.group)
+        icmp = "" if rule.icmp is None else f"{rule.icmp.type}/{rule.icmp.code}"
+        said = f"{rule.direction.value} {rule.protocol.value} {peer} {rule.start_port} {rule.end_port} {icmp}"
+        described = b"" if rule.description is None else b"described " + _text(rule.description)
+        total += _hash(b"rule", its, before, id_, said.encode(), described)
+        before = id_
+    return total
 
 
 def _member_hash(group: GroupId, address: Address) -> int:

@@ -6,14 +6,17 @@ surfaces as an error: half a policy is never served.
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from ipaddress import ip_address
+from itertools import islice
 from sys import intern
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from ringfence.policy.index import indexed
 from ringfence.policy.model import (
@@ -67,6 +70,8 @@ _OPERATIONS: Final = """
     FROM operation AS o JOIN kept USING (id) LEFT JOIN revision ON number = revision ORDER BY position
 """
 _NEWEST_OF_SETS: Final = "SELECT touched, max(number) FROM revision WHERE touched IS NOT NULL GROUP BY touched"
+
+_AT_ONCE: Final = 10_000  # ids that are read at once
 
 _HostSets = dict[str | None, frozenset[HostName]]
 
@@ -145,44 +150,63 @@ def _load_organisations(database: Database) -> Mapping[OrganisationId, Organisat
 def _load_groups(database: Database) -> Mapping[GroupId, Group]:
     rules, sources = _load_rules(database), _load_sources(database)
     found = {}
-    for id_, organisation, name, description, visibility in database.query(
-        "SELECT g.id, g.organisation, g.name, g.description, g.visibility FROM security_group AS g"
-        " JOIN organisation AS o ON o.id = g.organisation WHERE o.removed_at IS NULL ORDER BY g.position"
+    for id_, (text, organisation, name, description, visibility) in _by_id(
+        database.query(
+            "SELECT g.id, g.organisation, g.name, g.description, g.visibility FROM security_group AS g"
+            " JOIN organisation AS o ON o.id = g.organisation WHERE o.removed_at IS NULL ORDER BY g.position"
+        )
     ):
-        group = GroupId(UUID(id_))
+        group = GroupId(id_)
         found[group] = Group(
             id=group,
-            organisation=OrganisationId(UUID(organisation)),
+            organisation=_organisation(organisation),
             name=name,
             description=description,
             visibility=Visibility(visibility),
-            rules=tuple(rules[id_]),
-            sources=tuple(sources[id_]),
+            rules=tuple(rules[text]),
+            sources=tuple(sources[text]),
         )
     return MappingProxyType(found)
 
 
 def _load_rules(database: Database) -> dict[str, list[Rule]]:
     found: dict[str, list[Rule]] = defaultdict(list)
-    for row in database.query(
-        "SELECT security_group, id, direction, protocol, network, peer_group, start_port, end_port,"
-        " icmp, icmp_type, icmp_code, description, expires_at FROM rule ORDER BY position"
+    for id_, row in _by_id(
+        database.query(
+            "SELECT id, security_group, direction, protocol, network, peer_group, start_port, end_port,"
+            " icmp, icmp_type, icmp_code, description, expires_at FROM rule ORDER BY position"
+        )
     ):
-        group, id_, direction, protocol, network, peer, start, end, icmp, icmp_type, icmp_code, description, at = row
+        _, group, direction, protocol, network, peer, start, end, icmp, icmp_type, icmp_code, description, at = row
         found[group].append(
-            Rule(
-                id=RuleId(UUID(id_)),
-                direction=Direction(direction),
-                protocol=Protocol(protocol),
-                peer=_group_peer(peer) if network is None else _rule_network(network),
-                start_port=start,
-                end_port=end,
-                icmp=Icmp(icmp_type, icmp_code) if icmp else None,
-                description=description,
-                expires_at=at,
+            Rule(  # by position, which takes two thirds of the time
+                RuleId(id_),
+                _direction(direction),
+                _protocol(protocol),
+                _group_peer(peer) if network is None else _rule_network(network),
+                start,
+                end,
+                Icmp(icmp_type, icmp_code) if icmp else None,
+                description,
+                at,
             )
         )
     return found
+
+
+def _by_id(rows: Iterable[Values]) -> Iterator[tuple[UUID, Values]]:
+    """Each row with the id that it begins with. One by one, reading ids would take as long as all else of a rule."""
+    rows = iter(rows)
+    while some := list(islice(rows, _AT_ONCE)):
+        try:
+            ids = msgspec.convert([row[0] for row in some], list[UUID])
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from error
+        yield from zip(ids, some, strict=True)
+
+
+_direction: Final = cache(Direction)
+_protocol: Final = cache(Protocol)
 
 
 @lru_cache(maxsize=100_000)
@@ -196,6 +220,11 @@ def _rule_network(text: str) -> Cidr:
     return parse_cidr(text, field="rule.network")
 
 
+@lru_cache(maxsize=10_000)
+def _organisation(text: str) -> OrganisationId:
+    return OrganisationId(UUID(text))
+
+
 def _load_sources(database: Database) -> dict[str, list[Cidr]]:
     found: dict[str, list[Cidr]] = defaultdict(list)
     for group, written in database.query("SELECT security_group, written FROM external_source ORDER BY position"):
@@ -206,17 +235,19 @@ def _load_sources(database: Database) -> dict[str, list[Cidr]]:
 def _load_instances(database: Database) -> Mapping[InstanceId, Instance]:
     interfaces, worn = _load_interfaces(database), _load_worn(database)
     found = {}
-    for id_, organisation, name, host, bound_to, realm, observe, created_at in database.query(
-        "SELECT id, organisation, name, host, bound_to, realm, observe, created_at FROM instance ORDER BY position"
+    for id_, (text, organisation, name, host, bound_to, realm, observe, created_at) in _by_id(
+        database.query(
+            "SELECT id, organisation, name, host, bound_to, realm, observe, created_at FROM instance ORDER BY position"
+        )
     ):
-        instance = InstanceId(UUID(id_))
+        instance = InstanceId(id_)
         found[instance] = Instance(
             id=instance,
-            organisation=OrganisationId(UUID(organisation)),
+            organisation=_organisation(organisation),
             name=name,
             host=_host_name(host) if host is not None else None,
-            interfaces=tuple(interfaces[id_]),
-            groups=tuple(worn[id_]),
+            interfaces=tuple(interfaces[text]),
+            groups=tuple(worn[text]),
             realm=realm,
             created_at=created_at,
             observe=bool(observe),

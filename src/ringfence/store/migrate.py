@@ -6,7 +6,7 @@ Input: an open database. Output: the epoch of the store. A format newer than thi
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from typing import Final
 
@@ -30,8 +30,8 @@ def load_migrations() -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def migrate(database: Database, migrations: dict[int, str]) -> None:
-    """Brings the database to the newest of ``migrations``.
+def migrate(database: Database, migrations: dict[int, str], before: Callable[[], None] = lambda: None) -> None:
+    """Brings the database to the newest of ``migrations``; ``before`` is called before anything is changed.
 
     Raises:
         OperatorError: when the database is of a newer format, or no store of ringfence.
@@ -43,6 +43,8 @@ def migrate(database: Database, migrations: dict[int, str]) -> None:
             f"its format is {present}, this program knows formats up to {newest}: "
             "use the ringfence that wrote it, or a newer one",
         )
+    if present < newest:
+        before()
     for number, script in migrations.items():
         if number > present:
             _run_step(database, number, script)

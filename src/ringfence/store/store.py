@@ -6,7 +6,7 @@ policy.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,10 +173,12 @@ def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
     except DatabaseFault as error:
         raise _damaged(str(folder), error) from error
     try:
-        database.check()
-        migrate(database, load_migrations())
-        seal_key = find_seal_key(database, folder)
-        opened = _load_all(database, seal_key)
+        with ThreadPoolExecutor(1) as beside:  # SQLite's check takes a quarter of a start, and no interpreter
+            checked = beside.submit(_check, folder, open_database)
+            migrate(database, load_migrations(), before=checked.result)
+            seal_key = find_seal_key(database, folder)
+            opened = _load_all(database, seal_key)
+            checked.result()
     except (DatabaseFault, ValueError, TypeError, Invalid) as error:
         database.close()
         raise _damaged(database.name, error) from error
@@ -185,6 +187,11 @@ def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
         raise
     settle_seal_key(folder, seal_key)
     return opened
+
+
+def _check(folder: Path, open_database: OpenDatabase) -> None:
+    with closing(open_database(folder)) as database:
+        database.check()
 
 
 def _load_all(database: Database, seal_key: bytes) -> _Opened:

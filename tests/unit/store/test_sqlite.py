@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 
@@ -12,6 +13,7 @@ from ringfence.policy.errors import Busy, OperatorError
 from ringfence.policy.facts import GroupCreated
 from ringfence.store import Decision, FolderHeld, KeyCreated, Store
 from ringfence.store.folder import DATABASE
+from ringfence.store.migrate import format_of, load_migrations
 from ringfence.store.sqlite import connect, open_sqlite
 from unit.store.test_store import AUDIT, KEY, creating, founded, with_key, writing
 
@@ -129,13 +131,31 @@ def test_a_damaged_index_is_refused(tmp_path):
 
 def test_damage_in_what_is_not_even_loaded_is_refused(tmp_path):
     founded(Place(tmp_path)).close()
+    _damage_history(tmp_path)
+    with pytest.raises(OperatorError, match="CHECK constraint failed in audit"):
+        Store.open(tmp_path)
+
+
+def test_what_is_damaged_is_brought_to_no_newer_format(tmp_path):
+    founded(Place(tmp_path)).close()
+    older = max(load_migrations()) - 1
     connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'format'", (str(older),))
+    connection.commit()
+    connection.close()
+    _damage_history(tmp_path)
+    with pytest.raises(OperatorError, match="CHECK constraint failed in audit"):
+        Store.open(tmp_path)
+    with closing(open_sqlite(tmp_path)) as database:
+        assert format_of(database) == older
+
+
+def _damage_history(folder):
+    connection = sqlite3.connect(folder / DATABASE)
     connection.execute("PRAGMA ignore_check_constraints = ON")
     connection.execute("UPDATE audit SET result = 'applied?'")
     connection.commit()
     connection.close()
-    with pytest.raises(OperatorError, match="CHECK constraint failed in audit"):
-        Store.open(tmp_path)
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):

@@ -110,14 +110,14 @@ def find_programs() -> Path | None:
 
 
 @contextmanager
-def running_postgres():
-    """A fresh server; its folder and all its databases go with it."""
+def running_postgres(*more):
+    """A fresh server, made by ``initdb`` with ``more``; its folder and all its databases go with it."""
     programs = find_programs()
     with tempfile.TemporaryDirectory(prefix="rf-pg-") as name:
         folder = Path(name)
         initdb = [programs / "initdb", "-D", folder / "data", "-U", "ringfence", "-A", "trust", "-E", "UTF8"]
         made = subprocess.run(  # noqa: S603  our own words
-            [*UNPRIVILEGED, *initdb, "--no-locale", "--no-sync"], capture_output=True, check=False
+            [*UNPRIVILEGED, *initdb, "--no-locale", "--no-sync", *more], capture_output=True, check=False
         )
         assert made.returncode == 0, made.stderr.decode()
         postgres = Postgres(folder, programs)

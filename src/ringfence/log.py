@@ -61,7 +61,7 @@ def configure_log(
 
 def _time(record: logging.LogRecord) -> str:
     second = int(record.created)
-    return f"{_second(second)}.{int((record.created - second) * 1000):03}Z"
+    return "%s.%03dZ" % (_second(second), (record.created - second) * 1000)  # noqa: UP031  half the time of an f-string
 
 
 @lru_cache(maxsize=1)

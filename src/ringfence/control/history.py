@@ -15,6 +15,7 @@ from ringfence.policy.model import Snapshot
 from ringfence.store import Checked, Decision, HistoryLine, HistoryQuery, Store, Tidied
 
 TIDY_S: Final = 3600.0  # how long what time has ended may still be on disk
+_AGAIN_S: Final = 60.0  # after which it is tried again, when the store could not be written
 
 _log = logging.getLogger(__name__)
 
@@ -51,5 +52,6 @@ class History:
             await self.commits.run(decision)
         except Busy as error:
             _log.warning("old history and secrets are still there: %s", error)
+            self._due_s = monotonic_s + _AGAIN_S
             return
         self._due_s = monotonic_s + TIDY_S

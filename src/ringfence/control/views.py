@@ -4,7 +4,7 @@ Pure but for the cache. A change finds the hosts it touches in the snapshot's in
 once for all that are alike; views themselves are kept nowhere, for the snapshot has all that they are made of.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -298,13 +298,14 @@ class ViewCache:
 
     def __init__(self, published: Callable[[], Snapshot], views: Views) -> None:
         self._published = published
-        self._kept: list[tuple[Snapshot, Views]] = [(published(), views)]
+        self._kept = deque([(published(), views)])
 
     def change(self, before: Snapshot, after: Snapshot, facts: Iterable[Fact]) -> Change:
         """As ``change_views``, with the views of ``before`` from memory."""
         change = change_views(self.views_of(before), before, after, facts)
         oldest = self._published().revision
-        self._kept = [(kept, views) for kept, views in self._kept if kept.revision >= oldest]
+        while self._kept[0][0].revision < oldest:
+            self._kept.popleft()
         self._kept.append((after, change.views))
         return change
 

@@ -12,6 +12,8 @@ from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
+
 from ringfence.policy.errors import NotFound
 from ringfence.policy.facts import Fact
 from ringfence.policy.values import OrganisationId, RuleId
@@ -27,6 +29,8 @@ _KEPT_FROM: Final = (
     "coalesce((SELECT min(number) FROM audit WHERE at >= ?), (SELECT max(number) FROM audit))"  # the first that stays
 )
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_QUICK: Final = msgspec.json.Encoder(order="sorted")  # a fifth of the time
+_DELETE: Final = b"\x7f"
 SET_ANCHOR: Final = (
     f"INSERT INTO meta (name, value) SELECT '{ANCHOR}', number || ' ' || coalesce(hash, '') FROM audit"  # noqa: S608  our own words
     f" WHERE number = (SELECT max(number) FROM audit WHERE number < {_KEPT_FROM})"
@@ -112,7 +116,11 @@ def load_chain(database: Database) -> Chain:
 
 def hash_of(line: Mapping[str, Any]) -> str:
     """The hash of a line: SHA-256 of its JSON without ``hash``, keys sorted, no spaces, ASCII."""
-    return sha256(_CANONICAL.encode({name: line[name] for name in line if name != "hash"}).encode()).hexdigest()
+    hashed = {name: line[name] for name in line if name != "hash"}
+    encoded = _QUICK.encode(hashed)
+    if not encoded.isascii() or _DELETE in encoded:  # which alone the two write otherwise
+        encoded = _CANONICAL.encode(hashed).encode()
+    return sha256(encoded).hexdigest()
 
 
 def read_history(database: Database, wanted: HistoryQuery) -> list[HistoryLine]:

@@ -115,7 +115,7 @@ def _parse_authorization(header: str | None) -> _Authorization:
         raise BadSignature(f"the Authorization header is not one of {SCHEME}")
     parts = rest.split(",")
     try:
-        fields = dict(part.strip().split("=", 1) for part in parts)
+        fields = dict([part.strip().split("=", 1) for part in parts])
         key, expires, signature = fields["credential"], fields["expires"], fields["signature"]
     except ValueError as error:
         raise BadSignature("the Authorization header is malformed") from error

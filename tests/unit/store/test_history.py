@@ -1,6 +1,8 @@
 """The chain of the history: whole after every way of writing, and broken visibly by every way of tampering."""
 
+import json
 from dataclasses import asdict, replace
+from hashlib import sha256
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,7 +12,7 @@ from ringfence.control.use_cases import found_organisation
 from ringfence.policy.facts import GroupCreated, apply_facts
 from ringfence.policy.model import Group
 from ringfence.store import AuditLine, Decision, HistoryQuery, Tidied, next_revision
-from ringfence.store.history import check_lines
+from ringfence.store.history import check_lines, hash_of
 
 AUDIT = AuditLine(ORGANISATION, 1000, "EXOowner", "CreateGroup", "web", "192.0.2.7", "request-1", "laptop")
 
@@ -138,3 +140,10 @@ def test_an_exported_chain_shows_what_is_missing_in_it(store):
     assert check_lines([*exported[:3], *exported[4:]]).broken == 5
     assert check_lines([exported[1], exported[0]]).broken == 1
     assert check_lines([{**exported[0], "note": "x"}]).broken == 1
+
+
+@pytest.mark.parametrize("texts", ["".join(map(chr, range(32))), *map(chr, range(32, 256)), "\u2028", "\U0001f512"])
+def test_the_hash_is_of_ascii_json_with_sorted_keys_whatever_is_in_the_line(texts):
+    line = {"b": texts, "a": 1, "c": None}
+    expected = json.dumps(line, sort_keys=True, separators=(",", ":")).encode("ascii")
+    assert hash_of({**line, "hash": "not part of it"}) == sha256(expected).hexdigest()

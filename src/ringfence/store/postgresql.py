@@ -31,6 +31,9 @@ _WRITER_LOCK: Final = 0x72696E67  # any number of ours: whoever writes or migrat
 _CHANNEL: Final = "ringfence"
 _HEAD: Final = re.compile(r"CREATE TABLE (\w+)")
 _FORWARD: Final = re.compile(r"^\s*(\w+) [^,\n]*?( REFERENCES [^,\n]*DEFERRABLE INITIALLY DEFERRED)", re.MULTILINE)
+_NO_LIMITS: Final = """
+    SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout')
+"""  # of newer servers: an older one refuses the whole connection for a name that it does not know
 _SETTLE: Final = """
     SELECT setval(pg_get_serial_sequence('{0}', 'position'), coalesce(max(position), 0) + 1, false) FROM {0}
 """
@@ -145,6 +148,9 @@ class PostgresDatabase:
         ((version,),) = self.query("SELECT current_setting('server_version_num')::int / 10000")
         if version < OLDEST:
             raise DatabaseFault(f"it is PostgreSQL {version}, and {OLDEST} is the oldest that serves")
+        ((timeout_ms,),) = self.query("SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'")
+        if timeout_ms != STATEMENT_TIMEOUT_MS:
+            raise DatabaseFault("a pooler (PgBouncer) takes a session's settings away: name PostgreSQL itself")
         ((encoding,),) = self.query("SELECT current_setting('server_encoding')")
         if encoding != "UTF8":
             raise DatabaseFault(f"its encoding is {encoding}: make a database with ENCODING 'UTF8'")
@@ -245,7 +251,10 @@ class _Connection(psycopg.Connection[Values]):
 
 
 def _connect(url: str) -> _Connection:
+    """With settings of ours where an operator may have set others, for the role or the database."""
     settings = {
+        "default_transaction_isolation": r"read\ committed",  # what is read behind the lock is of that moment
+        "lock_timeout": 0,
         "statement_timeout": STATEMENT_TIMEOUT_MS,
         "synchronous_commit": "on",
         "idle_in_transaction_session_timeout": int(FORSAKEN_S * 1000),
@@ -255,8 +264,9 @@ def _connect(url: str) -> _Connection:
         "tcp_keepalives_count": 2,
     }
     try:
-        return _Connection.connect(
+        connection = _Connection.connect(
             url,
+            client_encoding="UTF8",
             autocommit=True,  # transactions are ours to begin and end
             connect_timeout=CONNECT_TIMEOUT_S,
             tcp_user_timeout=_SILENCE_S * 1000,
@@ -266,8 +276,10 @@ def _connect(url: str) -> _Connection:
             application_name="ringfence",
             options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
         )
+        connection.execute(_NO_LIMITS)
     except psycopg.Error as error:
         raise Unreachable(_words(error)) from error
+    return connection
 
 
 def _marked(sql: str) -> bytes:

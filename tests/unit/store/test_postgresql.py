@@ -1,0 +1,100 @@
+"""What an operator may have set for the database, or put before it, and what the store makes of that."""
+
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from desk import ORGANISATION
+from places import postgres_place
+from ringfence.policy.facts import GroupCreated, apply_facts
+from ringfence.policy.model import Group
+from ringfence.store import AuditLine, Decision, next_revision
+from ringfence.store.database import DatabaseFault
+from ringfence.store.postgresql import PostgresDatabase
+from unit.store.test_store import founded
+from waiting import wait_until
+
+SETTINGS = {
+    "idle_in_transaction_session_timeout": "50ms",
+    "statement_timeout": "50ms",
+    "lock_timeout": "50ms",
+    "idle_session_timeout": "50ms",  # since 14
+    "transaction_timeout": "50ms",  # since 17
+    "default_transaction_isolation": "serializable",
+    "synchronous_commit": "off",
+    "client_encoding": "latin1",
+}
+SLOW_S = 0.15  # three times as long as any of them allows
+CHANGES = 6
+
+
+@pytest.fixture
+def url(postgres):
+    """A database with settings that would cut us off in the middle of a change, or let it be lost."""
+    url = postgres.database()
+    with psycopg.connect(url, autocommit=True) as operator:
+        known = {name for (name,) in operator.execute("SELECT name FROM pg_settings")}
+        for name in SETTINGS.keys() & known:
+            operator.execute(f"ALTER DATABASE {operator.info.dbname} SET {name} = '{SETTINGS[name]}'")
+    return url
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir(mode=0o700)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def slowly_creating(name):
+    """Keeps the lock, and who waits for it, for longer than the operator's settings allow."""
+
+    def decide(snapshot):
+        time.sleep(SLOW_S)
+        facts = (GroupCreated(Group(type(ORGANISATION)(int=0x10000 + len(snapshot.groups)), ORGANISATION, name)),)
+        after = apply_facts(snapshot, facts, revision=next_revision(snapshot))
+        audit = AuditLine(ORGANISATION, 1000, "EXOtest", "CreateGroup", name)
+        return Decision(None, facts=facts, after=after, audit=audit)
+
+    return decide
+
+
+def test_settings_of_an_operator_s_cut_no_change_off_and_lose_none(url, folders):
+    one = founded(postgres_place(folders[0], url))
+    shutil.copy(folders[0] / "secret.key", folders[1])
+    other = postgres_place(folders[1], url).open()
+    writing = [store.submit(slowly_creating(f"Ω-{n}")) for n in range(CHANGES) for store in (one, other)[n % 2 :][:1]]
+    revisions = [future.result(30).snapshot.revision for future in writing]
+    time.sleep(SLOW_S)  # idle, and still connected
+    one.refresh().result(5)
+    assert sorted(revisions) == [*range(2, CHANGES + 2)]
+    assert {group.name for group in one.snapshot.groups.values()} == {"default", *(f"Ω-{n}" for n in range(CHANGES))}
+    one.close()
+    other.close()
+
+
+def test_what_is_read_behind_the_lock_is_of_that_moment(url):
+    first, second = PostgresDatabase(url), PostgresDatabase(url)
+    with psycopg.connect(url, autocommit=True) as operator, ThreadPoolExecutor(1) as pool:
+        operator.execute("CREATE TABLE journal (number bigint)")
+        first.begin()
+        waiting = pool.submit(second.begin)
+        wait_until(lambda: operator.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (1,))
+        first.write([("INSERT INTO journal (number) VALUES (?)", [(1,)])])
+        first.commit()
+        waiting.result(10)
+        assert list(second.query("SELECT number FROM journal")) == [(1,)]
+    first.close()
+    second.close()
+
+
+def test_a_session_that_does_not_keep_what_was_set_is_refused(postgres, tmp_path, monkeypatch):
+    database = postgres_place(tmp_path, postgres.database()).open_database(tmp_path)
+    database.check()
+    monkeypatch.setattr("ringfence.store.postgresql.STATEMENT_TIMEOUT_MS", 1)
+    with pytest.raises(DatabaseFault, match=r"a pooler \(PgBouncer\) takes a session's settings away"):
+        database.check()
+    database.close()

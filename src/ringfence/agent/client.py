@@ -8,15 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
-import httpcore
-
 from ringfence.agent.credential import HostCredential
 from ringfence.agent.doors.clock import Clock
+from ringfence.agent.doors.connection import Answer, Connection
 from ringfence.agent.http import (
-    ANSWER_TIMEOUT_S,
     SWITCHING_PROTOCOLS,
     UNAUTHORIZED,
-    Headers,
     HttpClient,
     is_success,
     message_of,
@@ -45,7 +42,6 @@ SIGNATURE_LIFE_S: Final = 300
 SILENCE_S: Final = 45.0  # three heartbeats missed: the feed is dead though nobody closed it
 _MAX_LINE_BYTES: Final = 256 << 20
 _FEED: Final = "ringfence-feed"  # the protocol that the connection is upgraded to
-_CHUNK_BYTES: Final = 64 << 10
 
 
 class HostRefused(OperatorError):
@@ -83,7 +79,7 @@ class HttpServer:
         self._credential = credential
         self._clock = clock
         self._reader = FeedReader()  # kept over reconnects: what did not change meanwhile is known
-        self._stream: httpcore.AsyncNetworkStream | None = None  # of the open feed
+        self._stream: Connection | None = None  # of the open feed
 
     async def claim(self, claim: ClaimInstances) -> Claimed:
         answer = await self._send("PUT", "/agent/v1/inventory", encode_claim(claim))
@@ -96,7 +92,7 @@ class HttpServer:
         if self._stream is None:
             raise OperatorError("report", "there is no connection to report over")
         with network_errors("report"):
-            await self._stream.write(encode_report(report) + b"\n", timeout=ANSWER_TIMEOUT_S)
+            await self._stream.write(encode_report(report) + b"\n")
 
     async def counters(self, counts: tuple[RuleCount, ...]) -> None:
         await self._send("POST", "/agent/v1/counters", encode_counts(counts))
@@ -109,16 +105,15 @@ class HttpServer:
 
     async def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
         path = f"/agent/v1/feed?{render_base(self._reader.base)}"
-        headers: Headers = {"Connection": "upgrade", "Upgrade": _FEED, **self._signature("GET", path, b"")}
+        headers = {"Connection": "upgrade", "Upgrade": _FEED, **self._signature("GET", path, b"")}
         with network_errors("follow the feed"):
-            async with self._client.stream(path, headers=headers, silence_s=SILENCE_S) as answer:
+            async with self._client.upgrade(path, headers, silence_s=SILENCE_S) as (answer, stream):
                 if answer.status != SWITCHING_PROTOCOLS:
-                    await answer.aread()
                     _check(answer, "follow the feed")
                     raise OperatorError("follow the feed", "whoever answers there does not switch to ringfence's feed")
-                self._stream = answer.extensions["network_stream"]
+                self._stream = stream
                 try:
-                    async for line in _lines(_chunks(self._stream)):
+                    async for line in _lines(_chunks(stream)):
                         yield self._read(line)
                 finally:
                     self._stream = None
@@ -129,14 +124,14 @@ class HttpServer:
         except Invalid as error:
             raise OperatorError("read the feed", f"{error}; the rules in force stay") from error
 
-    async def _send(self, method: str, path: str, body: bytes) -> httpcore.Response:
+    async def _send(self, method: str, path: str, body: bytes) -> Answer:
         step = f"{method} {path}"
         with network_errors(step):
             answer = await self._client.request(method, path, content=body, headers=self._signature(method, path, body))
         _check(answer, step)
         return answer
 
-    def _signature(self, method: str, target: str, body: bytes) -> Headers:
+    def _signature(self, method: str, target: str, body: bytes) -> dict[str, str]:
         host, key = self._credential.host, self._credential.private_key
         expires = int(self._clock.now()) + SIGNATURE_LIFE_S
         return {"Authorization": sign_request(key, host, method, target, body, expires)}
@@ -154,7 +149,7 @@ async def open_server(
         yield HttpServer(client, credential, clock)
 
 
-def _check(answer: httpcore.Response, step: str) -> None:
+def _check(answer: Answer, step: str) -> None:
     if is_success(answer):
         return
     if answer.status == UNAUTHORIZED:
@@ -163,8 +158,8 @@ def _check(answer: httpcore.Response, step: str) -> None:
     raise OperatorError(step, f"the server answered {answer.status}: {message_of(answer)}")
 
 
-async def _chunks(stream: httpcore.AsyncNetworkStream) -> AsyncIterator[bytes]:
-    while chunk := await stream.read(_CHUNK_BYTES, timeout=SILENCE_S):
+async def _chunks(stream: Connection) -> AsyncIterator[bytes]:
+    while chunk := await stream.read(SILENCE_S):
         yield chunk
 
 

@@ -1,31 +1,30 @@
 """HTTP to one server, over TCP, TLS or a unix socket: requests in, answers out, each tried once.
 
-Input: the server's address as an operator writes it. What the network does comes out as an ``OperatorError``. It is
-httpcore alone, for an agent's memory: httpx loads a terminal's colours and a lexer with it.
+Input: the server's address as an operator writes it. What the network does comes out as an ``OperatorError``.
 """
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-import httpcore
 import msgspec
 
 from ringfence.agent.channel import ServerPlace
+from ringfence.agent.doors.connection import Answer, Connection, Place, open_connection
 from ringfence.policy.errors import OperatorError
 
-ANSWER_TIMEOUT_S: Final = 10.0
 UNAUTHORIZED: Final = 401
 SWITCHING_PROTOCOLS: Final = 101
 _KEPT_S: Final = 60.0  # a connection that nobody uses
 _SHOWN: Final = 300
 _UNIX: Final = "unix:"
 _PORTS: Final = {"http": 80, "https": 443}
-
-Headers = dict[bytes | str, bytes | str]
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -33,31 +32,58 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class HttpClient:
-    """One server at ``base``; ``host`` is what requests call it."""
+    """One server at ``place``, called as in ``base``; connections that it leaves open are used again for a while."""
 
-    def __init__(self, pool: httpcore.AsyncConnectionPool, base: str) -> None:
-        self._pool = pool
-        self.base = base
+    def __init__(self, place: Place, base: str) -> None:
+        self.place = place
         self._host = urlsplit(base).netloc
+        self._idle: list[tuple[Connection, float]] = []  # each since when
 
     async def request(
-        self, method: str, path: str, *, content: bytes = b"", headers: Headers | None = None
-    ) -> httpcore.Response:
+        self, method: str, path: str, *, content: bytes = b"", headers: Mapping[str, str] = _NO_HEADERS
+    ) -> Answer:
         """The whole answer; it may be an error of the server's."""
-        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), ANSWER_TIMEOUT_S)
-        kind: Headers = {"Content-Type": "application/json"} if content else {}
-        sent: Headers = {"Host": self._host, **kind, **(headers or {})}
-        return await self._pool.request(
-            method, self.base + path, headers=sent, content=content, extensions={"timeout": timeouts}
-        )
+        connection = self._kept() or await open_connection(self.place)
+        is_kept = False
+        try:
+            answer = await connection.ask(self._render(method, path, content, headers))
+            is_kept = connection.is_kept
+        finally:
+            if not is_kept:
+                connection.close()
+        self._idle.append((connection, asyncio.get_running_loop().time()))
+        return answer
 
-    def stream(
-        self, path: str, *, headers: Headers, silence_s: float
-    ) -> AbstractAsyncContextManager[httpcore.Response]:
-        """The beginning of an answer to GET, which may be silent for ``silence_s``; what follows is read from it."""
-        timeouts = dict.fromkeys(("connect", "write", "pool"), ANSWER_TIMEOUT_S) | {"read": silence_s}
-        sent: Headers = {"Host": self._host, **headers}
-        return self._pool.stream("GET", self.base + path, headers=sent, extensions={"timeout": timeouts})
+    @asynccontextmanager
+    async def upgrade(
+        self, path: str, headers: Mapping[str, str], *, silence_s: float
+    ) -> AsyncIterator[tuple[Answer, Connection]]:
+        """A connection of its own, and what the server says to the request that it become something else than HTTP."""
+        connection = await open_connection(self.place)
+        try:
+            yield await connection.ask(self._render("GET", path, b"", headers), silence_s), connection
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        for connection, _ in self._idle:
+            connection.close()
+        self._idle = []
+
+    def _kept(self) -> Connection | None:
+        """A connection that is open still; those that are not, or idle for long, are closed."""
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection, since = self._idle.pop()
+            if connection.is_open and now - since < _KEPT_S:
+                return connection
+            connection.close()
+        return None
+
+    def _render(self, method: str, path: str, content: bytes, headers: Mapping[str, str]) -> bytes:
+        kind = {"Content-Type": "application/json", "Content-Length": str(len(content))} if content else {}
+        lines = (f"{name}: {value}\r\n" for name, value in {"Host": self._host, **kind, **headers}.items())
+        return f"{method} {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("ascii") + content
 
 
 @asynccontextmanager
@@ -65,14 +91,17 @@ async def open_client(
     address: str, verify: Callable[[], ssl.SSLContext], *, insecure: bool = False
 ) -> AsyncIterator[HttpClient]:
     """HTTP to ``address``, as ``client.open_server`` takes it; ``verify`` is asked for unless it is a unix socket."""
+    with closing(_client(address, verify, insecure=insecure)) as client:
+        yield client
+
+
+def _client(address: str, verify: Callable[[], ssl.SSLContext], *, insecure: bool) -> HttpClient:
     if address.startswith(_UNIX):
-        base = "http://ringfence"
-        pool = httpcore.AsyncConnectionPool(uds=address.removeprefix(_UNIX), keepalive_expiry=_KEPT_S)
-    else:
-        base = _checked_url(address, insecure=insecure)
-        pool = httpcore.AsyncConnectionPool(ssl_context=verify(), keepalive_expiry=_KEPT_S)
-    async with pool:
-        yield HttpClient(pool, base)
+        return HttpClient(Place(unix=address.removeprefix(_UNIX)), "http://ringfence")
+    base = _checked_url(address, insecure=insecure)
+    url = urlsplit(base)
+    tls = verify() if url.scheme == "https" else None
+    return HttpClient(Place(url.hostname or "", url.port or _PORTS[url.scheme], tls), base)
 
 
 def trust(ca: bytes | None) -> ssl.SSLContext:
@@ -90,11 +119,11 @@ def place_of(address: str) -> ServerPlace | None:
     return ServerPlace(url.hostname, port) if url.hostname and port else None
 
 
-def is_success(answer: httpcore.Response) -> bool:
+def is_success(answer: Answer) -> bool:
     return answer.status // 100 == 2  # noqa: PLR2004  2xx
 
 
-def message_of(answer: httpcore.Response) -> str:
+def message_of(answer: Answer) -> str:
     """The sentence in an error of the server's; of anybody else's error, which may be on the way, its beginning."""
     try:
         return msgspec.json.decode(answer.content, type=_Problem).message[:_SHOWN]
@@ -112,9 +141,7 @@ class network_errors:  # noqa: N801  read as a with-statement
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, httpcore.TimeoutException):
-            raise OperatorError(self._step, "the server did not answer in time") from error
-        if isinstance(error, httpcore.NetworkError | httpcore.ProtocolError | OSError):
+        if isinstance(error, OSError):
             raise OperatorError(self._step, str(error) or type(error).__name__) from error
 
 

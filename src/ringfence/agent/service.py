@@ -83,6 +83,7 @@ async def run_agent(
             started = Agent(doors, connection, cache, inventory, place=place_of(server), jitter=random.random)
             with closing(started) as agent:
                 await agent.start()
+                _give_back()
                 _log.info("agent runs", extra={"fields": {"host": credential.host, "server": server}})
                 await _until_told(agent.run())
     _log.info("agent ends; its rules stay in force", extra={"fields": {"host": credential.host}})
@@ -105,12 +106,20 @@ def spare_collections() -> None:
     """A policy is a hundred thousand objects that stay and form no cycles: walking them again doubles a load.
 
     And one heap for all threads, of which one at a time runs: what one of them frees another can use. What is large
-    lies outside of it, and goes back to the kernel when it is freed: a view, a batch, the kernel's answer.
+    lies outside of it, and goes back to the kernel when it is freed: a view, a batch, the kernel's answer. What loading
+    the program left behind (each class with slots was made twice) is gone before a policy comes to lie around it.
     """
+    gc.collect()
     gc.set_threshold(_ALLOCATIONS, 50, 100)
     with suppress(AttributeError):  # of another C library than glibc
         for parameter, value in _MALLOC.values():
             ctypes.CDLL(None).mallopt(parameter, value)
+
+
+def _give_back() -> None:
+    """To the kernel what compiling and loading a policy needed, but for what lies among what stays."""
+    with suppress(AttributeError):  # of another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Outcome:

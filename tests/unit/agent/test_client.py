@@ -13,22 +13,23 @@ from ringfence.policy.errors import OperatorError
 
 async def _open(address, **options):
     async with open_server(address, HostCredential("h1", b"k" * 32), FakeClock(), **options) as server:
-        return str(server._client.base)
+        place = server._client.place
+        return place.unix or (place.host, place.port, place.tls is not None)
 
 
 @pytest.mark.parametrize(
-    ("address", "base"),
+    ("address", "place"),
     [
-        ("https://ringfence.example:8443", "https://ringfence.example:8443/"),
-        ("https://ringfence.example/v2", "https://ringfence.example/"),
-        ("http://127.0.0.1:8443/v2", "http://127.0.0.1:8443/"),
-        ("http://[::1]:8443/", "http://[::1]:8443/"),
-        ("http://localhost", "http://localhost/"),
-        ("unix:/run/rf.sock", "http://ringfence/"),
+        ("https://ringfence.example:8443", ("ringfence.example", 8443, True)),
+        ("https://ringfence.example/v2", ("ringfence.example", 443, True)),
+        ("http://127.0.0.1:8443/v2", ("127.0.0.1", 8443, False)),
+        ("http://[::1]:8443/", ("::1", 8443, False)),
+        ("http://localhost", ("localhost", 80, False)),
+        ("unix:/run/rf.sock", "/run/rf.sock"),
     ],
 )
-def test_these_addresses_are_taken(address, base):
-    assert asyncio.run(_open(address)).rstrip("/") == base.rstrip("/")
+def test_these_addresses_are_taken(address, place):
+    assert asyncio.run(_open(address)) == place
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_these_addresses_are_refused(address, words):
 
 
 def test_plain_http_can_be_insisted_on():
-    assert asyncio.run(_open("http://192.0.2.1:8443", insecure=True)).startswith("http://192.0.2.1:8443")
+    assert asyncio.run(_open("http://192.0.2.1:8443", insecure=True)) == ("192.0.2.1", 8443, False)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])

@@ -7,7 +7,7 @@ import sys
 
 from ringfence.agent.__main__ import main
 
-_LIBRARIES = {"typer", "rich", "pydantic", "httpx", "cryptography", "http", "email", "difflib"}
+_LIBRARIES = {"typer", "rich", "pydantic", "httpx", "httpcore", "anyio", "cryptography", "http", "email", "difflib"}
 _NEEDLESS = _LIBRARIES | {"ringfence.cli", "ringfence.control"}
 
 

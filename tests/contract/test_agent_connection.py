@@ -1,0 +1,100 @@
+"""One HTTP connection of the agent: to servers that answer in every way of HTTP, and in some that are none."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ringfence.agent.doors.connection import Answer, Place, open_connection
+from ringfence.agent.http import open_client
+
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"
+UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ringfence-feed\r\n\r\n"
+
+
+@asynccontextmanager
+async def _serving(path, answers, *, stays, size=1):
+    """A server that answers the connections one after the other, in small pieces, then closes unless it ``stays``."""
+    remaining = iter(answers)
+
+    async def serve(reader, writer):
+        for answer in next(remaining):
+            await reader.readuntil(b"\r\n\r\n")
+            for start in range(0, len(answer), size):
+                writer.write(answer[start : start + size])
+                await asyncio.sleep(0)
+        if not stays:
+            writer.close()
+
+    async with await asyncio.start_unix_server(serve, path):
+        yield
+
+
+def _ask(path, answer, *, stays=True):
+    async def ask():
+        async with _serving(path, [[answer]], stays=stays):
+            connection = await open_connection(Place(unix=str(path)))
+            try:
+                found = await connection.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                return found, connection.is_kept
+            finally:
+                connection.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "is_kept"),
+    [
+        (WHOLE, Answer(200, b"one"), True),
+        (b"HTTP/1.1 404 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno", Answer(404, b"no"), False),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+            Answer(200, b"abc"),
+            True,
+        ),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Answer(204, b""), True),
+    ],
+)
+def test_an_answer_is_whole_when_it_says_so(tmp_path, answer, found, is_kept):
+    assert _ask(tmp_path / "s", answer) == (found, is_kept)
+
+
+def test_an_answer_that_says_no_length_ends_with_its_connection(tmp_path):
+    assert _ask(tmp_path / "s", b"HTTP/1.0 502 Bad\r\n\r\nproxy", stays=False) == (Answer(502, b"proxy"), False)
+
+
+@pytest.mark.parametrize("answer", [b"", WHOLE[:-1], WHOLE[:20], b"SSH-2.0-OpenSSH_9.2\r\n\r\n"])
+def test_what_is_no_whole_answer_is_none(tmp_path, answer):
+    with pytest.raises(ConnectionError):
+        _ask(tmp_path / "s", answer, stays=False)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_what_follows_an_upgrade_is_read_as_it_came(tmp_path, size):
+    async def ask():
+        async with _serving(tmp_path / "s", [[UPGRADED + b"first\nsecond\n"]], stays=False, size=size):
+            connection = await open_connection(Place(unix=str(tmp_path / "s")))
+            answer = await connection.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            rest = b""
+            while octets := await connection.read(5.0):
+                rest += octets
+            connection.close()
+            return answer.status, rest
+
+    assert asyncio.run(ask()) == (101, b"first\nsecond\n")
+
+
+def test_a_connection_is_used_again_until_the_server_closes_it(tmp_path):
+    second, third = WHOLE.replace(b"one", b"two"), WHOLE.replace(b"one", b"3rd")
+
+    async def ask():
+        async with (
+            _serving(tmp_path / "s", [[WHOLE, second], [third]], stays=False),
+            open_client(f"unix:{tmp_path / 's'}", lambda: None) as client,
+        ):
+            answers = [await client.request("GET", "/"), await client.request("GET", "/")]
+            await asyncio.sleep(0.05)  # until the end is heard of, without which the next request would be lost
+            return [answer.content for answer in (*answers, await client.request("GET", "/"))]
+
+    assert asyncio.run(ask()) == [b"one", b"two", b"3rd"]

@@ -27,6 +27,7 @@ from ringfence.policy.program.model import (
     InState,
     Jump,
     Log,
+    Masked,
     Member,
     NotOpening,
     Program,
@@ -206,7 +207,7 @@ class _Run:
             case Member(fields, name):
                 values = tuple(self.value(each) for each in fields)
                 return None not in values and self.member(values, self.program.sets[name])
-            case Equal() | Differs() | Between() | Within() | StartsWith():
+            case Equal() | Differs() | Between() | Masked() | Within() | StartsWith():
                 value = self.value(part.field)
                 return value is not None and _holds(part, value)
             case _:
@@ -249,7 +250,8 @@ class _Run:
     def transport_value(self, wanted):
         packet = self.crossing.packet
         if wanted in (Field.SOURCE_PORT, Field.DESTINATION_PORT):
-            assert packet.protocol in (TCP, UDP), "the ports of something else were read"
+            if packet.protocol not in (TCP, UDP):
+                return _AnyPort()
             return packet.source_port if wanted is Field.SOURCE_PORT else packet.destination_port
         kind, _, part = wanted.value.partition("-")
         assert packet.protocol == {"icmp": 1, "icmpv6": 58}[kind], "the type of something else was read"
@@ -271,6 +273,19 @@ class _Run:
                 return first.destination if wanted.value.endswith(str(first.family)) else None
 
 
+class _AnyPort:
+    """Where another protocol has no ports stands what its sender likes: it would be whatever a line asks for."""
+
+    def __eq__(self, _other):
+        return True
+
+    def __hash__(self):
+        return 0
+
+    def __and__(self, _mask):
+        return self
+
+
 def _holds(part, value):
     match part:
         case Equal(_, wanted):
@@ -279,6 +294,8 @@ def _holds(part, value):
             return value != unwanted
         case Between(_, first, last):
             return first <= value <= last
+        case Masked(_, mask, wanted):
+            return value & mask == wanted
         case Within(_, network):
             return value in network
         case StartsWith(_, prefix):

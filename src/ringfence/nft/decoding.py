@@ -66,6 +66,7 @@ from ringfence.policy.program.model import (
     Jump,
     Line,
     Log,
+    Masked,
     Member,
     NotOpening,
     Part,
@@ -201,6 +202,8 @@ class _Reader:
             shortened = _is_address(load) and size < load.size
             if load.source.value != base or load.key != offset or not (size == load.size or shortened):
                 continue
+            if load in _PORTS:
+                return load
             if load.source is Source.TRANSPORT:
                 if protocols and load in _TRANSPORT_OF.get(int(protocols[-1]), set()):
                     return load
@@ -243,9 +246,12 @@ class _Reader:
         is_text = isinstance(value_of(field, octets, self._table), str)
         if load.source is Source.META and len(octets) < load.size and is_text and operation == EQUAL:
             return StartsWith(field, octets.decode("ascii"))
-        if register.mask is not None:
+        value = value_of(field, octets, self._table)
+        if register.mask is None:
+            return self._compared_value(field, operation, value)
+        if operation != EQUAL or any(register.xor) or not isinstance(value, int):
             raise _Unknown("a masked comparison")
-        return self._compared_value(field, operation, value_of(field, octets, self._table))
+        return Masked(field, int.from_bytes(register.mask, load.order), value)
 
     def _compared_value(self, field: Field, operation: int, value: int | str) -> Part | None:
         if operation == GREATER_EQUAL and isinstance(value, int):
@@ -424,7 +430,7 @@ def _needs(part: Part | Foreign) -> list[Equal | Foreign]:
     match part:
         case NotOpening():
             return [IS_TCP]
-        case Equal() | Differs() | Between() | Within() | Dispatch():
+        case Equal() | Differs() | Between() | Masked() | Within() | Dispatch():
             needed = LOADS[part.field].needs
             return [] if needed is None else [needed]
         case Has(header):

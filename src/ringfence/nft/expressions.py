@@ -49,6 +49,7 @@ from ringfence.policy.program.model import (
     Jump,
     Line,
     Log,
+    Masked,
     Member,
     NotOpening,
     Part,
@@ -157,7 +158,7 @@ def _needs(part: Part) -> list[Equal]:
     match part:
         case NotOpening():
             return [IS_TCP]
-        case Equal() | Differs() | Between() | Within() | Dispatch():
+        case Equal() | Differs() | Between() | Masked() | Within() | Dispatch():
             fields: tuple[Field, ...] = (part.field,)
         case Member(fields):
             pass
@@ -170,16 +171,16 @@ def _needs(part: Part) -> list[Equal]:
 
 def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:
     match part:
-        case Equal(field, value):
-            return _compare(LOADS[field], octets_of(field, value))
-        case Differs(field, value):
-            return _compare(LOADS[field], octets_of(field, value), NOT_EQUAL)
+        case Equal(field, value) | Differs(field, value):
+            return _compare(LOADS[field], octets_of(field, value), NOT_EQUAL if isinstance(part, Differs) else EQUAL)
         case Between(field, first, last):
             return [
                 _load(LOADS[field]),
                 _cmp(octets_of(field, first), GREATER_EQUAL),
                 _cmp(octets_of(field, last), LESS_EQUAL),
             ]
+        case Masked(field, bits, value):
+            return _masked(LOADS[field], bits, value, EQUAL)
         case Within():
             return _within(part)
         case StartsWith(field, prefix):

@@ -35,6 +35,7 @@ from ringfence.policy.program.model import (
     Jump,
     Line,
     Log,
+    Masked,
     Member,
     NamedSet,
     NotOpening,
@@ -174,12 +175,12 @@ def render_line(line: Line, generation: Generation, mask: int = DEFAULT_MASK) ->
 
 def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:
     match part:
-        case Equal(field, value):
-            return f"{LOADS[field].text} {_value(field, value)}"
-        case Differs(field, value):
-            return f"{LOADS[field].text} != {_value(field, value)}"
+        case Equal(field, value) | Differs(field, value):
+            return f"{LOADS[field].text} {'!= ' if isinstance(part, Differs) else ''}{_value(field, value)}"
         case Between(field, first, last):
             return f"{LOADS[field].text} {_value(field, first)}-{_value(field, last)}"
+        case Masked(field, bits, value):
+            return f"{LOADS[field].text} & {bits:#x} == {value:#x}"
         case Within(field, network):
             whole = network.prefixlen == network.max_prefixlen
             return f"{LOADS[field].text} {network.network_address if whole else network}"

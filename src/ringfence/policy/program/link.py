@@ -28,6 +28,7 @@ from ringfence.policy.program.model import (
     InState,
     Jump,
     Line,
+    Masked,
     Match,
     Member,
     NamedSet,
@@ -64,7 +65,6 @@ _LEAVE_PORT_DHCP: Final = "leave_port_dhcp"
 _ARRIVE_PORT: Final = "arrive_port"
 _ARRIVE_STRAY: Final = "arrive_stray"
 _ARRIVE_HOST: Final = "arrive_host"
-_DHCP_FLOW: Final = "dhcp_flow"
 _HOST_LINK: Final = "host_link"
 
 _ICMP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMP])
@@ -98,7 +98,7 @@ def _udp(source_port: int, destination_port: int) -> tuple[Match, ...]:
     )
 
 
-_DHCP_PORTS: Final = (67, 547)  # the lowest and the highest of them: others in between are rare
+_PRIVILEGED: Final = Masked(Field.SOURCE_PORT, 0xFC00, 0)  # below 1024: all of DHCP, and what is rare else
 DHCP4_REQUEST: Final = _udp(68, 67)
 DHCP4_REPLY: Final = _udp(67, 68)
 DHCP6_REQUEST: Final = _udp(546, 547)
@@ -264,14 +264,16 @@ def pass_line(*matches: Match) -> Line:
 def allow_chains() -> Iterator[tuple[str, Chain]]:
     """Where every rule's line leads, in the program of any kind of host."""
     yield ALLOW, Chain(tuple(_allow()))
-    yield _DHCP_FLOW, Chain(tuple(_dhcp_flow()))
     yield STAMP, Chain((_stamp(),))
 
 
 def _allow() -> Iterator[Line]:
     # Stamped only after routing, when both sides have agreed.
     yield pass_line(Equal(Field.OUT_INDEX, 0))
-    yield Line((_UDP, Between(Field.FLOW_PORT, *_DHCP_PORTS), Jump(_DHCP_FLOW)))
+    # A flow to a DHCP server is not stamped by what is sent there, so that answers are looked at: no instance may send
+    # them. The port comes first: any other packet ends there, at half of what it costs to ask for the protocol.
+    for server_port in (67, 547):
+        yield pass_line(Equal(Field.DESTINATION_PORT, server_port), _UDP)
     yield Line((Jump(STAMP),))
     yield pass_line()
 
@@ -283,12 +285,6 @@ def _stamp() -> Line:
     for each time that the generation moves.
     """
     return Line((InState(frozenset({State.NEW, State.ESTABLISHED})), Stamp()))
-
-
-def _dhcp_flow() -> Iterator[Line]:
-    """A flow to a DHCP server is never stamped, so that its replies are always looked at: no instance may send them."""
-    for server_port in (67, 547):
-        yield pass_line(_UDP, Equal(Field.FLOW_PORT, server_port))
 
 
 def _origin(prefixes: tuple[str, ...]) -> Iterator[Line]:
@@ -320,7 +316,7 @@ def _leave(ends: Ends) -> Iterator[Line]:
     """What is rare is asked by one line each that costs next to nothing; the sender's map is asked but once."""
     yield pass_line(InState(frozenset({State.ESTABLISHED})), Fresh())
     yield Line((NotOpening(), IS_NEW, Jump(_LEAVE_STRAY)))
-    yield Line((_UDP, Between(Field.SOURCE_PORT, *_DHCP_PORTS), Jump(_LEAVE_DHCP)))
+    yield Line((_PRIVILEGED, _UDP, Jump(_LEAVE_DHCP)))
     yield from _judge_new(ends.leaving, ends.egress)
     yield from _members(ends.leaving, ends.sets, _LEAVE_PORT)
 

@@ -94,10 +94,14 @@ def test_the_hosts_own_discovery_reaches_a_port_although_it_names_it_as_where_it
 
 
 @pytest.mark.parametrize("way", ["veth-a", ""])
-def test_an_answer_that_looks_like_a_dhcp_servers_never_leaves_an_instance(way):
-    lines = group("dhcp", "ingress udp from 0.0.0.0/0", "egress udp to 0.0.0.0/0")
-    compiled = program(lines, instance("a", "10.0.0.1", wears=["dhcp"]))
-    asked = Packet(address("198.51.100.1"), address("10.0.0.1"), UDP, 68, 67)
+@pytest.mark.parametrize(
+    ("source", "destination", "ports"),
+    [("198.51.100.1", "10.0.0.1", (68, 67)), ("2001:db8::9", "2001:db8::1", (546, 547))],
+)
+def test_an_answer_that_looks_like_a_dhcp_servers_never_leaves_an_instance(source, destination, ports, way):
+    rules = (f"{rule} {end}" for rule in ("ingress udp from", "egress udp to") for end in ("0.0.0.0/0", "::/0"))
+    compiled = program(group("dhcp", *rules), instance("a", "10.0.0.1", "2001:db8::1", wears=["dhcp"]))
+    asked = Packet(address(source), address(destination), UDP, *ports)
     opened = open_crossing(asked, came_by=OUTSIDE if way else "", goes_by="veth-a")
     assert simulate(compiled, opened, 1).passed
     assert passes(compiled, answered(opened, mac=mac_of("a"))) == (False, ["rogue"])

@@ -1,5 +1,6 @@
 """An assertion holds exactly when the verdict says so of every packet that it means."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,13 +8,16 @@ import nasty
 from generated import changed, snapshots, ways
 from policies import ORGANISATION
 from reaching import is_asked
+from ringfence.policy.index import indexed
+from ringfence.policy.insight import held_change
 from ringfence.policy.insight.address_axis import position
 from ringfence.policy.insight.assertions import check, find_worse, parse_assertion
 from ringfence.policy.insight.ends import parse_end
 from ringfence.policy.insight.held import decide
+from ringfence.policy.insight.held_change import Change, find_worse_by
 from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.insight.services import FLOWS, place_of
-from ringfence.policy.verdict import judge
+from ringfence.policy.verdict import find_endpoint, judge
 from ringfence.policy.view import resolve_view
 
 _ENDS = st.sampled_from(["any", "internet", *(f"group:{name}" for name in nasty.GROUPS), *nasty.NETWORKS[:4]])
@@ -98,3 +102,28 @@ def test_a_change_makes_an_assertion_worse_exactly_by_packets_that_were_right_be
 
 def _same(view, end):
     return None if end is None else next(one for one in view.endpoints if one.interface == end.interface)
+
+
+@pytest.mark.parametrize("few", [32, 0])
+@given(data=st.data(), before=snapshots(), assertion=_ASSERTIONS)
+def test_what_a_change_touches_decides_as_the_whole_does(few, data, before, assertion):
+    before, after = indexed(before), indexed(data.draw(changed(before)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            held_change, "_FEW", few
+        )  # 0: of those that are treated alike two are looked at, however few there are
+        found = find_worse_by(Change(before, after), assertion, ORGANISATION)
+    whole = find_worse(before, after, assertion, owner=ORGANISATION)
+    assert (found is None) == (whole is None)
+    if found is not None:
+        was_right = _judged(resolve_view(before), found).allowed is assertion.allow
+        assert _judged(resolve_view(after), found).allowed is not assertion.allow
+        assert was_right or not _means(Reachability(before), assertion, found.packet)
+
+
+def _judged(view, witness):
+    """The verdict of the whole policy, with whoever has the addresses."""
+    packet = witness.packet
+    known = ((witness.source, packet.source), (witness.destination, packet.destination))
+    source, destination = (_same(view, one) or find_endpoint(view, address) for one, address in known)
+    return judge(view, packet, source=source, destination=destination)

@@ -145,5 +145,5 @@ def follow(
         return None, None
     after = apply_facts(snapshot, facts, revision=next_revision(snapshot))
     if held_by is not None:
-        require_held(snapshot, after, facts, held_by)
+        require_held(snapshot, after, held_by)
     return after, cache.change(snapshot, after, facts)

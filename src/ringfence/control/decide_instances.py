@@ -39,8 +39,8 @@ def decide_add_instance(
     id_ = claim.id or new_id
     if id_ in snapshot.instances:
         raise Conflict(f"an instance with id {id_} already exists")
-    for other in index_of(snapshot).unbound_named(claim.name):
-        if other.organisation == actor.organisation:
+    for other in index_of(snapshot).instances_named(claim.name):
+        if other.organisation == actor.organisation and other.bound_to is None:
             raise Conflict(f"an instance named {claim.name} already exists")
     _require_free_addresses(snapshot, claim)
     require_room_for_instance(snapshot, actor.organisation)

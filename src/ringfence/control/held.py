@@ -17,12 +17,12 @@ from ringfence.policy.values import OrganisationId
 MOST: Final = 1000
 
 
-def require_held(before: Snapshot, after: Snapshot, facts: Iterable[Fact], owner: OrganisationId) -> None:
+def require_held(before: Snapshot, after: Snapshot, owner: OrganisationId) -> None:
     """Raises ``Conflict``, naming assertion and packet, when a change breaks an assertion that its organisation holds.
 
     One that was wrong before may stay so, of no more packets than before.
     """
-    broken = find_broken(before, after, facts, owner)
+    broken = find_broken(before, after, owner)
     if broken is None:
         return
     proof = broken.reason if broken.witness is None else _proof(after, broken.witness, owner)

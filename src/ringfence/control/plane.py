@@ -224,7 +224,7 @@ class ControlPlane:
 
         def looked_at() -> Preview:
             before, after = tried.before, tried.after
-            require_held(before, after, tried.facts, actor.organisation)
+            require_held(before, after, actor.organisation)
             cuts = tuple(self._guard.cuts(before, after, actor.connection))
             return Preview(before, after, describe_facts(before, after, tried.facts), cuts)
 

@@ -33,7 +33,7 @@ class Index:
     naming: Sets[GroupId, GroupId] = field(default_factory=Evolving)  # groups with a rule that names this one as peer
     on_host: Sets[HostName, InstanceId] = field(default_factory=Evolving)
     bound: Sets[HostName, InstanceId] = field(default_factory=Evolving)  # those that no other host may claim
-    unbound: Sets[str, InstanceId] = field(default_factory=Evolving)  # by name: those that no host is bound to
+    called: Sets[str, InstanceId] = field(default_factory=Evolving)  # by name, of whatever organisation
     holders: Sets[Address, InstanceId] = field(default_factory=Evolving)
     named: Sets[str, GroupId] = field(default_factory=Evolving)  # by name, of whatever organisation
     expiring: EvolvingSet[GroupId] = field(default_factory=EvolvingSet.of)  # groups with a rule that is to expire
@@ -62,8 +62,8 @@ class Index:
     def bound_to(self, host: HostName) -> list[Instance]:
         return [self.instances[id_] for id_ in self.bound.get(host, ())]
 
-    def unbound_named(self, name: str) -> list[Instance]:
-        return [self.instances[id_] for id_ in self.unbound.get(name, ())]
+    def instances_named(self, name: str) -> list[Instance]:
+        return [self.instances[id_] for id_ in self.called.get(name, ())]
 
     def holding(self, address: Address) -> list[Instance]:
         """The instances with a managed interface of that address."""
@@ -122,7 +122,7 @@ def next_index(
         naming=_members(index.naming, groups, named_groups),
         on_host=_members(index.on_host, instances, lambda one: () if one.host is None else (one.host,)),
         bound=_members(index.bound, instances, lambda one: () if one.bound_to is None else (one.bound_to,)),
-        unbound=_members(index.unbound, instances, lambda one: (one.name,) if one.bound_to is None else ()),
+        called=_members(index.called, instances, lambda one: (one.name,)),
         holders=holders,
         named=_members(index.named, groups, lambda one: (one.name,)),
         expiring=_expiring(index.expiring, groups),

@@ -4,9 +4,9 @@ Input: sentences and a snapshot made ready. Output: for each, that it holds, or 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import Final
 
 from ringfence.policy.addresses import FAMILIES, Family
@@ -42,6 +42,7 @@ _SPOKEN: Final[dict[Family, Intervals]] = {  # the other family's ICMP is no ICM
     6: ALL_SERVICES[6] - Intervals.of(service_span(ICMP)),
 }
 _MOST_EXAMPLES: Final = 8
+_MOST_TRIED: Final = 64  # addresses, for one that nobody has
 _SOURCE_PORT: Final = 49152  # the first of the ephemeral ones
 
 
@@ -141,15 +142,22 @@ def examples(
 
 
 def find_worse(
-    before: Snapshot, after: Snapshot, assertion: Assertion, *, owner: OrganisationId | None = None
+    before: Snapshot,
+    after: Snapshot,
+    assertion: Assertion,
+    *,
+    owner: OrganisationId | None = None,
+    is_taken: Callable[[Address], bool] = lambda _: False,
 ) -> Witness | None:
     """A packet for which an assertion is wrong of ``after`` and was not of ``before``. O(n log n) of both.
+
+    For an end that is no instance an address is chosen that is not taken, if there is one.
 
     Raises:
         NotFound, Invalid: as ``parse_end``, of ``after``; whom ``before`` does not know nothing was wrong with.
     """
     population = Population(before, after)
-    asked = _Asked.of(_Case(population, Grants(population, 1), 1), assertion, owner)
+    asked = _Asked.of(_Case(population, Grants(population, 1), 1, is_taken), assertion, owner)
     try:
         known = [*_Asked.of(_Case(population, Grants(population, 0), 0), assertion, owner).violations()]
     except CallerError:
@@ -164,6 +172,7 @@ class _Case:
     population: Population
     grants: Grants
     version: int
+    is_taken: Callable[[Address], bool] = lambda _: False
 
 
 _Somebody = tuple[Address, Dweller | None]
@@ -204,7 +213,8 @@ class _Asked:
         """Two of a box that can send to each other; None when it holds only what never leaves an instance."""
         chosen = self.case.population.chosen
         for one, two in product(chosen(box.sources), chosen(box.destinations)):
-            for sender, receiver in product(_meant_of(one, self.source), _meant_of(two, self.destination)):
+            senders, receivers = self._meant_of(one, self.source), self._meant_of(two, self.destination)
+            for sender, receiver in product(senders, receivers):
                 if _are_apart(sender, receiver):
                     return sender, receiver
         return None
@@ -219,8 +229,18 @@ class _Asked:
                 known = (
                     two for two in chosen(box.destinations) if two.roles or self.destination.part_of(two).size == 1
                 )
-                receivers = (somebody for two in known for somebody in _meant_of(two, self.destination))
+                receivers = (somebody for two in known for somebody in self._meant_of(two, self.destination))
                 yield from islice(((sender, other) for other in receivers if _are_apart(sender, other)), 1)
+
+    def _meant_of(self, kind: Class, end: End) -> Iterator[_Somebody]:
+        if kind.roles:
+            yield from ((one.address, one) for one in end.dwellers(kind))
+        else:
+            addresses = end.part_of(kind)
+            points = chain.from_iterable(range(first, last + 1) for first, last in addresses)
+            tried = map(address_at, islice(points, _MOST_TRIED))
+            free = next((one for one in tried if not self.case.is_taken(one)), None)
+            yield address_at(addresses.first) if free is None else free, None
 
 
 def _meant(case: _Case, assertion: Assertion, source: End, destination: End) -> Iterator[Box]:
@@ -240,13 +260,6 @@ def _meant(case: _Case, assertion: Assertion, source: End, destination: End) -> 
             Box(sources & outside, destinations & ~outside, services),
         )
         yield from filter(None, boxes)
-
-
-def _meant_of(kind: Class, end: End) -> Iterator[_Somebody]:
-    if kind.roles:
-        yield from ((one.address, one) for one in end.dwellers(kind))
-    else:
-        yield address_at(end.part_of(kind).first), None
 
 
 def _are_apart(sender: _Somebody, receiver: _Somebody) -> bool:

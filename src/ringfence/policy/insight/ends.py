@@ -7,18 +7,20 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from ringfence.policy.errors import Invalid, NotFound
+from ringfence.policy.index import index_of
 from ringfence.policy.insight.address_axis import UNICAST, addresses_of, position
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Class, Dweller, Population, bits_of
 from ringfence.policy.model import Group, Instance, Snapshot
 from ringfence.policy.places import ANY, GROUP, INSTANCE, INTERNET
-from ringfence.policy.values import Network, OrganisationId, Visibility, parse_cidr
+from ringfence.policy.values import GroupId, InstanceId, Network, OrganisationId, Visibility, parse_cidr
 from ringfence.policy.wording import shown, suggestion
 
+_Named = TypeVar("_Named", Group, Instance)
 _OTHERS: Final = (ANY, INTERNET)  # ends that are words, and no names
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -119,11 +121,21 @@ def _may_name(owner: OrganisationId | None, one: Group | Instance) -> bool:
 
 def _named(snapshot: Snapshot, text: str) -> list[Group | Instance]:
     name = _bare(text)
-    groups = () if text.startswith(INSTANCE) else snapshot.groups.values()
-    instances = () if text.startswith(GROUP) else snapshot.instances.values()
     id_ = UUID(name) if _UUID.fullmatch(name) else None
-    found: list[Group | Instance] = [one for one in groups if one.name == name or one.id == id_]
-    return [*found, *(one for one in instances if one.name == name or one.id == id_)]
+    if snapshot.index is None:  # to make one would cost more than to look
+        groups = [one for one in snapshot.groups.values() if one.name == name or one.id == id_]
+        instances = [one for one in snapshot.instances.values() if one.name == name or one.id == id_]
+    else:
+        index = index_of(snapshot)
+        groups = _with(index.groups_named(name), None if id_ is None else snapshot.groups.get(GroupId(id_)))
+        instances = _with(index.instances_named(name), None if id_ is None else snapshot.instances.get(InstanceId(id_)))
+    return [*(() if text.startswith(INSTANCE) else groups), *(() if text.startswith(GROUP) else instances)]
+
+
+def _with(found: list[_Named], one: _Named | None) -> list[_Named]:
+    if one is not None and one not in found:
+        found.append(one)
+    return found
 
 
 def _bare(text: str) -> str:

@@ -1,27 +1,25 @@
-"""Assertions that an organisation holds, against a change: the first that the change breaks, or breaks more.
+"""Assertions that an organisation holds, against a change and by themselves.
 
-Input: the snapshots before and after a change, and its facts. Most changes concern no assertion, and most that do are
-decided over the few instances that an assertion names; only where anybody is meant at both ends the whole is looked at.
+Input: the snapshots before and after a change. Output: the first assertion that it breaks, or breaks more.
+One by itself is decided over the few instances that it names, where it names few.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Final
 
-from ringfence.policy.addresses import FAMILIES
 from ringfence.policy.errors import CallerError
-from ringfence.policy.facts import Fact, RuleAdded, RuleDeleted
 from ringfence.policy.index import index_of
 from ringfence.policy.insight.address_axis import position, span_of
-from ringfence.policy.insight.assertions import Assertion, Witness, check, find_worse, parse_assertion
+from ringfence.policy.insight.assertions import Assertion, Witness, check, parse_assertion
 from ringfence.policy.insight.ends import find_named, parse_network
+from ringfence.policy.insight.held_change import Change, find_worse_by
+from ringfence.policy.insight.meant import is_clear
+from ringfence.policy.insight.part import concerns, part_of
 from ringfence.policy.insight.reach import Reachability
-from ringfence.policy.insight.services import services_of
-from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Snapshot
 from ringfence.policy.places import ANY, INTERNET
-from ringfence.policy.values import Direction, GroupId, InstanceId, Network, OrganisationId
+from ringfence.policy.values import Direction, InstanceId, Network, OrganisationId
 
 FIELD: Final = "assertion"
 _Few = frozenset[InstanceId]
@@ -36,14 +34,12 @@ class Broken:
     reason: str = ""
 
 
-def find_broken(before: Snapshot, after: Snapshot, facts: Iterable[Fact], owner: OrganisationId) -> Broken | None:
+def find_broken(before: Snapshot, after: Snapshot, owner: OrganisationId) -> Broken | None:
     """The first of the owner's assertions that is wrong of a packet of ``after`` and was not of ``before``."""
     held = after.organisations[owner].assertions
-    known = tuple(facts) if held else ()
+    change = Change(before, after)
     for text in held:
-        assertion = parse_held(text)
-        concerned = any(_may_break(before, fact, assertion) for fact in known)
-        if concerned and (broken := _breaks(before, after, assertion, owner)) is not None:
+        if (broken := _breaks(change, parse_held(text), owner)) is not None:
             return broken
     return None
 
@@ -64,42 +60,13 @@ def decide(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) -> W
     return check(Reachability(snapshot), assertion, owner=owner).witness
 
 
-def _breaks(before: Snapshot, after: Snapshot, assertion: Assertion, owner: OrganisationId) -> Broken | None:
+def _breaks(change: Change, assertion: Assertion, owner: OrganisationId) -> Broken | None:
     try:
-        witness = decide(after, assertion, owner)
+        witness = find_worse_by(change, assertion, owner)
     except CallerError as error:
-        return Broken(assertion, None, str(error)) if _is_clear(before, assertion, owner) else None
-    if witness is None:
-        return None
-    if _is_clear(before, assertion, owner) and decide(before, assertion, owner) is None:
-        return Broken(assertion, witness)
-    worse = find_worse(before, after, assertion, owner=owner)
-    return None if worse is None else Broken(assertion, worse)
-
-
-def _is_clear(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) -> bool:
-    """Whether both ends are known by one name."""
-    try:
-        for text in (assertion.source, assertion.destination):
-            _instances_meant(snapshot, text, owner, assertion.field)
-    except CallerError:
-        return False
-    return True
-
-
-def _may_break(before: Snapshot, fact: Fact, assertion: Assertion) -> bool:
-    """Whether a fact could; of rules it is easily seen when not."""
-    match fact:
-        case RuleAdded(rule=rule):
-            return rule.direction is Direction.EGRESS or (not assertion.allow and _concerns(rule, assertion))
-        case RuleDeleted(group, id_):
-            rule = next(one for one in before.groups[group].rules if one.id == id_)
-            return rule.direction is Direction.EGRESS or (assertion.allow and _concerns(rule, assertion))
-    return True
-
-
-def _concerns(rule: Rule, assertion: Assertion) -> bool:
-    return any(services_of(rule, family) & assertion.services for family in FAMILIES)
+        was_clear = is_clear(change.before, assertion, owner)
+        return Broken(assertion, None, str(error)) if was_clear else None
+    return None if witness is None else Broken(assertion, witness)
 
 
 def _is_whole(snapshot: Snapshot, witness: Witness) -> bool:
@@ -126,7 +93,7 @@ def narrowed(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) ->
         kept = destinations | _members_named(snapshot, assertion, destinations)
     else:
         kept = None
-    return None if kept is None else _part(snapshot, assertion, kept, owner)
+    return None if kept is None else part_of(snapshot, assertion, kept, owner)
 
 
 def _instances_meant(snapshot: Snapshot, text: str, owner: OrganisationId, field: str) -> _Few | None:
@@ -167,7 +134,7 @@ def _could_receive(snapshot: Snapshot, assertion: Assertion) -> _Few:
     found = {id_ for id_, one in snapshot.instances.items() if one.observe}
     for id_, group in snapshot.groups.items():
         wearers = index.wearers_of(id_)
-        if wearers and any(rule.direction is Direction.INGRESS and _concerns(rule, assertion) for rule in group.rules):
+        if wearers and any(rule.direction is Direction.INGRESS and concerns(rule, assertion) for rule in group.rules):
             found |= wearers
     return frozenset(found)
 
@@ -178,39 +145,5 @@ def _members_named(snapshot: Snapshot, assertion: Assertion, receivers: _Few) ->
         return frozenset(snapshot.instances)
     worn = {group for id_ in receivers for group in snapshot.instances[id_].groups}
     rules = [rule for group in worn for rule in snapshot.groups[group].rules if rule.direction is Direction.INGRESS]
-    named = {one.peer.group for one in rules if isinstance(one.peer, GroupPeer) and _concerns(one, assertion)}
+    named = {one.peer.group for one in rules if isinstance(one.peer, GroupPeer) and concerns(one, assertion)}
     return frozenset(id_ for group in named for id_ in index_of(snapshot).wearers_of(group))
-
-
-def _part(snapshot: Snapshot, assertion: Assertion, kept: _Few, owner: OrganisationId) -> Snapshot:
-    """These instances, and those that share an address; the rules that concern the assertion."""
-    index = index_of(snapshot)
-    twins = {
-        twin.id for id_ in kept for address in snapshot.instances[id_].addresses for twin in index.holding(address)
-    }
-    instances = {id_: snapshot.instances[id_] for id_ in sorted(kept | twins)}
-    worn = {group for one in instances.values() for group in one.groups}
-    groups = {id_: _concerning(snapshot.groups[id_], assertion) for id_ in sorted(worn) if id_ in snapshot.groups}
-    for id_ in _groups_named(snapshot, assertion, groups.values(), owner):
-        groups.setdefault(id_, replace(snapshot.groups[id_], rules=()))
-    return Snapshot(snapshot.revision, snapshot.organisations, MappingProxyType(groups), MappingProxyType(instances))
-
-
-def _groups_named(
-    snapshot: Snapshot, assertion: Assertion, groups: Iterable[Group], owner: OrganisationId
-) -> Iterator[GroupId]:
-    named = [rule.peer.group for group in groups for rule in group.rules if isinstance(rule.peer, GroupPeer)]
-    yield from (id_ for id_ in named if id_ in snapshot.groups)
-    for text in (assertion.source, assertion.destination):
-        if text not in (ANY, INTERNET) and parse_network(text, field=FIELD) is None:
-            one = find_named(snapshot, text, field=FIELD, owner=owner)
-            if isinstance(one, Group):
-                yield one.id
-
-
-def _concerning(group: Group, assertion: Assertion) -> Group:
-    """A group with the rules that concern an assertion, and one that says it if its wearers may not send anything."""
-    rules = [rule for rule in group.rules if _concerns(rule, assertion)]
-    if not any(rule.direction is Direction.EGRESS for rule in rules):
-        rules += [rule for rule in group.rules if rule.direction is Direction.EGRESS][:1]
-    return replace(group, rules=tuple(rules))

@@ -150,8 +150,7 @@ def _list_shown(groups: Mapping[GroupId, Group], actor: Actor, wanted: Visibilit
 
 def _is_shown(group: Group, actor: Actor, wanted: Visibility) -> bool:
     """Public groups are everybody's, private ones their organisation's."""
-    mine = wanted is Visibility.PUBLIC or group.organisation == actor.organisation
-    return mine and group.visibility is wanted
+    return group.visibility is wanted and (wanted is Visibility.PUBLIC or group.organisation == actor.organisation)
 
 
 def add_group_routes(app: App, plane: ControlPlane) -> None:

@@ -21,7 +21,7 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
     A line of them is made by one thread; any other may read each of them meanwhile.
     """
 
-    __slots__ = ("_line", "_size", "_state")
+    __slots__ = ("__weakref__", "_line", "_size", "_state")
 
     def __init__(self, contents: Mapping[_K, _V] | None = None) -> None:
         self._begin(dict(contents or {}), object())

@@ -5,7 +5,10 @@ the groups that its rules name, and these neither change nor end while they are 
 """
 
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from operator import is_
 from typing import Final
+from weakref import ref
 
 from ringfence.policy.model import Group
 from ringfence.policy.values import GroupId  # noqa: TC001  as everywhere
@@ -14,14 +17,23 @@ from ringfence.wire.encode import Groups, encode_group
 MOST_KEPT_BYTES: Final = 64 * 2**20  # of groups, and again of lists
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A list as it was written out. It does not keep ``groups``, which would keep all that came after them."""
+
+    groups: "ref[Groups]"
+    shown: list[Group]
+    parts: list[bytes]
+    encoded: bytes
+
+
 class GroupEncoder:
     """As ``encode_group``, and the answer of list-security-groups."""
 
     def __init__(self) -> None:
         self._groups: dict[GroupId, tuple[Group, bytes]] = {}
         self._groups_bytes = 0
-        self._of: Groups | None = None
-        self._lists: dict[Hashable, bytes] = {}
+        self._lists: dict[Hashable, _Listed] = {}
 
     def one(self, group: Group, groups: Groups) -> bytes:
         """One group; ``groups`` is where the names of peer groups are looked up."""
@@ -37,13 +49,24 @@ class GroupEncoder:
         return encoded
 
     def many(self, listed: Iterable[Group], groups: Groups, *, name: Hashable) -> bytes:
-        """A list of some of ``groups``; one of the same ``name`` and the same ``groups`` is the same list."""
-        if self._of is not groups:
-            self._of = groups
-            self._lists.clear()
+        """A list of some of ``groups``; one of the same ``name`` and the same ``groups`` is the same list.
+
+        Of one that begins as it did before, only the rest is put together anew.
+        """
         known = self._lists.get(name)
-        if known is None:
-            known = b'{"security-groups":[%b]}' % b",".join(self.one(group, groups) for group in listed)
-            if sum(map(len, self._lists.values())) + len(known) <= MOST_KEPT_BYTES:
-                self._lists[name] = known
-        return known
+        if known is not None and known.groups() is groups:
+            return known.encoded
+        shown = list(listed)
+        parts = [] if known is None else known.parts[: _count_alike(known.shown, shown)]
+        parts += [self.one(group, groups) for group in shown[len(parts) :]]
+        encoded = b'{"security-groups":[%b]}' % b",".join(parts)
+        self._lists.pop(name, None)
+        if sum(len(each.encoded) for each in self._lists.values()) + len(encoded) <= MOST_KEPT_BYTES:
+            self._lists[name] = _Listed(ref(groups), shown, parts, encoded)
+        return encoded
+
+
+def _count_alike(before: list[Group], after: list[Group]) -> int:
+    """How many are the very same from the beginning on."""
+    alike = list(map(is_, before, after))
+    return alike.index(False) if False in alike else len(alike)

@@ -7,16 +7,17 @@ request. It decides nothing about what the caller may do.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
-from ringfence.api.exchange import Request
+from ringfence.api.exchange import Ends, Request
 from ringfence.api.rates import Gate
 from ringfence.api.routes import shown_path
 from ringfence.api.zones import Origin
 from ringfence.control.actor import Actor
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Denied, NotFound
-from ringfence.policy.lockout import parse_connection
+from ringfence.policy.lockout import Connection, parse_connection
 from ringfence.policy.values import HostName, KeyId
 from ringfence.wire import hostauth
 from ringfence.wire.join import JOIN_PATH
@@ -82,8 +83,7 @@ class Authentication:
         )
         request.caller = key_id
         key = self.plane.owners.keys[key_id]  # it has signed
-        peer, own, _ = request.ends
-        connection = None if request.method == "GET" else parse_connection("this very connection", peer, own)
+        connection = None if request.method == "GET" else _own_connection(request.ends)
         return Actor(
             key.organisation, key_id, key.role, request.address, request.request_id, key.scope, key.name, connection
         )
@@ -122,10 +122,17 @@ def host_of(request: Request) -> HostName:
     return request.host
 
 
+@lru_cache(maxsize=1024)
+def _own_connection(ends: Ends) -> Connection | None:
+    return parse_connection("this very connection", ends.peer, ends.own)
+
+
 def _check_root(request: Request) -> None:
     """Raises ``NotFound`` for a root spelled as no route is, though its path, decoded, is that of one."""
+    if b"%" not in request.target:
+        return
     raw = request.target.partition(b"?")[0].decode("latin-1")
-    if raw != request.path and _root_of(raw) != _root_of(request.path):
+    if _root_of(raw) != _root_of(request.path):
         raise NotFound(f"there is nothing at {shown_path(raw)}: the API is at {API_ROOT}")
 
 

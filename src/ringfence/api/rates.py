@@ -6,7 +6,7 @@ Input: who asks, and a monotonic time. Output: nothing, or ``TooMany``. What it 
 import math
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import Final
+from typing import Final, NoReturn
 
 from ringfence.policy.errors import TooMany
 from ringfence.policy.meter import Meter
@@ -42,25 +42,23 @@ class Gate:
 
     def admit_address(self, address: str | None, now_s: float) -> None:
         """Raises ``TooMany`` when the address, None for a unix socket, asks too often."""
-        if address is not None:
-            _check(self._addresses.take(_owner(address), now_s), "this address sends more calls than it may")
+        if address is not None and (wait_s := self._addresses.take(_owner(address), now_s)):
+            _refuse(wait_s, "this address sends more calls than it may")
 
     def admit_key(self, key: KeyId, now_s: float) -> None:
         """Raises ``TooMany`` when the key is used too often."""
-        _check(self._keys.take(key, now_s), f"key {key} sends more calls than it may")
+        if wait_s := self._keys.take(key, now_s):
+            _refuse(wait_s, f"key {key} sends more calls than it may")
 
     def note_failure(self, address: str | None, now_s: float) -> None:
         """A signature was refused; raises ``TooMany`` when too many of the address were."""
-        if address is not None:
-            _check(
-                self._failures.take(_owner(address), now_s), "too many requests of this address were not signed rightly"
-            )
+        if address is not None and (wait_s := self._failures.take(_owner(address), now_s)):
+            _refuse(wait_s, "too many requests of this address were not signed rightly")
 
 
-def _check(wait_s: float, text: str) -> None:
-    if wait_s:
-        after_s = math.ceil(wait_s)
-        raise TooMany(f"{text}: try again in {after_s} s", retry_after_s=after_s)
+def _refuse(wait_s: float, text: str) -> NoReturn:
+    after_s = math.ceil(wait_s)
+    raise TooMany(f"{text}: try again in {after_s} s", retry_after_s=after_s)
 
 
 def _owner(address: str) -> object:

@@ -22,7 +22,8 @@ class Meter:
         """0 when ``name`` may, else the seconds until it may again; only what may counts."""
         if not self.rate:
             return 0.0
-        paid_s = max(self._paid_s.get(name, now_s), now_s) + 1 / self.rate
+        known_s = self._paid_s.get(name, now_s)
+        paid_s = (max(now_s, known_s)) + 1 / self.rate
         late_s = paid_s - now_s - self.burst / self.rate
         if late_s > 0:
             return late_s

@@ -13,16 +13,21 @@ from binascii import b2a_base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from ringfence.policy.errors import Denied
 from ringfence.policy.values import KeyId
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 SCHEME: Final = "EXO2-HMAC-SHA256"
 LEEWAY_S: Final = 60  # after `expires`: the Java SDK signs with `expires` = now
 HORIZON_S: Final = 3600  # `expires` further ahead would make a captured request replayable for too long
 
+_BLOCK_BYTES: Final = 64  # of SHA-256
 _MAX_HEADER: Final = 1024
 _MAX_QUERY_ARGUMENTS: Final = 16
 _MAX_DIGITS: Final = 12
@@ -88,8 +93,10 @@ def verify_request(
     secrets = secrets_of(authorization.key)
     text = _signed_text(request, authorization.signed_names, authorization.expires)
     given = authorization.signature.encode()
-    found = [hmac.compare_digest(_signature(secret, text), given) for secret in secrets or _NOBODY]
-    if not any(found) or not secrets:
+    found = False
+    for secret in secrets or _NOBODY:
+        found |= hmac.compare_digest(_signature(secret, text), given)
+    if not found or not secrets:
         raise BadSignature(f"wrong signature for key {authorization.key}" if secrets else "unknown key")
     _check_time(int(authorization.expires), now, window)
     return authorization.key
@@ -145,18 +152,24 @@ def _signed_values(target: bytes, names: tuple[str, ...]) -> bytes:
 
 
 def _signature(secret: str, text: bytes) -> bytes:
-    keyed = _keyed(secret).copy()
-    keyed.update(text)
-    return b2a_base64(keyed.digest(), newline=False)
+    """HMAC-SHA256 (RFC 2104), in base64.
+
+    Neither by ``hmac.digest``, which gives the interpreter up however short the text is, and would have to wait for it,
+    nor by ``hmac.new``, which takes three times as long as what it does.
+    """
+    inner, outer = _keyed(secret)
+    inner, outer = inner.copy(), outer.copy()
+    inner.update(text)
+    outer.update(inner.digest())
+    return b2a_base64(outer.digest(), newline=False)
 
 
 @lru_cache(maxsize=1024)
-def _keyed(secret: str) -> hmac.HMAC:
-    """What has taken in a secret and no text yet.
-
-    Also because ``hmac.digest`` gives the interpreter up, however short the text is, and would have to wait for it.
-    """
-    return hmac.new(secret.encode(), digestmod="sha256")
+def _keyed(secret: str) -> tuple["_Hash", "_Hash"]:
+    """The inner and the outer hash, which have taken in the secret and nothing else yet."""
+    key = secret.encode()
+    block = (sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
+    return sha256(bytes(each ^ 0x36 for each in block)), sha256(bytes(each ^ 0x5C for each in block))
 
 
 def _check_time(expires: int, now: float, window: Window) -> None:

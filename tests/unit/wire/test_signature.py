@@ -1,6 +1,7 @@
 """EXO2-HMAC-SHA256: what is signed, what is refused, and that a refusal says nothing."""
 
 import hmac
+from base64 import b64encode
 
 import pytest
 
@@ -182,3 +183,9 @@ def test_a_rotated_key_signs_with_either_of_its_secrets(secret, accepted):
     else:
         with pytest.raises(BadSignature):
             verify(value)
+
+
+@pytest.mark.parametrize("secret", ["", "s", "s" * 63, "s" * 64, "s" * 65, "é" * 100])
+@pytest.mark.parametrize("text", [b"", b"GET /v2/zone", b"x" * 10_000])
+def test_a_signature_is_the_hmac_of_the_standard_library(secret, text):
+    assert signature._signature(secret, text) == b64encode(hmac.digest(secret.encode(), text, "sha256"))

@@ -21,6 +21,7 @@ from ringfence.store import AuditLine, Decision, Store, next_revision
 from ringfence.store.folder import DATABASE
 
 CHILD = Path(__file__).with_name("filling_child.py")
+READ_ONLY_CHILD = CHILD.with_name("read_only_child.py")
 FLIPS = count(reduced=20, stated=400)
 CUTS = count(reduced=20, stated=400)
 GROUPS = 30
@@ -49,14 +50,29 @@ def test_a_full_disk_under_the_log_of_postgresql_ends_it_and_all_goes_on_when_it
     assert held == dict.fromkeys(held, True)
 
 
+@pytest.mark.full
+@pytest.mark.skipif(not FULL, reason="make test-full runs it: it makes a disk of its own")
+def test_a_disk_that_turns_read_only_makes_writers_busy_and_reads_go_on(tmp_path):
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists() or shutil.which("mkfs.ext4") is None:
+        pytest.skip("no permission, or no programs, to make a disk of a file (a loop device with ext4)")
+    command = ["unshare", "--mount", sys.executable, READ_ONLY_CHILD, tmp_path]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60, env=_environment())  # noqa: S603  ours
+    assert done.returncode == 0, done.stderr.decode()
+    held = json.loads(done.stdout)
+    assert held == dict.fromkeys(held, True)
+
+
+def _environment():
+    return {**os.environ, "PYTHONPATH": str(CHILD.parent.parent)}
+
+
 def filled(folder, size, *more):
     """What held when the disk under a store was filled and freed."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:  # noqa: S607
         pytest.skip("no permission to make a mount namespace for a small disk")
     script = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift && exec "$2" "$3" "$1" $4'
     command = ["unshare", "--mount", "sh", "-c", script, "sh", size, folder, sys.executable, CHILD, *more]
-    path = {**os.environ, "PYTHONPATH": str(CHILD.parent.parent)}
-    done = subprocess.run(command, capture_output=True, check=False, timeout=110, env=path)  # noqa: S603  our own program
+    done = subprocess.run(command, capture_output=True, check=False, timeout=110, env=_environment())  # noqa: S603  our own program
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
 

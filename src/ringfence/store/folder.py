@@ -61,7 +61,8 @@ def prepare_database(folder: Path) -> Path:
     """The path of the database file, made with mode 0600 before SQLite would make it with another."""
     with explained(folder):
         path = folder / DATABASE
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if not path.exists():  # one that cannot be written now may be read all the same
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         return path
 
 

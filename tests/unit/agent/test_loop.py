@@ -106,12 +106,12 @@ class World:
         finally:
             agent.close()
 
-    async def until(self, predicate, timeout_s=5.0):
+    async def until(self, predicate, timeout_s=5.0, *, step_s=0.05):
         """Let the agent go on, and time with it, until ``predicate`` holds."""
         deadline = monotonic() + timeout_s
         while not predicate():
             assert monotonic() < deadline, f"{predicate} still fails; reports {self.server.reports[-3:]}"
-            self.clock.advance(0.05)
+            self.clock.advance(step_s)
             await asyncio.sleep(0.0005)
 
     async def until_applied(self, revision):
@@ -438,6 +438,24 @@ async def test_after_the_server_was_away_the_agent_claims_and_follows_again(worl
         world.assert_holds(TWO)
     assert world.server.feeds == 2
     assert len(world.server.claims) == 2
+
+
+@scenario
+async def test_with_the_server_away_for_hours_the_policy_stays_over_a_restart_too_and_then_it_converges(world):
+    world.server.publish(TWO)
+    for _ in range(2):
+        async with world.agent():
+            await world.until(lambda: world.cache.load_view() is not None)
+            world.server.stop()
+            before, failures = world.clock.monotonic(), world.server.failures
+            await world.until(lambda b=before: world.clock.monotonic() - b > 4 * 3600, step_s=60.0)
+            assert world.server.failures - failures > 50  # it never stopped trying
+            world.assert_holds(TWO)
+    async with world.agent():
+        world.server.down = False
+        world.server.publish(THREE)
+        await world.until_applied(3)
+        world.assert_holds(THREE)
 
 
 @scenario

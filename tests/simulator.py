@@ -120,12 +120,18 @@ def answered(crossing, *, mac=""):
     )
 
 
-def simulate(program: Program, crossing: Crossing, generation: int) -> Outcome:
-    """What becomes of the packet; the flow is stamped where the program says so."""
+def hooks_of(crossing: Crossing) -> list[HookName]:
+    """Where a packet is judged on its way."""
+    return [
+        *([HookName.PREROUTING] if crossing.is_forwarded else []),
+        *([HookName.POSTROUTING] if crossing.goes_by else []),
+    ]
+
+
+def simulate(program: Program, crossing: Crossing, generation: int, *hooks: HookName) -> Outcome:
+    """What becomes of the packet, at these hooks or at all; the flow is stamped where the program says so."""
     outcome = Outcome()
-    hooks = [HookName.PREROUTING] if crossing.is_forwarded else []
-    hooks += [HookName.POSTROUTING] if crossing.goes_by else []
-    for hook in hooks:
+    for hook in hooks or hooks_of(crossing):
         hooked = ((name, chain.hook) for name, chain in program.chains.items() if chain.hook)
         chains = [(where.priority, name) for name, where in hooked if place_of(name)[0] is TableFamily.INET]
         for priority, name in sorted(chains):

@@ -22,6 +22,7 @@ from ringfence.world.topology import GATEWAY_MAC
 pytestmark = [pytest.mark.netns, pytest.mark.full]
 
 CHANGES = count(reduced=150, stated=1500)
+EXCHANGES = count(reduced=60, stated=600)
 _VOLLEY = 40  # packets between two readings of the taps, far below what a tap's buffer holds
 _QUIET_S = 0.05  # nothing arrived for so long: nothing is under way any more
 _FLOWS = 500  # of every kind
@@ -209,3 +210,29 @@ def test_a_flood_of_new_flows_sees_no_blink_through_random_changes(lab, record_p
     record_property(f"packets through {CHANGES} changes", f"{sum(sent)}, {passed} denied passed, {lost} allowed lost")
     assert (passed, lost) == (0, 0), f"sent {sent}, arrived {arrived}"
     assert min(sent) > CHANGES
+
+
+def _exchange(lab, turn):
+    """One group lets the flood pass and the other does not; which of them its sender is in changes at the same time."""
+    worn, other = ("m1", "m2")[turn % 2], ("m2", "m1")[turn % 2]
+    before = [f"ingress udp/{10_000 + number} from group m1" for number in range(60)]  # a packet is long on its way
+    lab.enforce(
+        group("out", "egress udp to 0.0.0.0/0"),
+        group("db", *before, f"ingress udp/3000 from group {worn}", f"ingress udp/6000 from group {other}"),
+        *(group(name) for name in ("m1", "m2")),
+        lab.instance("app", "out", worn),
+        lab.instance("web", "m1", "m2"),
+        lab.instance("db", "db"),
+    )
+
+
+def test_members_and_rules_that_change_at_once_are_never_seen_mixed(lab, record_property):
+    """A packet under way finds new members by old lines: in one transaction some 50 of 300 changes would show it."""
+    _exchange(lab, 0)
+    flood = Flood(lab, [lab.udp("app", "db", 3000), lab.udp("app", "db", 6000)], allowed=1)
+    for turn in range(1, EXCHANGES + 1):
+        _exchange(lab, turn)
+    sent, arrived = flood.finish()
+    record_property(f"packets through {EXCHANGES} exchanges", f"{sent}, arrived {arrived}")
+    assert arrived == [sent[0], 0]
+    assert min(sent) > EXCHANGES

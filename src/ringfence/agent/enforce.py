@@ -16,12 +16,13 @@ from ringfence.nft import About, Generation, Touched, kernel_set
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.program.compile import Compiler, compile_program
-from ringfence.policy.program.delta import Delta, diff_programs, hold_stamps, in_pieces
+from ringfence.policy.program.delta import diff_programs, hold_stamps, in_pieces
 from ringfence.policy.program.link import STAMP
 from ringfence.policy.program.model import Foreign, Line, NamedSet, Program, VerdictMap
 from ringfence.policy.program.names import FRAME_PORTS, FRESH, OBSERVED, PORTS, TableFamily, is_of_policy, place_of
 from ringfence.policy.program.narrow import narrow_program
 from ringfence.policy.program.steps import AddChain, AddCounter, AddMap, AddSet, AddTable, DeleteTable, Step
+from ringfence.policy.program.waypoints import Leg, find_way
 from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import Endpoint, HostView
 
@@ -203,7 +204,7 @@ class Enforcer:
         if not delta and found.about == about:
             return False
         self._known = None
-        self._known = self._carry_out(delta, replace(known, program=present), wanted, about)
+        self._known = self._go((Leg(delta, wanted),), replace(known, program=present), about)
         self._known = replace(self._known, program=known.program, hooked=known.hooked)
         return True
 
@@ -239,14 +240,33 @@ class Enforcer:
     def _converge(self, desired: Program, about: About) -> bool:
         """Whether anything had to be sent."""
         known = self._certain()
-        delta = diff_programs(known.program, desired)
-        if not delta and known.about == about:
+        way = find_way(known.program, desired)
+        if known.about == about and not any(leg.delta for leg in way):
             return False
-        self._known = self._carry_out(delta, known, desired, about)
+        self._known = self._go(way, known, about)
         return True
 
-    def _carry_out(self, delta: Delta, known: _Known, desired: Program, about: About) -> _Known:
-        """What the kernel holds once ``delta``, which leads to ``desired``, is in force and noted."""
+    def _go(self, way: tuple[Leg, ...], known: _Known, about: About) -> _Known:
+        """What the kernel holds once all of ``way`` is gone and noted."""
+        stamping: tuple[Step, ...] = ()
+        for number, leg in enumerate(way):
+            if number:
+                self._known = None  # when it fails on the way, the kernel is to be read
+                self._nftables.drain()
+            known, held = self._flip(leg, known, about)
+            stamping = held or stamping
+        if stamping:
+            self._nftables.drain()
+            self._nftables.commit(stamping, generation=known.generation, about=None)
+        self._last_block = block_number(known.generation)
+        return known
+
+    def _flip(self, leg: Leg, known: _Known, about: About) -> tuple[_Known, tuple[Step, ...]]:
+        """What the kernel holds once ``leg`` is in force and noted, and what it still lacks.
+
+        The latter is what stamps flows, for when no packet of the old rules is under way.
+        """
+        delta = leg.delta
         generation = self._generations.follow(known.generation) if delta.narrows else known.generation
         self._prepare(delta.prepare, known)
         flip, stamping = hold_stamps(delta.flip) if delta.narrows else (delta.flip, ())
@@ -254,18 +274,14 @@ class Enforcer:
             self._nftables.commit(flip, generation=generation, about=about)
         except RulesRefused:
             if self._known is not None:
-                self._known = replace(known, program=_with_prepared(known.program, delta.prepare, desired))
+                self._known = replace(known, program=_with_prepared(known.program, delta.prepare, leg.program))
             raise
         found = self._nftables.read_about()
         if found != about:
             raise OperatorError(
                 "read back the change", f"expected {about.text!r}, found {found.text if found else None!r}"
             )
-        if stamping:
-            self._nftables.drain()
-            self._nftables.commit(stamping, generation=generation, about=None)
-        self._last_block = block_number(generation)
-        return _Known(desired, generation, about, _tables_of(desired))
+        return _Known(leg.program, generation, about, _tables_of(leg.program)), stamping
 
     def _prepare(self, steps: tuple[Step, ...], known: _Known) -> None:
         pieces = in_pieces(steps)

@@ -26,15 +26,19 @@ class Interval:
 
 def merge_networks(networks: Iterable[Network], family: Family) -> frozenset[Interval]:
     """The fewest disjoint, non-adjacent intervals that cover exactly the networks of ``family``. O(n log n)."""
-    spans = sorted(
-        (int(network.network_address), int(network.broadcast_address))
+    return merge_intervals(
+        Interval(int(network.network_address), int(network.broadcast_address))
         for network in networks
         if network.version == family
     )
+
+
+def merge_intervals(intervals: Iterable[Interval]) -> frozenset[Interval]:
+    """The same of intervals of one family."""
     merged: list[Interval] = []
-    for first, last in spans:
-        if merged and first <= merged[-1].last + 1:
-            merged[-1] = Interval(merged[-1].first, max(merged[-1].last, last))
+    for each in sorted(intervals):
+        if merged and each.first <= merged[-1].last + 1:
+            merged[-1] = Interval(merged[-1].first, max(merged[-1].last, each.last))
         else:
-            merged.append(Interval(first, last))
+            merged.append(each)
     return frozenset(merged)

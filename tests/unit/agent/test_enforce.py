@@ -43,6 +43,7 @@ from ringfence.policy.program.steps import (
     FlushChain,
     SetGeneration,
 )
+from ringfence.policy.program.waypoints import find_way
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from views import GROUPS, endpoint, ingress, view
@@ -62,6 +63,16 @@ TWO = view(
     },
 )
 EMPTY = view(3)
+MOVING, STAYING = ip_address("10.77.0.97"), ip_address("10.77.0.98")
+EXCHANGED = [
+    view(
+        4 + turn,
+        endpoint("web", WEB),
+        rules={WEB: (ingress(80, one, number=4 + turn), ingress(443, other, number=6 + turn))},
+        peers={one: PeerAddresses(frozenset({MOVING, STAYING})), other: PeerAddresses(frozenset({STAYING}))},
+    )
+    for turn, (one, other) in enumerate(((APP, SOURCES), (SOURCES, APP)))
+]
 
 
 class World:
@@ -294,6 +305,31 @@ def test_whichever_commit_fails_the_kernel_holds_a_whole_view_and_gets_there_at_
     world.nftables.refuse = lambda _: None
     world.enforce(TWO)
     assert world.program == compile_program(TWO, PORTS)
+
+
+def test_whichever_step_of_a_way_fails_the_kernel_holds_a_program_of_it_and_gets_there_at_last():
+    """The groups exchange a member and their rules at once, which is never seen mixed."""
+    before, after = (compile_program(each, PORTS) for each in EXCHANGED)
+    way = [_in_use(each) for each in (before, *(leg.program for leg in find_way(before, after)))]
+    assert len(way) == 5
+    for failing in count(1):
+        world = World()
+        world.enforce(EXCHANGED[0])
+        sent = len(world.nftables.commits)
+        world.nftables.refuse = lambda _, world=world, last=sent + failing: (
+            "refused" if len(world.nftables.commits) + 1 >= last else None
+        )
+        with suppress(OperatorError):
+            world.enforce(EXCHANGED[1])
+        assert _in_use(world.program) in [*way, *map(_without_stamps, way)]
+        if world.program == after:
+            break  # nothing failed any more
+        if failing % 2:
+            world.start()
+        world.nftables.refuse = lambda _: None
+        world.enforce(EXCHANGED[1])
+        assert world.program == after
+    assert failing > len(way)
 
 
 def _without_stamps(program):

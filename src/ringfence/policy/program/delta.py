@@ -95,7 +95,7 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     # Only this one ever goes: a host without bridged ports has none. It takes everything in it along.
     gone = (DeleteTable(TableFamily.BRIDGE),) if _is_bridged(actual) and not _is_bridged(desired) else ()
     actual = part_of(actual, TableFamily.INET) if gone else actual
-    old, new = _differing(actual, desired)
+    old, new = differing_parts(actual, desired)
     if old == new == Program() and not gone:
         return Delta()
     replaced = _replaced(old, new)
@@ -178,7 +178,7 @@ def _share_out(newborn: Program, replaced: frozenset[str], *, made: bool) -> tup
     return Program(newborn.counters, newborn.sets, newborn.maps, chains), Program(chains=bases)
 
 
-def _differing(actual: Program, desired: Program) -> tuple[Program, Program]:
+def differing_parts(actual: Program, desired: Program) -> tuple[Program, Program]:
     """Of both programs only that in which they differ."""
     counters = differing_members(actual.counters, desired.counters)
     sets = differing(actual.sets, desired.sets)
@@ -349,7 +349,7 @@ def _narrows(actual: Program, desired: Program, replaced: frozenset[str]) -> boo
         or bool(actual.maps or desired.maps)
         or any(actual.sets.get(name) != desired.sets.get(name) for name in names.PORT_SETS)
         or any(not set_.elements <= _elements(desired, name) for name, set_ in actual.sets.items())
-        or any(not _only_widens(chain, desired.chains.get(name)) for name, chain in actual.chains.items())
+        or any(not only_widens(chain, desired.chains.get(name)) for name, chain in actual.chains.items())
     )
 
 
@@ -357,7 +357,7 @@ def _elements(program: Program, name: str) -> frozenset[Element]:
     return program.sets[name].elements if name in program.sets else frozenset()
 
 
-def _only_widens(old: Chain, new: Chain | None) -> bool:
+def only_widens(old: Chain, new: Chain | None) -> bool:
     """Whether every line of the old chain is kept in order and each new one can only allow more."""
     if new is None or new.hook != old.hook:
         return False
@@ -366,15 +366,12 @@ def _only_widens(old: Chain, new: Chain | None) -> bool:
     for line in new.lines:
         if line == awaited:
             awaited = next(kept, None)
-        elif not _can_only_allow(line):
+        elif not can_only_allow(line):
             return False
     return awaited is None
 
 
-def _can_only_allow(line: Line) -> bool:
+def can_only_allow(line: Line) -> bool:
     """A line that ends in ``allow``, or asks one more group; a dispatch or a drop could take something away."""
     last = line.parts[-1] if line.parts else None
     return isinstance(last, Jump) or last == Goto(ALLOW)
-
-
-__all__ = ["Delta", "diff_programs", "hold_stamps", "in_pieces"]

@@ -149,6 +149,22 @@ def source_set(group: GroupId, family: Family) -> str:
     return f"x_{group.hex}_{family}"
 
 
+def is_of_group(set_: str) -> bool:
+    """Whether a set holds a group's members or sources. All others say what ports and instances there are."""
+    return set_.startswith(("m_", "x_"))
+
+
+def aside_set(set_: str, number: int) -> str:
+    """Another name for a group's set, the ``number``-th of them: no group has such an id (RFC 9562, variant)."""
+    found = parse_numbered_set(set_)
+    return numbered_set((found[0] ^ 1 << 63) + number & _NUMBER_MASK, found[1]) if found else f"{set_}_aside_{number}"
+
+
+def aside_chain(chain: str, number: int) -> str:
+    """Another name for a chain of policy, the ``number``-th of them."""
+    return f"{chain}_aside_{number}"
+
+
 @lru_cache(maxsize=64)  # a rule is compiled at once
 def rule_counter(rule: RuleId) -> str:
     return f"r_{rule.hex}"

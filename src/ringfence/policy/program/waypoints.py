@@ -1,0 +1,282 @@
+"""Actual -> desired program by way of others, where a packet under way would meet a mixture that neither of them is.
+
+A packet keeps to the lines of the transaction before which it came to a hook, yet finds sets and maps as they are when
+it asks them (nf_tables: rules by generation at the hook's begin, elements at each look-up). By old lines and new
+elements it may be refused what both programs allow, as when a member leaves one allowed group for another; or allowed
+what both refuse, as when a group gains a member and loses a rule. A change that only gives, or only takes, shows
+nothing worse than a moment between the two; one that does both goes in steps, with a grace period between them:
+
+- What elements give comes with the lines; what they take goes when no packet is left that old lines judge.
+- Sets and chains of which no order of giving and taking is right are made anew beside the old ones, under names for
+  the while, and then under their own again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from itertools import count, pairwise
+from typing import Final
+
+from ringfence.policy.addresses import Interval, merge_intervals
+from ringfence.policy.evolving import differing, differing_members
+from ringfence.policy.program import names
+from ringfence.policy.program.delta import Delta, can_only_allow, diff_programs, differing_parts, only_widens
+from ringfence.policy.program.link import STAMP
+from ringfence.policy.program.model import Chain, Count, Element, Goto, Jump, Line, Member, NamedSet, Program
+from ringfence.policy.program.names import is_of_policy
+from ringfence.policy.program.steps import AddElements, AddLine, AddTargets, Step
+
+_NO_CHAIN: Final = Chain(())
+_NO_ELEMENTS: Final[frozenset[Element]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One change of the kernel, and the program that it then holds."""
+
+    delta: Delta
+    program: Program
+
+
+def find_way(actual: Program, desired: Program) -> tuple[Leg, ...]:
+    """How to get from ``actual`` to ``desired``, which is the last leg's program; mostly there is but one leg.
+
+    Before each further leg no packet may be under way by the lines before the last one.
+    O(what differs), and O(both) where there is more than one.
+    """
+    delta = diff_programs(actual, desired)
+    if not (delta.narrows and any(_can_give(step) for step in (*delta.prepare, *delta.flip))):
+        return (Leg(delta, desired),)
+    way = (actual, *_waypoints(actual, desired))
+    return tuple(Leg(diff_programs(before, after), after) for before, after in pairwise(way))
+
+
+def _can_give(step: Step) -> bool:
+    return isinstance(step, AddElements | AddTargets) or (isinstance(step, AddLine) and step.chain != STAMP)
+
+
+def _waypoints(actual: Program, desired: Program) -> tuple[Program, ...]:
+    change = _Change(actual, desired)
+    if not change.mixes or not (change.gives and change.takes):
+        return (desired,)
+    apart = _set_apart(change)
+    changes = [change] if apart is None else [_Change(actual, apart), _Change(apart, desired)]
+    return tuple(program for each in changes for program in _steps(each))
+
+
+def _steps(change: "_Change") -> Iterator[Program]:
+    """First what gives, then what takes."""
+    widest = {
+        name: replace(change.actual.sets[name], elements=frozenset(shift.widest))
+        for name, shift in change.shifts.items()
+        if shift.takes
+    }
+    if widest:
+        yield replace(change.desired, sets={**change.desired.sets, **widest})
+    yield change.desired
+
+
+@dataclass(frozen=True, slots=True)
+class _Shift:
+    """How the elements of a group's set change. ``widest``: while there must be what was and what will be."""
+
+    before: AbstractSet[Element]
+    widest: AbstractSet[Element]
+    after: AbstractSet[Element]
+
+    @property
+    def gives(self) -> bool:
+        return self.widest != self.before
+
+    @property
+    def takes(self) -> bool:
+        return self.widest != self.after
+
+
+class _Change:
+    """What differs between two programs, as far as it decides the way from one to the other."""
+
+    def __init__(self, actual: Program, desired: Program) -> None:
+        self.actual, self.desired = actual, desired
+        old, new = differing_parts(actual, desired)
+        self.chains = {*old.chains, *new.chains}
+        self.shifts = {
+            name: _shift(set_, new.sets.get(name)) for name, set_ in old.sets.items() if names.is_of_group(name)
+        }
+        self.moves = set(_moves(old, new))  # from one profile's chain to another's, of those that a map leads to
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a packet that keeps to the old lines may find something of the new program."""
+        return bool(self.shifts or self.moves)
+
+    @property
+    def gives(self) -> bool:
+        return (
+            any(shift.gives for shift in self.shifts.values())
+            or any(not only_widens(new, old) for old, new in self._rewritten())
+            or any(not _asked(new) <= _asked(old) for old, new in self._moved())
+        )
+
+    @property
+    def takes(self) -> bool:
+        return (
+            any(shift.takes for shift in self.shifts.values())
+            or any(not only_widens(old, new) for old, new in self._rewritten())
+            or any(not _asked(old) <= _asked(new) for old, new in self._moved())
+        )
+
+    def lost_lines(self) -> Iterator[Line]:
+        """Lines that are no more, or that whoever moves is not asked any more."""
+        yield from _lines_without(self.actual, self.desired, self.chains)
+        for old, new in self.moves:
+            for name in _reach(self.actual, old) - _reach(self.desired, new):
+                yield from self.actual.chains[name].lines
+
+    def gained_lines(self) -> Iterator[Line]:
+        yield from _lines_without(self.desired, self.actual, self.chains)
+        for old, new in self.moves:
+            for name in _reach(self.desired, new) - _reach(self.actual, old):
+                yield from self.desired.chains[name].lines
+
+    def _rewritten(self) -> Iterator[tuple[Chain, Chain]]:
+        both = self.actual.chains.keys() & self.chains & self.desired.chains.keys()
+        return ((self.actual.chains[name], self.desired.chains[name]) for name in both)
+
+    def _moved(self) -> Iterator[tuple[Chain, Chain]]:
+        for old, new in self.moves:
+            yield self.actual.chains.get(old or "", _NO_CHAIN), self.desired.chains.get(new or "", _NO_CHAIN)
+
+
+def _shift(old: NamedSet, new: NamedSet | None) -> _Shift:
+    after = new.elements if new else _NO_ELEMENTS
+    lost = {element for element in differing_members(old.elements, after) if element in old.elements}
+    if not lost or not after:
+        return _Shift(old.elements, after if not lost else old.elements, after)
+    gained = {element for element in differing_members(old.elements, after) if element in after}
+    if not old.interval:
+        return _Shift(old.elements, frozenset(after) | lost, after)
+    spans = [element for element in lost | gained if isinstance(element, Interval)]
+    return _Shift(old.elements, frozenset(after) - gained | merge_intervals(spans), after)
+
+
+def _moves(old: Program, new: Program) -> Iterator[tuple[str | None, str | None]]:
+    for name in old.maps.keys() & new.maps.keys():
+        before, after = old.maps[name].targets, new.maps[name].targets
+        for key in differing(before, after):
+            yield before.get(key), after.get(key)
+
+
+def _asked(profile: Chain) -> frozenset[Line]:
+    """The lines by which a profile can allow."""
+    return frozenset(_uncounted(line) for line in profile.lines if can_only_allow(line))
+
+
+def _uncounted(line: Line) -> Line:
+    return Line(tuple(part for part in line.parts if not isinstance(part, Count)))
+
+
+def _lines_without(program: Program, other: Program, chains: Iterable[str]) -> Iterator[Line]:
+    for name in chains:
+        kept = set(other.chains.get(name, _NO_CHAIN).lines)
+        yield from (line for line in program.chains.get(name, _NO_CHAIN).lines if line not in kept)
+
+
+def _reach(program: Program, chain: str | None) -> set[str]:
+    """The chains of policy that lines lead to from one of them, which is one of them."""
+    found: set[str] = set()
+    ahead = [chain] if chain in program.chains else []
+    while ahead:
+        name = ahead.pop()
+        if name is not None and name not in found and is_of_policy(name):
+            found.add(name)
+            ahead += [part.chain for part in _leads(program.chains[name].lines)]
+    return found
+
+
+def _leads(lines: Iterable[Line]) -> Iterator[Jump | Goto]:
+    return (part for line in lines for part in line.parts if isinstance(part, Jump | Goto))
+
+
+def _sets_of(lines: Iterable[Line]) -> set[str]:
+    return {part.set for line in lines for part in line.parts if isinstance(part, Member)}
+
+
+def _set_apart(change: _Change) -> Program | None:
+    """The desired program with other names for what must not be seen by the old lines; None if there is no such thing.
+
+    A set that gains must not be seen by a line that goes, nor one that loses by a line that comes. And whoever moves to
+    another profile by the old lines must find it whole.
+    """
+    lost, gained = _sets_of(change.lost_lines()), _sets_of(change.gained_lines())
+    sets = [
+        name
+        for name, shift in change.shifts.items()
+        if name in change.desired.sets and ((shift.gives and name in lost) or (shift.takes and name in gained))
+    ]
+    renaming = _Renaming(change, sets)
+    for _, new in change.moves:
+        if new is not None:
+            renaming.visit(new)
+    return renaming.apply() if renaming.sets or renaming.chains else None
+
+
+class _Renaming:
+    """What of the desired program gets another name, so that it is made beside what is there."""
+
+    def __init__(self, change: _Change, sets: Iterable[str]) -> None:
+        self._actual, self._desired = change.actual, change.desired
+        self.sets = {name: self._free(name, names.aside_set, change.actual.sets) for name in sets}
+        self.chains: dict[str, str] = {}
+        self._seen: set[str] = set()
+
+    def visit(self, name: str) -> None:
+        """Renames the chain, and all that it leads to, where what is there under its name is not the same."""
+        if name in self._seen or not is_of_policy(name):
+            return
+        self._seen.add(name)
+        chain = self._desired.chains[name]
+        for part in _leads(chain.lines):
+            self.visit(part.chain)
+        present = self._actual.chains.get(name)
+        if present is not None and present.lines != self._lines(chain):
+            self.chains[name] = self._free(name, names.aside_chain, self._actual.chains)
+
+    def apply(self) -> Program:
+        desired = self._desired
+        chains = {
+            self.chains.get(name, name): replace(chain, lines=self._lines(chain)) if is_of_policy(name) else chain
+            for name, chain in desired.chains.items()
+        }
+        maps = {
+            name: replace(map_, targets={key: self.chains.get(to, to) for key, to in map_.targets.items()})
+            for name, map_ in desired.maps.items()
+        }
+        sets = {self.sets.get(name, name): set_ for name, set_ in desired.sets.items()}
+        return Program(desired.counters, sets, maps, chains)
+
+    def _lines(self, chain: Chain) -> tuple[Line, ...]:
+        return tuple(map(self._line, chain.lines))
+
+    def _line(self, line: Line) -> Line:
+        if not any(
+            (isinstance(part, Member) and part.set in self.sets)
+            or (isinstance(part, Jump | Goto) and part.chain in self.chains)
+            for part in line.parts
+        ):
+            return line
+        return Line(
+            tuple(
+                replace(part, set=self.sets.get(part.set, part.set))
+                if isinstance(part, Member)
+                else replace(part, chain=self.chains.get(part.chain, part.chain))
+                if isinstance(part, Jump | Goto)
+                else part
+                for part in line.parts
+            )
+        )
+
+    def _free(self, name: str, aside: Callable[[str, int], str], taken: Mapping[str, object]) -> str:
+        """A name that nothing has; a crash may have left one of them behind."""
+        wanted = self._desired.sets.keys() | self._desired.chains.keys()
+        return next(free for n in count() if (free := aside(name, n)) not in taken and free not in wanted)

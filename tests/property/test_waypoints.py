@@ -1,0 +1,136 @@
+"""No packet meets a mixture: on the way from one program to another each is judged as by one of the two.
+
+What the kernel does is played by turns: a packet keeps to the lines that were there when it came, and finds the sets
+and maps of the next program from its first look-up on, or from any later one.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from generated import PORTS, changed, snapshots, ways
+from kernel import Table
+from policies import group, instance, snapshot
+from ringfence.policy.program.compile import compile_program
+from ringfence.policy.program.model import NamedSet, Program, VerdictMap
+from ringfence.policy.program.waypoints import find_way
+from ringfence.policy.view import resolve_view
+from simulator import hooks_of, simulate
+
+pytestmark = pytest.mark.full
+SEEDS = st.integers(0, 1 << 32)
+
+
+@st.composite
+def pairs(draw):
+    """Two snapshots of the same instances at the same ports: rules, sources and worn groups change at once."""
+    before = draw(snapshots())
+    after = before
+    for _ in range(draw(st.integers(1, 4))):
+        after = draw(changed(after))
+    other = draw(st.one_of(st.just(after), st.just(after), snapshots()))
+    instances = {id_: replace(other.instances[id_], observe=one.observe) for id_, one in before.instances.items()}
+    return before, replace(other, revision=2, instances=instances)
+
+
+class _Turning:
+    """How many look-ups a packet has made by now, and after how many the next program is in force."""
+
+    def __init__(self, turn):
+        self.turn, self.asked = turn, 0
+
+    def ask(self):
+        self.asked += 1
+        return self.asked > self.turn
+
+
+class _Looked(dict):
+    """The sets or maps of a program, and after the turn those of the next, where one that is gone has nothing left."""
+
+    def __init__(self, now, then, nothing, turning):
+        super().__init__(now)
+        self.then, self.nothing, self.turning = then, nothing, turning
+
+    def __getitem__(self, name):
+        if self.turning.ask():
+            return self.then.get(name, self.nothing)
+        return super().get(name) or self.then[name]  # prepared
+
+
+def _mixtures(now, then, crossing, hook):
+    """What is said by the lines of ``now`` while ``then`` comes into force, at any moment of the packet's way."""
+    turn, asked = 0, 1
+    while turn <= asked:
+        turning = _Turning(turn)
+        mixture = Program(
+            now.counters | then.counters,
+            _Looked(now.sets, then.sets, NamedSet(()), turning),
+            _Looked(now.maps, then.maps, VerdictMap(), turning),
+            {**then.chains, **now.chains},
+        )
+        yield _passes(mixture, crossing, hook)
+        turn, asked = turn + 1, turning.asked
+
+
+def _passes(program, crossing, hook):
+    flow = crossing.flow and replace(crossing.flow)
+    return simulate(program, replace(crossing, flow=flow), 1, hook).passed
+
+
+def _strays(before, after, seed):
+    """Packets that some moment of the way judges as neither of the two ends does."""
+    views = [resolve_view(one) for one in (before, after)]
+    actual, desired = (compile_program(view, PORTS) for view in views)
+    programs = [actual, *(leg.program for leg in find_way(actual, desired))]
+    for way in [way for view in views for way in ways(view, seed, count=40)]:
+        for hook in hooks_of(way.crossing()):
+            ends = {_passes(program, way.crossing(), hook) for program in (actual, desired)}
+            said = {_passes(program, way.crossing(), hook) for program in programs}
+            for now, then in pairwise(programs):
+                said.update(_mixtures(now, then, way.crossing(), hook))
+            if said != ends:
+                yield way, hook
+
+
+@given(pairs(), SEEDS)
+def test_a_packet_under_way_is_judged_as_by_the_old_program_or_the_new(pair, seed):
+    assert not list(_strays(*pair, seed))
+
+
+@given(pairs())
+def test_every_way_ends_in_what_is_desired(pair):
+    actual, desired = (compile_program(resolve_view(one), PORTS) for one in pair)
+    table = Table.holding(actual)
+    for leg in find_way(actual, desired):
+        table.carry_out(leg.delta.prepare)
+        table.carry_out(leg.delta.flip)
+        assert table.program == leg.program
+    assert table.program == desired
+
+
+DB = group("db", "ingress tcp/80 from group peers")
+PEERS = group("peers")
+KEPT = (instance("charlie", "10.77.0.3", wears=["peers"]), instance("delta", "10.77.0.4", wears=["db"]))
+CROSSINGS = {
+    "the peers gain one when an instance leaves": ((["db"], []), ([], ["peers"])),
+    "the peers lose one when an instance comes": (([], ["peers"]), (["db"], [])),
+}
+
+
+@pytest.mark.parametrize("worn", CROSSINGS.values(), ids=CROSSINGS)
+def test_neither_a_group_nor_its_peers_of_then_meet_those_of_before(worn):
+    """Bravo is a peer, and alpha wears the group, but never both at once."""
+    before, after = (
+        snapshot(
+            *(DB, PEERS, *KEPT),
+            instance("alpha", "10.77.0.1", wears=alpha),
+            instance("bravo", "10.77.0.2", wears=bravo),
+            revision=revision,
+        )
+        for revision, (alpha, bravo) in enumerate(worn, 1)
+    )
+    for seed in range(20):
+        assert not list(_strays(before, after, seed))

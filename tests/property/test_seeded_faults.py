@@ -203,7 +203,7 @@ FAULTS = {
     "the sides are swapped": _wrapped(link, "base_chains", _swapped_sides),
     "what is established passes for ever": _wrapped(link, "base_chains", _any_reply),
     "no change narrows": _set_attribute(delta_module, "_narrows", lambda *_args: False),
-    "a removed rule does not narrow": _set_attribute(delta_module, "_only_widens", lambda _old, _new: True),
+    "a removed rule does not narrow": _set_attribute(delta_module, "only_widens", lambda _old, _new: True),
 }
 
 

@@ -91,7 +91,8 @@ class Fleet:
     def check_closed(self, machine) -> None:
         """No packet passes that the revision in the kernel's own note denies; without a note none does at all.
 
-        What another program opened is open until the first transaction that closes it.
+        While the agent goes from that to another in steps, the other may allow it. What another program opened is open
+        until the first transaction that closes it.
         """
         table = machine.kernel.table
         self.tell(f"{machine.name}: the kernel holds {table.about.text if table.about else None!r}")
@@ -106,13 +107,13 @@ class Fleet:
         machine.newest = max(machine.newest, revision)
 
     def _open_to(self, machine, table):
-        view = self._view(machine, table.about)
+        views, coming = [self._view(machine, table.about)], machine.coming
+        if coming is not None and table.about not in (None, CLOSED, coming):
+            views.append(self._view(machine, coming))
         for packet, name in self._packets(machine):
             port = PORTS.format(name)
-            end = next((end for end in view.endpoints if end.interface == port), None)
-            allowed = end is not None and judge(view, packet, source=None, destination=end).allowed
             crossing = open_crossing(packet, came_by="up", goes_by=port)
-            if not allowed and simulate(table.program, crossing, 1).passed:
+            if simulate(table.program, crossing, 1).passed and not any(_allows(view, packet, port) for view in views):
                 yield packet
 
     def _view(self, machine, about):
@@ -393,3 +394,8 @@ def play(seed: int) -> tuple[str | None, list[str]]:
     except Broken as error:
         return str(error), list(fleet.trace)
     return fleet.broken, list(fleet.trace)
+
+
+def _allows(view, packet, port):
+    end = next((end for end in view.endpoints if end.interface == port), None)
+    return end is not None and judge(view, packet, source=None, destination=end).allowed

@@ -9,6 +9,7 @@ from fake_doors import FakeBridging, FakeConntrack, FakeFiles, FakeLinks, FakeNa
 from ringfence.agent.cache import Cache
 from ringfence.agent.doors.bundle import Doors
 from ringfence.agent.loop import Agent
+from ringfence.nft import About
 from ringfence.policy.errors import OperatorError
 
 INVENTORY = Path("/etc/inventory.toml")
@@ -75,6 +76,12 @@ class Machine:
     @property
     def is_running(self) -> bool:
         return self._task is not None and not self._task.done()
+
+    @property
+    def coming(self) -> About | None:
+        """What the agent makes of the kernel, as it would be noted."""
+        wanted = self.agent._wanted if self.agent else None
+        return About(wanted.view.revision, wanted.epoch) if wanted else None
 
     def write_inventory(self) -> None:
         instances = "".join(

@@ -247,13 +247,13 @@ class Enforcer:
         return True
 
     def _go(self, way: tuple[Leg, ...], known: _Known, about: About) -> _Known:
-        """What the kernel holds once all of ``way`` is gone and noted."""
+        """What the kernel holds once all of ``way`` is gone. Noted with the last leg: until then not all is taken."""
         stamping: tuple[Step, ...] = ()
-        for number, leg in enumerate(way):
-            if number:
+        for number, leg in enumerate(way, 1):
+            if number > 1:
                 self._known = None  # when it fails on the way, the kernel is to be read
                 self._nftables.drain()
-            known, held = self._flip(leg, known, about)
+            known, held = self._flip(leg, known, about if number == len(way) else known.about)
             stamping = held or stamping
         if stamping:
             self._nftables.drain()
@@ -261,7 +261,7 @@ class Enforcer:
         self._last_block = block_number(known.generation)
         return known
 
-    def _flip(self, leg: Leg, known: _Known, about: About) -> tuple[_Known, tuple[Step, ...]]:
+    def _flip(self, leg: Leg, known: _Known, about: About | None) -> tuple[_Known, tuple[Step, ...]]:
         """What the kernel holds once ``leg`` is in force and noted, and what it still lacks.
 
         The latter is what stamps flows, for when no packet of the old rules is under way.
@@ -279,7 +279,8 @@ class Enforcer:
         found = self._nftables.read_about()
         if found != about:
             raise OperatorError(
-                "read back the change", f"expected {about.text!r}, found {found.text if found else None!r}"
+                "read back the change",
+                f"expected {about.text if about else None!r}, found {found.text if found else None!r}",
             )
         return _Known(leg.program, generation, about, _tables_of(leg.program)), stamping
 

@@ -40,6 +40,7 @@ from ringfence.nft.fields import (
     TCP_SYN,
     Load,
     Source,
+    field_of,
     loads_of,
     value_of,
 )
@@ -169,10 +170,11 @@ class _Reader:
         if part is None:
             return
         self.check_whole()
-        for needed in _needs(part):
-            if self.parts and self.parts[-1] == needed:
-                self.parts.pop()
-        self.parts.append(_shared(part))
+        if self.parts and isinstance(self.parts[-1], Equal | Foreign):  # what is needed is of these
+            for needed in _needs(part):
+                if self.parts and self.parts[-1] == needed:
+                    self.parts.pop()
+        self.parts.append(part if isinstance(part, Count) else _shared(part))  # nearly every line has a counter alone
 
     def check_whole(self) -> None:
         """Raises when a range was begun and not ended: it would be lost, and the line be taken for a wider one."""
@@ -240,13 +242,12 @@ class _Reader:
         load = register.load
         if load in _SPECIAL:
             return self._compared_special(register, operation, octets)
-        field = self._field_of(load)
+        field = field_of(load)
         if _is_address(load):
             return _within(field, register, operation, octets)
-        is_text = isinstance(value_of(field, octets, self._table), str)
-        if load.source is Source.META and len(octets) < load.size and is_text and operation == EQUAL:
-            return StartsWith(field, octets.decode("ascii"))
         value = value_of(field, octets, self._table)
+        if load.source is Source.META and len(octets) < load.size and isinstance(value, str) and operation == EQUAL:
+            return StartsWith(field, octets.decode("ascii"))
         if register.mask is None:
             return self._compared_value(field, operation, value)
         if operation != EQUAL or any(register.xor) or not isinstance(value, int):
@@ -292,22 +293,19 @@ class _Reader:
             return self._looked_up_generation(register)
         if register.mask is not None:
             raise _Unknown("a masked look-up")
-        first = self._field_of(register.load)
+        first = field_of(register.load)
         if 3 in attributes:
             return Dispatch(first, set_)
         joined = self._joined(first)
         self._registers.clear()  # used at once: what lies there now must not be taken for part of a later, shorter key
         return Member(joined, set_)
 
-    def _field_of(self, load: Load) -> Field:
-        return next(field for field, known in self._loads.items() if known == load)
-
     def _looked_up_numbered(self, set_: str) -> Part:
         words = tuple(self._word(register_at(offset)) for offset in range(WORDS))
         last = self._registers[register_at(WORDS)]
         if last.mask is not None:
             raise _Unknown("a masked look-up")
-        return Member((self._field_of(last.load),), member_set_of(words, FAMILY_OF[set_]))
+        return Member((field_of(last.load),), member_set_of(words, FAMILY_OF[set_]))
 
     def _looked_up_generation(self, register: _Register) -> Part:
         kept = self._mask.to_bytes(4, CT_MARK.order)
@@ -331,7 +329,7 @@ class _Reader:
             raise _Unknown("an update of a set")
         if tuple(number_of(inner[1][1][key]) for key in (1, 2, 3, 4, 5)) != (LOG_RATE, 1, LOG_BURST, 0, 0):
             raise _Unknown("a limit")
-        return Seldom(self._field_of(self._register(attributes[4]).load), self._named(attributes[1]))
+        return Seldom(field_of(self._register(attributes[4]).load), self._named(attributes[1]))
 
     def _joined(self, first: Field) -> tuple[Field, ...]:
         """The fields in the registers from the first on, as far as they follow one another without a gap."""
@@ -340,7 +338,7 @@ class _Reader:
             *_, following = registers_of((*fields, Field.PROTOCOL))
             if following not in self._registers:
                 return tuple(fields)
-            fields.append(self._field_of(self._registers[following].load))
+            fields.append(field_of(self._registers[following].load))
 
 
 def decode_line(

@@ -99,6 +99,14 @@ def loads_of(table: TableFamily) -> dict[Field, Load]:
     return _BRIDGE_LOADS if table is TableFamily.BRIDGE else LOADS
 
 
+_FIELDS: Final = {load: field for loads in (LOADS, _BRIDGE_LOADS) for field, load in loads.items()}
+
+
+def field_of(load: Load) -> Field:
+    """The field that is loaded so. Raises ``KeyError`` for a load that is none's."""
+    return _FIELDS[load]
+
+
 @dataclass(frozen=True, slots=True)
 class Presence:
     """A header or option and how the kernel's ``exthdr`` names it (enum nft_exthdr_op)."""

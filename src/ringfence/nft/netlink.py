@@ -106,15 +106,17 @@ def parse(blob: bytes) -> Attributes:
     return dict(parse_list(blob))
 
 
-def parse_list(blob: bytes) -> Iterator[tuple[int, bytes]]:
+def parse_list(blob: bytes) -> list[tuple[int, bytes]]:
     """Attributes in order. Raises ``ValueError`` when a length is impossible."""
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(blob):
-        length, type_ = _ATTRIBUTE.unpack_from(blob, offset)
-        if length < _ATTRIBUTE.size or offset + length > len(blob):
-            raise ValueError(f"netlink attribute of {length} octets at {offset} of {len(blob)}")
-        yield type_ & _TYPE_MASK, blob[offset + _ATTRIBUTE.size : offset + length]
+    found: list[tuple[int, bytes]] = []
+    head, head_size, offset, end = _ATTRIBUTE.unpack_from, _ATTRIBUTE.size, 0, len(blob)
+    while offset + head_size <= end:
+        length, type_ = head(blob, offset)
+        if length < head_size or offset + length > end:
+            raise ValueError(f"netlink attribute of {length} octets at {offset} of {end}")
+        found.append((type_ & _TYPE_MASK, blob[offset + head_size : offset + length]))
         offset += (length + 3) & ~3
+    return found
 
 
 def text_of(value: bytes) -> str:

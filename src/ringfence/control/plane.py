@@ -313,15 +313,15 @@ class ControlPlane:
                 self._report_later(host, report, offered)
             report = replace(report, applied=None)
         said = (report.applied, report.error, report.notice, offered, report.foreign, report.failsafe)
-        seen = HostSeen(host, 0.0, *said)
+        channel = self._feed.channel(host) if self._store.is_shared else None
+        seen, now_s = HostSeen(host, 0.0, *said, channel), self._clock.monotonic_s()
         self._elsewhere.came(host)
-        self._hear(seen)
+        self._hear(seen, now_s)
         if self._store.is_shared:
-            self._telling.reported(replace(seen, channel=self._feed.channel(host)), self._clock.monotonic_s())
+            self._telling.reported(seen, now_s)
 
-    def _hear(self, seen: HostSeen) -> None:
+    def _hear(self, seen: HostSeen, now_s: float) -> None:
         self._presence.report(seen)
-        now_s = self._clock.monotonic_s()
         self._book.report(seen.host, (seen.applied, seen.error), offered=seen.offered, now_s=now_s)
 
     def _report_later(self, host: HostName, report: Report, offered: Revision) -> None:
@@ -368,12 +368,12 @@ class ControlPlane:
             self._book.settle(operation)
         if foreign.keys is not None:
             self.owners.keys.reset(foreign.keys)
+        hosts, now_s = self.snapshot.hosts, self._clock.monotonic_s()
         for seen in foreign.seen:
-            if seen.host in self.snapshot.hosts:
-                heard_s = self._clock.monotonic_s() - seen.ago_s
-                self._presence.seen(seen.host, heard_s)
-                self._elsewhere.told(seen, heard_s)
-                self._hear(seen)
+            if seen.host in hosts:
+                self._presence.seen(seen.host, now_s - seen.ago_s)
+                self._elsewhere.told(seen, now_s - seen.ago_s)
+                self._hear(seen, now_s)
 
     def _open(self, stored: StoredOperation, *, is_foreign: bool = False) -> None:
         errors, now_s = self._presence.errors(stored.operation.hosts), self._clock.monotonic_s()

@@ -33,7 +33,7 @@ class Telling:
 
     def take(self, now_s: float) -> tuple[HostSeen, ...]:
         """What is due, with how long ago it was heard, because clocks of servers may differ; it is due no more."""
-        due = tuple(replace(seen, ago_s=now_s - heard_s) for seen, heard_s in self._due.values())
+        due = tuple(seen.aged(now_s - heard_s) for seen, heard_s in self._due.values())
         self._due.clear()
         return due
 

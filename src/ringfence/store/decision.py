@@ -104,6 +104,11 @@ class HostSeen:
     failsafe: tuple[Failsafe, ...] | None = None
     channel: Connection | None = None
 
+    def aged(self, ago_s: float) -> "HostSeen":
+        """The same, heard so long ago. By position, in half the time: of every host that is touched one is told."""
+        said = (self.applied, self.error, self.notice, self.offered, self.foreign, self.failsafe)
+        return HostSeen(self.host, ago_s, *said, self.channel)
+
 
 Record = (
     KeyCreated | KeyRotated | KeyRevoked | OperationSettled | Tidied

@@ -19,6 +19,10 @@ class Unreachable(DatabaseFault):
     """There is no connection to the database, and none could be made."""
 
 
+class Unsuitable(DatabaseFault):
+    """Nothing is damaged, but the store cannot use this database."""
+
+
 class ConstraintBroken(DatabaseFault):
     """The database refused rows that contradict its constraints: a defect of what was decided."""
 

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.abc import PQGen
 
 from ringfence.policy.errors import Invalid
-from ringfence.store.database import ConstraintBroken, DatabaseFault, InDoubt, Unreachable, Values
+from ringfence.store.database import ConstraintBroken, DatabaseFault, InDoubt, Unreachable, Unsuitable, Values
 
 T = TypeVar("T")
 
@@ -147,13 +147,13 @@ class PostgresDatabase:
         """The server checks its pages itself, where it was made with checksums; references it always does."""
         ((version,),) = self.query("SELECT current_setting('server_version_num')::int / 10000")
         if version < OLDEST:
-            raise DatabaseFault(f"it is PostgreSQL {version}, and {OLDEST} is the oldest that serves")
+            raise Unsuitable(f"it is PostgreSQL {version}, and {OLDEST} is the oldest that serves")
         ((timeout_ms,),) = self.query("SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'")
         if timeout_ms != STATEMENT_TIMEOUT_MS:
-            raise DatabaseFault("a pooler (PgBouncer) takes a session's settings away: name PostgreSQL itself")
+            raise Unsuitable("a pooler (PgBouncer) takes a session's settings away: name PostgreSQL itself")
         ((encoding,),) = self.query("SELECT current_setting('server_encoding')")
         if encoding != "UTF8":
-            raise DatabaseFault(f"its encoding is {encoding}: make a database with ENCODING 'UTF8'")
+            raise Unsuitable(f"its encoding is {encoding}: make a database with ENCODING 'UTF8'")
 
     def close(self) -> None:
         self._connection.close()

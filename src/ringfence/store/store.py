@@ -16,7 +16,7 @@ from ringfence.policy.errors import Busy, Invalid, OperatorError
 from ringfence.policy.facts import Fact
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName, OrganisationId, Revision, RuleId
-from ringfence.store.database import Database, DatabaseFault, OpenDatabase, Unreachable
+from ringfence.store.database import Database, DatabaseFault, OpenDatabase, Unreachable, Unsuitable
 from ringfence.store.decision import Committed, Decide, StoredKey
 from ringfence.store.folder import Lock, hold_folder
 from ringfence.store.follow import Followed, Follower
@@ -207,6 +207,5 @@ def _load_all(database: Database, seal_key: bytes) -> _Opened:
 
 
 def _damaged(name: str, reason: object) -> OperatorError:
-    return OperatorError(
-        f"opening {name}", f"{reason}; the hosts keep enforcing what they have: restore the folder from a backup"
-    )
+    advice = "use another database" if isinstance(reason, Unsuitable) else "restore the folder from a backup"
+    return OperatorError(f"opening {name}", f"{reason}; the hosts keep enforcing what they have: {advice}")

@@ -9,10 +9,10 @@ import pytest
 
 from desk import ORGANISATION
 from places import postgres_place
+from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import GroupCreated, apply_facts
 from ringfence.policy.model import Group
 from ringfence.store import AuditLine, Decision, next_revision
-from ringfence.store.database import DatabaseFault
 from ringfence.store.postgresql import PostgresDatabase
 from unit.store.test_store import founded
 from waiting import wait_until
@@ -91,10 +91,15 @@ def test_what_is_read_behind_the_lock_is_of_that_moment(url):
     second.close()
 
 
-def test_a_session_that_does_not_keep_what_was_set_is_refused(postgres, tmp_path, monkeypatch):
-    database = postgres_place(tmp_path, postgres.database()).open_database(tmp_path)
-    database.check()
-    monkeypatch.setattr("ringfence.store.postgresql.STATEMENT_TIMEOUT_MS", 1)
-    with pytest.raises(DatabaseFault, match=r"a pooler \(PgBouncer\) takes a session's settings away"):
-        database.check()
-    database.close()
+def test_a_session_that_does_not_keep_what_was_set_is_refused(postgres, tmp_path):
+    place = postgres_place(tmp_path, postgres.database())
+
+    def without_settings(folder):
+        database = place.open_database(folder)
+        database._connection.execute("SET statement_timeout = 0")
+        return database
+
+    refused = r"a pooler \(PgBouncer\) takes a session's settings away: .* use another database"
+    with pytest.raises(OperatorError, match=refused):
+        place.open(without_settings)
+    place.open().close()

@@ -104,7 +104,8 @@ class Connection(asyncio.Protocol):
         self._wait_for(_Wait.FIRST, HEAD_TIME_S)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the reason changes nothing
-        self._forget()
+        if not self._is_taken:
+            self._forget()
         self._due.clear()
         if self._reading is not None and not self._drained_bytes:
             self._reading.why = "the caller left before the body was whole"
@@ -292,6 +293,8 @@ class Connection(asyncio.Protocol):
     def _send(self, request: Request, response: Response, *, is_kept: bool) -> None:
         """A head and what follows it in one call to the kernel, and one record of TLS."""
         if self._is_taken:
+            if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+                self._transport.close()  # it was taken, and then something broke
             return
         is_last = not is_kept or response.is_last or self._is_ending
         head = _head_of(response, is_last=is_last)

@@ -236,3 +236,28 @@ def test_an_idle_connection_is_closed_after_a_while_and_not_before(monkeypatch):
             assert await reader.read() == b""
 
     run(main())
+
+
+def test_a_connection_that_is_taken_hears_nothing_more_and_ends_when_who_took_it_breaks():
+    class Taking(Echo):
+        def __call__(self, request):
+            self.asked.append(request.upgrade.protocol)
+            request.upgrade.take().write(b"yours")
+            return Response(self.status)
+
+    async def main(status):
+        app = Taking()
+        app.status = status
+        async with connected(app) as (reader, writer, opened):
+            await send(writer, b"GET /f HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: Feed\r\n\r\n")
+            assert await reader.readexactly(5) == b"yours"
+            assert (app.asked, opened.connections) == (["feed"], set())
+            if status == 500:
+                assert await reader.read() == b""
+            else:
+                writer.write(b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n")
+                await asyncio.sleep(0)
+                assert app.asked == ["feed"]
+
+    run(main(101))
+    run(main(500))

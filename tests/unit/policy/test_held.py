@@ -58,6 +58,8 @@ def test_where_anybody_could_make_it_wrong_everybody_is_asked(text):
 APP_2 = instance("app-2", "192.0.2.5", wears=("app",))
 FLEET = (DB, APP, APP_2, *OTHERS)
 OPEN = group("db", "ingress tcp/22 from group app")
+WORLD = group("db", "ingress tcp/22 from 0.0.0.0/0")
+WATCHED = replace(max(OTHERS, key=lambda one: one.id), observe=True)
 RESTRICTED = group("other", "egress udp/53 to 9.9.9.9/32")
 
 
@@ -78,7 +80,14 @@ RESTRICTED = group("other", "egress udp/53 to 9.9.9.9/32")
         ("app -> any udp allow", (group("db"),), (group("db"), SHUT), False, 3),
         ("any -> db tcp/22 deny", (OPEN, SHUT), (OPEN, SHUT, replace(DB, observe=True)), False, 3),
         ("other -> db tcp/22 deny", (OPEN,), (OPEN, replace(OTHERS[0], groups=(group("other").id, group("app").id))), False, 12),
-        # Ten are treated alike.
+        ("any -> any tcp/22 deny", (OPEN,), (OPEN, replace(OTHERS[0], groups=(group("other").id, group("app").id))), False, 4),
+        ("internet -> db tcp/22 deny", (OPEN,), (OPEN, group("app", "source 203.0.113.0/24")), False, 1),
+        # Whom the assertion means is another matter than what passes.
+        ("app -> db tcp/22 deny", (WORLD,), (WORLD, group("app", "source 203.0.113.0/24")), False, 14),
+        ("any -> db tcp/22 allow", (WORLD, SHUT), (WORLD, SHUT, replace(OTHERS[0], groups=(group("db").id,))), False, 4),
+        # Ten are treated alike, but the one that is observed.
+        ("other -> other tcp/22 deny", (group("other"),), (group("other", "ingress tcp/22 from group other"),), False, 2),
+        ("app -> any tcp/22 deny", (group("other"),), (group("other", "ingress tcp/22 from group db"), WATCHED), False, 6),
         ("other -> db tcp/22 deny", (group("db"),), (group("db", "ingress tcp/22 from group other"),), False, 3),
     ],
 )  # fmt: skip

@@ -61,5 +61,7 @@ def read_text(file: Path) -> str:
     """What a file says; ``-`` is standard input."""
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise OperatorError(f"reading {file}", error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
         raise OperatorError(f"reading {file}", str(error)) from error

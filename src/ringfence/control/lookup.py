@@ -12,7 +12,7 @@ from ringfence.policy.errors import Denied, Invalid, NotFound
 from ringfence.policy.index import index_of
 from ringfence.policy.insight.ends import find_named
 from ringfence.policy.model import Group, Host, Instance, Organisation, Snapshot
-from ringfence.policy.places import find_instance_named
+from ringfence.policy.places import ANY, INTERNET, find_instance_named
 from ringfence.policy.values import GroupId, HostName, InstanceId, OrganisationId, Visibility
 from ringfence.policy.wording import suggestion
 
@@ -97,6 +97,8 @@ def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId,
     """As ``find_group_named``, of the groups that a rule may name: public ones of anybody too."""
     groups = snapshot.groups.values()
     named = [one for one in groups if one.organisation == organisation or one.visibility is Visibility.PUBLIC]
+    if text in (ANY, INTERNET) and not any(one.name == text for one in named):
+        raise NotFound(f"a rule names a network or a group: for anybody 0.0.0.0/0, and ::/0, not {text}", field=field)
     found = _only_named(named, text, field)
     is_public = found.visibility is Visibility.PUBLIC
     return GroupReference(None if is_public else found.id, found.name if is_public else None, found.visibility)

@@ -281,7 +281,9 @@ def _rule_id(text: str, path: str) -> RuleId:
 
 def _caller(address: str | None) -> Cidr:
     if address is None:
-        raise Invalid("where you come from is not known here: give an address", field="$.address")
+        raise Invalid(
+            "where you come from is not known here: give it, by --address at the command line", field="$.address"
+        )
     try:
         return _network(address, "$.address")
     except Invalid as error:

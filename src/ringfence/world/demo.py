@@ -20,6 +20,12 @@ AGREED: Final = 0
 DISAGREED: Final = 1
 _TERMINATED: Final = 143  # as a shell shows a program that SIGTERM ended
 _PAUSE_S: Final = 0.2
+_QUESTIONS: Final = (
+    "ringfence rule list",
+    "ringfence explain app db tcp/5432",
+    "ringfence reach --to group:db",
+    "ringfence rule add db tcp/22 --from 0.0.0.0/0 --dry-run",
+)
 
 
 def run_demo(*, stay: bool, env_file: Path | None) -> int:
@@ -82,6 +88,8 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _stay(stage: Stage) -> None:
+    questions = "".join(f"\n  {one}" for one in _QUESTIONS)
+    stage.console.print(f"\nWith these lines set, ask it from another shell:{questions}", highlight=False, markup=False)
     stage.console.print("\n[bold]Ctrl-C ends it.[/bold]")
     try:
         while True:

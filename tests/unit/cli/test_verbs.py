@@ -273,6 +273,10 @@ def test_a_change_that_is_wrong_names_the_field_and_the_nearest_name(ringfence):
     assert "did you mean web?" in ringfence("rule", "add", "wep", "tcp", "--from", "web")[2]
     assert "ringfence: service: expected a service such" in ringfence("rule", "add", "web", "tcp/x", "--from", "web")[2]
     assert "ringfence: expected exactly one of from " in ringfence("rule", "add", "web", "tcp")[2]
+    for word in ("internet", "any"):
+        said = f"ringfence: from: a rule names a network or a group: for anybody 0.0.0.0/0, and ::/0, not {word}\n"
+        assert ringfence("rule", "add", "web", "tcp/443", "--from", word)[2] == said
+    assert ringfence("plan", "none.yaml")[2] == "ringfence: reading none.yaml: No such file or directory\n"
 
 
 def test_rules_are_listed_with_the_time_that_they_last(ringfence, monkeypatch):
@@ -286,7 +290,8 @@ def test_rules_are_listed_with_the_time_that_they_last(ringfence, monkeypatch):
     assert 7100 < second["expires-at"] - time.time() <= 7200
     monkeypatch.setattr("ringfence.cli.admin_client.ssh_session", lambda: None)
     status, _, err = ringfence("allow-me", "web", "tcp/22")
-    assert (status, err) == (2, "ringfence: address: where you come from is not known here: give an address\n")
+    said = "ringfence: address: where you come from is not known here: give it, by --address at the command line\n"
+    assert (status, err) == (2, said)
     add = ("rule", "add", "web", "tcp/80", "--from", "web")
     assert ringfence(*add, "--expires", "soon")[0] == 2
     for option, most in (("--expires", "3650d"), ("--confirm", "24h")):

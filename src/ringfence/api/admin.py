@@ -15,7 +15,7 @@ import msgspec
 
 from ringfence.api.apply import ApplyResource
 from ringfence.api.authority import Authority
-from ringfence.api.change import AllowResource, ChangeResource, RulesResource
+from ringfence.api.change import AllowResource, ChangeResource, GroupsResource, RulesResource
 from ringfence.api.counters import show_counts
 from ringfence.api.exchange import BodyLimits, Request, Response, put_json
 from ringfence.api.flows import FlowsResource
@@ -195,6 +195,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/instances/{instance}", _OneInstance(plane))
     add_operation_routes(app, plane)
     app.add_route("/admin/v1/change", ChangeResource(plane))
+    app.add_route("/admin/v1/security-groups", GroupsResource(plane))
     app.add_route("/admin/v1/rules", RulesResource(plane))
     app.add_route("/admin/v1/allow", AllowResource(plane, partial(operator, plane)))
     add_past_routes(app, plane)

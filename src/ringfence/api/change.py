@@ -67,6 +67,30 @@ class RulesResource:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupsResource:
+    """GET /admin/v1/security-groups?organisation=NAME: its groups, with how many rules and wearers each has."""
+
+    plane: ControlPlane
+
+    def on_get(self, request: Request, response: Response) -> None:
+        snapshot, organisation = self.plane.snapshot, self.plane.owners.named(request.get_param("organisation")).id
+        shown = [
+            {
+                "name": group.name,
+                "id": str(group.id),
+                "rules": len(group.rules),
+                "worn-by": len(index_of(snapshot).wearers_of(group.id)),
+                "sources": [str(source.network) for source in group.sources],
+                "visibility": group.visibility.value,
+                "description": group.description,
+            }
+            for group in snapshot.groups.values()
+            if group.organisation == organisation
+        ]
+        put_json(response, {"groups": shown})
+
+
+@dataclass(frozen=True, slots=True)
 class AllowResource:
     """POST /admin/v1/allow: lets an address, by default the caller's, reach a group or an instance for a time.
 

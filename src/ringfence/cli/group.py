@@ -5,15 +5,28 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.change import Edit, changing
-from ringfence.cli.options import DataOption
+from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.output import Format, FormatOption, complain, show_rows
 
-app = typer.Typer(help="Groups: create, delete, attach, detach, sources; public ones.", no_args_is_help=True)
+app = typer.Typer(help="Groups: list, create, delete, attach, detach, sources; public ones.", no_args_is_help=True)
 source_app = typer.Typer(help="External sources of a group: add, remove.", no_args_is_help=True)
 app.add_typer(source_app, name="source")
 GroupArgument = Annotated[str, typer.Argument(help="The group's name or id.")]
 InstanceArgument = Annotated[str, typer.Argument(help="The instance's name or id.")]
 NetworkArgument = Annotated[str, typer.Argument(metavar="NETWORK", help="A network, or an address.")]
+
+
+@app.command("list")
+def list_(data: DataOption, organisation: OrganisationOption = None, output: FormatOption = Format.TABLE) -> None:
+    """The groups: how many rules each has, how many instances wear it, its external sources.
+
+    Example: [bold]ringfence group list[/bold]
+    """
+    from ringfence.cli.admin_client import Ask, ask
+
+    groups = ask(data, Ask("GET", "/security-groups", query=query_of(organisation)))["groups"]
+    columns = ("name", "id", "rules", "worn-by", "sources", "visibility", "description")
+    show_rows(groups, columns, output)
 
 
 @app.command("create")

@@ -21,7 +21,7 @@ DISAGREED: Final = 1
 _TERMINATED: Final = 143  # as a shell shows a program that SIGTERM ended
 _PAUSE_S: Final = 0.2
 _QUESTIONS: Final = (
-    "ringfence rule list",
+    "ringfence group list",
     "ringfence explain app db tcp/5432",
     "ringfence reach --to group:db",
     "ringfence rule add db tcp/22 --from 0.0.0.0/0 --dry-run",

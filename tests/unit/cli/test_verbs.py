@@ -279,6 +279,18 @@ def test_a_change_that_is_wrong_names_the_field_and_the_nearest_name(ringfence):
     assert ringfence("plan", "none.yaml")[2] == "ringfence: reading none.yaml: No such file or directory\n"
 
 
+def test_groups_are_listed_with_what_is_in_them(ringfence):
+    ringfence("group", "create", "web", "--description", "the public site")
+    ringfence("rule", "add", "web", "tcp/443", "--from", "0.0.0.0/0")
+    ringfence("group", "source", "add", "web", "192.0.2.0/24")
+    ringfence("instance", "add", "web-1", "--address", "192.0.2.10")
+    ringfence("group", "attach", "web", "web-1")
+    default, web = _json(ringfence, "group", "list")
+    assert (default["name"], default["rules"], default["sources"]) == ("default", 0, [])
+    assert (web["name"], web["rules"], web["sources"]) == ("web", 1, ["192.0.2.0/24"])
+    assert (web["worn-by"], web["visibility"], web["description"]) == (1, "private", "the public site")
+
+
 def test_rules_are_listed_with_the_time_that_they_last(ringfence, monkeypatch):
     ringfence("group", "create", "web")
     ringfence("rule", "add", "web", "tcp/443", "--from", "0.0.0.0/0")

@@ -12,6 +12,7 @@ from counts import count
 from ringfence.agent import enforce, loop
 from ringfence.control import use_cases
 from ringfence.policy.model import OperationState
+from ringfence.policy.program import waypoints
 from ringfence.policy.program.steps import DeleteElements
 from simulation.fleet import play
 
@@ -46,13 +47,13 @@ def _success_at_once(monkeypatch):
 
 
 def _elements_stay(monkeypatch):
-    real = enforce.diff_programs
+    real = waypoints.diff_programs
 
     def forget(actual, desired):
         delta = real(actual, desired)
         return replace(delta, flip=tuple(step for step in delta.flip if not isinstance(step, DeleteElements)))
 
-    monkeypatch.setattr(enforce, "diff_programs", forget)
+    monkeypatch.setattr(waypoints, "diff_programs", forget)
 
 
 def _tampering_is_ignored(monkeypatch):

@@ -86,6 +86,17 @@ class Fleet:
         self.broken = self.broken or words
         raise Broken(words)
 
+    def start_task(self, loop, coroutine, **more) -> asyncio.Task:
+        """As the loop does it. A task that ends by a fault is found also if nobody waits for it."""
+        task = asyncio.Task(coroutine, loop=loop, **more)
+        task.add_done_callback(self._note_end)
+        return task
+
+    def _note_end(self, task) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ArithmeticError | AttributeError | AssertionError | LookupError | NameError | TypeError):
+            self.broken = self.broken or f"{task.get_name()} ended by {error!r}"
+
     # What is promised
 
     def check_closed(self, machine) -> None:
@@ -390,6 +401,7 @@ def play(seed: int) -> tuple[str | None, list[str]]:
     fleet = Fleet(seed)
     try:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.get_loop().set_task_factory(fleet.start_task)
             runner.run(fleet.run())
     except Broken as error:
         return str(error), list(fleet.trace)

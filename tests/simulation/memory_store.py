@@ -18,6 +18,7 @@ class MemoryStore:
         self.wanted = {}
         self.keys = ()
         self.is_shared = False
+        self.unheard_s = 0.0
         self._operations = {}
 
     @property

@@ -27,6 +27,7 @@ from ringfence.wire.hostauth import sign_request
 from waiting import wait_until
 
 CHANGES = count(reduced=120, stated=10_000)
+STOPPED_S = 60 if FULL else 0
 MOST_BYTES = 1 << 20 if FULL else 48 << 10
 
 
@@ -72,6 +73,7 @@ def test_a_stopped_agent_costs_next_to_nothing_and_converges_when_it_goes_on(tmp
         with agent(server, key) as process:
             wait_until(lambda: standing(server)["applied"] is not None)
             process.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
             applied, most = standing(server)["applied"], 0
             for n in range(CHANGES):
                 rule = {"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": n + 1}
@@ -85,6 +87,7 @@ def test_a_stopped_agent_costs_next_to_nothing_and_converges_when_it_goes_on(tmp
                     most = max(most, held_bytes())
             assert standing(server)["applied"] == applied
             assert max(most, held_bytes()) < MOST_BYTES
+            wait_until(lambda: time.monotonic() - stopped >= STOPPED_S, STOPPED_S)
             process.send_signal(signal.SIGCONT)
             began = time.monotonic()
             wait_until(lambda: standing(server)["applied"] == standing(server)["wanted"] > applied, timeout_s=20)

@@ -87,7 +87,7 @@ class _Hosts:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        shape = convert(parse_document(_body(request)), _HostShape)
+        shape = convert(parse_document(request.body), _HostShape)
         public_key = None if shape.public_key is None else _decode_key(shape.public_key)
         name = parse_host_name(shape.name, field="$.name")
         added = await self.plane.enrolment.add_host(name, public_key, request.get_param("organisation"))
@@ -118,7 +118,7 @@ class _Instances:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        claim = _claim(convert(parse_document(_body(request)), _InstanceShape))
+        claim = _claim(convert(parse_document(request.body), _InstanceShape))
         await self.plane.execute(AddInstance(claim), operator(self.plane, request))
         put_json(response, {"id": str(claim.id), "name": claim.name})
 
@@ -135,7 +135,7 @@ class _OneInstance:
     plane: ControlPlane
 
     async def on_put(self, request: Request, response: Response, instance: str) -> None:
-        wanted = convert(parse_document(_body(request)), _ObserveShape)
+        wanted = convert(parse_document(request.body), _ObserveShape)
         found = find_instance_of(self.plane.snapshot, instance, request.get_param("organisation"))
         actor = operator(self.plane, request)._replace(organisation=found.organisation)
         command, safety = Observe((found.id,), wanted.observe), Safety(force=wanted.force)
@@ -151,8 +151,8 @@ class _PublicGroups:
 
     async def on_post(self, request: Request, response: Response) -> None:
         """Creates the group, then adds each of its external sources; all of them are judged before any is added."""
-        wanted = decode_group(_body(request))
-        sources = convert(parse_document(_body(request)), _SourcesShape).external_sources
+        wanted = decode_group(request.body)
+        sources = convert(parse_document(request.body), _SourcesShape).external_sources
         networks = [parse_cidr(text, field=f"$.external-sources[{n}]") for n, text in enumerate(sources)]
         operator = operator_of(self.plane.owners.first.id, request.request_id)
         command = CreateGroup(wanted.name, wanted.description, Visibility.PUBLIC)
@@ -209,10 +209,6 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/observed", Observed(plane))
     app.add_route("/admin/v1/instances/{instance}/suggestion", Suggestion(plane))
     return Front(app, BodyLimits(size_bytes=_MOST_BYTES))
-
-
-def _body(request: Request) -> bytes:
-    return request.body
 
 
 def _decode_key(text: str) -> bytes:

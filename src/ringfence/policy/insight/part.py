@@ -11,10 +11,9 @@ from types import MappingProxyType
 from ringfence.policy.addresses import FAMILIES
 from ringfence.policy.index import index_of
 from ringfence.policy.insight.assertions import Assertion
-from ringfence.policy.insight.ends import find_named, parse_network
+from ringfence.policy.insight.meant import ends_of
 from ringfence.policy.insight.services import services_of
 from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
-from ringfence.policy.places import ANY, INTERNET
 from ringfence.policy.values import Direction, GroupId, InstanceId, OrganisationId
 
 
@@ -42,11 +41,7 @@ def _groups_named(
 ) -> Iterator[GroupId]:
     named = [rule.peer.group for group in groups for rule in group.rules if isinstance(rule.peer, GroupPeer)]
     yield from (id_ for id_ in named if id_ in snapshot.groups)
-    for text in (assertion.source, assertion.destination):
-        if text not in (ANY, INTERNET) and parse_network(text, field=assertion.field) is None:
-            one = find_named(snapshot, text, field=assertion.field, owner=owner)
-            if isinstance(one, Group):
-                yield one.id
+    yield from (end.id for end in ends_of(snapshot, assertion, owner) if isinstance(end, Group))
 
 
 def _concerning(group: Group, assertion: Assertion) -> Group:

@@ -12,17 +12,28 @@ nothing worse than a moment between the two; one that does both goes in steps, w
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from typing import Final
 
 from ringfence.policy.addresses import Interval, merge_intervals
-from ringfence.policy.evolving import differing, differing_members
+from ringfence.policy.evolving import differing
 from ringfence.policy.program import names
 from ringfence.policy.program.delta import Delta, can_only_allow, diff_programs, differing_parts, only_widens
 from ringfence.policy.program.link import STAMP
-from ringfence.policy.program.model import Chain, Count, Element, Goto, Jump, Line, Member, NamedSet, Program
+from ringfence.policy.program.model import (
+    Chain,
+    Count,
+    Element,
+    Foreign,
+    Goto,
+    Jump,
+    Line,
+    Member,
+    NamedSet,
+    Part,
+    Program,
+)
 from ringfence.policy.program.names import is_of_policy
 from ringfence.policy.program.steps import AddElements, AddLine, AddTargets, Step
 
@@ -47,7 +58,10 @@ def find_way(actual: Program, desired: Program) -> tuple[Leg, ...]:
     delta = diff_programs(actual, desired)
     if not (delta.narrows and any(_can_give(step) for step in (*delta.prepare, *delta.flip))):
         return (Leg(delta, desired),)
-    way = (actual, *_waypoints(actual, desired))
+    change = _Change(actual, desired)
+    if not change.mixes or not (change.gives and change.takes):
+        return (Leg(delta, desired),)
+    way = (actual, *_waypoints(change))
     return tuple(Leg(diff_programs(before, after), after) for before, after in pairwise(way))
 
 
@@ -55,19 +69,17 @@ def _can_give(step: Step) -> bool:
     return isinstance(step, AddElements | AddTargets) or (isinstance(step, AddLine) and step.chain != STAMP)
 
 
-def _waypoints(actual: Program, desired: Program) -> tuple[Program, ...]:
-    change = _Change(actual, desired)
-    if not change.mixes or not (change.gives and change.takes):
-        return (desired,)
+def _waypoints(change: "_Change") -> Iterator[Program]:
     apart = _set_apart(change)
-    changes = [change] if apart is None else [_Change(actual, apart), _Change(apart, desired)]
-    return tuple(program for each in changes for program in _steps(each))
+    changes = [change] if apart is None else [_Change(change.actual, apart), _Change(apart, change.desired)]
+    for each in changes:
+        yield from _steps(each)
 
 
 def _steps(change: "_Change") -> Iterator[Program]:
     """First what gives, then what takes."""
     widest = {
-        name: replace(change.actual.sets[name], elements=frozenset(shift.widest))
+        name: replace(change.actual.sets[name], elements=shift.widest)
         for name, shift in change.shifts.items()
         if shift.takes
     }
@@ -80,9 +92,9 @@ def _steps(change: "_Change") -> Iterator[Program]:
 class _Shift:
     """How the elements of a group's set change. ``widest``: while there must be what was and what will be."""
 
-    before: AbstractSet[Element]
-    widest: AbstractSet[Element]
-    after: AbstractSet[Element]
+    before: frozenset[Element]
+    widest: frozenset[Element]
+    after: frozenset[Element]
 
     @property
     def gives(self) -> bool:
@@ -149,15 +161,12 @@ class _Change:
 
 
 def _shift(old: NamedSet, new: NamedSet | None) -> _Shift:
-    after = new.elements if new else _NO_ELEMENTS
-    lost = {element for element in differing_members(old.elements, after) if element in old.elements}
-    if not lost or not after:
-        return _Shift(old.elements, after if not lost else old.elements, after)
-    gained = {element for element in differing_members(old.elements, after) if element in after}
-    if not old.interval:
-        return _Shift(old.elements, frozenset(after) | lost, after)
-    spans = [element for element in lost | gained if isinstance(element, Interval)]
-    return _Shift(old.elements, frozenset(after) - gained | merge_intervals(spans), after)
+    before, after = old.elements, new.elements if new else _NO_ELEMENTS
+    lost, gained = before - after, after - before
+    if old.interval and lost and gained:  # intervals of one set must not overlap
+        spans = [element for element in lost | gained if isinstance(element, Interval)]
+        return _Shift(before, (before & after) | merge_intervals(spans), after)
+    return _Shift(before, before | after, after)
 
 
 def _moves(old: Program, new: Program) -> Iterator[tuple[str | None, str | None]]:
@@ -259,22 +268,17 @@ class _Renaming:
         return tuple(map(self._line, chain.lines))
 
     def _line(self, line: Line) -> Line:
-        if not any(
-            (isinstance(part, Member) and part.set in self.sets)
-            or (isinstance(part, Jump | Goto) and part.chain in self.chains)
-            for part in line.parts
-        ):
-            return line
-        return Line(
-            tuple(
-                replace(part, set=self.sets.get(part.set, part.set))
-                if isinstance(part, Member)
-                else replace(part, chain=self.chains.get(part.chain, part.chain))
-                if isinstance(part, Jump | Goto)
-                else part
-                for part in line.parts
-            )
-        )
+        parts = tuple(map(self._part, line.parts))
+        return line if parts == line.parts else Line(parts)
+
+    def _part(self, part: Part | Foreign) -> Part | Foreign:
+        match part:
+            case Member(set=name) if name in self.sets:
+                return replace(part, set=self.sets[name])
+            case Jump(name) | Goto(name) if name in self.chains:
+                return replace(part, chain=self.chains[name])
+            case _:
+                return part
 
     def _free(self, name: str, aside: Callable[[str, int], str], taken: Mapping[str, object]) -> str:
         """A name that nothing has; a crash may have left one of them behind."""

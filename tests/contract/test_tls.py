@@ -211,6 +211,11 @@ def test_a_server_that_is_not_the_tokens_is_told_nothing(server, admin, tmp_path
     assert join(server[1], token.text, tmp_path / "h2").returncode == 0  # it was not used
 
 
+def test_a_port_without_tls_is_said_to_be_one(server, admin, tmp_path):
+    joined = join(server[0].replace("http:", "https:"), token_of(admin, "h2"), tmp_path / "h2")
+    assert (joined.returncode, "speaks no TLS" in joined.stderr) == (1, True), joined.stderr
+
+
 def test_an_expired_token_is_refused_and_another_one_gives_a_host_another_key(server, admin, tmp_path):
     token = token_of(admin, "h3", ttl_s=1)
     time.sleep(1.1)  # the token's own life, which begins at a whole second

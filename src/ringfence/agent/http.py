@@ -142,7 +142,13 @@ class network_errors:  # noqa: N801  read as a with-statement
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            raise OperatorError(self._step, str(error) or type(error).__name__) from error
+            raise OperatorError(self._step, _reason_of(error)) from error
+
+
+def _reason_of(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "whoever answers there speaks no TLS: is it another port, or plain http:// on loopback?"
+    return str(error) or type(error).__name__
 
 
 def _checked_url(address: str, *, insecure: bool) -> str:

@@ -126,7 +126,8 @@ def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> O
     """Close every managed port of the caller's network namespace, or enforce what was kept, without any server.
 
     Raises:
-        OperatorError: an agent filters the namespace already, there is no usable inventory, or the kernel refuses.
+        Filtered: an agent filters the namespace already.
+        OperatorError: there is no usable inventory, or the kernel refuses.
     """
     files = SystemFiles()
     spare_collections()

@@ -5,6 +5,7 @@ what the command needs, 130 ended by Ctrl-C.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -95,6 +96,16 @@ app.command("export")(export.export)
 app.command("env")(env.env)
 app.command("guard")(guard.guard)
 app.command("version")(version.version)
+
+
+@app.callback()
+def options(
+    *,
+    asked: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=version.at_once)
+    ] = False,
+) -> None:
+    """What is said before any verb."""
 
 
 def run(arguments: Sequence[str]) -> int:

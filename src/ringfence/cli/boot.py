@@ -15,18 +15,24 @@ def boot(
     """Close every managed port, or enforce the last good policy from disk, before the network is there; then end.
 
     No server is contacted, nothing is written, nothing is opened that the last policy did not allow. Interfaces need
-    not exist yet. Needs CAP_NET_ADMIN. The unit [bold]packaging/systemd/ringfence-boot.service[/bold] runs it.
+    not exist yet; where an agent runs already, it is left alone. Needs CAP_NET_ADMIN.
+    The unit [bold]packaging/systemd/ringfence-boot.service[/bold] runs it.
     Example: [bold]ringfence boot --data /var/lib/ringfence-agent --inventory /etc/ringfence/inventory.toml[/bold]
     """
     import os
     import sys
 
+    from ringfence.agent.doors.links import Filtered
     from ringfence.agent.service import run_boot
     from ringfence.cli.output import complain
     from ringfence.log import configure_log
 
     configure_log(sys.stderr)
-    outcome = run_boot(data, inventory, os.environ)
+    try:
+        outcome = run_boot(data, inventory, os.environ)
+    except Filtered:
+        complain("an agent filters this network namespace already and enforces its policy: nothing to do")
+        return
     for refused in outcome.refused:
         complain(refused)
     closed = outcome.about.revision == 0

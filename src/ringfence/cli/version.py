@@ -1,4 +1,6 @@
-"""``ringfence version``."""
+"""``ringfence version``, and ``--version`` for who asks so."""
+
+import typer
 
 from ringfence import __version__
 from ringfence.cli.output import show
@@ -7,3 +9,9 @@ from ringfence.cli.output import show
 def version() -> None:
     """Print the version."""
     show(f"ringfence {__version__}")
+
+
+def at_once(asked: bool) -> None:  # noqa: FBT001  called by typer
+    if asked:
+        version()
+        raise typer.Exit

@@ -12,6 +12,10 @@ from ringfence.policy.errors import OperatorError
 _LOCK_ADDRESS: Final = "\0ringfence-agent"
 
 
+class Filtered(OperatorError):
+    """An agent filters the network namespace already."""
+
+
 class LinksDoor(Protocol):
     def names(self) -> frozenset[str]:
         """The names of all interfaces, up or down."""
@@ -28,7 +32,7 @@ class KernelLinks:
 
 @contextmanager
 def lock_network() -> Iterator[None]:
-    """Only one agent filters the network namespace of the caller; ``OperatorError`` at once when another does."""
+    """Only one agent filters the network namespace of the caller; ``Filtered`` at once when another does."""
     step = "lock the network namespace"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
         try:
@@ -36,6 +40,6 @@ def lock_network() -> Iterator[None]:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 reason = "another agent filters this network namespace already; two would undo each other's rules"
-                raise OperatorError(step, reason) from error
+                raise Filtered(step, reason) from error
             raise OperatorError(step, error.strerror or str(error)) from error
         yield

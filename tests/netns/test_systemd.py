@@ -1,0 +1,105 @@
+"""The units of packaging/systemd under a real systemd: installed as docs/operations.md says, killed, booted."""
+
+import os
+
+import pytest
+
+from counts import FULL
+from machine import NSPAWN, Unbootable, open_machine
+from waiting import wait_until
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.full,
+    pytest.mark.skipif(not FULL, reason="only with the stated counts"),
+    pytest.mark.skipif(NSPAWN is None, reason="systemd-nspawn (Debian package systemd-container) is not installed"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="a machine is booted by root alone"),
+]
+QUICK_S = 20.0
+INVENTORY = """
+host = "h1"
+managed = ["veth*"]
+[[instance]]
+name = "a"
+interface = "veth-a"
+addresses = ["10.9.0.2"]
+"""
+# Shows what is in force when the network may begin, then begins it.
+NETWORK = """
+[Unit]
+DefaultDependencies=no
+Wants=network-pre.target network.target
+After=network-pre.target
+Before=network.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'nft list table inet ringfence > /root/at-network'
+ExecStart=/bin/sh -c 'ip link set lo up && ip link add veth-a type veth peer name far && ip link set veth-a up'
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@pytest.fixture
+def machine(tmp_path):
+    try:
+        with open_machine(tmp_path / "machine") as opened:
+            opened.boot()
+            _install(opened)
+            yield opened
+    except Unbootable as error:
+        pytest.skip(f"no machine boots here: {error}")
+
+
+def _install(machine):
+    machine.write("/etc/ringfence/inventory.toml", INVENTORY)
+    machine.write("/etc/systemd/system/begin-network.service", NETWORK)
+    machine.run("""
+        cd /opt/ringfence/packaging/systemd
+        install -m 0644 ringfence.sysusers /usr/lib/sysusers.d/ringfence.conf && systemd-sysusers
+        install -m 0644 ringfence-server.service ringfence-boot.service ringfence-agent.service /etc/systemd/system/
+        install -d -m 0750 -g ringfence /etc/ringfence
+        echo 'OPTIONS=--listen 0.0.0.0:8443 --listen 127.0.0.1:8444' > /etc/ringfence/server.env
+        install -d -m 0700 -o ringfence -g ringfence /var/lib/ringfence
+        ip link set lo up
+        runuser -u ringfence -- ringfence server init --data /var/lib/ringfence --name 127.0.0.1
+        systemctl daemon-reload && systemctl enable --now ringfence-server && systemctl enable begin-network
+    """)
+    wait_until(lambda: "ready" in machine.run("journalctl --no-pager -u ringfence-server"), QUICK_S)
+    machine.run("""
+        token=$(ringfence host token h1 --data /var/lib/ringfence | awk '/^token/ { print $2 }')
+        ringfence agent join https://127.0.0.1:8443 $token --data /var/lib/ringfence-agent
+        systemctl enable --now ringfence-boot ringfence-agent
+    """)
+
+
+def test_the_units_serve_and_enforce_come_back_from_kills_and_close_a_boot(machine):
+    machine.run("ringfence rule add default tcp/443 --from 0.0.0.0/0 --data /var/lib/ringfence")
+    _until_applied(machine)
+    for _ in range(3):
+        machine.run("kill -KILL $(systemctl show --property=MainPID --value ringfence-server ringfence-agent)")
+        _until_applied(machine)
+    assert "10.9.0.2" in machine.run("ringfence instance list --data /var/lib/ringfence")
+    machine.run("systemctl stop ringfence-agent")
+    held = machine.run("nft list table inet ringfence")
+    assert "443" in held
+    machine.power_off()
+
+    machine.boot()
+    assert machine.run("systemctl --failed --no-legend") == ""
+    assert "443" in machine.run("cat /root/at-network"), "the last policy was in force before the network"
+    _until_applied(machine)
+    machine.run("systemctl start ringfence-boot && systemctl restart ringfence-boot")
+    assert "nothing to do" in machine.run("journalctl --no-pager -b -u ringfence-boot")
+
+
+def _until_applied(machine):
+    def is_applied():
+        try:
+            shown = machine.run("ringfence host status --data /var/lib/ringfence").splitlines()[-1].split()
+        except AssertionError:  # the server is not there yet
+            return False
+        return shown[:1] == ["h1"] and shown[1] == shown[2] and float(shown[3]) < 5
+
+    wait_until(is_applied, QUICK_S)

@@ -105,7 +105,8 @@ class _Line(logging.LogRecord):
     """The record of one request, made often: by copying one, not by looking for what no line shows (caller, thread)."""
 
     def __init__(self, text: str, fields: dict[str, object]) -> None:
-        self.__dict__ = {**_ALIKE, "msg": text, "created": time.time(), "fields": fields}
+        made = self.__dict__ = _ALIKE.copy()
+        made["msg"], made["created"], made["fields"] = text, time.time(), fields
 
 
 _ALIKE: Final = vars(logging.LogRecord(log.name, logging.INFO, __file__, 0, "", (), None))

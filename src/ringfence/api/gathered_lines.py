@@ -14,14 +14,10 @@ class GatheredLines(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._waiting: list[str] = []
+        self._waiting: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._waiting.append(self.format(record))
-        except Exception:  # noqa: BLE001  as logging's own: a line that cannot be written must break nothing
-            self.handleError(record)
-            return
+        self._waiting.append(record)
         if record.levelno > logging.INFO or not self._is_awaited():
             self.flush()
 
@@ -29,11 +25,19 @@ class GatheredLines(logging.StreamHandler[TextIO]):
         self.acquire()
         try:
             waiting, self._waiting = self._waiting, []
-            if waiting:
-                self.stream.write("\n".join((*waiting, "")))
+            lines = [line for record in waiting if (line := self._line(record)) is not None]
+            if lines:
+                self.stream.write("\n".join((*lines, "")))
                 self.stream.flush()
         finally:
             self.release()
+
+    def _line(self, record: logging.LogRecord) -> str | None:
+        try:
+            return self.format(record)
+        except Exception:  # noqa: BLE001  as logging's own: a line that cannot be written must break nothing
+            self.handleError(record)
+            return None
 
     def _is_awaited(self) -> bool:
         """Whether the loop writes at its next turn what waits by now."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from ringfence.control.held import require_held
 from ringfence.control.views import Change, ViewCache
@@ -44,8 +44,7 @@ class Foreign:
     seen: tuple[HostSeen, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T_co]):
+class Outcome(NamedTuple, Generic[T_co]):  # as Decision
     """What a decision answers its caller, and what must follow from it even if the caller waits no more."""
 
     value: T_co
@@ -82,7 +81,7 @@ class Commits:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
 
-        def deliver(outcome: Committed[Outcome[T]] | Exception) -> None:
+        def deliver(outcome: "Committed[Outcome[T]] | Exception") -> None:  # quoted, or it is made anew for each change
             self._arrived.append(lambda: self._arrive(outcome, waiter))
             self._wake(loop)
 

@@ -205,7 +205,7 @@ class ControlPlane:
 
     def _careful(self, wish: Wish, actor: Actor, safety: Safety) -> Wish:
         if not safety.force:
-            wish = replace(wish, guard=lambda before, after: self._guard.require_uncut(before, after, actor.connection))
+            wish = wish._replace(guard=lambda before, after: self._guard.require_uncut(before, after, actor.connection))
         return careful(wish, actor.organisation, safety, now_s=self._now_s())
 
     async def _change(self, wish: Wish, actor: Actor) -> Changed:

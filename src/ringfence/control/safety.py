@@ -1,6 +1,6 @@
 """How careful a change is to be: must it be confirmed, may it cut the caller and agents off, what holds after it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from ringfence.control.held import require_true
@@ -27,10 +27,10 @@ USUAL: Final = Safety()
 def careful(wish: Wish, organisation: OrganisationId, safety: Safety, *, now_s: int) -> Wish:
     """The wish, as ``safety`` wants it."""
     if safety.assertions:
-        wish = replace(wish, require=lambda after: require_true(after, safety.assertions, organisation))
+        wish = wish._replace(require=lambda after: require_true(after, safety.assertions, organisation))
     if safety.trial_s is None:
         return wish
     ends_at = now_s + safety.trial_s
-    return replace(
-        wish, decide=lambda snapshot: on_trial(snapshot, wish.decide(snapshot), organisation, ends_at=ends_at)
+    return wish._replace(
+        decide=lambda snapshot: on_trial(snapshot, wish.decide(snapshot), organisation, ends_at=ends_at)
     )

@@ -6,7 +6,7 @@ Input: what is asked, by whom, when. Output: functions of a snapshot. They run i
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from ringfence.control.actor import Actor, operator_of
@@ -64,8 +64,7 @@ class Asked:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):  # as Decision
     """What is to change at once, and how the history calls it; ``group`` is what its operation refers to.
 
     ``is_due``: time brings it, and nobody asks; so no assertion refuses it. ``guard`` refuses the way from one state to
@@ -108,7 +107,7 @@ class UseCases:
     def change(self, wish: Wish, asked: Asked, operation_id: OperationId) -> Decide[Outcome[Changed]]:
         """What a caller wants changed, with the operation that tells its fate."""
 
-        def decision(snapshot: Snapshot) -> Decision[Outcome[Changed]]:
+        def decision(snapshot: Snapshot) -> "Decision[Outcome[Changed]]":  # as in Commits.run
             facts = wish.decide(snapshot)
             held_by = None if wish.is_due else asked.actor.organisation
             after, change = follow(self._cache, snapshot, facts, held_by=held_by)

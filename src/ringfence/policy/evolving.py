@@ -31,7 +31,7 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         self._size = len(whole)
         # The whole contents and None; or what stands here otherwise than in another of the line, and that one. One
         # tuple, never the same again, so that another thread can tell whether the contents moved while it looked.
-        self._state: tuple[dict[_K, object], Evolving[_K, _V] | None] = (cast("dict[_K, object]", whole), None)
+        self._state: tuple[dict[_K, object], Evolving[_K, _V] | None] = (whole, None)  # type: ignore[assignment]
 
     def evolve(self, put: Mapping[_K, _V], gone: Iterable[_K] = ()) -> "Evolving[_K, _V]":
         """The mapping after ``gone`` went and ``put`` came; itself when that changes nothing.
@@ -46,7 +46,7 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         if not undo:
             return self
         newer: Evolving[_K, _V] = Evolving.__new__(Evolving)
-        newer._begin(cast("dict[_K, _V]", whole), self._line)
+        newer._begin(whole, self._line)  # type: ignore[arg-type]
         self._state = undo, newer  # first, so that another thread finds the old values, here or in what is still whole
         for key in gone:
             whole.pop(key, None)
@@ -76,10 +76,10 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         value = self._find(key)
         if value is _NOTHING:
             raise KeyError(key)
-        return cast("_V", value)
+        return value  # type: ignore[return-value]  # here and below no cast, which is a call where so few are made
 
     def __contains__(self, key: object) -> bool:
-        return self._find(cast("_K", key)) is not _NOTHING
+        return self._find(key) is not _NOTHING  # type: ignore[arg-type]
 
     @overload
     def get(self, key: _K, /) -> _V | None: ...
@@ -200,7 +200,7 @@ class Draft(Generic[_K, _V]):
         return [(key, self._origin.get(key), self.find(key)) for key in (*self._gone, *self._put)]
 
     def finish(self) -> Evolving[_K, _V]:
-        return self._origin.evolve(self._put, self._gone)
+        return self._origin.evolve(self._put, self._gone) if self._put or self._gone else self._origin
 
 
 class EvolvingSet(AbstractSet[_T], Generic[_T]):

@@ -150,7 +150,7 @@ def is_port(instance: Instance) -> bool:
 
 def _expiring(known: EvolvingSet[GroupId], changed: Changed[GroupId, Group]) -> EvolvingSet[GroupId]:
     now = {id_ for id_, _, group in changed if group and any(rule.expires_at is not None for rule in group.rules)}
-    return known.evolve(now, [id_ for id_, _, _ in changed if id_ not in now])
+    return known.evolve(now, [id_ for id_, _, _ in changed if id_ in known and id_ not in now])
 
 
 def _members(sets: Sets[_K, _M], changed: Changed[_M, _T], keys_of: Callable[[_T], Collection[_K]]) -> Sets[_K, _M]:
@@ -178,6 +178,8 @@ def _members(sets: Sets[_K, _M], changed: Changed[_M, _T], keys_of: Callable[[_T
 
 
 def _worn_on(counts: Counts, instances: Changed[InstanceId, Instance]) -> Counts:
+    if not instances:
+        return counts
     moved: dict[GroupId, dict[HostName, int]] = defaultdict(lambda: defaultdict(int))
     for _, before, after in instances:
         for instance, step in ((before, -1), (after, 1)):
@@ -204,6 +206,9 @@ def _peers(
 ) -> Evolving[GroupId, PeerAddresses]:
     """An address is a member as long as one of the instances that hold it wears the group."""
     groups, instances = changed
+    sourced = [(id_, new) for id_, old, new in groups if (old.sources if old else ()) != (new.sources if new else ())]
+    if not instances and not sourced:
+        return peers
     asked = _addresses(before for _, before, _ in instances)
     held = _addresses(now for _, _, now in instances)
     draft = Draft(peers)
@@ -215,10 +220,9 @@ def _peers(
         else:
             assert isinstance(known.members, EvolvingSet)  # noqa: S101  narrows the type; no others are put here
             draft[id_] = replace(known, members=known.members.evolve(held[id_], gone))
-    for id_, old, new in groups:
-        if (old.sources if old else ()) != (new.sources if new else ()):
-            sources = frozenset(source.network for source in new.sources) if new else frozenset()
-            draft[id_] = replace(draft.find(id_) or PeerAddresses(EvolvingSet.of()), sources=sources)
+    for id_, new in sourced:
+        sources = frozenset(source.network for source in new.sources) if new else frozenset()
+        draft[id_] = replace(draft.find(id_) or PeerAddresses(EvolvingSet.of()), sources=sources)
     for id_, _, peer in draft.changes():
         if peer is not None and not peer.members and not peer.sources:
             del draft[id_]

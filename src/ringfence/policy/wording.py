@@ -10,6 +10,8 @@ _FEW: Final = 10  # names fit into one readable line
 
 def shown(text: str) -> str:
     """A person's text in which what a terminal would obey, or end a line at, stands as its escape in Python."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 

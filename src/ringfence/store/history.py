@@ -103,7 +103,7 @@ class Chain:
     def link(self, values: Values) -> Values:
         """Number, values and hash of the next line; ``values`` are all others, in the order of the columns."""
         self.number += 1
-        self.hash = hash_of(dict(zip(_FIELDS, (self.number, *values, self.hash), strict=True)))
+        self.hash = _hash_of(dict(zip(_FIELDS, (self.number, *values, self.hash), strict=True)))
         return (self.number, *values, self.hash)
 
 
@@ -116,7 +116,10 @@ def load_chain(database: Database) -> Chain:
 
 def hash_of(line: Mapping[str, Any]) -> str:
     """The hash of a line: SHA-256 of its JSON without ``hash``, keys sorted, no spaces, ASCII."""
-    hashed = {name: line[name] for name in line if name != "hash"}
+    return _hash_of({name: line[name] for name in line if name != "hash"})
+
+
+def _hash_of(hashed: Mapping[str, Any]) -> str:
     encoded = _QUICK.encode(hashed)
     if not encoded.isascii() or _DELETE in encoded:  # which alone the two write otherwise
         encoded = _CANONICAL.encode(hashed).encode()

@@ -6,6 +6,7 @@ A test that wants a commit to fail hands a ``SqliteDatabase`` over its own conne
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -104,10 +105,15 @@ def _joined(sql: str, rows: list[Values]) -> Iterator[tuple[str, Values]]:
     _, word, marks = sql.partition(" VALUES ")
     begin = 0
     for size in _JOINED if word else (1,):
-        many = ", ".join([sql] + [marks] * (size - 1))
         while len(rows) - begin >= size:
-            yield many, tuple(chain.from_iterable(rows[begin : begin + size]))
+            yield _many(sql, marks, size), tuple(chain.from_iterable(rows[begin : begin + size]))
             begin += size
+
+
+@lru_cache(maxsize=256)
+def _many(sql: str, marks: str, size: int) -> str:
+    """The very same text each time, whose hash is known."""
+    return ", ".join([sql] + [marks] * (size - 1))
 
 
 def open_sqlite(folder: Path) -> SqliteDatabase:

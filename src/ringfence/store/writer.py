@@ -54,7 +54,7 @@ class Writer:
     def __init__(self, database: Database, follower: Follower, snapshot: Snapshot, *, seal_key: bytes) -> None:
         self._database = database
         self._follower = follower
-        self._published = snapshot
+        self.snapshot = snapshot  # the newest committed one; may be read from any thread
         self._seal_key = seal_key
         self._queue: SimpleQueue[_Request[object] | None] = SimpleQueue()
         self._gate = threading.Lock()
@@ -62,11 +62,6 @@ class Writer:
         self._heard_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="ringfence-writer", daemon=True)
         self._thread.start()
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The newest committed snapshot; may be read from any thread."""
-        return self._published
 
     @property
     def heard_s(self) -> float:
@@ -142,7 +137,7 @@ class Writer:
         try:
             if all(request.decide is None for request in batch):
                 self._catch_up()
-                return [Committed(_NOTHING, self._published) for _ in batch]
+                return [Committed(_NOTHING, self.snapshot) for _ in batch]
             self._database.begin()
             self._catch_up()
             outcomes, working = self._decide(batch)
@@ -159,7 +154,7 @@ class Writer:
         except DatabaseFault as error:
             return self._refuse(batch, error)
         self._follower.committed()
-        self._published = working
+        self.snapshot = working
         return outcomes
 
     def _refuse(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
@@ -172,7 +167,7 @@ class Writer:
 
     def _catch_up(self) -> None:
         asked_s = time.monotonic()
-        self._published = self._follower.catch_up(self._published)
+        self.snapshot = self._follower.catch_up(self.snapshot)
         self._heard_s = asked_s
 
     def _busy(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
@@ -212,7 +207,7 @@ class Writer:
     def _decide(self, batch: list[_Request[object]]) -> tuple[list[Committed[object] | Exception], Snapshot]:
         """Each decision over what the ones before it made; what they all write is written as one."""
         outcomes: list[Committed[object] | Exception] = []
-        working, rows, chain = self._published, Rows(), load_chain(self._database)
+        working, rows, chain = self.snapshot, Rows(), load_chain(self._database)
         for request in batch:
             outcome = Committed(_NOTHING, working) if request.decide is None else _decide_one(request.decide, working)
             if isinstance(outcome, Committed):

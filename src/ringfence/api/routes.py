@@ -4,9 +4,8 @@ A resource is an object with ``on_get``, ``on_post``, ``on_put`` or ``on_delete`
 once, a coroutine when it has to wait for something. So a read costs no task. It knows no connection.
 """
 
-import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, NoReturn
 
@@ -15,8 +14,6 @@ from ringfence.api.exchange import Answering, BodyLimits, Request, Response
 from ringfence.policy.errors import NotFound, OperatorError, RingfenceError
 
 METHODS: Final = ("GET", "POST", "PUT", "DELETE")
-
-_PLACE: Final = re.compile(r"{[a-z]+}")
 
 Responder = Callable[..., Awaitable[None] | None]
 
@@ -27,51 +24,50 @@ class _Route:
     responders: dict[str, Responder]
 
 
+@dataclass(slots=True)
+class _Node:
+    """What may come next in a path: one of some words, or a place, or a place with one of some words behind a colon."""
+
+    words: dict[str, "_Node"] = field(default_factory=dict)
+    verbs: dict[str, "_Node"] = field(default_factory=dict)
+    place: "_Node | None" = None
+    route: _Route | None = None  # of the path that ends here
+
+
 class Routes:
     """Templates as ``/v2/security-group/{group}:attach``; a place in braces is one segment, or the part of one."""
 
     def __init__(self) -> None:
-        self._fixed: dict[str, _Route] = {}
-        self._placed: list[_Route] = []
-        self._pattern: re.Pattern[str] | None = None
-        self._by_group: dict[int, _Route] = {}
+        self._root = _Node()
 
     def add(self, template: str, resource: object) -> None:
         found = {name: getattr(resource, f"on_{name.lower()}", None) for name in METHODS}
-        route = _Route(template, {name: responder for name, responder in found.items() if responder is not None})
-        if "{" in template:
-            self._placed.append(route)
-            self._pattern = None
-        else:
-            self._fixed[template] = route
+        node = self._root
+        for segment in template.split("/"):
+            place, _, verb = segment.partition(":")
+            if not place.startswith("{"):
+                node = node.words.setdefault(segment, _Node())
+            elif verb:
+                node = node.verbs.setdefault(verb, _Node())
+            else:
+                node.place = node.place or _Node()
+                node = node.place
+        node.route = _Route(template, {name: responder for name, responder in found.items() if responder is not None})
 
-    def find(self, path: str) -> tuple[_Route, tuple[str, ...]] | None:
-        """The route for ``path``, and what stands in its places."""
-        fixed = self._fixed.get(path)
-        if fixed is not None:
-            return fixed, ()
-        found = (self._pattern or self._compile()).fullmatch(path)
-        if found is None or found.lastindex is None:
-            return None
-        route = self._by_group[found.lastindex]
-        return route, found.groups()[found.lastindex : found.lastindex + route.template.count("{")]
-
-    def _compile(self) -> re.Pattern[str]:
-        """One pattern, with a group for each route around those of its places. What is more exact comes first."""
-        parts, groups = [], 1
-        self._by_group = {}
-        for route in sorted(self._placed, key=lambda one: one.template.endswith("}")):
-            self._by_group[groups] = route
-            first, *words = map(re.escape, _PLACE.split(route.template))
-            parts.append("".join(("(", first, *(_segment(word) + word for word in words), ")")))
-            groups += 1 + route.template.count("{")
-        self._pattern = re.compile("|".join(parts), re.DOTALL)
-        return self._pattern
-
-
-def _segment(behind: str) -> str:
-    """What stands in a place before ``behind``. It gives nothing back (``++``): what does not fit costs little."""
-    return "([^/:]++)" if behind.startswith(":") else "([^/]++)"
+    def find(self, path: str) -> tuple[_Route, list[str]] | None:
+        """The route for ``path``, and what stands in its places. What is more exact goes first."""
+        node, places = self._root, []
+        for segment in path.split("/"):
+            if (following := node.words.get(segment)) is None:
+                place, _, verb = segment.partition(":")
+                following = node.verbs.get(verb) if place else None
+                if following is None:
+                    place, following = segment, node.place
+                if following is None or not place:
+                    return None
+                places.append(place)
+            node = following
+        return None if node.route is None else (node.route, places)
 
 
 class App:

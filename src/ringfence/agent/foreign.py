@@ -1,10 +1,13 @@
 """Other programs' tables, which may drop what ours lets pass: read again when the kernel tells of a change of them.
 
+Of a change by iptables-legacy it tells nothing: for that they are read now and then.
+
 Input: notices, and the door. Output: those of their base chains that may drop. They are read at most a twentieth of the
 time, however often they change; nothing is done to them.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from ringfence.agent.doors.clock import Clock
@@ -14,6 +17,7 @@ from ringfence.policy.errors import OperatorError
 
 _PAUSE_S: Final = 1.0  # between two readings at least, and 20 times what one takes
 _PAUSE_SHARE: Final = 20
+_REST_S: Final = 300  # the longest time without a reading
 
 
 class ForeignTables:
@@ -37,7 +41,8 @@ class ForeignTables:
 
     async def wait(self) -> None:
         """Until they are to be read."""
-        await self._due.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._due.wait(), _REST_S)
         await self._clock.sleep(self._pause_s)
 
     def read(self) -> tuple[ForeignChain, ...]:

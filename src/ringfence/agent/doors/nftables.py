@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from ringfence.agent.doors.grace import wait_grace
+from ringfence.agent.doors.legacy import read_legacy_tables
 from ringfence.agent.doors.netlink import NetlinkSocket, explain_refusal
 from ringfence.agent.doors.notices import KernelNotices
 from ringfence.nft import (
@@ -85,7 +86,7 @@ class NftablesDoor(Protocol):
         ...
 
     def read_foreign(self) -> tuple[ForeignChain, ...]:
-        """Other programs' base chains, with whether they may drop. O(their lines)."""
+        """Other programs' base chains, those of iptables-legacy too, with whether they may drop. O(their lines)."""
         ...
 
     def read_hits(self) -> dict[str, int]:
@@ -159,7 +160,7 @@ class KernelNftables:
         return self._netlink.converse(read_touched(touched))
 
     def read_foreign(self) -> tuple[ForeignChain, ...]:
-        return self._netlink.converse(read_foreign())
+        return (*self._netlink.converse(read_foreign()), *read_legacy_tables())
 
     def listen(self) -> KernelNotices:
         """What others change from now on, told by the kernel."""

@@ -28,6 +28,7 @@ from waiting import wait_until
 
 CHANGES = count(reduced=120, stated=10_000)
 STOPPED_S = 60 if FULL else 0
+PENDING_CHANGES = 3_000
 MOST_BYTES = 1 << 20 if FULL else 48 << 10
 
 
@@ -63,10 +64,23 @@ def held_bytes():
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_a_stopped_agent_costs_next_to_nothing_and_converges_when_it_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "stopped_s", "patience_s"),
+    [
+        (CHANGES, STOPPED_S, {}),
+        pytest.param(
+            *(PENDING_CHANGES, 0, {"live_s": 600.0, "operation_timeout_s": 600.0}),
+            marks=pytest.mark.skipif(not FULL, reason="only with the stated counts"),
+        ),
+    ],
+    ids=["stated", "every operation waits"],
+)
+def test_a_stopped_agent_costs_next_to_nothing_and_converges_when_it_goes_on(
+    tmp_path, monkeypatch, changes, stopped_s, patience_s
+):
     if not FULL:  # fewer changes fill smaller buffers
         monkeypatch.setattr("ringfence.api.feed_connection._WAITING_BYTES", 8 * 1024)
-    with running_server(tmp_path, Settings(settle_wait_s=0.0)) as server:
+    with running_server(tmp_path, Settings(settle_wait_s=0.0, **patience_s)) as server:
         key = b64decode(server.admin.post("/admin/v1/hosts", json={"name": "h1"}).json()["private-key"])
         claim(server, key)
         group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
@@ -75,7 +89,7 @@ def test_a_stopped_agent_costs_next_to_nothing_and_converges_when_it_goes_on(tmp
             process.send_signal(signal.SIGSTOP)
             stopped = time.monotonic()
             applied, most = standing(server)["applied"], 0
-            for n in range(CHANGES):
+            for n in range(changes):
                 rule = {"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": n + 1}
                 described = json.dumps({**rule, "end-port": n + 1, "description": "x" * 200}).encode()
                 made = server.call("POST", f"/security-group/{group}/rules", described).json
@@ -87,7 +101,7 @@ def test_a_stopped_agent_costs_next_to_nothing_and_converges_when_it_goes_on(tmp
                     most = max(most, held_bytes())
             assert standing(server)["applied"] == applied
             assert max(most, held_bytes()) < MOST_BYTES
-            wait_until(lambda: time.monotonic() - stopped >= STOPPED_S, STOPPED_S)
+            wait_until(lambda: time.monotonic() - stopped >= stopped_s, stopped_s)
             process.send_signal(signal.SIGCONT)
             began = time.monotonic()
             wait_until(lambda: standing(server)["applied"] == standing(server)["wanted"] > applied, timeout_s=20)

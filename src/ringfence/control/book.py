@@ -4,13 +4,13 @@ Lives in the event loop's thread.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from ringfence.control.operations import Pending, PendingOperations, Said
+from ringfence.control.operations import Errors, Pending, PendingOperations, Said
 from ringfence.policy.errors import NotFound
 from ringfence.policy.model import Operation, OperationState
 from ringfence.policy.values import HostName, OperationId, OrganisationId, Revision
@@ -52,7 +52,6 @@ class OperationBook:
     def open(
         self,
         stored: StoredOperation,
-        errors: Mapping[HostName, str],
         *,
         opened_s: float,
         deadline_s: float,
@@ -60,8 +59,8 @@ class OperationBook:
     ) -> None:
         """Takes note of a committed operation; a pending one is waited for until ``deadline_s`` (monotonic).
 
-        ``errors`` are what its hosts last reported to be wrong. The end of a foreign one is saved by the server that
-        opened it; only when its time is long up, because that server is gone, by this one.
+        The end of a foreign one is saved by the server that opened it; only when its time is long up, because that
+        server is gone, by this one.
         """
         operation = stored.operation
         if is_foreign:
@@ -70,13 +69,13 @@ class OperationBook:
         self._known[operation.id] = operation
         if operation.state is OperationState.PENDING:
             self._ends[operation.id] = asyncio.Event()
-            self._pending.track(stored, errors, opened_s=opened_s, deadline_s=deadline_s)
+            self._pending.track(stored, opened_s=opened_s, deadline_s=deadline_s)
         while len(self._known) > MAX_OPERATIONS:
             del self._known[next(iter(self._known))]
 
-    def report(self, host: HostName, said: Said, *, offered: Revision, now_s: float) -> None:
+    def report(self, host: HostName, said: Said, before: str | None, *, offered: Revision, now_s: float) -> None:
         """A host's report, as ``PendingOperations.report``."""
-        self._end(self._pending.report(host, said, offered=offered, now_s=now_s))
+        self._end(self._pending.report(host, said, before, offered=offered, now_s=now_s))
 
     def settle(self, operation: Operation) -> None:
         """It ended so, says the server that saved it, without its hosts."""
@@ -88,9 +87,9 @@ class OperationBook:
         if end := self._ends.pop(operation.id, None):
             end.set()
 
-    def expire(self, now_s: float) -> None:
-        """Ends what waited too long."""
-        expired = self._pending.expire(now_s)
+    def expire(self, now_s: float, errors: Errors) -> None:
+        """Ends what waited too long, as ``PendingOperations.expire``."""
+        expired = self._pending.expire(now_s, errors)
         self._foreign.difference_update(operation.id for operation in expired)
         self._end(expired)
 

@@ -78,13 +78,13 @@ class Presence:
         """An authenticated message of ``host`` came in."""
         self._heard_s[host] = max(now_s, self._heard_s.get(host, now_s))
 
-    def report(self, seen: HostSeen) -> None:
-        """What a host said last."""
+    def report(self, seen: HostSeen) -> str | None:
+        """What a host said last; back comes what was wrong there by its word before."""
+        before = self._errors.pop(seen.host, None)
         self._seats[seen.host] = _Seat(seen.applied, seen.error, seen.notice, seen.foreign, seen.failsafe)
-        if seen.error is None:
-            self._errors.pop(seen.host, None)
-        else:
+        if seen.error is not None:
             self._errors[seen.host] = seen.error
+        return before
 
     def forget(self, host: HostName) -> None:
         """``host`` was removed; another of its name begins anew."""

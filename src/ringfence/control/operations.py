@@ -4,8 +4,10 @@ Input: touched hosts, reports and monotonic times, all as arguments. Output: ope
 store and no event loop, so that time and hosts can be played in tests.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -24,6 +26,7 @@ _MAX_ERROR: Final = 500  # characters of a host's error text that a message carr
 
 
 Said = tuple[Revision | None, str | None]  # of a host: the revision that it enforces, and what is wrong
+Errors = Callable[[AbstractSet[HostName]], Mapping[HostName, str]]  # what those hosts last said is wrong, if they did
 
 
 def open_operation(operation: Operation, offline: frozenset[HostName]) -> Operation:
@@ -84,32 +87,26 @@ class Pending:
     waiting: set[HostName]
     opened_s: float
     deadline_s: float
-    said: dict[HostName, str | None]  # the last error of each host that was not held against this operation
     repeated: Counter[HostName] = field(default_factory=Counter)
     applied: dict[HostName, int] = field(default_factory=dict)  # ms after the commit
     failed: dict[HostName, str] = field(default_factory=dict)
 
-    def hear(self, host: HostName, said: Said, *, was_offered: bool, now_s: float) -> None:
+    def applied_on(self, host: HostName, now_s: float) -> None:
         """A later success of a host outweighs its earlier failure."""
-        applied, error = said
-        if applied is not None and applied >= self.revision:
-            self.waiting.discard(host)
-            self.failed.pop(host, None)
-            self.applied[host] = round((now_s - self.opened_s) * 1000)
-        elif was_offered and error is not None and self._is_about_this(host, error):
-            self.waiting.discard(host)
-            self.failed[host] = error[:_MAX_ERROR]
-        else:
-            self.said[host] = error
+        self.waiting.discard(host)
+        self.failed.pop(host, None)
+        self.applied[host] = round((now_s - self.opened_s) * 1000)
 
-    def _is_about_this(self, host: HostName, error: str) -> bool:
-        """Whether an error, of which reports do not say to what it happened, is a failure of this revision.
+    def hear_error(self, host: HostName, error: str, before: str | None) -> None:
+        """An error, of which reports do not say to what it happened: whether it is a failure of this revision.
 
-        A new one is. One that stood before may have nothing to do with it (a refused instance), and be reported while
-        the host still works on this revision; when it keeps being all that the host has to say, it is.
+        A new one is. One that stood ``before`` may have nothing to do with it (a refused instance), and be reported
+        while the host still works on this revision; when it keeps being all that the host has to say, it is.
         """
         self.repeated[host] += 1
-        return error != self.said.get(host) or self.repeated[host] >= _REPEATED_AT_LEAST
+        if error != before or self.repeated[host] >= _REPEATED_AT_LEAST:
+            self.waiting.discard(host)
+            self.failed[host] = error[:_MAX_ERROR]
 
 
 class PendingOperations:
@@ -118,21 +115,17 @@ class PendingOperations:
     def __init__(self) -> None:
         self._pending: dict[OperationId, Pending] = {}  # in the order in which they were opened
         self._heard: dict[OperationId, Pending] = {}  # the newest of them, ended ones too
-        self._of_host: dict[HostName, tuple[Pending, ...]] = {}  # for its reports
+        self._of_host: dict[HostName, tuple[Pending, ...]] = {}  # for its reports; in the order of revisions
 
-    def track(
-        self, stored: StoredOperation, errors: Mapping[HostName, str], *, opened_s: float, deadline_s: float
-    ) -> None:
+    def track(self, stored: StoredOperation, *, opened_s: float, deadline_s: float) -> None:
         """Waits from ``opened_s`` for the hosts to apply the operation's revision, until ``deadline_s``.
 
-        ``errors`` are what its hosts last reported to be wrong.
+        Operations come in the order of their revisions.
         """
         operation = stored.operation
         if operation.state is OperationState.PENDING and operation.revision is not None:
             waiting = set(stored.awaited)
-            pending = Pending(
-                operation, operation.revision, stored.offline, waiting, opened_s, deadline_s, said=dict(errors)
-            )
+            pending = Pending(operation, operation.revision, stored.offline, waiting, opened_s, deadline_s)
             self._pending[operation.id] = self._heard[operation.id] = pending
             if len(self._heard) > _MOST_HEARD:
                 del self._heard[next(iter(self._heard))]
@@ -145,36 +138,55 @@ class PendingOperations:
         """What hosts said of an operation while it was pending; None when nobody was waited for, or it is long past."""
         return self._heard.get(id_)
 
-    def report(self, host: HostName, said: Said, *, offered: Revision, now_s: float) -> list[Operation]:
-        """``host`` says what it enforces and what is wrong; ``offered`` is the newest revision that it was sent.
+    def report(
+        self, host: HostName, said: Said, before: str | None, *, offered: Revision, now_s: float
+    ) -> list[Operation]:
+        """``host`` says what it enforces and what is wrong; ``before`` is what it last said to be wrong.
 
-        An error says nothing of revisions that the host had not been sent yet. O(operations that wait for the host).
+        ``offered`` is the newest revision that it was sent: an error says nothing of later ones. O(operations that it
+        says something of).
         """
+        applied, error = said
         asked = self._of_host.get(host, ())
-        for pending in asked:
-            pending.hear(host, said, was_offered=pending.revision <= offered, now_s=now_s)
-        return self._take([pending for pending in asked if not pending.waiting], _answered, host)
+        known = 0 if applied is None else bisect_right(asked, applied, key=_revision_of)
+        for pending in asked[:known]:
+            pending.applied_on(host, now_s)
+        told = known if error is None else bisect_right(asked, offered, lo=known, key=_revision_of)
+        if error is not None:
+            for pending in asked[known:told]:
+                pending.hear_error(host, error, before)
+        if known:
+            self._ask_only(host, asked[known:])
+        return self._take([pending for pending in asked[:told] if not pending.waiting], _answered)
 
     def forget(self, id_: OperationId) -> None:
         """It ended elsewhere."""
         if pending := self._pending.get(id_):
             self._take([pending], lambda pending: pending.operation)
 
-    def expire(self, now_s: float) -> list[Operation]:
-        """Ends those whose time is up."""
-        return self._take([one for one in self._pending.values() if now_s >= one.deadline_s], _expired)
+    def expire(self, now_s: float, errors: Errors) -> list[Operation]:
+        """Ends those whose time is up; ``errors`` says what silent hosts last said to be wrong."""
+        over = [one for one in self._pending.values() if now_s >= one.deadline_s]
+        return self._take(over, lambda pending: _expired(pending, errors(pending.waiting)))
 
-    def _take(self, over: list[Pending], end: Callable[[Pending], Operation], *heard: HostName) -> list[Operation]:
-        """The ends of those that are ``over``. Who has answered, as ``heard`` may have, is waited for no more."""
-        hosts = set(heard)
+    def _take(self, over: list[Pending], end: Callable[[Pending], Operation]) -> list[Operation]:
+        """The ends of those that are ``over``: no host is asked of them any more."""
         for pending in over:
             del self._pending[pending.operation.id]
-            hosts |= pending.waiting | pending.failed.keys()
-        for host in hosts:
-            asked = [one for one in self._of_host.pop(host, ()) if one.operation.id in self._pending]
-            if left := tuple(one for one in asked if host not in one.applied):
-                self._of_host[host] = left
+        for host in {host for pending in over for host in pending.waiting | pending.failed.keys()}:
+            ended = set(map(id, over))
+            self._ask_only(host, tuple(one for one in self._of_host.get(host, ()) if id(one) not in ended))
         return [end(pending) for pending in over]
+
+    def _ask_only(self, host: HostName, left: tuple[Pending, ...]) -> None:
+        if left:
+            self._of_host[host] = left
+        else:
+            self._of_host.pop(host, None)
+
+
+def _revision_of(pending: Pending) -> Revision:
+    return pending.revision
 
 
 def _answered(pending: Pending) -> Operation:
@@ -186,9 +198,9 @@ def _answered(pending: Pending) -> Operation:
     return replace(pending.operation, state=OperationState.FAILURE, reason=reason, message=_failed_text(pending))
 
 
-def _expired(pending: Pending) -> Operation:
+def _expired(pending: Pending, errors: Mapping[HostName, str]) -> Operation:
     """The end of an operation that some host left unanswered; a failure, when another one failed."""
-    silent = f"not enforced in time on {name_some(_silent_names(pending))}"
+    silent = f"not enforced in time on {name_some(_silent_names(pending, errors))}"
     if pending.failed:
         reason = OperationReason.PARTIAL if pending.applied else OperationReason.FAULT
         message = f"{_failed_text(pending)}; {silent}"
@@ -204,10 +216,9 @@ def _failed_text(pending: Pending) -> str:
     return f"{failures} (enforced on {name_some(pending.applied)})" if pending.applied else failures
 
 
-def _silent_names(pending: Pending) -> list[str]:
+def _silent_names(pending: Pending, errors: Mapping[HostName, str]) -> list[str]:
     """The hosts that were waited for in vain, each with what it last had to say."""
-    said = {host: pending.said.get(host) for host in pending.waiting}
-    return [f"{host} ({error[:_MAX_ERROR]})" if error else host for host, error in said.items()]
+    return [f"{host} ({errors[host][:_MAX_ERROR]})" if host in errors else host for host in pending.waiting]
 
 
 def _offline_text(offline: frozenset[HostName]) -> str | None:

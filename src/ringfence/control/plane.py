@@ -321,8 +321,8 @@ class ControlPlane:
             self._telling.reported(seen, now_s)
 
     def _hear(self, seen: HostSeen, now_s: float) -> None:
-        self._presence.report(seen)
-        self._book.report(seen.host, (seen.applied, seen.error), offered=seen.offered, now_s=now_s)
+        before = self._presence.report(seen)
+        self._book.report(seen.host, (seen.applied, seen.error), before, offered=seen.offered, now_s=now_s)
 
     def _report_later(self, host: HostName, report: Report, offered: Revision) -> None:
         """The host may have it from another server, and be ahead of this one for a moment."""
@@ -376,15 +376,15 @@ class ControlPlane:
                 self._hear(seen, now_s)
 
     def _open(self, stored: StoredOperation, *, is_foreign: bool = False) -> None:
-        errors, now_s = self._presence.errors(stored.operation.hosts), self._clock.monotonic_s()
+        now_s = self._clock.monotonic_s()
         deadline_s = now_s + self.settings.operation_timeout_s
-        self._book.open(stored, errors, opened_s=now_s, deadline_s=deadline_s, is_foreign=is_foreign)
+        self._book.open(stored, opened_s=now_s, deadline_s=deadline_s, is_foreign=is_foreign)
 
     async def _expire(self) -> None:
         """Beside ``_tick``, which waits for the store."""
         while True:
             await asyncio.sleep(self._pause_s)
-            self._book.expire(self._clock.monotonic_s())
+            self._book.expire(self._clock.monotonic_s(), self._presence.errors)
             if self._freshness.is_cut_off:
                 self._feed.close()  # hosts go to a server that knows which of them are there, and what is new
 

@@ -47,7 +47,7 @@ async def test_a_clock_that_goes_ahead_a_day_brings_deadlines_early_and_nothing_
         for age_s, state in ((29, OperationState.PENDING), (30, OperationState.TIMEOUT)):
             clock.moment_s = began_s + age_s
             clock.day_s -= 2 * DAY
-            plane._book.expire(clock.monotonic_s())
+            plane._book.expire(clock.monotonic_s(), plane._presence.errors)
             assert plane.operation(operation.id, operation.organisation).state is state
             assert plane.status_of(H1).age_s == age_s
 

@@ -23,15 +23,18 @@ class Played:
     def __init__(self, *awaited, offline=(), said=None):
         self.pending = PendingOperations()
         opened = open_operation(operation(*awaited, *offline), frozenset(offline))
-        errors = dict.fromkeys(awaited, said) if said else {}
+        self.errors = dict.fromkeys(awaited, said) if said else {}
         stored = StoredOperation(opened, frozenset(offline))
-        self.pending.track(stored, errors, opened_s=1.0, deadline_s=DEADLINE_S)
+        self.pending.track(stored, opened_s=1.0, deadline_s=DEADLINE_S)
 
     def report(self, host, applied, error=None, offered=5):
-        return self.outcome(self.pending.report(host, (applied, error), offered=offered, now_s=1.25))
+        before = self.errors.pop(host, None)
+        if error:
+            self.errors[host] = error
+        return self.outcome(self.pending.report(host, (applied, error), before, offered=offered, now_s=1.25))
 
     def expire(self, now_s):
-        return self.outcome(self.pending.expire(now_s))
+        return self.outcome(self.pending.expire(now_s, lambda _: self.errors))
 
     @staticmethod
     def outcome(ended):
@@ -181,6 +184,6 @@ def test_one_report_ends_every_operation_that_it_covers():
     pending = PendingOperations()
     for number, revision in ((1, 5), (2, 6), (3, 7)):
         stored = StoredOperation(operation("h1", revision=revision, number=number), frozenset())
-        pending.track(stored, {}, opened_s=1.0, deadline_s=DEADLINE_S)
-    assert [end.revision for end in pending.report("h1", (6, None), offered=7, now_s=1.5)] == [5, 6]
-    assert [end.revision for end in pending.report("h1", (7, None), offered=7, now_s=1.5)] == [7]
+        pending.track(stored, opened_s=1.0, deadline_s=DEADLINE_S)
+    assert [end.revision for end in pending.report("h1", (6, None), None, offered=7, now_s=1.5)] == [5, 6]
+    assert [end.revision for end in pending.report("h1", (7, None), None, offered=7, now_s=1.5)] == [7]

@@ -42,8 +42,7 @@ from ringfence.wire.join import JoinRequest
 _TOLD_AT_MOST: Final = 20  # of what a change did, in its line of the history
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):  # as Decision
     """Who asks, and when: seconds since the epoch, and monotonic ones."""
 
     actor: Actor
@@ -80,8 +79,7 @@ class Wish(NamedTuple):  # as Decision
     require: Callable[[Snapshot], None] = lambda _: None
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):  # as Decision
     """What became of a wish: its operation, and in words what it did."""
 
     operation: Operation

@@ -229,7 +229,8 @@ class _Step:
             if old is not None and new is not None and old.rules is not new.rules:
                 self._turn_rules(old, new, found)
         for group in self._subjects.groups.union(*(instance.groups for instance in instances)):
-            if self._old.peer(group) != self._new.peer(group):
+            old_peer, new_peer = self._old.peer(group), self._new.peer(group)
+            if old_peer is not new_peer and old_peer != new_peer:
                 naming = self._old.naming_of(group) | self._new.naming_of(group)
                 hosts = set[HostName]().union(*map(self._new.hosts_of, naming))
                 for turn in (_Turn.NAMED, _Turn.UNNAMED):

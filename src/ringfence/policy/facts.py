@@ -212,8 +212,7 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
             case _:
                 change_group(groups, fact)
     parts = (organisations.finish(), groups.finish(), instances.finish(), hosts.finish())
-    after = Snapshot(revision, *parts)
-    return Snapshot(revision, *parts, next_index(index, after, groups.changes(), instances.changes()))
+    return Snapshot(revision, *parts, next_index(index, parts[1:3], groups.changes(), instances.changes()))
 
 
 def _unbind(index: Index, instances: Draft[InstanceId, Instance], host: HostName) -> None:

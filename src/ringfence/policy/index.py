@@ -20,6 +20,7 @@ _T = TypeVar("_T")
 
 Sets = Evolving[_K, EvolvingSet[_M]]
 Counts = Evolving[GroupId, Evolving[HostName, int]]
+Indexed = tuple[Mapping[GroupId, Group], Mapping[InstanceId, Instance]]
 Changed = Sequence[tuple[_K, _T | None, _T | None]]  # key, what stood there before, what stands there after
 
 
@@ -80,7 +81,7 @@ def index_of(snapshot: Snapshot) -> Index:
         return kept
     groups = [(id_, None, group) for id_, group in snapshot.groups.items()]
     instances = [(id_, None, instance) for id_, instance in snapshot.instances.items()]
-    return next_index(Index({}, {}), snapshot, groups, instances)
+    return next_index(Index({}, {}), (snapshot.groups, snapshot.instances), groups, instances)
 
 
 def indexed(snapshot: Snapshot) -> Snapshot:
@@ -110,14 +111,13 @@ def forked(snapshot: Snapshot) -> Snapshot:
 
 
 def next_index(
-    index: Index, after: Snapshot, groups: Changed[GroupId, Group], instances: Changed[InstanceId, Instance]
+    index: Index, after: Indexed, groups: Changed[GroupId, Group], instances: Changed[InstanceId, Instance]
 ) -> Index:
-    """The index of ``after``, given that of the snapshot before it and what changed between. O(what changed)."""
+    """The index of ``after``, given that of what was before and what changed between. O(what changed)."""
     holders = _members(index.holders, instances, lambda one: one.addresses)
     wearers = _members(index.wearers, instances, lambda one: one.groups)
     return Index(
-        groups=after.groups,
-        instances=after.instances,
+        *after,
         wearers=wearers,
         naming=_members(index.naming, groups, named_groups),
         on_host=_members(index.on_host, instances, lambda one: () if one.host is None else (one.host,)),
@@ -127,7 +127,7 @@ def next_index(
         named=_members(index.named, groups, lambda one: (one.name,)),
         expiring=_expiring(index.expiring, groups),
         worn_on=_worn_on(index.worn_on, instances),
-        peers=_peers(index.peers, after, holders, (groups, instances)),
+        peers=_peers(index.peers, after[1], holders, (groups, instances)),
     )
 
 
@@ -200,7 +200,7 @@ def _worn_on(counts: Counts, instances: Changed[InstanceId, Instance]) -> Counts
 
 def _peers(
     peers: Evolving[GroupId, PeerAddresses],
-    after: Snapshot,
+    after: Mapping[InstanceId, Instance],
     holders: Sets[Address, InstanceId],
     changed: tuple[Changed[GroupId, Group], Changed[InstanceId, Instance]],
 ) -> Evolving[GroupId, PeerAddresses]:
@@ -213,7 +213,7 @@ def _peers(
     held = _addresses(now for _, _, now in instances)
     draft = Draft(peers)
     for id_ in asked.keys() | held.keys():
-        gone = {a for a in asked[id_] if not any(id_ in after.instances[one].groups for one in holders.get(a, ()))}
+        gone = {a for a in asked[id_] if not any(id_ in after[one].groups for one in holders.get(a, ()))}
         known = peers.get(id_)
         if known is None:
             draft[id_] = PeerAddresses(EvolvingSet.of(held[id_]))

@@ -19,8 +19,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class AuditLine:
+class AuditLine(NamedTuple):  # as Decision
     """Who did what from where; the store adds the revisions before and after and whether anything changed."""
 
     organisation: OrganisationId

@@ -253,12 +253,13 @@ class Connection(asyncio.Protocol):
                 task = self._loop.create_task(self._send_later(request, answer, is_kept=is_kept))
                 self._open.tasks.add(task)
                 task.add_done_callback(self._open.tasks.discard)
-        self._hold()
+        if bool(self._due) != self._is_held:
+            self._hold()
         self._wait_on()
 
     def _hold(self) -> None:
-        """Who sends more before it was answered waits."""
-        if bool(self._due) != self._is_held and not self._transport.is_closing():
+        """Who sends more before it was answered waits, until it is."""
+        if not self._transport.is_closing():
             self._is_held = not self._is_held
             if self._is_held:
                 self._transport.pause_reading()

@@ -39,6 +39,7 @@ class Routes:
 
     def __init__(self) -> None:
         self._root = _Node()
+        self._whole: dict[str, _Route] = {}  # those without a place, by their paths
 
     def add(self, template: str, resource: object) -> None:
         found = {name: getattr(resource, f"on_{name.lower()}", None) for name in METHODS}
@@ -53,9 +54,13 @@ class Routes:
                 node.place = node.place or _Node()
                 node = node.place
         node.route = _Route(template, {name: responder for name, responder in found.items() if responder is not None})
+        if "{" not in template:
+            self._whole[template] = node.route
 
     def find(self, path: str) -> tuple[_Route, list[str]] | None:
         """The route for ``path``, and what stands in its places. What is more exact goes first."""
+        if (whole := self._whole.get(path)) is not None:
+            return whole, []
         node, places = self._root, []
         for segment in path.split("/"):
             if (following := node.words.get(segment)) is None:

@@ -279,8 +279,10 @@ def _alike(one: object, other: object) -> bool:
 
 def _differences(whole: dict[_K, object], put: Mapping[_K, _V], gone: Iterable[_K]) -> dict[_K, object]:
     """What is in ``whole`` under each key that is to change; nothing, for one that is to come."""
-    undo: dict[_K, object] = {key: whole[key] for key in gone if key in whole and key not in put}
-    undo |= {key: old for key, value in put.items() if (old := whole.get(key, _NOTHING)) is not value}
+    undo = {key: old for key, value in put.items() if (old := whole.get(key, _NOTHING)) is not value}
+    for key in gone:
+        if key in whole and key not in put:
+            undo[key] = whole[key]
     return undo
 
 

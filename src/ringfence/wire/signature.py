@@ -43,7 +43,7 @@ class BadSignature(Denied):
         self.why = why
 
 
-class SignedRequest(NamedTuple):  # as the next one, made for every request: a third of a dataclass's time
+class SignedRequest(NamedTuple):  # made for every request: a third of a dataclass's time
     """The parts of a request that a signature covers, as they came over the wire: nothing decoded or normalised."""
 
     method: str
@@ -57,13 +57,6 @@ class Window:
 
     leeway_s: int = LEEWAY_S
     horizon_s: int = HORIZON_S
-
-
-class _Authorization(NamedTuple):
-    key: KeyId
-    signed_names: tuple[str, ...]
-    expires: str
-    signature: str
 
 
 def sign_request(key: KeyId, secret: str, request: SignedRequest, expires: int) -> str:
@@ -89,17 +82,17 @@ def verify_request(
     Raises:
         BadSignature: for a missing or malformed header, an unknown key, a wrong signature or a time out of the window.
     """
-    authorization = _parse_authorization(header)
-    secrets = secrets_of(authorization.key)
-    text = _signed_text(request, authorization.signed_names, authorization.expires)
-    given = authorization.signature.encode()
+    key, signed_names, expires, signature = _parse_authorization(header)
+    secrets = secrets_of(key)
+    text = _signed_text(request, signed_names, expires)
+    given = signature.encode()
     found = False
     for secret in secrets or _NOBODY:
         found |= hmac.compare_digest(_signature(secret, text), given)
     if not found or not secrets:
-        raise BadSignature(f"wrong signature for key {authorization.key}" if secrets else "unknown key")
-    _check_time(int(authorization.expires), now, window)
-    return authorization.key
+        raise BadSignature(f"wrong signature for key {key}" if secrets else "unknown key")
+    _check_time(int(expires), now, window)
+    return key
 
 
 def parse_query(target: bytes) -> tuple[tuple[str, str], ...]:
@@ -114,7 +107,8 @@ def parse_query(target: bytes) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _parse_authorization(header: str | None) -> _Authorization:
+def _parse_authorization(header: str | None) -> tuple[KeyId, tuple[str, ...], str, str]:
+    """The key, the names of the query arguments that are signed, when it expires, and the signature."""
     if not header:
         raise BadSignature("no Authorization header")
     scheme, _, rest = header.partition(" ")
@@ -133,7 +127,7 @@ def _parse_authorization(header: str | None) -> _Authorization:
     if not expires.isdecimal() or len(expires) > _MAX_DIGITS:
         raise BadSignature("the Authorization header's expires is no number of seconds")
     names = fields.get("signed-query-args")
-    return _Authorization(KeyId(key), tuple(names.split(";")) if names else (), expires, signature)
+    return KeyId(key), tuple(names.split(";")) if names else (), expires, signature
 
 
 def _signed_text(request: SignedRequest, names: tuple[str, ...], expires: str) -> bytes:

@@ -4,6 +4,7 @@ Input: any app. Output: an app that answers an unexpected exception with 500 and
 and no policy.
 """
 
+import asyncio
 import logging
 import secrets
 import time
@@ -88,7 +89,8 @@ def _broken(request: Request) -> Response:
 
 def _end(request: Request, response: Response, began_s: float) -> Response:
     response.head += b"%b: %b\r\n%b" % (_ID_NAME, request.request_id.encode(), _date_line(int(time.time())))
-    log_line(request, response.status, time.monotonic() - began_s)
+    took_s = time.monotonic() - began_s
+    asyncio.get_running_loop().call_soon(log_line, request, response.status, took_s)  # all lines of a turn in a row
     return response
 
 

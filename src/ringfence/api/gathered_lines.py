@@ -14,10 +14,14 @@ class GatheredLines(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._waiting: list[logging.LogRecord] = []
+        self._waiting: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._waiting.append(record)
+        try:
+            self._waiting.append(self.format(record))
+        except Exception:  # noqa: BLE001  as logging's own: a line that cannot be written must break nothing
+            self.handleError(record)
+            return
         if record.levelno > logging.INFO or not self._is_awaited():
             self.flush()
 
@@ -25,19 +29,11 @@ class GatheredLines(logging.StreamHandler[TextIO]):
         self.acquire()
         try:
             waiting, self._waiting = self._waiting, []
-            lines = [line for record in waiting if (line := self._line(record)) is not None]
-            if lines:
-                self.stream.write("\n".join((*lines, "")))
+            if waiting:
+                self.stream.write("\n".join((*waiting, "")))
                 self.stream.flush()
         finally:
             self.release()
-
-    def _line(self, record: logging.LogRecord) -> str | None:
-        try:
-            return self.format(record)
-        except Exception:  # noqa: BLE001  as logging's own: a line that cannot be written must break nothing
-            self.handleError(record)
-            return None
 
     def _is_awaited(self) -> bool:
         """Whether the loop writes at its next turn what waits by now."""

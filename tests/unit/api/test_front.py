@@ -80,3 +80,16 @@ def test_the_log_line_says_who_what_and_how_long(app, caplog):
         "caller": None,
         "address": "192.0.2.9",
     }
+
+
+def test_the_line_of_a_request_comes_behind_the_answers_of_a_turn(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def main():
+        front = Front(at_once)
+        assert all(front(request()).status == 200 for _ in range(2))
+        assert not caplog.records
+        await asyncio.sleep(0)
+        assert len(caplog.records) == 2
+
+    asyncio.run(main())

@@ -1,7 +1,7 @@
 """The chain of the history: whole after every way of writing, and broken visibly by every way of tampering."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from hashlib import sha256
 from uuid import UUID, uuid4
 
@@ -32,7 +32,7 @@ def creating(second):
     def decide(snapshot):
         facts = (GroupCreated(Group(uuid4(), ORGANISATION, f"g{second}")),)
         after = apply_facts(snapshot, facts, revision=next_revision(snapshot))
-        return Decision(None, facts=facts, after=after, audit=replace(AUDIT, at=second, subject=f"g{second} \u00e9"))
+        return Decision(None, facts=facts, after=after, audit=AUDIT._replace(at=second, subject=f"g{second} \u00e9"))
 
     return decide
 

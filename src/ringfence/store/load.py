@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from itertools import islice
 from sys import intern
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -76,7 +76,8 @@ _AT_ONCE: Final = 10_000  # ids that are read at once
 _HostSets = dict[str | None, frozenset[HostName]]
 
 
-class StoredOperation(NamedTuple):  # as Decision
+@dataclass(frozen=True, slots=True)
+class StoredOperation:
     """An operation, and those of its hosts that it does not wait for."""
 
     operation: Operation

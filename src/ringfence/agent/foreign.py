@@ -1,13 +1,12 @@
 """Other programs' tables, which may drop what ours lets pass: read again when the kernel tells of a change of them.
 
-Of a change by iptables-legacy it tells nothing: for that they are read now and then.
+Of a change by iptables-legacy it tells nothing: for that they are read every five minutes.
 
 Input: notices, and the door. Output: those of their base chains that may drop. They are read at most a twentieth of the
 time, however often they change; nothing is done to them.
 """
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 from ringfence.agent.doors.clock import Clock
@@ -29,6 +28,7 @@ class ForeignTables:
         self._due = asyncio.Event()
         self._due.set()
         self._pause_s = 0.0
+        self._read_at = clock.monotonic()
 
     def note(self, heard: Heard) -> None:
         """Others may have changed what is theirs."""
@@ -39,16 +39,20 @@ class ForeignTables:
         """A notice may have been missed."""
         self._due.set()
 
+    def note_time(self) -> None:
+        """So much time may have passed that they are to be read although nothing was heard."""
+        if self._clock.monotonic() - self._read_at >= _REST_S:
+            self._due.set()
+
     async def wait(self) -> None:
         """Until they are to be read."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._due.wait(), _REST_S)
+        await self._due.wait()
         await self._clock.sleep(self._pause_s)
 
     def read(self) -> tuple[ForeignChain, ...]:
         """The base chains that may drop, whether or not they do. O(others' lines). Raises ``OperatorError``."""
         self._due.clear()
-        began = self._clock.monotonic()
+        began = self._read_at = self._clock.monotonic()
         try:
             return tuple(chain for chain in self._door.read_foreign() if chain.may_drop)
         except OperatorError:

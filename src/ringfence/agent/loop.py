@@ -358,6 +358,7 @@ class Agent:
         """The safety net, at constant cost: transactions counted by the kernel of which we heard nothing."""
         await self._clock.sleep(COUNT_POLL_S)
         self._reporter.set_notice(self._watch.notice)
+        self._foreign.note_time()
         if self._enforcing.locked() or self._to_enforce.is_set() or self._retry_at is not None:
             return
         async with self._enforcing:

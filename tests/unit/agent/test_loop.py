@@ -585,7 +585,7 @@ def _raise(error):
 
 
 @scenario
-async def test_other_programs_chains_that_drop_are_read_when_the_kernel_tells_of_a_change_and_not_else(world):
+async def test_other_programs_chains_that_drop_are_read_when_the_kernel_tells_of_a_change_and_now_and_then(world):
     chain = ForeignChain("ip", "filter", "FORWARD", "forward", 0, policy_drops=True, drops=False)
     harmless = replace(chain, chain="INPUT", policy_drops=False)
     async with world.agent():
@@ -599,6 +599,9 @@ async def test_other_programs_chains_that_drop_are_read_when_the_kernel_tells_of
         world.nftables.foreign = []
         world.nftables.notices.lose()
         await world.until(lambda: world.server.reports[-1].foreign == ())
+        world.nftables.foreign = [chain]  # of iptables-legacy, say, of which the kernel tells nothing
+        world.clock.advance(300)
+        await world.until(lambda: world.server.reports[-1].foreign == (chain,))
 
 
 @scenario

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from generated import PORTS, changed, snapshots
 from policies import address, group, group_id, instance, snapshot
+from ringfence.policy import evolving
 from ringfence.policy.program import names
 from ringfence.policy.program.compile import Compiler, LocalPorts, compile_program
 from ringfence.policy.program.delta import diff_programs
@@ -25,6 +26,14 @@ def histories(draw):
     for _ in range(draw(st.integers(1, 5))):
         history.append(draw(st.one_of(changed(history[-1]), changed(history[-1]), snapshots())))
     return history
+
+
+@pytest.fixture(autouse=True, scope="module", params=[0, None], ids=["every set is a large one", "as it is"])
+def _large(request):
+    with pytest.MonkeyPatch.context() as patched:
+        if request.param is not None:
+            patched.setattr(evolving, "COPIED", request.param)
+        yield
 
 
 @given(histories(), st.lists(st.sampled_from([PORTS, LocalPorts(("veth*", "eth7"))]), min_size=6, max_size=6))

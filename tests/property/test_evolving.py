@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.policy.evolving import Evolving, EvolvingSet, differing, differing_members
+from ringfence.policy.evolving import (
+    Evolving,
+    EvolvingSet,
+    change_members,
+    common_ends,
+    differing,
+    differing_members,
+)
 
 _keys = st.integers(0, 5)
 _contents = st.dictionaries(_keys, st.integers(0, 2))
@@ -66,6 +73,30 @@ def test_a_set_evolves_like_a_set(first, put, gone):
         put - first,
         first & frozenset(new),
     )
+
+
+@pytest.mark.full
+@given(st.frozensets(_keys), st.lists(st.tuples(st.frozensets(_keys), st.frozensets(_keys))), st.booleans())
+def test_a_set_that_is_changed_is_the_same_set_large_or_small(first, changes, large):
+    held, made = first, EvolvingSet.of(first) if large else first
+    for put, gone in changes:
+        before, held = held, (held - gone) | put
+        old, made = made, change_members(made, put, gone)
+        assert made == held
+        assert held == made
+        assert old == before
+        assert differing_members(old, made) == before ^ held
+
+
+@given(st.lists(_keys), st.lists(_keys), st.lists(_keys), st.lists(_keys))
+def test_two_tuples_begin_and_end_with_as_much_in_common_as_they_have(begin, end, one, other):
+    old, new = (*begin, *one, *end), (*begin, *other, *end)  # small numbers: equal ones are the same object
+    first, last = common_ends(old, new)
+    assert old[:first] == new[:first]
+    assert old[len(old) - last :] == new[len(new) - last :]
+    assert min(len(begin) + len(end), first + last) == len(begin) + len(end)
+    rest = old[first : len(old) - last], new[first : len(new) - last]
+    assert not all(rest) or (rest[0][0] is not rest[1][0] and rest[0][-1] is not rest[1][-1])
 
 
 def test_what_changes_nothing_is_the_same_mapping_again():

@@ -17,6 +17,7 @@ import msgspec
 
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.errors import Invalid, OperatorError
+from ringfence.policy.evolving import common_ends
 from ringfence.policy.local import Failsafe
 from ringfence.policy.model import GroupPeer, Interface
 from ringfence.policy.values import (
@@ -139,7 +140,7 @@ class OwnPart:
         self._inventory: Inventory | None = None
         self._declared: dict[InterfaceName, tuple[InstanceClaim, Interface]] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
-        self._own: dict[int, tuple[Endpoint, Endpoint | None]] = {}  # by identity: a hash takes longer than the part
+        self._parts: tuple[Endpoint | None, ...] = ()  # of each endpoint; None: not declared here
         self._kept: tuple[Endpoint, ...] = ()
 
     def keep(self, view: HostView, inventory: Inventory) -> HostView:
@@ -158,12 +159,18 @@ class OwnPart:
             for interface in claim.interfaces
             if interface.managed
         }
-        self._inventory, self._endpoints, self._own, self._kept = inventory, (), {}, ()
+        self._inventory, self._endpoints, self._parts, self._kept = inventory, (), (), ()
 
     def _keep(self, endpoints: tuple[Endpoint, ...]) -> None:
-        known = self._own
-        self._own = {id(one): known.get(id(one)) or (one, _own_part(one, self._declared)) for one in endpoints}
-        self._kept = tuple(own for one in endpoints if (own := self._own[id(one)][1]) is not None)
+        first, last = common_ends(self._endpoints, endpoints)
+        before = slice(first, len(self._endpoints) - last)
+        known = {id(one): part for one, part in zip(self._endpoints[before], self._parts[before], strict=True)}
+        parts = tuple(
+            known[id(one)] if id(one) in known else _own_part(one, self._declared)
+            for one in endpoints[first : len(endpoints) - last]
+        )
+        self._parts = (*self._parts[:first], *parts, *self._parts[before.stop :])
+        self._kept = tuple(filter(None, self._parts))
         self._endpoints = endpoints
 
 

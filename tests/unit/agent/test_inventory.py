@@ -1,11 +1,13 @@
 """The inventory's file: its two forms, every refusal by file, instance and field, and what it lets be enforced."""
 
+import random
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from uuid import UUID
 
 import pytest
 
-from ringfence.agent.inventory import declared_endpoints, keep_own, parse_inventory
+from ringfence.agent.inventory import OwnPart, declared_endpoints, keep_own, parse_inventory
 from ringfence.policy.commands import InstanceClaim
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import Failsafe
@@ -164,6 +166,26 @@ def test_an_instance_keeps_only_the_addresses_that_are_still_declared_and_the_de
     changed = SIMPLE.replace('"10.77.0.119"', '"10.77.0.120"') + 'mac = "02:00:00:00:00:01"\n'
     (own,) = keep_own(WANTED, _parse(changed)).endpoints
     assert (own.addresses, own.mac) == ((ip_address("fd77::77"),), "02:00:00:00:00:01")
+
+
+def test_of_one_view_after_another_as_much_is_kept_as_of_each_alone_and_what_is_known_is_the_same_object():
+    declared = "".join(
+        f'[[instance]]\nname = "{name}"\ninterface = "veth-{name}"\naddresses = ["10.77.0.{ord(name)}"]\n'
+        for name in "acdegh"  # b and f are not
+    )
+    inventory = _parse(f'host = "h1"\n{declared}')
+    kept, ends, rng = OwnPart(), [endpoint(name, WEB) for name in "abcdefgh"], random.Random(7)
+    before = {}
+    for _ in range(100):
+        changed = rng.randrange(len(ends))
+        ends[changed] = replace(ends[changed])
+        wanted = view(4, *(end for end in ends if rng.random() < 0.8), rules={WEB: WANTED.rules[WEB]})
+        own = kept.keep(wanted, inventory)
+        assert own.endpoints == keep_own(wanted, inventory).endpoints
+        parts = {one.interface: one for one in own.endpoints}
+        known = {id(end): (end, parts.get(end.interface)) for end in wanted.endpoints}
+        assert all(known[one][1] is before[one][1] for one in known.keys() & before.keys())
+        before = known
 
 
 def test_an_unmanaged_interface_is_not_enforced():

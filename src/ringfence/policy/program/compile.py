@@ -16,15 +16,17 @@ from typing import TypeVar
 from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.evolving import Evolving, EvolvingSet, differing
 from ringfence.policy.local import LocalPorts
+from ringfence.policy.model import NOBODY
 from ringfence.policy.program.model import Chain, NamedSet, Program
 from ringfence.policy.program.parts import (
+    NO_PEER,
     GroupPart,
     PeerPart,
     PortPart,
     ProfilePart,
+    change_peer,
     change_ports,
     compile_group,
-    compile_peer,
     compile_ports,
     compile_profile,
     exchanged,
@@ -112,10 +114,7 @@ def _nothing(local: LocalPorts) -> _Known:
 
 
 def _find_changes(known: _Known, view: HostView, local: LocalPorts) -> _Changes:
-    peers = {
-        group: compile_peer(group, view.peers[group]) if group in view.peers else None
-        for group in differing(known.view.peers, view.peers)
-    }
+    peers = {group: _changed_peer(known, view, group) for group in differing(known.view.peers, view.peers)}
     groups = _changed_groups(known, view, peers, local.kind)
     ports, wearers = known.ports, Counter[_Groups]()
     if view.endpoints is not known.view.endpoints or local != ports.local:
@@ -124,6 +123,13 @@ def _find_changes(known: _Known, view: HostView, local: LocalPorts) -> _Changes:
         ports = change_ports(ports, programmed, closed, local, exchange)
         wearers = _changed_wearers(*exchange)
     return _Changes(peers, groups, _changed_profiles(known, groups, wearers), ports, wearers)
+
+
+def _changed_peer(known: _Known, view: HostView, group: GroupId) -> PeerPart | None:
+    if group not in view.peers:
+        return None
+    before = known.view.peers.get(group, NOBODY)
+    return change_peer(known.peers.get(group, NO_PEER), group, before, view.peers[group])
 
 
 def _changed_wearers(gone: tuple[Endpoint, ...], come: tuple[Endpoint, ...]) -> Counter[_Groups]:

@@ -17,7 +17,6 @@ from ringfence.policy.program.link import ALLOW, STAMP
 from ringfence.policy.program.model import (
     Chain,
     Dispatch,
-    Element,
     Foreign,
     Fresh,
     Goto,
@@ -55,6 +54,8 @@ from ringfence.policy.program.steps import (
     Step,
 )
 
+_NOTHING: Final = Program()
+_NO_SET: Final = NamedSet(())
 _PIECE: Final = 5_000  # steps of some 250 octets each, which the kernel takes in some 50 ms
 
 
@@ -96,11 +97,12 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
     gone = (DeleteTable(TableFamily.BRIDGE),) if _is_bridged(actual) and not _is_bridged(desired) else ()
     actual = part_of(actual, TableFamily.INET) if gone else actual
     old, new = differing_parts(actual, desired)
-    if old == new == Program() and not gone:
+    if old == new == _NOTHING and not gone:
         return Delta()
     replaced = _replaced(old, new)
-    actual, desired = (actual, desired) if replaced else _with_generation(old, new, actual, desired)
-    narrows = made and _narrows(actual, desired, replaced)
+    narrows = made and (bool(replaced) or _narrows(old, new))
+    if not replaced:
+        actual, desired = _with_generation(old, new, actual, desired) if narrows else (old, new)
     prepared, born = _share_out(_newborn(actual, desired, replaced), replaced, made=made)
     rewritten = _rewritten_chains(actual, desired, replaced, moved=narrows)
     edits = _edits(actual, desired, rewritten - {STAMP}) if not replaced else {}
@@ -120,7 +122,7 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
         *_write(desired, {*rewritten, *born.chains, *moved}),
         *_add_targets(actual, desired, replaced),
     )
-    prepare = (*missing, *_make(prepared), *_write(desired, prepared.chains.keys())) if prepared != Program() else ()
+    prepare = (*missing, *_make(prepared), *_write(desired, prepared.chains.keys())) if prepared != _NOTHING else ()
     return Delta(prepare, flip, narrows)
 
 
@@ -173,7 +175,7 @@ def _share_out(newborn: Program, replaced: frozenset[str], *, made: bool) -> tup
     chains = {name: chain for name, chain in newborn.chains.items() if chain.hook is None}
     is_needed = (made and bool(chains)) or any(set_.interval for set_ in newborn.sets.values())
     if replaced or not is_needed:
-        return Program(), newborn
+        return _NOTHING, newborn
     bases = {name: chain for name, chain in newborn.chains.items() if chain.hook is not None}
     return Program(newborn.counters, newborn.sets, newborn.maps, chains), Program(chains=bases)
 
@@ -313,11 +315,12 @@ def _make(newborn: Program) -> Iterator[Step]:
 def _fill(actual: Program, desired: Program, replaced: frozenset[str]) -> Iterator[Step]:
     """The elements of sets that are there already."""
     for name in sorted((desired.sets.keys() & actual.sets.keys()) - replaced):
-        present, wanted = actual.sets[name].elements, desired.sets[name].elements
-        if removed := present - wanted:
-            yield DeleteElements(name, _shape(desired.sets[name]), tuple(removed))
-        if added := wanted - present:
-            yield AddElements(name, _shape(desired.sets[name]), tuple(added))
+        wanted = desired.sets[name]
+        moved = differing_members(actual.sets[name].elements, wanted.elements)
+        if removed := tuple(element for element in moved if element not in wanted.elements):
+            yield DeleteElements(name, _shape(wanted), removed)
+        if len(removed) < len(moved):
+            yield AddElements(name, _shape(wanted), tuple(element for element in moved if element in wanted.elements))
 
 
 def _write(desired: Program, chains: Iterable[str]) -> Iterator[Step]:
@@ -339,22 +342,21 @@ def _targets_of(map_: VerdictMap, keys: Iterable[Scalar]) -> tuple[tuple[Scalar,
     return tuple((key, map_.targets[key]) for key in keys if key in map_.targets)
 
 
-def _narrows(actual: Program, desired: Program, replaced: frozenset[str]) -> bool:
+def _narrows(old: Program, new: Program) -> bool:
     """Whether a flow that passed before might not any more. In doubt yes: it costs each live flow one judgement.
 
-    The programs hold only what differs, unless something is replaced.
+    Of both programs only what differs.
     """
     return (
-        bool(replaced)
-        or bool(actual.maps or desired.maps)
-        or any(actual.sets.get(name) != desired.sets.get(name) for name in names.PORT_SETS)
-        or any(not set_.elements <= _elements(desired, name) for name, set_ in actual.sets.items())
-        or any(not only_widens(chain, desired.chains.get(name)) for name, chain in actual.chains.items())
+        bool(old.maps or new.maps)
+        or not names.PORT_SETS.isdisjoint({*old.sets, *new.sets})
+        or any(_loses(set_, new.sets.get(name, _NO_SET)) for name, set_ in old.sets.items())
+        or any(not only_widens(chain, new.chains.get(name)) for name, chain in old.chains.items())
     )
 
 
-def _elements(program: Program, name: str) -> frozenset[Element]:
-    return program.sets[name].elements if name in program.sets else frozenset()
+def _loses(old: NamedSet, new: NamedSet) -> bool:
+    return any(element in old.elements for element in differing_members(old.elements, new.elements))
 
 
 def only_widens(old: Chain, new: Chain | None) -> bool:

@@ -288,7 +288,7 @@ class NamedSet:
     """
 
     types: tuple[ElementType, ...]
-    elements: frozenset[Element] = frozenset()
+    elements: AbstractSet[Element] = frozenset()
     interval: bool = False
     tally: bool = False
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from ringfence.policy.addresses import FAMILIES, Family, merge_networks
-from ringfence.policy.evolving import Evolving
+from ringfence.policy.evolving import Evolving, change_members, common_ends, differing_members
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import frames, link, names, self_host
@@ -18,7 +18,6 @@ from ringfence.policy.program.lines import PeerSets, rule_lines, untracked_rule_
 from ringfence.policy.program.model import (
     Chain,
     Count,
-    Element,
     ElementType,
     Goto,
     InState,
@@ -31,12 +30,14 @@ from ringfence.policy.program.model import (
     VerdictMap,
 )
 from ringfence.policy.program.refusal import Refusal, refuse
-from ringfence.policy.values import Direction, GroupId, Kind
+from ringfence.policy.values import Address, Direction, GroupId, Kind
 from ringfence.policy.view import Endpoint, PeerAddresses
 
 _NO_FLOW: Final = InState(frozenset({State.INVALID, State.UNTRACKED}))
 _DENIED: Final = {Direction.INGRESS: Refusal.DENIED_IN, Direction.EGRESS: Refusal.DENIED_OUT}
 _ADDRESS_TYPE: Final = {4: ElementType.IPV4, 6: ElementType.IPV6}
+_MEMBERS: Final = {family: NamedSet((_ADDRESS_TYPE[family],)) for family in FAMILIES}
+_SOURCES: Final = {family: NamedSet((_ADDRESS_TYPE[family],), interval=True) for family in FAMILIES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class PeerPart:
 
     sets: Mapping[str, NamedSet]
     names: Mapping[Family, tuple[str, ...]]
+
+
+NO_PEER: Final = PeerPart({}, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +81,39 @@ class PortPart:
     counters: tuple[str, ...]
 
 
-def compile_peer(group: GroupId, addresses: PeerAddresses) -> PeerPart:
-    """Members in hash sets (an element is added in constant time), sources in interval sets, and only where there are.
+def change_peer(known: PeerPart, group: GroupId, before: PeerAddresses, after: PeerAddresses) -> PeerPart:
+    """A group as a peer, from what is ``known`` of it as it was ``before``. O(what differs), or O(sources).
 
+    Members lie in hash sets (an element is added in constant time), sources in interval sets, and only where there are.
     The kernel finds a set by walking the list of all sets, so one that could only be empty is not made, and no line
     asks for it. The first address of a group in a family is therefore a change of lines, every further one an element.
     """
+    moved = differing_members(before.members, after.members)
     sets: dict[str, NamedSet] = {}
     found: dict[Family, tuple[str, ...]] = {}
     for family in FAMILIES:
-        mine = dict(_address_sets(group, addresses, family))
-        sets.update(mine)
-        found[family] = tuple(mine)
+        name = names.member_set(group, family)
+        mine = {name: _changed_members(known.sets.get(name, _MEMBERS[family]), moved, after, family)}
+        name = names.source_set(group, family)
+        same = before.sources == after.sources
+        mine[name] = known.sets.get(name, _SOURCES[family]) if same else _source_set(after, family)
+        present = {name: set_ for name, set_ in mine.items() if set_.elements}
+        sets |= present
+        found[family] = tuple(present)
     return PeerPart(sets, found)
+
+
+def _changed_members(set_: NamedSet, moved: AbstractSet[Address], after: PeerAddresses, family: Family) -> NamedSet:
+    mine = [address for address in moved if address.version == family]
+    if not mine:
+        return set_
+    put = [(address,) for address in mine if address in after.members]
+    gone = [(address,) for address in mine if address not in after.members]
+    return replace(set_, elements=change_members(set_.elements, put, gone))
+
+
+def _source_set(peer: PeerAddresses, family: Family) -> NamedSet:
+    return replace(_SOURCES[family], elements=merge_networks(peer.sources, family))
 
 
 def compile_group(group: GroupId, rules: tuple[Rule, ...], asked: PeerSets, kind: Kind) -> GroupPart:
@@ -143,8 +167,10 @@ def exchanged(before: tuple[Endpoint, ...], after: tuple[Endpoint, ...]) -> Exch
     """The endpoints, as objects, of which only one of the two has any. O(endpoints), looking into none of them."""
     if before is after:
         return (), ()
-    old, new = set(map(id, before)), set(map(id, after))
-    return tuple(one for one in before if id(one) not in new), tuple(one for one in after if id(one) not in old)
+    first, last = common_ends(before, after)
+    gone, come = before[first : len(before) - last], after[first : len(after) - last]
+    old, new = set(map(id, gone)), set(map(id, come))
+    return tuple(one for one in gone if id(one) not in new), tuple(one for one in come if id(one) not in old)
 
 
 def change_ports(
@@ -172,21 +198,11 @@ def change_ports(
 def _changed_set(set_: NamedSet, less: NamedSet, more: NamedSet) -> NamedSet:
     if less.elements == more.elements:  # of most sets none has any
         return set_
-    return replace(set_, elements=set_.elements - less.elements | more.elements)
+    return replace(set_, elements=change_members(set_.elements, more.elements, less.elements))
 
 
 def _evolving(targets: Mapping[Scalar, str]) -> Evolving[Scalar, str]:
     return targets if isinstance(targets, Evolving) else Evolving(targets)
-
-
-def _address_sets(group: GroupId, peer: PeerAddresses, family: Family) -> Iterator[tuple[str, NamedSet]]:
-    type_ = (_ADDRESS_TYPE[family],)
-    members: frozenset[Element] = frozenset((member,) for member in peer.members if member.version == family)
-    if members:
-        yield names.member_set(group, family), NamedSet(type_, members)
-    intervals = merge_networks(peer.sources, family)
-    if intervals:
-        yield names.source_set(group, family), NamedSet(type_, frozenset(intervals), interval=True)
 
 
 def _profile_chains(groups: tuple[GroupId, ...], present: AbstractSet[str]) -> Iterator[tuple[str, Chain]]:

@@ -161,7 +161,7 @@ class _Change:
 
 
 def _shift(old: NamedSet, new: NamedSet | None) -> _Shift:
-    before, after = old.elements, new.elements if new else _NO_ELEMENTS
+    before, after = frozenset(old.elements), frozenset(new.elements) if new else _NO_ELEMENTS
     lost, gained = before - after, after - before
     if old.interval and lost and gained:  # intervals of one set must not overlap
         spans = [element for element in lost | gained if isinstance(element, Interval)]

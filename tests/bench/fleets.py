@@ -19,7 +19,7 @@ from ringfence.policy.values import (
     RuleId,
     parse_cidr,
 )
-from ringfence.store import AuditLine, Decision, Store, next_revision
+from ringfence.store import AuditLine, Decision, Store, next_revision, place_of
 
 _BATCH = 2000  # facts in a transaction
 
@@ -28,7 +28,7 @@ def fill(folder: Path, *, hosts: dict[HostName, bytes], instances: int, groups: 
     """A new store: ``hosts`` (and their public keys) run ``instances`` evenly, each in the default group and two of
     ``groups``, which have ``rules`` rules each, every fifth of them for another group."""
     chance, names = Random(7), list(hosts)
-    store = Store.open(folder)
+    store = Store.open(folder, place_of(folder, None))
     try:
         store.submit(found_organisation(uuid4(), uuid4(), 0)).result()
         (organisation,) = store.snapshot.organisations.values()

@@ -47,9 +47,7 @@ APPLIED = encode_report(Report(1, None)).replace(b'"applied":1', b'"applied":%ll
 
 
 def measure(folder: Path, *, small: bool = False) -> dict[str, object]:
-    program = folder / "feed_clients"
-    command = ("gcc", "-O2", "-o", program, SOURCE, "-lssl", "-lcrypto")
-    subprocess.run(command, check=True, timeout=60)  # noqa: S603  our own
+    program = compiled(folder)
     counts = (1_000,) if small else (1_000, 10_000)
     found = {
         f"{count} hosts, {way}": _measure_hosts(folder / f"{way}{count}", program, count, way)
@@ -61,23 +59,41 @@ def measure(folder: Path, *, small: bool = False) -> dict[str, object]:
     return {"bounds_ms": BOUNDS_MS, "bounds": bounds, **found, "1000 hosts return": returned}
 
 
-def _prepared(folder: Path, count: int, way: str) -> tuple[Path, Path]:
-    """A filled data folder, and the requests of all its hosts."""
+def compiled(folder: Path) -> Path:
+    """The program that plays the hosts."""
+    program = folder / "feed_clients"
+    command = ("gcc", "-O2", "-o", program, SOURCE, "-lssl", "-lcrypto")
+    subprocess.run(command, check=True, timeout=60)  # noqa: S603  our own
+    return program
+
+
+def filled(data: Path, count: int) -> dict[HostName, bytes]:
+    """A data folder with so many hosts, of which these are the private keys."""
     keys = {HostName(f"host-{n}"): token_bytes(KEY_SIZE_BYTES) for n in range(count)}
     public = {name: derive_public_key(key) for name, key in keys.items()}
-    fill(folder / "data", hosts=public, instances=count, groups=max(1, count * 2 // HOSTS_PER_GROUP), rules=5)
+    fill(data, hosts=public, instances=count, groups=max(1, count * 2 // HOSTS_PER_GROUP), rules=5)
+    return keys
+
+
+def written(requests: Path, keys: dict[HostName, bytes]) -> Path:
+    """What the hosts of ``keys`` send first, for the program that plays them."""
+    requests.write_bytes(b"".join(ask(key, name) + b"\0" for name, key in keys.items()))
+    return requests
+
+
+def _prepared(folder: Path, count: int, way: str) -> tuple[Path, Path]:
+    """A filled data folder, and the requests of all its hosts."""
+    keys = filled(folder / "data", count)
     if way == "tls":
         authority_of(folder / "data").make(["127.0.0.1"], datetime.now(UTC))
-    requests = folder / "requests"
-    requests.write_bytes(b"".join(ask(key, name) + b"\0" for name, key in keys.items()))
-    return folder / "data", requests
+    return folder / "data", written(folder / "requests", keys)
 
 
 def _measure_hosts(folder: Path, program: Path, count: int, way: str) -> dict[str, object]:
     data, requests = _prepared(folder, count, way)
-    with _server(data, way) as server:
+    with serving(data, way) as server:
         before_kib, before_s = server.memory_kib(), server.cpu_s()
-        with _clients(program, server, requests) as clients, server.asking() as waited_s:
+        with following(program, server, requests) as clients, server.asking() as waited_s:
             connected_s = float(clients.stdout.readline().split()[1])
             figures = {
                 "connect_s": connected_s,
@@ -94,12 +110,12 @@ def _measure_hosts(folder: Path, program: Path, count: int, way: str) -> dict[st
 def _measure_return(folder: Path, program: Path, count: int, way: str) -> dict[str, object]:
     """From kill -9 on: when the server serves again, and when all hosts have their views from it."""
     data, requests = _prepared(folder, count, way)
-    with _server(data, way) as killed, _clients(program, killed, requests, "return") as clients:
+    with serving(data, way) as killed, following(program, killed, requests, "return") as clients:
         clients.stdout.readline()
         killed.process.kill()
         killed_s = time.perf_counter()
         killed.process.wait()
-        with _server(data, way, port=killed.port) as server:
+        with serving(data, way, port=killed.port) as server:
             ready_s, before_s = time.perf_counter(), server.cpu_s()
             with server.asking() as waited_s:
                 assert clients.stdout.readline().startswith("connected")
@@ -132,7 +148,7 @@ def _rounds(server, group):
     }
 
 
-class _Server:
+class Server:
     """The child, and signed calls to it."""
 
     def __init__(self, process, folder, way):
@@ -203,18 +219,18 @@ class _Server:
 
 
 @contextmanager
-def _server(folder, way, *, port=0):
+def serving(folder, way, *, port=0):
     address = "0.0.0.0" if way == "tls" else "127.0.0.1"  # noqa: S104  loopback alone would be plaintext
     command = (sys.executable, __file__, str(folder), f"{address}:{port}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  our own
         try:
-            yield _Server(process, folder, way)
+            yield Server(process, folder, way)
         finally:
             process.terminate()
 
 
 @contextmanager
-def _clients(program, server, requests, *more):
+def following(program, server, requests, *more):
     command = (program, "127.0.0.1", str(server.port), requests, APPLIED, server.way, *more)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:

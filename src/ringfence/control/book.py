@@ -4,7 +4,7 @@ Lives in the event loop's thread.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -73,9 +73,11 @@ class OperationBook:
         while len(self._known) > MAX_OPERATIONS:
             del self._known[next(iter(self._known))]
 
-    def report(self, host: HostName, said: Said, before: str | None, *, offered: Revision, now_s: float) -> None:
-        """A host's report, as ``PendingOperations.report``."""
-        self._end(self._pending.report(host, said, before, offered=offered, now_s=now_s))
+    def report(
+        self, hosts: Iterable[HostName], said: Said, before: Mapping[HostName, str], *, offered: Revision, now_s: float
+    ) -> None:
+        """What hosts say, as ``PendingOperations.report``."""
+        self._end(self._pending.report(hosts, said, before, offered=offered, now_s=now_s))
 
     def settle(self, operation: Operation) -> None:
         """It ended so, says the server that saved it, without its hosts."""

@@ -21,7 +21,7 @@ from ringfence.store import (
     Committed,
     Decide,
     Followed,
-    HostSeen,
+    HostsSeen,
     Lost,
     Store,
     StoredKey,
@@ -41,7 +41,7 @@ class Foreign:
 
     settled: tuple[Operation, ...]
     keys: tuple[StoredKey, ...] | None
-    seen: tuple[HostSeen, ...]
+    seen: tuple[HostsSeen, ...]
 
 
 class Outcome(NamedTuple, Generic[T_co]):  # as Decision

@@ -6,7 +6,7 @@ of a restart of the server. A stored figure would be stale just when it matters,
 
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
@@ -20,12 +20,13 @@ from ringfence.policy.index import index_of
 from ringfence.policy.local import Failsafe
 from ringfence.policy.model import Host, Invitation, Snapshot
 from ringfence.policy.values import HostName, Revision, parse_label
-from ringfence.store import HostSeen
+from ringfence.store import HostSaid
 from ringfence.wire.hostauth import KEY_SIZE_BYTES, derive_public_key
 from ringfence.wire.join import JoinRequest, hash_secret, refuse_token
 
 LONGEST_INVITATION_S: Final = 24 * 3600  # longer ones lie about in scripts and histories
 
+_NOTHING: Final = HostSaid()
 _NONE: Final = Invitation(bytes(KEY_SIZE_BYTES), 0)
 
 
@@ -56,39 +57,32 @@ class AddedHost:
         return f"AddedHost(host={self.host.name!r})"  # a private key never reaches a log
 
 
-@dataclass(frozen=True, slots=True)
-class _Seat:
-    applied: Revision | None = None
-    error: str | None = None
-    notice: str | None = None
-    foreign: tuple[ForeignChain, ...] | None = None
-    failsafe: tuple[Failsafe, ...] | None = None
-
-
 class Presence:
     """Who is live. Times are monotonic seconds; reading is safe from the writer's thread."""
 
     def __init__(self, live_s: float) -> None:
         self._live_s = live_s
         self._heard_s: dict[HostName, float] = {}
-        self._seats: dict[HostName, _Seat] = {}
+        self._said: dict[HostName, HostSaid] = {}
         self._errors: dict[HostName, str] = {}
 
-    def seen(self, host: HostName, now_s: float) -> None:
-        """An authenticated message of ``host`` came in."""
-        self._heard_s[host] = max(now_s, self._heard_s.get(host, now_s))
+    def seen(self, hosts: Iterable[HostName], now_s: float) -> None:
+        """Authenticated messages of ``hosts`` came in."""
+        heard_s = self._heard_s
+        for host in hosts:
+            heard_s[host] = max(now_s, heard_s.get(host, now_s))
 
-    def report(self, seen: HostSeen) -> str | None:
-        """What a host said last; back comes what was wrong there by its word before."""
-        before = self._errors.pop(seen.host, None)
-        self._seats[seen.host] = _Seat(seen.applied, seen.error, seen.notice, seen.foreign, seen.failsafe)
-        if seen.error is not None:
-            self._errors[seen.host] = seen.error
+    def report(self, hosts: Collection[HostName], said: HostSaid) -> dict[HostName, str]:
+        """What ``hosts`` said last; back comes what was wrong by their word before, where anything was."""
+        before = {host: self._errors.pop(host) for host in hosts if host in self._errors} if self._errors else {}
+        self._said |= dict.fromkeys(hosts, said)
+        if said.error is not None:
+            self._errors |= dict.fromkeys(hosts, said.error)
         return before
 
     def forget(self, host: HostName) -> None:
         """``host`` was removed; another of its name begins anew."""
-        for known in (self._heard_s, self._seats, self._errors):
+        for known in (self._heard_s, self._said, self._errors):
             known.pop(host, None)
 
     def errors(self, hosts: AbstractSet[HostName]) -> dict[HostName, str]:
@@ -97,7 +91,7 @@ class Presence:
 
     def failsafe(self, host: HostName) -> tuple[Failsafe, ...] | None:
         """The ports that no group closes there, as the host said; None: not known."""
-        return self._seats.get(host, _Seat()).failsafe
+        return self._said.get(host, _NOTHING).failsafe
 
     def is_live(self, host: HostName, now_s: float) -> bool:
         return not self.offline((host,), now_s)
@@ -108,10 +102,10 @@ class Presence:
         return frozenset([host for host in hosts if heard_s.get(host, since_s) <= since_s])
 
     def status(self, host: HostName, wanted: Revision, now_s: float) -> HostStatus:
-        seat = self._seats.get(host, _Seat())
+        said = self._said.get(host, _NOTHING)
         heard_s = self._heard_s.get(host)
         age_s = None if heard_s is None else now_s - heard_s
-        return HostStatus(host, wanted, seat.applied, age_s, seat.error, seat.notice, seat.foreign)
+        return HostStatus(host, wanted, said.applied, age_s, said.error, said.notice, said.foreign)
 
 
 def mint_key() -> tuple[bytes, bytes]:

@@ -6,7 +6,7 @@ store and no event loop, so that time and hosts can be played in tests.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -91,22 +91,24 @@ class Pending:
     applied: dict[HostName, int] = field(default_factory=dict)  # ms after the commit
     failed: dict[HostName, str] = field(default_factory=dict)
 
-    def applied_on(self, host: HostName, now_s: float) -> None:
+    def applied_on(self, hosts: set[HostName], now_s: float) -> None:
         """A later success of a host outweighs its earlier failure."""
-        self.waiting.discard(host)
-        self.failed.pop(host, None)
-        self.applied[host] = round((now_s - self.opened_s) * 1000)
+        self.waiting -= hosts
+        if self.failed:
+            self.failed = {host: error for host, error in self.failed.items() if host not in hosts}
+        self.applied |= dict.fromkeys(hosts, round((now_s - self.opened_s) * 1000))
 
-    def hear_error(self, host: HostName, error: str, before: str | None) -> None:
+    def hear_error(self, hosts: set[HostName], error: str, before: Mapping[HostName, str]) -> None:
         """An error, of which reports do not say to what it happened: whether it is a failure of this revision.
 
         A new one is. One that stood ``before`` may have nothing to do with it (a refused instance), and be reported
         while the host still works on this revision; when it keeps being all that the host has to say, it is.
         """
-        self.repeated[host] += 1
-        if error != before or self.repeated[host] >= _REPEATED_AT_LEAST:
-            self.waiting.discard(host)
-            self.failed[host] = error[:_MAX_ERROR]
+        self.repeated.update(hosts)
+        for host in hosts:
+            if error != before.get(host) or self.repeated[host] >= _REPEATED_AT_LEAST:
+                self.waiting.discard(host)
+                self.failed[host] = error[:_MAX_ERROR]
 
 
 class PendingOperations:
@@ -130,8 +132,8 @@ class PendingOperations:
             if len(self._heard) > _MOST_HEARD:
                 del self._heard[next(iter(self._heard))]
             busy, alone = waiting & self._of_host.keys(), (pending,)
-            for host in busy:
-                self._of_host[host] += alone
+            for asked, alike in self._asked_alike(busy):
+                self._of_host |= dict.fromkeys(alike, asked + alone)
             self._of_host |= dict.fromkeys(waiting - busy, alone)
 
     def heard(self, id_: OperationId) -> Pending | None:
@@ -139,25 +141,36 @@ class PendingOperations:
         return self._heard.get(id_)
 
     def report(
-        self, host: HostName, said: Said, before: str | None, *, offered: Revision, now_s: float
+        self, hosts: Iterable[HostName], said: Said, before: Mapping[HostName, str], *, offered: Revision, now_s: float
     ) -> list[Operation]:
-        """``host`` says what it enforces and what is wrong; ``before`` is what it last said to be wrong.
+        """``hosts`` say what they enforce and what is wrong; ``before`` has what they last said to be wrong.
 
-        ``offered`` is the newest revision that it was sent: an error says nothing of later ones. O(operations that it
-        says something of).
+        ``offered`` is the newest revision that they were sent: an error says nothing of later ones. O(operations that
+        they say something of, for all hosts of which the same are awaited).
         """
         applied, error = said
-        asked = self._of_host.get(host, ())
-        known = 0 if applied is None else bisect_right(asked, applied, key=_revision_of)
-        for pending in asked[:known]:
-            pending.applied_on(host, now_s)
-        told = known if error is None else bisect_right(asked, offered, lo=known, key=_revision_of)
-        if error is not None:
-            for pending in asked[known:told]:
-                pending.hear_error(host, error, before)
-        if known:
-            self._ask_only(host, asked[known:])
-        return self._take([pending for pending in asked[:told] if not pending.waiting], _answered)
+        heard: list[Pending] = []
+        for asked, alike in self._asked_alike(hosts):
+            known = 0 if applied is None else bisect_right(asked, applied, key=_revision_of)
+            for pending in asked[:known]:
+                pending.applied_on(alike, now_s)
+            told = known if error is None else bisect_right(asked, offered, lo=known, key=_revision_of)
+            if error is not None:
+                for pending in asked[known:told]:
+                    pending.hear_error(alike, error, before)
+            if known:
+                self._ask_only(alike, asked[known:])
+            heard += asked[:told]
+        over = {pending.operation.id: pending for pending in heard if not pending.waiting}
+        return self._take(list(over.values()), _answered)
+
+    def _asked_alike(self, hosts: Iterable[HostName]) -> list[tuple[tuple[Pending, ...], set[HostName]]]:
+        """Those of ``hosts`` that are waited for, by the operations: after a change of thousands they are the same."""
+        alike: dict[int, tuple[tuple[Pending, ...], set[HostName]]] = {}
+        for host in hosts:
+            if asked := self._of_host.get(host):
+                alike.setdefault(id(asked), (asked, set()))[1].add(host)
+        return list(alike.values())
 
     def forget(self, id_: OperationId) -> None:
         """It ended elsewhere."""
@@ -175,14 +188,15 @@ class PendingOperations:
             del self._pending[pending.operation.id]
         for host in {host for pending in over for host in pending.waiting | pending.failed.keys()}:
             ended = set(map(id, over))
-            self._ask_only(host, tuple(one for one in self._of_host.get(host, ()) if id(one) not in ended))
+            self._ask_only({host}, tuple(one for one in self._of_host.get(host, ()) if id(one) not in ended))
         return [end(pending) for pending in over]
 
-    def _ask_only(self, host: HostName, left: tuple[Pending, ...]) -> None:
+    def _ask_only(self, hosts: set[HostName], left: tuple[Pending, ...]) -> None:
         if left:
-            self._of_host[host] = left
+            self._of_host |= dict.fromkeys(hosts, left)
         else:
-            self._of_host.pop(host, None)
+            for host in hosts:
+                self._of_host.pop(host, None)
 
 
 def _revision_of(pending: Pending) -> Revision:

@@ -6,7 +6,7 @@ Everything here runs in one event loop; writes go through the store's writer, re
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +54,7 @@ from ringfence.policy.lockout import Cut
 from ringfence.policy.model import Operation, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision
 from ringfence.policy.view import HostView
-from ringfence.store import HostSeen, Store, StoredOperation, place_of, remember
+from ringfence.store import HostSaid, Store, StoredOperation, place_of, remember
 from ringfence.wire.feed import Claimed, Report
 
 _ALLOCATIONS = 10_000  # between two looks at what was allocated since the last
@@ -298,7 +298,7 @@ class ControlPlane:
 
     def seen(self, host: HostName) -> None:
         """An authenticated message of ``host`` came in."""
-        self._presence.seen(host, self._clock.monotonic_s())
+        self._presence.seen((host,), self._clock.monotonic_s())
         if self._store.is_shared:
             self._telling.alive(host, self._clock.monotonic_s())
 
@@ -312,17 +312,17 @@ class ControlPlane:
             if self._store.is_shared:
                 self._report_later(host, report, offered)
             report = replace(report, applied=None)
-        said = (report.applied, report.error, report.notice, offered, report.foreign, report.failsafe)
         channel = self._feed.channel(host) if self._store.is_shared else None
-        seen, now_s = HostSeen(host, 0.0, *said, channel), self._clock.monotonic_s()
+        said = HostSaid(report.applied, report.error, report.notice, offered, report.foreign, report.failsafe, channel)
+        now_s = self._clock.monotonic_s()
         self._elsewhere.came(host)
-        self._hear(seen, now_s)
+        self._hear((host,), said, now_s)
         if self._store.is_shared:
-            self._telling.reported(seen, now_s)
+            self._telling.reported(host, said, now_s)
 
-    def _hear(self, seen: HostSeen, now_s: float) -> None:
-        before = self._presence.report(seen)
-        self._book.report(seen.host, (seen.applied, seen.error), before, offered=seen.offered, now_s=now_s)
+    def _hear(self, hosts: Collection[HostName], said: HostSaid, now_s: float) -> None:
+        before = self._presence.report(hosts, said)
+        self._book.report(hosts, (said.applied, said.error), before, offered=said.offered, now_s=now_s)
 
     def _report_later(self, host: HostName, report: Report, offered: Revision) -> None:
         """The host may have it from another server, and be ahead of this one for a moment."""
@@ -368,12 +368,12 @@ class ControlPlane:
             self._book.settle(operation)
         if foreign.keys is not None:
             self.owners.keys.reset(foreign.keys)
-        hosts, now_s = self.snapshot.hosts, self._clock.monotonic_s()
+        known, now_s = self.snapshot.hosts, self._clock.monotonic_s()
         for seen in foreign.seen:
-            if seen.host in hosts:
-                self._presence.seen(seen.host, now_s - seen.ago_s)
-                self._elsewhere.told(seen, now_s - seen.ago_s)
-                self._hear(seen, now_s)
+            hosts = {host for host in seen.hosts if host in known}
+            self._presence.seen(hosts, now_s - seen.ago_s)
+            self._elsewhere.told(hosts, seen.said.channel, now_s - seen.ago_s)
+            self._hear(hosts, seen.said, now_s)
 
     def _open(self, stored: StoredOperation, *, is_foreign: bool = False) -> None:
         now_s = self._clock.monotonic_s()

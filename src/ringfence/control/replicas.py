@@ -3,14 +3,15 @@
 Lives in the event loop's thread. Reports go at once, that a host is alive every few seconds; both ride on commits.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
 from ringfence.policy.lockout import Connection, guards_itself
 from ringfence.policy.model import Snapshot
-from ringfence.policy.values import HostName, Revision
-from ringfence.store import HostSeen
+from ringfence.policy.values import HostName
+from ringfence.store import HostSaid, HostsSeen
 
 TOLD_EVERY_S: Final = 10.0  # well within the time after which a silent host no longer counts as live
 
@@ -19,27 +20,36 @@ class Telling:
     """What is still to be told; of each host only the newest."""
 
     def __init__(self) -> None:
-        self._last: dict[HostName, tuple[HostSeen, float]] = {}
-        self._due: dict[HostName, tuple[HostSeen, float]] = {}
+        self._last: dict[HostName, tuple[HostSaid, float]] = {}
+        self._due: dict[HostName, tuple[HostSaid, float]] = {}
 
     def alive(self, host: HostName, now_s: float) -> None:
         """A message of ``host`` came in at that monotonic time."""
-        last, told_s = self._last.get(host, (HostSeen(host, 0.0, None, None, None, Revision(0)), -TOLD_EVERY_S))
+        said, told_s = self._last.get(host, (HostSaid(), -TOLD_EVERY_S))
         if now_s - told_s >= TOLD_EVERY_S:
-            self.reported(last, now_s)
+            self.reported(host, said, now_s)
 
-    def reported(self, seen: HostSeen, now_s: float) -> None:
-        self._last[seen.host] = self._due[seen.host] = seen, now_s
+    def reported(self, host: HostName, said: HostSaid, now_s: float) -> None:
+        self._last[host] = self._due[host] = said, now_s
 
-    def take(self, now_s: float) -> tuple[HostSeen, ...]:
-        """What is due, with how long ago it was heard, because clocks of servers may differ; it is due no more."""
-        due = tuple(seen.aged(now_s - heard_s) for seen, heard_s in self._due.values())
+    def take(self, now_s: float) -> tuple[HostsSeen, ...]:
+        """What is due, with how long ago it was heard, because clocks of servers may differ; it is due no more.
+
+        Hosts that said the same within a second are told of at once: after a change that is most of them.
+        """
+        alike: defaultdict[tuple[HostSaid, int], list[HostName]] = defaultdict(list)
+        for host, (said, heard_s) in self._due.items():
+            alike[said, int(heard_s)].append(host)
+        due = tuple(
+            HostsSeen(tuple(hosts), now_s - min(self._due[host][1] for host in hosts), said)
+            for (said, _), hosts in alike.items()
+        )
         self._due.clear()
         return due
 
-    def put_back(self, seen: tuple[HostSeen, ...], now_s: float) -> None:
+    def put_back(self, seen: tuple[HostsSeen, ...], now_s: float) -> None:
         """It could not be told; what came since is newer."""
-        self._due = {one.host: (one, now_s - one.ago_s) for one in seen} | self._due
+        self._due = {host: (one.said, now_s - one.ago_s) for one in seen for host in one.hosts} | self._due
 
 
 class Elsewhere:
@@ -49,12 +59,12 @@ class Elsewhere:
         self._live_s = live_s
         self._channels: dict[HostName, tuple[Connection, float]] = {}
 
-    def told(self, seen: HostSeen, heard_s: float) -> None:
-        """Another server says what it heard of a host at that monotonic time."""
-        self.came(seen.host)
-        if seen.channel is not None:
-            whose = f"{seen.channel.whose} to another server"
-            self._channels[seen.host] = replace(seen.channel, whose=whose), heard_s
+    def told(self, hosts: Iterable[HostName], channel: Connection | None, heard_s: float) -> None:
+        """Another server says that it heard of ``hosts`` at that monotonic time, over ``channel``."""
+        for host in hosts:
+            self.came(host)
+            if channel is not None:
+                self._channels[host] = replace(channel, whose=f"{channel.whose} to another server"), heard_s
 
     def came(self, host: HostName) -> None:
         """The host is connected to this server, or is none any more."""

@@ -28,7 +28,7 @@ from ringfence.store import (
     Decide,
     Decision,
     Followed,
-    HostSeen,
+    HostsSeen,
     KeyCreated,
     KeyRevoked,
     KeyRotated,
@@ -277,7 +277,7 @@ def attempt(decide: Callable[[Snapshot], tuple[Fact, ...]]) -> Decide[Outcome[Tr
     return decision
 
 
-def tell_seen(seen: tuple[HostSeen, ...]) -> Decide[Outcome[None]]:
+def tell_seen(seen: tuple[HostsSeen, ...]) -> Decide[Outcome[None]]:
     """What this server heard of its hosts, for the others."""
     return lambda _: Decision(Outcome(None), seen=seen)
 

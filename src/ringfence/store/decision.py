@@ -6,7 +6,7 @@ reaches its own caller and nobody else.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.facts import Fact
@@ -17,6 +17,7 @@ from ringfence.policy.values import GroupId, HostName, KeyId, OrganisationId, Re
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+_NONE: Final = Revision(0)
 
 
 class AuditLine(NamedTuple):  # as Decision
@@ -87,26 +88,25 @@ class Tidied:
 
 
 @dataclass(frozen=True, slots=True)
-class HostSeen:
-    """What a server heard of a host that is connected to it, ``ago_s`` before it told of it.
+class HostSaid:
+    """What a host said last. ``channel`` is how its agent is connected, when a change of the policy could cut that."""
 
-    ``channel`` is how its agent is connected, when a change of the policy could cut that.
-    """
-
-    host: HostName
-    ago_s: float
-    applied: Revision | None
-    error: str | None
-    notice: str | None
-    offered: Revision
+    applied: Revision | None = None
+    error: str | None = None
+    notice: str | None = None
+    offered: Revision = _NONE  # the newest that it had been sent
     foreign: tuple[ForeignChain, ...] | None = None
     failsafe: tuple[Failsafe, ...] | None = None
     channel: Connection | None = None
 
-    def aged(self, ago_s: float) -> "HostSeen":
-        """The same, heard so long ago. By position, in half the time: of every host that is touched one is told."""
-        said = (self.applied, self.error, self.notice, self.offered, self.foreign, self.failsafe)
-        return HostSeen(self.host, ago_s, *said, self.channel)
+
+@dataclass(frozen=True, slots=True)
+class HostsSeen:
+    """What a server heard of hosts that are connected to it, all the same, at most ``ago_s`` before it told of it."""
+
+    hosts: tuple[HostName, ...]
+    ago_s: float
+    said: HostSaid
 
 
 Record = (
@@ -129,7 +129,7 @@ class Decision(NamedTuple, Generic[T_co]):  # as the next one, made for every ch
     offline: frozenset[HostName] = frozenset()
     records: tuple[Record, ...] = ()
     audit: AuditLine | None = None
-    seen: tuple[HostSeen, ...] = ()  # for the other servers of a shared database; no row keeps it
+    seen: tuple[HostsSeen, ...] = ()  # for the other servers of a shared database; no row keeps it
 
 
 Decide = Callable[[Snapshot], Decision[T]]

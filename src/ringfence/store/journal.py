@@ -19,7 +19,7 @@ import msgspec
 from ringfence.policy.facts import Fact, OrganisationRemoved
 from ringfence.policy.model import Operation
 from ringfence.policy.values import HostName, Revision
-from ringfence.store.decision import Decision, HostSeen, OperationSettled
+from ringfence.store.decision import Decision, HostsSeen, OperationSettled
 
 _Build = Callable[[Any], Any]
 _FACTS = {fact.__name__: fact for fact in get_args(Fact)}
@@ -38,7 +38,7 @@ class Entry:
     offline: frozenset[HostName] = frozenset()
     settled: tuple[Operation, ...] = ()
     changes_keys: bool = False
-    seen: tuple[HostSeen, ...] = ()
+    seen: tuple[HostsSeen, ...] = ()
 
 
 def entry_of(decision: Decision[object]) -> Entry | None:
@@ -102,7 +102,7 @@ def decode_entries(text: str) -> list[Entry]:
                 offline=frozenset(offline),
                 settled=_builder(tuple[Operation, ...])(settled),
                 changes_keys=changes_keys,
-                seen=_builder(tuple[HostSeen, ...])(seen),
+                seen=_builder(tuple[HostsSeen, ...])(seen),
             )
         )
     return entries

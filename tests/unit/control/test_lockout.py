@@ -34,7 +34,7 @@ from ringfence.policy.errors import Conflict
 from ringfence.policy.local import Failsafe
 from ringfence.policy.lockout import parse_connection
 from ringfence.policy.values import Direction, Kind, Protocol
-from ringfence.store import HostSeen, Store
+from ringfence.store import HostSaid, HostsSeen, Store
 from ringfence.wire.feed import Report
 from ringfence.wire.signature import SignedRequest, sign_request
 from unit.control.test_plane import PlayedClock, opened, played
@@ -114,7 +114,7 @@ async def test_an_agents_channel_to_this_machine_is_kept(tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Store, "is_shared", True)
             plane.report(H2, Report(None, None), offered=0)
-        assert [seen.channel for seen in plane._telling.take(0.0) if seen.host == H2] == [
+        assert [seen.said.channel for seen in plane._telling.take(0.0) if H2 in seen.hosts] == [
             channel
         ]  # so other servers know
         plane.feed.forget(follower)
@@ -181,7 +181,7 @@ async def test_an_agents_channel_to_another_server_is_kept_as_long_as_that_serve
         channel = parse_connection("the channel of the agent of h2", (AGENT, 40000), (SERVER, 8443), agent=H2)
 
         def told(channel):
-            seen = HostSeen(H2, 0.0, None, None, None, 0, channel=channel)
+            seen = HostsSeen((H2,), 0.0, HostSaid(channel=channel))
             plane._publish(Outcome(None, foreign=Foreign((), None, (seen,))))
 
         async def is_kept():

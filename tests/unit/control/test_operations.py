@@ -28,10 +28,11 @@ class Played:
         self.pending.track(stored, opened_s=1.0, deadline_s=DEADLINE_S)
 
     def report(self, host, applied, error=None, offered=5):
-        before = self.errors.pop(host, None)
+        before = dict(self.errors)
+        self.errors.pop(host, None)
         if error:
             self.errors[host] = error
-        return self.outcome(self.pending.report(host, (applied, error), before, offered=offered, now_s=1.25))
+        return self.outcome(self.pending.report([host], (applied, error), before, offered=offered, now_s=1.25))
 
     def expire(self, now_s):
         return self.outcome(self.pending.expire(now_s, lambda _: self.errors))
@@ -185,5 +186,29 @@ def test_one_report_ends_every_operation_that_it_covers():
     for number, revision in ((1, 5), (2, 6), (3, 7)):
         stored = StoredOperation(operation("h1", revision=revision, number=number), frozenset())
         pending.track(stored, opened_s=1.0, deadline_s=DEADLINE_S)
-    assert [end.revision for end in pending.report("h1", (6, None), None, offered=7, now_s=1.5)] == [5, 6]
-    assert [end.revision for end in pending.report("h1", (7, None), None, offered=7, now_s=1.5)] == [7]
+    assert [end.revision for end in pending.report(["h1"], (6, None), {}, offered=7, now_s=1.5)] == [5, 6]
+    assert [end.revision for end in pending.report(["h1"], (7, None), {}, offered=7, now_s=1.5)] == [7]
+
+
+def test_hosts_that_say_the_same_are_heard_at_once():
+    pending = PendingOperations()
+    for number, (hosts, revision) in enumerate([(("h1", "h2", "h3"), 5), (("h2", "h3"), 6), (("h4",), 6)]):
+        stored = StoredOperation(operation(*hosts, revision=revision, number=number), frozenset())
+        pending.track(stored, opened_s=1.0, deadline_s=DEADLINE_S)
+
+    def said(hosts, applied, error=None):
+        ended = pending.report(hosts, (applied, error), {}, offered=6, now_s=1.5)
+        return [(end.id.int, end.state, end.message) for end in ended]
+
+    assert said(["h1", "h4"], 4, "boom") == [(2, FAILURE, "h4: boom")]
+    assert said(["h2", "h1", "h3"], 5) == [(0, SUCCESS, None)], "a later success outweighs a failure"
+    assert said(["h2", "h3"], 5, "no room") == [(1, FAILURE, "h2: no room; h3: no room")]
+
+
+def test_hosts_of_which_different_operations_wait_may_end_one_together():
+    pending = PendingOperations()
+    for number, hosts in enumerate([("h1", "h2"), ("h1",)]):
+        stored = StoredOperation(operation(*hosts, revision=5 + number, number=number), frozenset())
+        pending.track(stored, opened_s=1.0, deadline_s=DEADLINE_S)
+    assert [end.id.int for end in pending.report(["h1", "h2"], (6, None), {}, offered=6, now_s=1.5)] == [0, 1]
+    assert pending.expire(DEADLINE_S, lambda _: {}) == []

@@ -28,7 +28,7 @@ from ringfence.policy.lockout import parse_connection
 from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState, Snapshot, Trial
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import Protocol
-from ringfence.store.decision import Decision, HostSeen
+from ringfence.store.decision import Decision, HostSaid, HostsSeen
 from ringfence.store.follow import Follower
 from ringfence.store.journal import Entry, decode_entries, encode_entries
 from ringfence.store.migrate import load_migrations, migrate
@@ -78,9 +78,13 @@ def test_operations_and_hosts_seen_come_back_equal(state):
     operation = Operation(
         uuid4(), ORGANISATION, uuid4(), 7, state, OperationReason.FAULT, "boom \U0001f600", frozenset("ab"), 9
     )
-    seen = (HostSeen("a", 1.5, 7, None, "slow", 6), HostSeen("b", 2.0, None, "boom", None, 0, (CHAIN,)))
+    seen = (
+        HostsSeen(("a", "c"), 1.5, HostSaid(7, None, "slow", 6)),
+        HostsSeen(("b",), 2.0, HostSaid(None, "boom", None, 0, (CHAIN,))),
+    )
     ends = ("192.0.2.1", 40000), ("2001:db8::1", 8443)
-    seen += (replace(seen[0], failsafe=(FAILSAFE,), channel=parse_connection("it", *ends, agent="a")),)
+    said = replace(seen[0].said, failsafe=(FAILSAFE,), channel=parse_connection("it", *ends, agent="a"))
+    seen += (HostsSeen(("a",), 1.5, said),)
     entries = [Entry(None, settled=(operation,), seen=seen), Entry(7, (), operation, frozenset("a"), changes_keys=True)]
     assert decode_entries(encode_entries(entries)) == entries
 
@@ -91,7 +95,7 @@ def test_news_of_ones_own_and_of_what_is_in_memory_is_no_news(postgres):
     one, other = Follower(database, b""), Follower(database, b"")
     database.begin()
     rows = Rows()
-    one.note(rows, [Decision(None, seen=(HostSeen("a", 1.5, 7, None, None, 6),))])
+    one.note(rows, [Decision(None, seen=(HostsSeen(("a",), 1.5, HostSaid(7, None, None, 6)),))])
     database.write(rows.runs())
     database.commit(one.news)
     one.committed()

@@ -5,13 +5,15 @@ that is an AssertionError that names the step.
 """
 
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from types import MappingProxyType
 
 from ringfence.policy.addresses import Interval
 from ringfence.policy.program.model import (
     Chain,
     Count,
+    CountBy,
+    Counted,
     Dispatch,
     Fresh,
     Goto,
@@ -114,6 +116,7 @@ class Table:
                 self.counters.add(name)
             case DeleteCounter(name):
                 assert not self._lines_with(Count(name))
+                assert all(name != one.counter for one in self._counted())
                 self.counters.remove(name)
             case AddSet() | DeleteSet() | AddElements() | DeleteElements():
                 self._change_set(step)
@@ -141,7 +144,7 @@ class Table:
                 self.sets[name] = (shape, set())
             case DeleteSet(name):
                 assert not any(
-                    (isinstance(p, Member) and p.set == name)
+                    (isinstance(p, Member | CountBy) and p.set == name)
                     or (isinstance(p, Seldom) and p.tally == name)
                     or (isinstance(p, Fresh) and name == FRESH)
                     for p in self._parts()
@@ -153,8 +156,9 @@ class Table:
                 assert known == shape
                 assert not shape.tally, "only packets make its elements"
                 assert present.isdisjoint(elements)
+                assert all(one.counter in self.counters for one in elements if isinstance(one, Counted))
                 present.update(elements)
-                assert not shape.interval or _disjoint(present), "intervals overlap"
+                assert not (shape.interval or shape.counted) or _disjoint(present), "intervals overlap"
             case DeleteElements(name, shape, elements):
                 known, present = self.sets[name]
                 assert known == shape
@@ -201,7 +205,7 @@ class Table:
         match part:
             case Count(name):
                 assert name in self.counters, f"no counter {name}"
-            case Member(_, name):
+            case Member(_, name) | CountBy(_, name):
                 assert name in self.sets, f"no set {name}"
             case Fresh():
                 assert FRESH in self.sets
@@ -215,6 +219,9 @@ class Table:
     def _parts(self):
         return (part for lines in self.lines.values() for line in lines for part in line.parts)
 
+    def _counted(self):
+        return (one for _, elements in self.sets.values() for one in elements if isinstance(one, Counted))
+
     def _lines_with(self, *wanted):
         return any(part in wanted for part in self._parts())
 
@@ -225,4 +232,11 @@ def _shape(set_):
 
 def _disjoint(elements):
     spans = sorted(element for element in elements if isinstance(element, Interval))
-    return all(one.last < other.first for one, other in pairwise(spans))
+    keys = [element.key for element in elements if isinstance(element, Counted)]
+    return all(one.last < other.first for one, other in pairwise(spans)) and not any(
+        all(map(_meet, one, other)) for one, other in combinations(keys, 2)
+    )
+
+
+def _meet(one, other):
+    return one == other if isinstance(one, str) else one.first <= other.last and other.first <= one.last

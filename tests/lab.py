@@ -111,6 +111,7 @@ class Lab:
         self.conntrack = world.router.run(KernelConntrack)
         sweeper = self.conntrack if sweeps else _Forgetful()
         self.view = HostView(0)
+        self.settles = True  # at once, as the agent does; else rules that came stay elements
         self._enforcer = Enforcer(self.nftables, Generations(sweeper, mask), last_block=None)
         self._revisions = count(1)
         self._tags = count(1)
@@ -146,6 +147,8 @@ class Lab:
         revision = next(self._revisions)
         self.view = resolve_view(snapshot(*things, revision=revision), HostName("h1"))
         self._enforcer.enforce(self.view, About(revision, "lab"), self.ports)
+        if self.settles:
+            self._enforcer.settle()
 
     @property
     def generation(self) -> Generation | None:

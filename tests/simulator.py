@@ -14,6 +14,7 @@ from ringfence.policy.program.model import (
     Accept,
     Between,
     Count,
+    CountBy,
     Differs,
     Dispatch,
     Drop,
@@ -210,7 +211,7 @@ class _Run:
                 return flow is not None and flow.generation == self.generation
             case NotOpening():
                 return self.crossing.packet.protocol == 6 and not self.crossing.packet.opening
-            case Member(fields, name):
+            case Member(fields, name) | CountBy(fields, name):
                 values = tuple(self.value(each) for each in fields)
                 return None not in values and self.member(values, self.program.sets[name])
             case Equal() | Differs() | Between() | Masked() | Within() | StartsWith():
@@ -220,6 +221,11 @@ class _Run:
                 assert_never(part)
 
     def member(self, values, set_):
+        if set_.counted:
+            found = [one.counter for one in set_.elements if all(map(_spans, one.key, values))]
+            assert len(found) <= 1, "elements overlap"
+            self.outcome.counters += found
+            return bool(found)
         if set_.interval:
             return any(values[0] in interval for interval in set_.elements)
         return values in set_.elements
@@ -290,6 +296,10 @@ class _AnyPort:
 
     def __and__(self, _mask):
         return self
+
+
+def _spans(span, value):
+    return value == span if isinstance(span, str) else span.first <= int(value) <= span.last
 
 
 def _holds(part, value):

@@ -15,7 +15,7 @@ import pytest
 from counts import count
 from generated import MANAGED, PORTS, UNDECLARED_MAC, dweller
 from nasty import GROUPS, NETWORKS, random_rule
-from policies import ORGANISATION, cidr, group_id
+from policies import ORGANISATION, cidr, group, group_id, instance, snapshot
 from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import About, Generation, next_generation, read_table, render_text
@@ -23,6 +23,7 @@ from ringfence.policy.errors import OperatorError
 from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
 from ringfence.policy.program.compile import compile_program
 from ringfence.policy.program.delta import diff_programs
+from ringfence.policy.program.hasten import hasten
 from ringfence.policy.program.model import Drop, Goto, Line, Program, part_of
 from ringfence.policy.program.names import TableFamily
 from ringfence.policy.program.steps import AddChain, AddLine, DeleteLine
@@ -141,7 +142,19 @@ def _wide():
     return compile_program(resolve_view(snapshot), ports)
 
 
+def _hastened():
+    """With rules of both directions and families as elements: single addresses, networks, sources, ranges of ports."""
+    before = ("ingress tcp/80 from 0.0.0.0/0", "egress tcp/1 to 0.0.0.0/0")
+    more = ("ingress udp/5000-6000 from group peers", "ingress tcp from 2001:db8::/48", "egress udp/53 to ::/0")
+    peers = group("peers", "source 192.0.2.3/32", "source 198.51.100.0/25", "source 2001:db8::/32")
+    ends = (instance("a", "10.0.0.1", "fd00::1", wears=["web"]), instance("b", "10.0.0.2", wears=["peers"]))
+    views = [resolve_view(snapshot(*ends, peers, group("web", *rules))) for rules in (before, (*before, *more))]
+    actual, desired = (compile_program(view, PORTS) for view in views)
+    return hasten(actual, desired)[0].program
+
+
 PROGRAMS = {
+    "hastened": _hastened,
     **{path.stem: lambda path=path: _golden(path) for path in sorted(POLICIES.glob("*.toml"))},
     **{f"nasty-{seed}": lambda seed=seed: nasty_program(seed) for seed in range(30)},
 }

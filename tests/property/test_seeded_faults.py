@@ -178,7 +178,7 @@ FAULTS = {
     "a range is one port long": _wrapped(lines, "_range", lambda _m, f, first, last: Between(f, first, last + 1)),
     "a range begins one port late": _wrapped(lines, "_range", lambda _m, f, first, last: Between(f, first + 1, last)),
     "an empty group is everybody": _wrapped(lines, "_peer_matches", _open_when_empty),
-    "a rule asks the wrong end": _set_attribute(lines, "_FLOW_PEER", _SWAPPED),
+    "a rule asks the wrong end": _set_attribute(lines, "FLOW_PEER", _SWAPPED),
     "no untracked form": _set_attribute(parts, "untracked_rule_lines", lambda _rule, _peers: iter(())),
     "a rule for everybody is for nobody": _wrapped(
         lines, "_peer_matches", lambda m, *_: [match for match in m if not isinstance(match, Equal)]

@@ -1,11 +1,6 @@
-"""No packet meets a mixture: on the way from one program to another each is judged as by one of the two.
-
-What the kernel does is played by turns: a packet keeps to the lines that were there when it came, and finds the sets
-and maps of the next program from its first look-up on, or from any later one.
-"""
+"""No packet meets a mixture: on the way from one program to another each is judged as by one of the two."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,13 +9,12 @@ from hypothesis import strategies as st
 from counts import count
 from generated import PORTS, Way, changed, snapshots, ways
 from kernel import Table
+from mixtures import strays
 from policies import group, instance, snapshot
 from ringfence.policy.packet import TCP, Packet
 from ringfence.policy.program.compile import compile_program
-from ringfence.policy.program.model import NamedSet, Program, VerdictMap
 from ringfence.policy.program.waypoints import find_way
 from ringfence.policy.view import resolve_view
-from simulator import hooks_of, simulate
 
 pytestmark = pytest.mark.full
 SEEDS = st.integers(0, 1 << 32)
@@ -39,68 +33,15 @@ def pairs(draw):
     return before, replace(other, revision=2, instances=instances)
 
 
-class _Turning:
-    """How many look-ups a packet has made by now, and after how many the next program is in force."""
-
-    def __init__(self, turn):
-        self.turn, self.asked = turn, 0
-
-    def ask(self):
-        self.asked += 1
-        return self.asked > self.turn
-
-
-class _Looked(dict):
-    """The sets or maps of a program, and after the turn those of the next, where one that is gone has nothing left."""
-
-    def __init__(self, now, then, nothing, turning):
-        super().__init__(now)
-        self.then, self.nothing, self.turning = then, nothing, turning
-
-    def __getitem__(self, name):
-        if self.turning.ask():
-            return self.then.get(name, self.nothing)
-        return super().get(name) or self.then[name]  # prepared
-
-
-def _mixtures(now, then, crossing, hook):
-    """What is said by the lines of ``now`` while ``then`` comes into force, at any moment of the packet's way."""
-    turn, asked = 0, 1
-    while turn <= asked:
-        turning = _Turning(turn)
-        mixture = Program(
-            now.counters | then.counters,
-            _Looked(now.sets, then.sets, NamedSet(()), turning),
-            _Looked(now.maps, then.maps, VerdictMap(), turning),
-            {**then.chains, **now.chains},
-        )
-        yield _passes(mixture, crossing, hook)
-        turn, asked = turn + 1, turning.asked
-
-
-def _passes(program, crossing, hook):
-    flow = crossing.flow and replace(crossing.flow)
-    return simulate(program, replace(crossing, flow=flow), 1, hook).passed
-
-
 def _strays(views, packets):
-    """Packets that some moment of the way judges as neither of the two ends does."""
     actual, desired = (compile_program(view, PORTS) for view in views)
-    programs = [actual, *(leg.program for leg in find_way(actual, desired))]
-    for way in packets:
-        for hook in hooks_of(way.crossing()):
-            ends = {_passes(program, way.crossing(), hook) for program in (actual, desired)}
-            said = {_passes(program, way.crossing(), hook) for program in programs}
-            for now, then in pairwise(programs):
-                said.update(_mixtures(now, then, way.crossing(), hook))
-            if said != ends:
-                yield way, hook
+    return list(strays([actual, *(leg.program for leg in find_way(actual, desired))], packets))
 
 
 @given(pairs(), SEEDS)
 def test_a_packet_under_way_is_judged_as_by_the_old_program_or_the_new(pair, seed):
     views = [resolve_view(one) for one in pair]
-    assert not list(_strays(views, [way for view in views for way in ways(view, seed, count=PACKETS)]))
+    assert not _strays(views, [way for view in views for way in ways(view, seed, count=PACKETS)])
 
 
 @given(pairs())
@@ -138,4 +79,4 @@ def test_neither_a_group_nor_its_peers_of_then_meet_those_of_before(worn):
     ]
     alpha, bravo = (next(one for one in views[0].endpoints if one.name == name) for name in ("alpha", "bravo"))
     packet = Packet(bravo.addresses[0], alpha.addresses[0], TCP, 1024, 80)
-    assert not list(_strays(views, [Way(packet, bravo, alpha)]))
+    assert not _strays(views, [Way(packet, bravo, alpha)])

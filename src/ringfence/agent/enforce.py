@@ -17,6 +17,7 @@ from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.program.compile import Compiler, compile_program
 from ringfence.policy.program.delta import diff_programs, hold_stamps, in_pieces
+from ringfence.policy.program.hasten import hasten
 from ringfence.policy.program.link import STAMP
 from ringfence.policy.program.model import Foreign, Line, NamedSet, Program, VerdictMap
 from ringfence.policy.program.names import FRAME_PORTS, FRESH, OBSERVED, PORTS, TableFamily, is_of_policy, place_of
@@ -70,6 +71,7 @@ class Enforcer:
         self._last_block = last_block
         self._known: _Known | None = None
         self._blamed: Blamed = {}
+        self._rest: tuple[Leg, ...] = ()  # of the way to what is in force and noted: nobody waits for it
         self.known_until: int | None = None  # the kernel's count of transactions up to which others' work is known
 
     @property
@@ -116,8 +118,9 @@ class Enforcer:
         return True
 
     def enforce(self, view: HostView, about: About, ports: LocalPorts) -> Outcome:
-        """Make the kernel hold ``view``, noted as ``about``; nothing is sent when it does already.
+        """Make the kernel enforce ``view``, noted as ``about``; nothing is sent when it does already.
 
+        ``settle`` is to follow, and may wait until the change is reported: it alters nothing for any packet.
         An instance that cannot be compiled stays closed and is named. When the kernel refuses, it is read back and made
         whole once; when that fails too, the old rules are in force, or, if our table is gone, the ports closed.
         """
@@ -225,6 +228,13 @@ class Enforcer:
         """Forget what is known, so that the next ``enforce`` reads the kernel first."""
         self._known = None
 
+    def settle(self) -> None:
+        """Make lines of the rules that are in force as elements, if there are any."""
+        known, rest, self._rest = self._known, self._rest, ()
+        if rest and known is not None:
+            self._known = None  # when it fails, the kernel is to be read
+            self._known = self._go(rest, known, known.about or CLOSED)
+
     def sweep_ahead(self) -> None:
         """Forget the flows of generations that come next; for when nobody waits."""
         if self._known is not None and self._known.hooked:
@@ -239,12 +249,14 @@ class Enforcer:
 
     def _converge(self, desired: Program, about: About) -> bool:
         """Whether anything had to be sent."""
-        known = self._certain()
-        way = find_way(known.program, desired)
-        if known.about == about and not any(leg.delta for leg in way):
-            return False
-        self._known = self._go(way, known, about)
-        return True
+        known, self._rest = self._certain(), ()
+        hasty = hasten(known.program, desired)
+        way = hasty[:1] or find_way(known.program, desired)
+        changed = known.about != about or any(leg.delta for leg in way)
+        if changed:
+            self._known = self._go(way, known, about)
+        self._rest = hasty[1:]
+        return changed
 
     def _go(self, way: tuple[Leg, ...], known: _Known, about: About) -> _Known:
         """What the kernel holds once all of ``way`` is gone. Noted with the last leg: until then not all is taken."""

@@ -254,8 +254,18 @@ class Agent:
                 return
             self._succeed(wanted, outcome, self._clock.monotonic() - began)
             self._reporter.set_failsafe(declared.ports.lifelines.failsafe)
-            await self._kernel.do(self._enforcer.sweep_ahead)
+            await self._finish()
         self._reporter.set_problem("conntrack", self._enforcer.sweep_problem)
+
+    async def _finish(self) -> None:
+        """What the kernel still is to take of a change that is in force, and what makes the next one quick."""
+        if not self._to_enforce.is_set():  # else whoever waits comes first
+            try:
+                await self._kernel.do(self._enforcer.settle)
+            except Exception as error:  # noqa: BLE001  as before: what is in force stays, and it is tried again
+                self._fail(error)
+                return
+        await self._kernel.do(self._enforcer.sweep_ahead)
 
     async def _watch_bridging(self) -> None:
         """Somebody may switch it off at any time; the bridge's own table still holds, and the rest is put right."""

@@ -38,7 +38,7 @@ from ringfence.nft.netlink import (
     pack_text,
 )
 from ringfence.policy.addresses import Interval
-from ringfence.policy.program.model import TALLY_LIFE_S, Element, ElementType, HookName, NamedSet, Scalar
+from ringfence.policy.program.model import TALLY_LIFE_S, Counted, Element, ElementType, HookName, NamedSet, Scalar
 from ringfence.policy.program.names import FRESH, TableFamily, bare_name, place_of
 from ringfence.policy.program.steps import (
     AddChain,
@@ -73,6 +73,7 @@ NEW_ELEMENTS, DELETE_ELEMENTS = 12, 14
 NEW_OBJECT, DELETE_OBJECT = 18, 20
 
 SET_INTERVAL, SET_MAP = 0x4, 0x8
+SET_COUNTED: Final = 0xC4  # of joined intervals (NFT_SET_INTERVAL, NFT_SET_CONCAT) that lead to objects
 SET_TALLY: Final = 0x30  # made by packets (NFT_SET_EVAL), and forgotten after a while (NFT_SET_TIMEOUT)
 TALLY_SIZE: Final = 65535  # elements
 FRESH_SIZE: Final = 1  # that it is bounded makes the kernel take a hash table of fixed size, which is faster
@@ -86,6 +87,8 @@ TYPE_NUMBER: Final = {
     ElementType.IPV6: 8,
     ElementType.ETHER: 9,
     ElementType.NUMBER: 19,  # nft's "mark", its only type of 32 bits without a meaning of its own
+    ElementType.PROTOCOL: 12,
+    ElementType.PORT: 13,
 }
 TYPE_SIZE: Final = {
     ElementType.INTERFACE: 16,
@@ -93,6 +96,8 @@ TYPE_SIZE: Final = {
     ElementType.IPV6: 16,
     ElementType.ETHER: 6,
     ElementType.NUMBER: 4,
+    ElementType.PROTOCOL: 1,
+    ElementType.PORT: 2,
 }
 _TYPE_BITS: Final = 6
 HOOK_NUMBER: Final = {HookName.PREROUTING: 0, HookName.INPUT: 1, HookName.POSTROUTING: 4}  # alike in both families
@@ -297,8 +302,11 @@ def _set_requests(step: AddSet | AddMap | DeleteSet | DeleteMap) -> Iterator[_Re
         case AddSet(name) | DeleteSet(name) if kernel_set(name)[1]:
             pass  # its elements lie in a set that is there as long as the table
         case AddSet(name, shape):
-            flags = SET_TALLY if shape.tally else SET_INTERVAL if shape.interval else 0
+            flags = _set_flags(shape)
             payload = _set_header(name, flags, key_type(shape.types), key_size(shape.types))
+            if shape.counted:
+                sizes = [pack_nested(_LIST_ELEMENT, pack_number(1, TYPE_SIZE[type_])) for type_ in shape.types]
+                payload += pack_number(15, OBJECT_COUNTER) + pack_nested(9, pack_nested(2, *sizes))
             if shape.tally:
                 payload += pack_nested(9, pack_number(1, TALLY_SIZE)) + pack(11, TALLY_LIFE_MS.to_bytes(8, "big"))
             if name == FRESH:
@@ -311,6 +319,12 @@ def _set_requests(step: AddSet | AddMap | DeleteSet | DeleteMap) -> Iterator[_Re
             yield _Request(DELETE_SET, 0, _named(_of_name, name), f"delete set {name}")
         case _:
             assert_never(step)
+
+
+def _set_flags(shape: NamedSet) -> int:
+    if shape.counted:
+        return SET_COUNTED
+    return SET_TALLY if shape.tally else SET_INTERVAL if shape.interval else 0
 
 
 def _set_header(name: str, flags: int, type_: int, size: int) -> bytes:
@@ -345,9 +359,26 @@ def _encode_elements(set_: str, shape: NamedSet, elements: Iterable[Element]) ->
             if element.last + 1 < 1 << (8 * size):
                 encoded += _element((element.last + 1).to_bytes(size, "big"), ELEMENT_INTERVAL_END)
             yield encoded
+        elif isinstance(element, Counted):
+            yield _counted_element(element, shape.types)
         else:
             scalars = b"".join([_scalar_octets(scalar, joined=len(element) > 1) for scalar in element])
             yield fill(_element, before + scalars)
+
+
+def _counted_element(element: Counted, types: tuple[ElementType, ...]) -> bytes:
+    spans = [_span_octets(value, TYPE_SIZE[type_]) for value, type_ in zip(element.key, types, strict=True)]
+    first, last = (b"".join(octets) for octets in zip(*spans, strict=True))
+    keys = pack_nested(1, pack(1, first)), pack_nested(10, pack(1, last))
+    return pack_nested(_LIST_ELEMENT, *keys, pack_text(9, bare_name(element.counter)))
+
+
+def _span_octets(value: Interval | str, size: int) -> list[bytes]:
+    """The first and the last value that match, each as a part of a joined key."""
+    if isinstance(value, str):
+        return [_scalar_octets(value, joined=True)] * 2
+    padding = bytes(-size % 4)
+    return [end.to_bytes(size, "big") + padding for end in (value.first, value.last)]
 
 
 def _scalar_octets(scalar: Scalar, *, joined: bool) -> bytes:

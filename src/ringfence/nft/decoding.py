@@ -53,6 +53,7 @@ from ringfence.policy.program.model import (
     Accept,
     Between,
     Count,
+    CountBy,
     Differs,
     Dispatch,
     Drop,
@@ -155,6 +156,8 @@ class _Reader:
 
     def _acted(self, name: str, attributes: Attributes) -> Part:
         match name:
+            case "objref" if 3 in attributes:
+                return CountBy(self._joined_from(attributes[3]), self._named(attributes[4]))
             case "objref":
                 return Count(self._named(attributes[2]))
             case "dynset":
@@ -291,14 +294,14 @@ class _Reader:
             raise _Unknown("an inverted look-up")
         if set_ == FRESH and 3 not in attributes:
             return self._looked_up_generation(register)
+        if 3 in attributes:
+            return Dispatch(self._field_in(register), set_)
+        return Member(self._joined_from(attributes[2]), set_)
+
+    def _field_in(self, register: _Register) -> Field:
         if register.mask is not None:
             raise _Unknown("a masked look-up")
-        first = field_of(register.load)
-        if 3 in attributes:
-            return Dispatch(first, set_)
-        joined = self._joined(first)
-        self._registers.clear()  # used at once: what lies there now must not be taken for part of a later, shorter key
-        return Member(joined, set_)
+        return field_of(register.load)
 
     def _looked_up_numbered(self, set_: str) -> Part:
         words = tuple(self._word(register_at(offset)) for offset in range(WORDS))
@@ -331,12 +334,16 @@ class _Reader:
             raise _Unknown("a limit")
         return Seldom(field_of(self._register(attributes[4]).load), self._named(attributes[1]))
 
-    def _joined(self, first: Field) -> tuple[Field, ...]:
-        """The fields in the registers from the first on, as far as they follow one another without a gap."""
-        fields = [first]
+    def _joined_from(self, first: bytes) -> tuple[Field, ...]:
+        """The fields in the registers from the first on, as far as they follow one another without a gap.
+
+        They are used at once: what lies there must not be taken for part of a later, shorter key.
+        """
+        fields = [self._field_in(self._register(first))]
         while True:
             *_, following = registers_of((*fields, Field.PROTOCOL))
             if following not in self._registers:
+                self._registers.clear()
                 return tuple(fields)
             fields.append(field_of(self._registers[following].load))
 
@@ -433,7 +440,7 @@ def _needs(part: Part | Foreign) -> list[Equal | Foreign]:
             return [] if needed is None else [needed]
         case Has(header):
             return [PRESENCES[header].needs]
-        case Member(fields):
+        case Member(fields) | CountBy(fields):
             ethernet: list[Equal | Foreign] = [_ETHERNET_ONLY] if Field.ETHER_SOURCE in fields else []
             return [*ethernet, *(n for field in fields if (n := LOADS[field].needs) is not None)]
         case _:

@@ -36,6 +36,7 @@ from ringfence.policy.program.model import (
     Action,
     Between,
     Count,
+    CountBy,
     Differs,
     Dispatch,
     Drop,
@@ -160,7 +161,7 @@ def _needs(part: Part) -> list[Equal]:
             return [IS_TCP]
         case Equal() | Differs() | Between() | Masked() | Within() | Dispatch():
             fields: tuple[Field, ...] = (part.field,)
-        case Member(fields):
+        case Member(fields) | CountBy(fields):
             pass
         case Has(header):
             return [PRESENCES[header].needs]
@@ -209,6 +210,9 @@ def _encode_action(part: Action, generation: Generation, mask: int) -> list[byte
     match part:
         case Count(counter):
             return [fill(_counting, bare_name(counter).encode("ascii"))]
+        case CountBy(fields, set_):
+            count = _expression("objref", pack_number(3, REGISTER_1), pack_text(4, bare_name(set_)))
+            return [*_load_all(fields), count]
         case Log(prefix):
             place = pack(1, LOG_GROUP.to_bytes(2, "big")) + pack_text(2, prefix) + pack_number(3, LOG_SNAPLEN)
             return [_expression("log", place)]

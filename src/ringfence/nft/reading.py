@@ -19,6 +19,7 @@ from ringfence.nft.batch import (
     NEW_RULE,
     NEW_TABLE,
     PROTOCOL_FAMILY,
+    SET_COUNTED,
     SET_INTERVAL,
     SET_MAP,
     SET_TALLY,
@@ -56,6 +57,7 @@ from ringfence.nft.notices import Touched
 from ringfence.policy.addresses import Interval
 from ringfence.policy.program.model import (
     Chain,
+    Counted,
     Element,
     ElementType,
     Hook,
@@ -91,6 +93,10 @@ _SHAPES: Final = {
         (ElementType.INTERFACE, ElementType.ETHER, ElementType.IPV6),
         (ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV4),
         (ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6),
+        (ElementType.IPV4, ElementType.INTERFACE, ElementType.PROTOCOL, ElementType.PORT),
+        (ElementType.IPV6, ElementType.INTERFACE, ElementType.PROTOCOL, ElementType.PORT),
+        (ElementType.IPV4, ElementType.IPV4, ElementType.PROTOCOL, ElementType.PORT),
+        (ElementType.IPV6, ElementType.IPV6, ElementType.PROTOCOL, ElementType.PORT),
     )
 }
 _KEYS: Final = {key_type((type_,)): type_ for type_ in (ElementType.INTERFACE, ElementType.IPV4, ElementType.IPV6)}
@@ -383,6 +389,9 @@ def _set(attributes: Attributes, elements: bytes) -> NamedSet:
     flags = number_of(attributes.get(3, b""))
     if flags == SET_TALLY:
         return _tally(attributes, types)
+    if flags == SET_COUNTED and number_of(attributes.get(15, b"")) == OBJECT_COUNTER:
+        counted = frozenset(_counted_element(element, types) for _, element in _elements(elements))
+        return NamedSet(types, counted, counted=True)
     interval = bool(flags & SET_INTERVAL)
     if flags & ~SET_INTERVAL or not types or (interval and len(types) > 1):
         return NamedSet(())
@@ -445,6 +454,24 @@ def _element(key: bytes, types: tuple[ElementType, ...]) -> tuple[Scalar, ...]:
     return tuple(scalars)
 
 
+def _counted_element(attributes: Attributes, types: tuple[ElementType, ...]) -> Counted:
+    first = parse(attributes[1])[1]
+    last = parse(attributes[10])[1] if 10 in attributes else first
+    key: list[Interval | str] = []
+    offset = 0
+    for type_ in types:
+        until = offset + TYPE_SIZE[type_]
+        key.append(_span(first[offset:until], last[offset:until], type_))
+        offset += (TYPE_SIZE[type_] + 3) & ~3
+    return Counted(tuple(key), text_of(attributes[9]))
+
+
+def _span(first: bytes, last: bytes, type_: ElementType) -> Interval | str:
+    if type_ is not ElementType.INTERFACE:
+        return Interval(int.from_bytes(first, "big"), int.from_bytes(last, "big"))
+    return text_of(first) if first == last else f"{text_of(first)}-{text_of(last)}"
+
+
 def _scalar(octets: bytes, type_: ElementType) -> Scalar:
     match type_:
         case ElementType.INTERFACE:
@@ -457,6 +484,8 @@ def _scalar(octets: bytes, type_: ElementType) -> Scalar:
             return octets.hex(":")
         case ElementType.NUMBER:
             return int.from_bytes(octets, HOST_ORDER)
+        case ElementType.PROTOCOL | ElementType.PORT:
+            return int.from_bytes(octets, "big")
 
 
 __all__ = [

@@ -1,9 +1,9 @@
 """A program as nft text: for people, for goldens, and as the other way to load it (``nft -f``) for tests to compare."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import assert_never
+from typing import Final, assert_never
 
 from ringfence.nft.batch import ABOUT, FRESH_SIZE, TABLE, TALLY_SIZE, About
 from ringfence.nft.expressions import LOG_GROUP, LOG_SNAPLEN
@@ -20,6 +20,8 @@ from ringfence.policy.program.model import (
     Between,
     Chain,
     Count,
+    CountBy,
+    Counted,
     Differs,
     Dispatch,
     Drop,
@@ -57,6 +59,12 @@ _TYPE_TEXT = {
     ElementType.IPV6: "ipv6_addr",
     ElementType.ETHER: "ether_addr",
     ElementType.NUMBER: "mark",
+    ElementType.PROTOCOL: "inet_proto",
+    ElementType.PORT: "inet_service",
+}
+_ADDRESS: Final[dict[ElementType, Callable[[int], object]]] = {
+    ElementType.IPV4: IPv4Address,
+    ElementType.IPV6: IPv6Address,
 }
 _FAMILY_TEXT = {4: "ipv4", 6: "ipv6"}
 _WAY_TEXT = {0: "original", 1: "reply"}
@@ -128,7 +136,7 @@ def _kernel_sets(program: Program, mark: int) -> dict[str, NamedSet]:
 
 
 def _set(name: str, set_: NamedSet) -> Iterator[str]:
-    flags = " flags interval;" if set_.interval else ""
+    flags = " flags interval;" if set_.interval or set_.counted else ""
     if set_.tally:
         flags = f" size {TALLY_SIZE}; flags dynamic,timeout; timeout {TALLY_LIFE_S}s;"
     if name == FRESH:
@@ -136,15 +144,25 @@ def _set(name: str, set_: NamedSet) -> Iterator[str]:
     types = " . ".join(_TYPE_TEXT[type_] for type_ in set_.types)
     elements = ", ".join(sorted(_element(element, set_) for element in set_.elements))
     filled = f" elements = {{ {elements} }};" if elements else ""
-    yield f"\tset {name} {{ type {types};{flags}{filled} }}"
+    kind, leads = ("map", " : counter") if set_.counted else ("set", "")
+    yield f"\t{kind} {name} {{ type {types}{leads};{flags}{filled} }}"
 
 
 def _element(element: Element, set_: NamedSet) -> str:
     if isinstance(element, Interval):
-        make = IPv4Address if set_.types[0] is ElementType.IPV4 else IPv6Address
-        first, last = make(element.first), make(element.last)
-        return str(first) if first == last else f"{first}-{last}"
+        return _span(element, set_.types[0])
+    if isinstance(element, Counted):
+        key = " . ".join(_span(span, type_) for type_, span in zip(set_.types, element.key, strict=True))
+        return f'{key} : "{bare_name(element.counter)}"'
     return " . ".join(_scalar(scalar, type_) for type_, scalar in zip(set_.types, element, strict=True))
+
+
+def _span(span: Interval | str, type_: ElementType) -> str:
+    if isinstance(span, str):
+        return f'"{span}"'
+    make = _ADDRESS.get(type_, str)
+    first, last = make(span.first), make(span.last)
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _scalar(scalar: Scalar, type_: ElementType) -> str:
@@ -208,6 +226,8 @@ def _action(part: Action | Seldom, generation: Generation, mask: int) -> str:
     match part:
         case Count(counter):
             return f"counter name {bare_name(counter)}"
+        case CountBy(fields, set_):
+            return f"counter name {' . '.join(LOADS[field].text for field in fields)} map @{bare_name(set_)}"
         case Seldom(field, tally):
             limit = f"limit rate {LOG_RATE}/second burst {LOG_BURST} packets"
             return f"update @{bare_name(tally)} {{ {LOADS[field].text} counter {limit} }}"

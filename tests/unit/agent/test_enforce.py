@@ -88,7 +88,9 @@ class World:
         self.enforcer = Enforcer(self.nftables, Generations(self.conntrack), last_block=None, compile_=self.compile)
 
     def enforce(self, wanted, epoch="e1"):
-        return self.enforcer.enforce(wanted, About(wanted.revision, epoch), PORTS)
+        outcome = self.enforcer.enforce(wanted, About(wanted.revision, epoch), PORTS)
+        self.enforcer.settle()
+        return outcome
 
     @property
     def program(self):

@@ -16,6 +16,7 @@ from ringfence.policy.program import names
 from ringfence.policy.program.link import ALLOW, STAMP
 from ringfence.policy.program.model import (
     Chain,
+    CountBy,
     Dispatch,
     Foreign,
     Fresh,
@@ -117,6 +118,7 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
         *_clear(actual, desired, rewritten, replaced),
         *_make(born),
         *_fill(actual, desired, replaced),
+        *(DeleteCounter(name) for name in sorted(actual.counters - desired.counters)),  # an element may lead to one
         *((SetGeneration(),) if moves else ()),
         *(step for edit in edits.values() for step in edit if isinstance(step, AddLine)),
         *_write(desired, {*rewritten, *born.chains, *moved}),
@@ -264,6 +266,7 @@ def _refers_to(chain: Chain, replaced: frozenset[str]) -> bool:
         (isinstance(part, Member) and part.set in replaced)
         or (isinstance(part, Dispatch) and part.map in replaced)
         or (isinstance(part, Seldom) and part.tally in replaced)
+        or (isinstance(part, CountBy) and part.set in replaced)
         or (isinstance(part, Fresh) and names.FRESH in replaced)
         for line in chain.lines
         for part in line.parts
@@ -286,7 +289,6 @@ def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replace
     yield from (DeleteChain(name) for name in sorted(gone))
     for name in sorted(name for name in actual.sets if name not in desired.sets or name in replaced):
         yield from _delete_set(name, actual.sets[name])
-    yield from (DeleteCounter(name) for name in sorted(actual.counters - desired.counters))
 
 
 def _delete_set(name: str, set_: NamedSet) -> Iterator[Step]:
@@ -335,7 +337,7 @@ def _add_targets(actual: Program, desired: Program, replaced: frozenset[str]) ->
 
 
 def _shape(set_: NamedSet) -> NamedSet:
-    return NamedSet(set_.types, interval=set_.interval, tally=set_.tally)
+    return replace(set_, elements=frozenset())
 
 
 def _targets_of(map_: VerdictMap, keys: Iterable[Scalar]) -> tuple[tuple[Scalar, str], ...]:

@@ -12,6 +12,7 @@ from typing import Final
 from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import names
+from ringfence.policy.program.late import FLOW_PEER
 from ringfence.policy.program.link import ALLOW
 from ringfence.policy.program.model import Between, Count, Equal, Field, Goto, Line, Match, Member, Within
 from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Kind, Ports, Protocol
@@ -19,12 +20,6 @@ from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, Group
 # The sets that hold a group's addresses of one family; none when it has none, and then no line asks for them.
 PeerSets = Mapping[tuple[GroupId, Family], tuple[str, ...]]
 
-_FLOW_PEER: Final = {
-    (Direction.INGRESS, 4): Field.FLOW_SOURCE4,
-    (Direction.INGRESS, 6): Field.FLOW_SOURCE6,
-    (Direction.EGRESS, 4): Field.FLOW_DESTINATION4,
-    (Direction.EGRESS, 6): Field.FLOW_DESTINATION6,
-}
 _PACKET_PEER: Final = {
     (Direction.INGRESS, 4): Field.SOURCE4,
     (Direction.INGRESS, 6): Field.SOURCE6,
@@ -48,7 +43,7 @@ def rule_lines(rule: Rule, peers: PeerSets, kind: Kind = Kind.ROUTED) -> Iterato
     for family in _families(rule):
         asked = Field.FLOW_ASKED_PORT if by_wire else Field.FLOW_PORT
         protocol = _flow_protocol(rule.protocol, rule.ports, rule.icmp, asked)
-        for peer in _peer_matches(rule, _FLOW_PEER[rule.direction, family], family, peers):
+        for peer in _peer_matches(rule, FLOW_PEER[rule.direction, family], family, peers):
             yield _allow(rule, (*protocol, peer))
 
 

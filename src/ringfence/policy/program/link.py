@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 from ringfence.policy.program import names
+from ringfence.policy.program.late import late_chains, late_sets
 from ringfence.policy.program.model import (
     FILTER_PRIORITY,
     RAW_PRIORITY,
@@ -156,6 +157,7 @@ def bridged_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
 def _judging_chains(ends: Ends, closing: tuple[Line, ...]) -> Iterator[tuple[str, Chain]]:
     yield from refusal_chains(ends.observed, logs=True)
     yield from allow_chains()
+    yield from late_chains(ends.observed)
     yield CLOSED, Chain((refuse(Refusal.CLOSED, names.CLOSED_COUNTER),))
     yield LEAVE, Chain(tuple(_leave(ends)), Hook(HookName.PREROUTING, FILTER_PRIORITY))
     yield _LEAVE_STRAY, Chain(tuple(_stray(ends.leaving, ends.sets)))
@@ -207,6 +209,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
             (interface,), singles(str(e.interface) for e in programmed if e.has_open_link_local)
         ),
         **FIXED_SETS,
+        **late_sets(OBSERVED_PORTS),
         **observe_sets(programmed),
     }
 
@@ -222,6 +225,7 @@ def instance_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> d
         names.INSTANCES4: NamedSet((ElementType.IPV4,), own4),
         names.INSTANCES6: NamedSet((ElementType.IPV6,), own6),
         **FIXED_SETS,
+        **late_sets(OBSERVED_ADDRESSES),
         **observe_address_sets(programmed),
     }
 

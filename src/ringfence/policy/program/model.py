@@ -186,6 +186,17 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class CountBy:
+    """Count the packet in the counter that the set of ``Counted`` elements holds for the fields, joined; go on.
+
+    Where it holds none, the line does not match.
+    """
+
+    fields: tuple[Field, ...]
+    set: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Send the packet's beginning to whoever listens to our log group; go on. The text is fixed words."""
 
@@ -225,7 +236,7 @@ class Drop:
     pass
 
 
-Action = Count | Log | Stamp | Dispatch | Jump | Goto | Accept | Drop
+Action = Count | CountBy | Log | Stamp | Dispatch | Jump | Goto | Accept | Drop
 Part = Match | Action
 
 
@@ -274,10 +285,22 @@ class ElementType(Enum):
     IPV6 = "ipv6"
     ETHER = "ether"
     NUMBER = "number"  # 32 bits
+    PROTOCOL = "protocol"
+    PORT = "port"
 
 
 Scalar = str | int | IPv4Address | IPv6Address
-Element = tuple[Scalar, ...] | Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An element that leads to a counter: for each joined value the interval that matches, or the interface's name."""
+
+    key: tuple[Interval | str, ...]
+    counter: str
+
+
+Element = tuple[Scalar, ...] | Interval | Counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,12 +308,14 @@ class NamedSet:
     """A set of joined values, or with ``interval`` of disjoint address intervals of its one type.
 
     A ``tally`` is one whose elements packets make, each with a counter and a limit: a program holds none of them.
+    One that is ``counted`` holds disjoint ``Counted`` elements of its joined types.
     """
 
     types: tuple[ElementType, ...]
     elements: AbstractSet[Element] = frozenset()
     interval: bool = False
     tally: bool = False
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

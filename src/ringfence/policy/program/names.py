@@ -52,6 +52,14 @@ MEMBERS: Final[dict[Family, str]] = {4: "members_4", 6: "members_6"}
 _NUMBER_MASK: Final = (1 << 64) - 1
 _MEMBER_SET: Final = re.compile(r"m_([0-9a-f]{16})_([46])")
 
+# What rules that were just added allow, before their lines are there: by direction and family.
+LATE: Final[dict[tuple[Direction, Family], str]] = {
+    (Direction.INGRESS, 4): "late_in_4",
+    (Direction.INGRESS, 6): "late_in_6",
+    (Direction.EGRESS, 4): "late_out_4",
+    (Direction.EGRESS, 6): "late_out_6",
+}
+
 CLOSED_COUNTER: Final = "closed"
 SPOOFED_COUNTER: Final = "spoofed"
 ROGUE_COUNTER: Final = "rogue"
@@ -91,6 +99,7 @@ PORT_SETS: Final = frozenset(
 )
 
 _SHORT: Final = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
+_GROUP_CHAIN: Final = re.compile(r"g_([0-9a-f]{32})_(in|out)(?:_\d.*)?")  # or one of the tree that it is
 
 
 def place_of(name: str) -> tuple[TableFamily, str]:
@@ -124,6 +133,22 @@ def group_chain(group: GroupId, direction: Direction) -> str:
     return f"g_{group.hex}_{_SHORT[direction]}"
 
 
+def parse_group_chain(name: str) -> tuple[GroupId, Direction] | None:
+    """The group and the direction of whose rules a chain of this name has some; None for other chains.
+
+    Others are also those for packets of no flow.
+    """
+    found = _GROUP_CHAIN.fullmatch(name)
+    if found is None:
+        return None
+    return GroupId(UUID(hex=found[1])), next(way for way, short in _SHORT.items() if short == found[2])
+
+
+def late_chain(direction: Direction) -> str:
+    """What a packet is asked that no line has allowed, before it is refused."""
+    return f"late_{_SHORT[direction]}"
+
+
 def untracked_group_chain(group: GroupId, direction: Direction) -> str:
     """What packets are asked that conntrack cannot place in a flow."""
     return f"{group_chain(group, direction)}_untracked"
@@ -149,9 +174,9 @@ def source_set(group: GroupId, family: Family) -> str:
     return f"x_{group.hex}_{family}"
 
 
-def is_of_group(set_: str) -> bool:
-    """Whether a set holds a group's members or sources. All others say what ports and instances there are."""
-    return set_.startswith(("m_", "x_"))
+def is_of_rules(set_: str) -> bool:
+    """Whether a set holds a group's members or sources, or rules. All others say what ports and instances there are."""
+    return set_.startswith(("m_", "x_", "late_"))
 
 
 def aside_set(set_: str, number: int) -> str:

@@ -45,6 +45,8 @@ def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: Loca
 def _narrowed(name: str, present: NamedSet, most: NamedSet) -> NamedSet:
     if name in (names.PORTS, names.UPLINKS, names.FRAME_PORTS):  # being in it closes, but for the lifelines of a host
         return replace(most, elements=present.elements | most.elements)
+    if most.counted:  # rules, that are not lines yet
+        return present if present.counted else most
     return replace(most, elements=present.elements & most.elements)
 
 

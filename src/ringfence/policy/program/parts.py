@@ -214,7 +214,7 @@ def _profile_chains(groups: tuple[GroupId, ...], present: AbstractSet[str]) -> I
         if direction is Direction.EGRESS and not jumps:
             last = Line((Count(names.open_counter(profile)), Goto(link.ALLOW)))
         else:
-            last = refuse(refusal, denied)
+            jumps, last = [*jumps, Line((Jump(names.late_chain(direction)),))], refuse(refusal, denied)
         lines = (*aside, refuse(refusal, denied, _NO_FLOW), *jumps, last)
         yield names.profile_chain(profile, direction), Chain(lines)
 

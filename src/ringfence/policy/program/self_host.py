@@ -11,6 +11,7 @@ from typing import Final
 
 from ringfence.policy.local import Failsafe, Lifelines, LocalPorts
 from ringfence.policy.program import names
+from ringfence.policy.program.late import late_chains, late_sets
 from ringfence.policy.program.link import (
     ARRIVE,
     CLOSED,
@@ -84,6 +85,7 @@ def base_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
     """The chains that the program of a self host has; ``prefixes`` close other interfaces, as on any host."""
     yield from refusal_chains(OBSERVED_PORTS, logs=True)
     yield from allow_chains()
+    yield from late_chains(OBSERVED_PORTS, by_wire=True)
     yield CLOSED, Chain((refuse(Refusal.CLOSED, names.CLOSED_COUNTER),))
     yield "origin", Chain(tuple(_origin(ports.prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _MARTIAN, Chain(tuple(_martian()))
@@ -112,6 +114,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: L
         names.HOST_IPV4: NamedSet((ElementType.IPV4,), frozenset((a,) for a in own if isinstance(a, IPv4Address))),
         names.HOST_IPV6: NamedSet((ElementType.IPV6,), frozenset((a,) for a in own if isinstance(a, IPv6Address))),
         **FIXED_SETS,
+        **late_sets(OBSERVED_PORTS),
         **observe_sets(ends),
     }
 

@@ -113,7 +113,7 @@ class _Change:
         old, new = differing_parts(actual, desired)
         self.chains = {*old.chains, *new.chains}
         self.shifts = {
-            name: _shift(set_, new.sets.get(name)) for name, set_ in old.sets.items() if names.is_of_group(name)
+            name: _shift(set_, new.sets.get(name)) for name, set_ in old.sets.items() if names.is_of_rules(name)
         }
         self.moves = set(_moves(old, new))  # from one profile's chain to another's, of those that a map leads to
 

@@ -1,0 +1,200 @@
+"""Rules that come: as elements first, which the kernel takes at once, for with lines it walks through the whole table.
+
+Input: the program that the kernel holds, and the one that is wanted. Output: the way by a program that allows just what
+the wanted one allows, with elements of ``names.LATE`` for the lines that are not there yet: one for each instance
+concerned and each address or network of the peer. Whoever waits for the change waits for the first leg.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
+from itertools import combinations, product
+from typing import Final
+
+from ringfence.policy.addresses import Family, Interval, merge_networks
+from ringfence.policy.evolving import differing, evolving
+from ringfence.policy.program import names
+from ringfence.policy.program.delta import Delta, diff_programs, only_widens
+from ringfence.policy.program.late import FLOW_PEER, LATE_PROTOCOLS
+from ringfence.policy.program.model import (
+    Between,
+    Chain,
+    Count,
+    Counted,
+    Element,
+    Equal,
+    Field,
+    Foreign,
+    Goto,
+    Jump,
+    Line,
+    Member,
+    NamedSet,
+    Part,
+    Program,
+    Within,
+)
+from ringfence.policy.program.steps import DeleteElements
+from ringfence.policy.program.waypoints import Leg
+from ringfence.policy.values import MAX_PORT
+
+MOST_ELEMENTS: Final = 128  # of one set: the kernel copies all of them for every change
+_FAMILY: Final = {field: family for (_, family), field in FLOW_PEER.items()}
+_EVERYBODY: Final[dict[Family, frozenset[Element]]] = {
+    4: frozenset({Interval(0, (1 << 32) - 1)}),
+    6: frozenset({Interval(0, (1 << 128) - 1)}),
+}
+_NO_CHAIN: Final = Chain(())
+
+_End = Interval | str
+_Late = dict[str, set[Counted]]  # set -> what comes into it
+
+
+def hasten(actual: Program, desired: Program) -> tuple[Leg, ...]:
+    """Elements first, then the lines, and the elements go; nothing where that spares no walk.
+
+    Before the last leg no packet may be under way by the lines before the second: it still asks the elements.
+    O(what differs), and O(ports) if a rule comes.
+    """
+    late = _find_late(actual, desired)
+    if late is None:
+        return ()
+    filled = {name: replace(desired.sets[name], elements=frozenset(elements)) for name, elements in late.items()}
+    between = replace(desired, sets=evolving(desired.sets).evolve(filled))
+    hasty = replace(between, chains=actual.chains)
+    first = diff_programs(actual, hasty)
+    # What comes into such a set the kernel shows a moment after it hides what goes: a packet that both allow would
+    # find neither.
+    if first.narrows:
+        return ()
+    gone = tuple(DeleteElements(name, desired.sets[name], tuple(elements)) for name, elements in sorted(late.items()))
+    # The last takes nothing, for the lines allow it: no flow need be judged anew.
+    return Leg(first, hasty), Leg(diff_programs(hasty, between), between), Leg(Delta(flip=gone), desired)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a rule's line asks for, but of whom."""
+
+    family: Family
+    peers: frozenset[Element]
+    service: tuple[Interval, Interval]
+    counter: str
+
+
+def _find_late(actual: Program, desired: Program) -> _Late | None:
+    """What stands for the lines of rules that come; None without any, or if the chains differ by anything else."""
+    late: _Late = defaultdict(set)
+    differ = differing(actual.chains, desired.chains)
+    for name in differ:
+        old = actual.chains.get(name, _NO_CHAIN)
+        if not names.is_of_policy(name) or not only_widens(old, desired.chains.get(name)):
+            return None
+        present = frozenset(old.lines)
+        coming = [line for line in desired.chains[name].lines if line not in present]
+        if not (_add_rules(late, desired, name, coming) or all(_asks_new(line, actual) for line in coming)):
+            return None
+    return late if differ and all(map(_fit, late.values())) else None
+
+
+def _asks_new(line: Line, actual: Program) -> bool:
+    """Whether by it a profile asks a group of which there was no rule."""
+    match line.parts:
+        case (Jump(chain),):
+            return chain not in actual.chains
+        case _:
+            return False
+
+
+def _add_rules(late: _Late, desired: Program, chain: str, lines: list[Line]) -> bool:
+    """Whether the lines are a group's, and elements can stand for them."""
+    found = names.parse_group_chain(chain)
+    if found is None:
+        return False
+    group, direction = found
+    asking = Line((Jump(names.group_chain(group, direction)),))
+    for line in lines:
+        asked = _parse(line, desired.sets)
+        if asked is None:
+            return False
+        ends = frozenset(_ends(desired, asking, asked.family))
+        if len(asked.peers) * len(ends) > MOST_ELEMENTS:
+            return False
+        keys = product(map(_interval, asked.peers), ends)
+        late[names.LATE[direction, asked.family]].update(Counted((*key, *asked.service), asked.counter) for key in keys)
+    return True
+
+
+def _parse(line: Line, sets: Mapping[str, NamedSet]) -> _Asked | None:
+    """None for a line that is no rule's for one of ``LATE_PROTOCOLS``."""
+    protocol, port = None, Interval(0, MAX_PORT)
+    found, counter = None, None
+    for part in line.parts:
+        match part:
+            case Equal(Field.PROTOCOL, int(number)) if number in LATE_PROTOCOLS:
+                protocol = Interval(number, number)
+            case Equal(Field.FLOW_PORT | Field.FLOW_ASKED_PORT, int(number)):
+                port = Interval(number, number)
+            case Between(Field.FLOW_PORT | Field.FLOW_ASKED_PORT, first, last):
+                port = Interval(first, last)
+            case Count(name):
+                counter = name
+            case Goto(names.ALLOW):
+                pass
+            case _ if found is None and (found := _peers(part, sets)):
+                pass
+            case _:
+                return None
+    if found is None or counter is None or protocol is None:
+        return None
+    return _Asked(*found, (protocol, port), counter)
+
+
+def _peers(part: Part | Foreign, sets: Mapping[str, NamedSet]) -> tuple[Family, frozenset[Element]] | None:
+    match part:
+        case Equal(Field.FAMILY, 4):
+            return 4, _EVERYBODY[4]
+        case Equal(Field.FAMILY, 6):
+            return 6, _EVERYBODY[6]
+        case Within(field, network) if field in _FAMILY:
+            return _FAMILY[field], frozenset(merge_networks((network,), _FAMILY[field]))
+        case Member((field,), set_) if field in _FAMILY:
+            return _FAMILY[field], sets[set_].elements
+        case _:
+            return None
+
+
+def _ends(program: Program, asking: Line, family: Family) -> Iterator[_End]:
+    """The instances whose profile has the line, as packets tell them apart: by interface, or by address at a bridge."""
+    for map_ in program.maps.values():
+        profiles = {name for name in set(map_.targets.values()) if asking in program.chains[name].lines}
+        for key, name in map_.targets.items() if profiles else ():
+            if name in profiles and isinstance(key, str):
+                yield key
+            elif name in profiles and isinstance(key, IPv4Address | IPv6Address) and key.version == family:
+                yield Interval(int(key), int(key))
+
+
+def _interval(element: Element) -> Interval:
+    """The addresses that an element of a group's set, or a network, stands for."""
+    match element:
+        case Interval():
+            return element
+        case (IPv4Address() | IPv6Address() as address,):
+            return Interval(int(address), int(address))
+        case _:
+            raise TypeError(f"no addresses: {element}")
+
+
+def _fit(elements: set[Counted]) -> bool:
+    """Whether the kernel takes them into one set: not too many, and none that a packet would find with another."""
+    return len(elements) <= MOST_ELEMENTS and not any(
+        all(map(_meet, one.key, other.key)) for one, other in combinations(elements, 2)
+    )
+
+
+def _meet(one: _End, other: _End) -> bool:
+    if isinstance(one, Interval) and isinstance(other, Interval):
+        return one.first <= other.last and other.first <= one.last
+    return one == other

@@ -20,10 +20,11 @@ from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.generations import Generations
-from ringfence.nft import DEFAULT_MASK, About, Generation
+from ringfence.nft import DEFAULT_MASK, About, Generation, Touched
 from ringfence.policy.model import Instance
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
 from ringfence.policy.program.compile import LocalPorts
+from ringfence.policy.program.names import LATE
 from ringfence.policy.values import HostName, Kind, Mac
 from ringfence.policy.verdict import Verdict, judge
 from ringfence.policy.view import HostView, resolve_view
@@ -149,6 +150,12 @@ class Lab:
         self._enforcer.enforce(self.view, About(revision, "lab"), self.ports)
         if self.settles:
             self._enforcer.settle()
+
+    @property
+    def holds_late(self) -> bool:
+        """Whether rules are in force as elements."""
+        found = self.nftables.read_touched(Touched(sets=frozenset(LATE.values()))).program
+        return any(set_.elements for set_ in found.sets.values())
 
     @property
     def generation(self) -> Generation | None:

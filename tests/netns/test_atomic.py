@@ -6,6 +6,7 @@ or source it may is what changes, so that every change hands flows over from one
 
 import random
 import select
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from multiprocessing import get_context
@@ -64,6 +65,11 @@ class Policy:
         others = (*GIVERS, *STRANGERS, "by_member", "noise", "extra", "leaving")
         for one in [aspect] if aspect else ["by_source", *self.rng.sample(others, self.rng.randrange(3))]:
             self._draw(one)
+
+    def as_it_is(self):
+        other = copy(self)
+        other.by_source, other.sources = [*self.by_source], dict(self.sources)
+        return other
 
     def _draw(self, aspect):
         rng = self.rng
@@ -201,8 +207,16 @@ def test_a_flood_of_new_flows_sees_no_blink_through_random_changes(lab, record_p
     policy.enforce(lab)
     allowed, denied = _kinds(lab)
     flood = Flood(lab, [*allowed, *denied], allowed=len(allowed))
+    late = 0
     for _ in range(CHANGES):
+        before = policy.as_it_is()
         policy.change()
+        if policy.rng.random() < 0.5:  # the new rules come, as elements, before the old ones go
+            before.by_source += [way for way in policy.by_source if way not in before.by_source]
+            lab.settles = policy.rng.random() < 0.5
+            before.enforce(lab)
+            late += lab.holds_late
+            lab.settles = True
         policy.enforce(lab)
     sent, arrived = flood.finish()
     passed = sum(arrived[len(allowed) :])
@@ -210,6 +224,7 @@ def test_a_flood_of_new_flows_sees_no_blink_through_random_changes(lab, record_p
     record_property(f"packets through {CHANGES} changes", f"{sum(sent)}, {passed} denied passed, {lost} allowed lost")
     assert (passed, lost) == (0, 0), f"sent {sent}, arrived {arrived}"
     assert min(sent) > CHANGES
+    assert late > CHANGES / 40, "hardly ever was a rule an element"
 
 
 def _exchange(lab, turn):

@@ -522,3 +522,79 @@ def test_a_change_inside_our_table_is_noticed_by_reading_it(world):
     assert world.enforcer.is_whole()
     world.nftables.commit([FlushChain("leave")], generation=Generation(9), about=None)
     assert not world.enforcer.is_whole()
+
+
+class TestHaste:
+    """Rules that come are elements first, and lines when somebody settles them."""
+
+    MORE = replace(TWO, revision=3, rules={**TWO.rules, WEB: (*TWO.rules[WEB], ingress(8080, number=9))})
+    LATE = names.LATE[Direction.INGRESS, 4]
+
+    @pytest.fixture
+    def hasty(self, world):
+        world.enforce(TWO)
+        world.nftables.commits.clear()
+        world.enforcer.enforce(self.MORE, About(3, "e1"), PORTS)
+        return world
+
+    def test_a_rule_is_in_force_and_noted_without_a_line_and_then_it_is_a_line_without_an_element(self, hasty):
+        ((steps, generation, about),) = hasty.nftables.commits
+        assert [type(step) for step in steps] == [AddCounter, AddElements]
+        assert about == About(3, "e1")
+        assert hasty.enforcer.is_whole()
+        hasty.enforcer.settle()
+        _, lines, last = hasty.nftables.commits
+        assert [type(step) for step in lines[0]] == [AddLine]
+        assert [type(step) for step in last[0]] == [DeleteElements]
+        assert lines[1] == last[1] == generation == hasty.generation
+        assert hasty.program == compile_program(self.MORE, PORTS)
+        assert hasty.enforcer.is_whole()
+
+    def test_elements_go_when_no_packet_is_under_way_by_lines_of_before(self, hasty):
+        said = []
+        hasty.nftables.drain = lambda: said.append(hasty.program)
+        hasty.enforcer.settle()
+        (drained,) = said
+        assert drained.sets[self.LATE].elements
+        assert drained.chains == hasty.program.chains
+
+    def test_an_applier_that_starts_in_between_has_nothing_to_send_and_then_settles(self, hasty):
+        hasty.start()
+        before = hasty.nftables.count_changes()
+        assert not hasty.enforcer.enforce(self.MORE, About(3, "e1"), PORTS).changed
+        assert hasty.nftables.count_changes() == before
+        hasty.enforcer.settle()
+        assert hasty.program == compile_program(self.MORE, PORTS)
+
+    def test_an_applier_that_was_killed_between_lines_and_elements_takes_the_elements_away(self, hasty):
+        hasty.nftables.refuse = lambda steps: any(isinstance(step, DeleteElements) for step in steps) and "killed"
+        with suppress(OperatorError):
+            hasty.enforcer.settle()
+        hasty.nftables.refuse = lambda _: None
+        hasty.start()
+        hasty.enforce(self.MORE)
+        assert hasty.program == compile_program(self.MORE, PORTS)
+
+    def test_what_comes_before_anybody_settled_goes_on_from_there(self, hasty):
+        fewer = replace(self.MORE, revision=4, rules={**self.MORE.rules, WEB: self.MORE.rules[WEB][1:]})
+        hasty.enforce(fewer)
+        assert hasty.program == compile_program(fewer, PORTS)
+
+    def test_whoever_lost_what_is_known_settles_nothing_by_it(self, hasty):
+        hasty.enforcer.distrust()
+        sent = len(hasty.nftables.commits)
+        hasty.enforcer.settle()
+        assert len(hasty.nftables.commits) == sent
+
+    def test_a_kernel_that_refuses_the_elements_takes_the_lines(self, world):
+        world.enforce(TWO)
+        world.nftables.cursed = {self.LATE}
+        assert world.enforce(self.MORE).repaired
+        assert world.program == compile_program(self.MORE, PORTS)
+
+    def test_tampered_elements_are_mended(self, hasty):
+        held = hasty.program.sets[self.LATE]
+        hasty.nftables.intrude(DeleteElements(self.LATE, replace(held, elements=frozenset()), tuple(held.elements)))
+        assert hasty.enforcer.mend(Touched(sets=frozenset({self.LATE})), PORTS)
+        assert hasty.program.sets[self.LATE] == held
+        assert hasty.enforcer.is_whole()

@@ -39,7 +39,7 @@ from ringfence.policy.program.compile import LocalPorts, compile_program
 from ringfence.policy.program.model import NamedSet, Within
 from ringfence.policy.program.names import DROPS, FRAME_PROGRAMMED, group_chain, rule_counter
 from ringfence.policy.program.refusal import Fate, Refusal, log_prefix
-from ringfence.policy.program.steps import AddElements, FlushChain
+from ringfence.policy.program.steps import AddElements, AddLine, FlushChain
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.wire.feed import FeedView
@@ -64,6 +64,7 @@ RULES = {WEB: (ingress(80),), APP: (ingress(81, WEB, number=2),)}
 PEERS = {WEB: PeerAddresses(frozenset(ENDS["web"].addresses))}
 ONE = view(1, ENDS["web"], rules={WEB: RULES[WEB]})
 TWO = view(2, *ENDS.values(), rules=RULES, peers=PEERS)
+MORE = replace(ONE, revision=2, rules={WEB: (*RULES[WEB], ingress(443, number=9))})
 THREE = view(3, *ENDS.values(), rules={WEB: (ingress(443, number=3),), APP: ()})
 
 
@@ -152,6 +153,33 @@ async def test_every_view_of_the_feed_reaches_the_kernel_and_is_reported(world):
             world.assert_holds(wanted)
     assert world.server.claims[0] == parse_inventory(BOTH, file="test").claim
     assert all(report.error is None for report in world.server.reports)
+
+
+@scenario
+async def test_a_rule_that_comes_is_in_force_without_a_line_and_then_becomes_one(world):
+    async with world.agent():
+        world.server.publish(ONE)
+        await world.until_applied(1)
+        world.server.publish(MORE)
+        await world.until_applied(2)
+        world.assert_holds(MORE)
+    noted = [steps for steps, _, about in world.nftables.commits if about == About(2, "e1")]
+    lines = [any(isinstance(step, AddLine) for step in steps) for steps in noted]
+    assert lines == [False, True, False], "elements, their line, and the end of the elements"
+
+
+@scenario
+async def test_lines_that_the_kernel_does_not_take_are_tried_again_while_the_rules_are_in_force(world):
+    async with world.agent():
+        world.server.publish(ONE)
+        await world.until_applied(1)
+        world.nftables.refuse = lambda steps: any(isinstance(step, AddLine) for step in steps) and "no memory"
+        world.server.publish(MORE)
+        await world.until_said("no memory")
+        assert world.server.reports[-1].applied == 2
+        world.nftables.refuse = lambda _: None
+        await world.until(lambda: not world.server.reports[-1].error)
+        world.assert_holds(MORE)
 
 
 @scenario

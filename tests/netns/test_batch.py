@@ -150,7 +150,7 @@ def _hastened():
     ends = (instance("a", "10.0.0.1", "fd00::1", wears=["web"]), instance("b", "10.0.0.2", wears=["peers"]))
     views = [resolve_view(snapshot(*ends, peers, group("web", *rules))) for rules in (before, (*before, *more))]
     actual, desired = (compile_program(view, PORTS) for view in views)
-    return hasten(actual, desired)[0].program
+    return hasten(actual, desired, views[1].endpoints)[0].program
 
 
 PROGRAMS = {

@@ -41,8 +41,10 @@ def pairs(draw):
     return before, draw(grown(before))
 
 
-def _programs(snapshots_, ports=PORTS):
-    return [compile_program(resolve_view(one), ports) for one in snapshots_]
+def _way(actual, view, ports=PORTS):
+    """From ``actual`` to the view's program, in haste if possible."""
+    desired = compile_program(view, ports)
+    return hasten(actual, desired, view.endpoints) or find_way(actual, desired)
 
 
 def _carry_out(actual, way):
@@ -55,44 +57,45 @@ def _carry_out(actual, way):
 
 @given(pairs(), SEEDS)
 def test_whoever_is_under_way_is_judged_as_by_the_old_program_or_the_new(pair, seed):
-    actual, desired = _programs(pair)
-    way = hasten(actual, desired)
-    packets = ways(resolve_view(pair[1]), seed, count=PACKETS)
-    assert not list(strays([actual, *(leg.program for leg in way)], packets))
+    before, after = map(resolve_view, pair)
+    actual = compile_program(before, PORTS)
+    packets = ways(after, seed, count=PACKETS)
+    assert not list(strays([actual, *(leg.program for leg in _way(actual, after))], packets))
 
 
 @given(pairs(), SEEDS)
 def test_each_step_judges_and_counts_as_the_last(pair, seed):
-    actual, desired = _programs(pair)
-    way = hasten(actual, desired)
+    before, after = map(resolve_view, pair)
+    actual, desired = (compile_program(view, PORTS) for view in (before, after))
+    way = hasten(actual, desired, after.endpoints)
     _carry_out(actual, way)
-    view = resolve_view(pair[1])
-    for packet in ways(view, seed, count=PACKETS):
+    for packet in ways(after, seed, count=PACKETS):
         for leg in way:
             outcome = simulate(leg.program, packet.crossing(), 1)
-            assert outcome.passed == packet.judged(view).allowed, packet
-            assert len(outcome.counters) == len(expected_counters(view, packet)), packet
+            assert outcome.passed == packet.judged(after).allowed, packet
+            assert len(outcome.counters) == len(expected_counters(after, packet)), packet
 
 
 @given(pairs(), st.data(), SEEDS)
 def test_from_wherever_a_crash_leaves_it_each_packet_is_judged_as_by_what_was_or_what_shall_be(pair, data, seed):
-    actual, desired = _programs(pair)
-    way = hasten(actual, desired)
-    held = data.draw(st.sampled_from([leg.program for leg in way[:-1]] or [actual]))
-    after = data.draw(st.one_of(st.just(pair[1]), grown(pair[1]), st.just(pair[0])))
-    (wanted,) = _programs([after])
-    onward = hasten(held, wanted) or find_way(held, wanted)
+    before, after = map(resolve_view, pair)
+    actual = compile_program(before, PORTS)
+    held = data.draw(st.sampled_from([actual, *(leg.program for leg in _way(actual, after))]))
+    wanted = resolve_view(data.draw(st.one_of(st.just(pair[1]), grown(pair[1]), st.just(pair[0]))))
+    onward = _way(held, wanted)
     _carry_out(held, onward)
-    assert onward[-1].program == wanted
-    packets = ways(resolve_view(after), seed, count=PACKETS)
+    assert onward[-1].program == compile_program(wanted, PORTS)
+    packets = ways(wanted, seed, count=PACKETS)
     assert not list(strays([held, *(leg.program for leg in onward)], packets))
 
 
 @given(pairs())
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
 def test_no_kind_of_ports_needs_a_line_for_a_rule_to_be_in_force(kind, pair):
-    actual, desired = _programs(pair, replace(PORTS, kind=kind))
-    way = hasten(actual, desired)
+    ports = replace(PORTS, kind=kind)
+    before, after = map(resolve_view, pair)
+    actual, desired = (compile_program(view, ports) for view in (before, after))
+    way = hasten(actual, desired, after.endpoints)
     first = [step for leg in way[:1] for step in (*leg.delta.prepare, *leg.delta.flip)]
     assert not any(isinstance(step, AddLine | AddTargets) for step in first)
     assert not any(leg.delta.narrows for leg in way)

@@ -127,7 +127,7 @@ class Enforcer:
         closed = self._close_first(ports)  # compiling may take long
         desired, refused = compile_sound(view, ports, self._compile)
         try:
-            changed = self._converge(desired, about, hastily=True) or closed
+            changed = self._converge(desired, about, view.endpoints) or closed
         except OperatorError as error:
             if isinstance(error, RulesRefused) and not self._is_removed():
                 return self._enforce_most(view, about, ports, error)
@@ -247,10 +247,10 @@ class Enforcer:
             raise OperatorError("read the kernel's rules", "nothing was read")
         return self._known
 
-    def _converge(self, desired: Program, about: About, *, hastily: bool = False) -> bool:
-        """Whether anything had to be sent. ``hastily``: if some of the way can be left to ``settle``, it is."""
+    def _converge(self, desired: Program, about: About, endpoints: tuple[Endpoint, ...] | None = None) -> bool:
+        """Whether anything had to be sent. With its endpoints, what of the way can be left to ``settle`` is."""
         known, self._rest = self._certain(), ()
-        hasty = hasten(known.program, desired) if hastily else ()
+        hasty = hasten(known.program, desired, endpoints) if endpoints else ()
         way = hasty[:1] or find_way(known.program, desired)
         changed = known.about != about or any(leg.delta for leg in way)
         if changed:

@@ -37,7 +37,7 @@ def more(number, text):
 
 
 def way(before, after, ports=PORTS):
-    return hasten(compile_program(before, ports), compile_program(after, ports))
+    return hasten(compile_program(before, ports), compile_program(after, ports), after.endpoints)
 
 
 def hasty(before, after, ports=PORTS):
@@ -86,7 +86,7 @@ def test_a_groups_first_rule_that_is_for_nobody_is_asked_for_by_a_line_all_the_s
 def test_rules_that_come_before_the_first_is_a_line_are_elements_beside_it():
     two = more(2, "ingress tcp/50 from 10.0.0.0/8"), more(3, "ingress tcp/51 from 10.0.0.0/8")
     held = hasty(seen(FIRST), seen(FIRST, two[0]))
-    first = hasten(held, compile_program(seen(FIRST, *two), PORTS))[0]
+    first = hasten(held, compile_program(seen(FIRST, *two), PORTS), ENDS)[0]
     assert [type(step) for step in first.delta.flip] == [AddCounter, AddElements]
     assert {number for _, number in elements(first.program)} == {2, 3}
 
@@ -147,7 +147,7 @@ class TestAfterACrash:
         return legs
 
     def test_elements_go_when_no_packet_is_under_way_that_has_not_met_the_lines(self):
-        between, _ = self.go(compile_program(seen(FIRST, ingress(443, PEERS, number=2)), replace(PORTS)))
+        between, _ = self.go(compile_program(seen(FIRST, ingress(443, PEERS, number=2)), PORTS))
         assert elements(between.program) == elements(self.held)
 
     def test_of_a_rule_that_goes_the_elements_go_before_their_counter_and_flows_are_cut(self):

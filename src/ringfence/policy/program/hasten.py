@@ -37,7 +37,8 @@ from ringfence.policy.program.model import (
 )
 from ringfence.policy.program.steps import DeleteElements
 from ringfence.policy.program.waypoints import Leg
-from ringfence.policy.values import MAX_PORT
+from ringfence.policy.values import MAX_PORT, Direction
+from ringfence.policy.view import Endpoint
 
 MOST_ELEMENTS: Final = 128  # of one set: the kernel copies all of them for every change
 _FAMILY: Final = {field: family for (_, family), field in FLOW_PEER.items()}
@@ -47,17 +48,18 @@ _EVERYBODY: Final[dict[Family, frozenset[Element]]] = {
 }
 _NO_CHAIN: Final = Chain(())
 
+Endpoints = tuple[Endpoint, ...]
 _End = Interval | str
 _Late = dict[str, set[Counted]]  # set -> what comes into it
 
 
-def hasten(actual: Program, desired: Program) -> tuple[Leg, ...]:
+def hasten(actual: Program, desired: Program, endpoints: Endpoints) -> tuple[Leg, ...]:
     """Elements first, then the lines, and the elements go; nothing where that spares no walk.
 
     Before the last leg no packet may be under way by the lines before the second: it still asks the elements.
-    O(what differs), and O(ports) if a rule comes.
+    ``endpoints`` are those that ``desired`` was made of. O(what differs), and O(endpoints) if a rule comes.
     """
-    late = _find_late(actual, desired)
+    late = _find_late(actual, desired, endpoints)
     if late is None:
         return ()
     filled = {name: replace(desired.sets[name], elements=frozenset(elements)) for name, elements in late.items()}
@@ -83,7 +85,7 @@ class _Asked:
     counter: str
 
 
-def _find_late(actual: Program, desired: Program) -> _Late | None:
+def _find_late(actual: Program, desired: Program, endpoints: Endpoints) -> _Late | None:
     """What stands for the lines of rules that come; None without any, or if the chains differ by anything else."""
     late: _Late = defaultdict(set)
     differ = differing(actual.chains, desired.chains)
@@ -93,7 +95,11 @@ def _find_late(actual: Program, desired: Program) -> _Late | None:
             return None
         present = frozenset(old.lines)
         coming = [line for line in desired.chains[name].lines if line not in present]
-        if not (_add_rules(late, desired, name, coming) or all(_asks_new(line, actual) for line in coming)):
+        if group := names.parse_group_chain(name):
+            wearing = [one for one in endpoints if group[0] in one.groups]
+            if not all(_add(late, line, desired, (group[1], wearing)) for line in coming):
+                return None
+        elif not all(_asks_new(line, actual) for line in coming):
             return None
     return late if differ and all(map(_fit, late.values())) else None
 
@@ -107,22 +113,17 @@ def _asks_new(line: Line, actual: Program) -> bool:
             return False
 
 
-def _add_rules(late: _Late, desired: Program, chain: str, lines: list[Line]) -> bool:
-    """Whether the lines are a group's, and elements can stand for them."""
-    found = names.parse_group_chain(chain)
-    if found is None:
+def _add(late: _Late, line: Line, desired: Program, whose: tuple[Direction, list[Endpoint]]) -> bool:
+    """Whether elements can stand for a line of a group; ``whose`` are the direction and who wears the group."""
+    asked = _parse(line, desired.sets)
+    if asked is None:
         return False
-    group, direction = found
-    asking = Line((Jump(names.group_chain(group, direction)),))
-    for line in lines:
-        asked = _parse(line, desired.sets)
-        if asked is None:
-            return False
-        ends = frozenset(_ends(desired, asking, asked.family))
-        if len(asked.peers) * len(ends) > MOST_ELEMENTS:
-            return False
-        keys = product(map(_interval, asked.peers), ends)
-        late[names.LATE[direction, asked.family]].update(Counted((*key, *asked.service), asked.counter) for key in keys)
+    direction, wearing = whose
+    ends = frozenset(_ends(desired, wearing, asked.family))
+    if len(asked.peers) * len(ends) > MOST_ELEMENTS:
+        return False
+    keys = product(map(_interval, asked.peers), ends)
+    late[names.LATE[direction, asked.family]].update(Counted((*key, *asked.service), asked.counter) for key in keys)
     return True
 
 
@@ -165,14 +166,15 @@ def _peers(part: Part | Foreign, sets: Mapping[str, NamedSet]) -> tuple[Family, 
             return None
 
 
-def _ends(program: Program, asking: Line, family: Family) -> Iterator[_End]:
-    """The instances whose profile has the line, as packets tell them apart: by interface, or by address at a bridge."""
-    for map_ in program.maps.values():
-        profiles = {name for name in set(map_.targets.values()) if asking in program.chains[name].lines}
-        for key, name in map_.targets.items() if profiles else ():
-            if name in profiles and isinstance(key, str):
+def _ends(program: Program, endpoints: list[Endpoint], family: Family) -> Iterator[_End]:
+    """How packets tell the instances apart, by what the program has of them: interfaces, or at a bridge addresses."""
+    for one in endpoints:
+        for key in (str(one.interface), *one.own_addresses):
+            if not any(key in map_.targets for map_ in program.maps.values()):
+                continue
+            if isinstance(key, str):
                 yield key
-            elif name in profiles and isinstance(key, IPv4Address | IPv6Address) and key.version == family:
+            elif key.version == family:
                 yield Interval(int(key), int(key))
 
 

@@ -13,10 +13,12 @@ from ringfence.policy.local import LocalPorts
 from ringfence.policy.program.compile import compile_program
 from ringfence.policy.program.delta import diff_programs
 from ringfence.policy.program.hasten import MOST_ELEMENTS, hasten
+from ringfence.policy.program.model import Chain, Jump, Line
+from ringfence.policy.program.names import group_chain
 from ringfence.policy.program.narrow import narrow_program
 from ringfence.policy.program.steps import AddCounter, AddElements, AddLine, DeleteElements
 from ringfence.policy.program.waypoints import find_way
-from ringfence.policy.values import Kind, RuleId
+from ringfence.policy.values import Direction, Kind, RuleId
 from ringfence.policy.view import PeerAddresses
 from views import GROUPS, endpoint, ingress, view
 
@@ -25,6 +27,7 @@ PORTS = LocalPorts(("veth*",))
 ENDS = (endpoint("web", WEB), endpoint("app", WEB), endpoint("db", PEERS))
 MEMBERS = PeerAddresses(frozenset({ip_address("10.77.0.100")}), frozenset({ip_network("192.0.2.0/25")}))
 FIRST = ingress(80)
+ASKED = group_chain(WEB, Direction.INGRESS)
 TCP, UDP = Interval(6, 6), Interval(17, 17)
 
 
@@ -118,6 +121,14 @@ def test_what_is_no_element(after):
     named = ingress(7, PEERS, number=9)  # so that somebody asks for the members
     with_named = [replace(one, rules={**one.rules, WEB: (named, *one.rules[WEB])}) for one in (before, after)]
     assert way(*with_named) == ()
+
+
+def test_no_element_stands_for_a_group_that_a_profile_did_not_ask():
+    desired = compile_program(seen(FIRST), PORTS)
+    profile = next(name for name, chain in desired.chains.items() if Line((Jump(ASKED),)) in chain.lines)
+    lines = tuple(line for line in desired.chains[profile].lines if line != Line((Jump(ASKED),)))
+    actual = replace(desired, chains={**desired.chains, profile: Chain(lines)})
+    assert hasten(actual, desired, ENDS) == ()
 
 
 def test_a_bridged_instance_is_known_by_its_addresses_and_a_self_host_by_its_ports():

@@ -274,7 +274,7 @@ def _refers_to(chain: Chain, replaced: frozenset[str]) -> bool:
 
 
 def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replaced: frozenset[str]) -> Iterator[Step]:
-    """Everything that goes, in the order in which nothing is deleted while something refers to it."""
+    """Everything that goes, in the order in which nothing is deleted while something refers to it; but counters."""
     gone = [name for name, chain in actual.chains.items() if _is_gone(name, chain, desired)]
     for name in sorted({*gone, *rewritten}):
         if actual.chains[name].lines:

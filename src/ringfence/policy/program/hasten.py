@@ -7,6 +7,7 @@ concerned and each address or network of the peer. Whoever waits for the change 
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from itertools import combinations, product
@@ -80,7 +81,7 @@ class _Asked:
     """What a rule's line asks for, but of whom."""
 
     family: Family
-    peers: frozenset[Element]
+    peers: AbstractSet[Element]
     service: tuple[Interval, Interval]
     counter: str
 
@@ -152,7 +153,7 @@ def _parse(line: Line, sets: Mapping[str, NamedSet]) -> _Asked | None:
     return _Asked(*found, (protocol, port), counter)
 
 
-def _peers(part: Part | Foreign, sets: Mapping[str, NamedSet]) -> tuple[Family, frozenset[Element]] | None:
+def _peers(part: Part | Foreign, sets: Mapping[str, NamedSet]) -> tuple[Family, AbstractSet[Element]] | None:
     match part:
         case Equal(Field.FAMILY, 4):
             return 4, _EVERYBODY[4]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ringfence.policy import evolving
 from ringfence.policy.evolving import (
     Evolving,
     EvolvingSet,
@@ -15,6 +16,15 @@ from ringfence.policy.evolving import (
     differing,
     differing_members,
 )
+
+
+@pytest.fixture(scope="module", params=[1000, -1], ids=["few", "most"])
+def many(request):
+    """Changes as of few keys, and all as of most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evolving, "_MANY", request.param)
+        yield
+
 
 _keys = st.integers(0, 5)
 _contents = st.dictionaries(_keys, st.integers(0, 2))
@@ -39,6 +49,7 @@ def families(draw):
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("many")
 @given(families())
 def test_each_stays_what_it_was_made_as(family):
     for mapping, contents in zip(*family, strict=True):
@@ -51,6 +62,7 @@ def test_each_stays_what_it_was_made_as(family):
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("many")
 @given(families())
 def test_two_differ_in_exactly_the_keys_in_which_their_contents_do(family):
     for one, one_held in zip(*family, strict=True):
@@ -61,6 +73,7 @@ def test_two_differ_in_exactly_the_keys_in_which_their_contents_do(family):
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("many")
 @given(st.frozensets(_keys), st.frozensets(_keys), st.frozensets(_keys))
 def test_a_set_evolves_like_a_set(first, put, gone):
     old = EvolvingSet(Evolving(dict.fromkeys(first)))
@@ -101,7 +114,7 @@ def test_two_tuples_begin_and_end_with_as_much_in_common_as_they_have(begin, end
 
 def test_what_changes_nothing_is_the_same_mapping_again():
     value = object()
-    mapping = Evolving({1: value})
+    mapping = Evolving({1: value, 3: value})
     assert mapping.evolve({1: value}, {2}) is mapping
 
 
@@ -128,6 +141,7 @@ class _Meanwhile:
         return other in (9, self)
 
 
+@pytest.mark.usefixtures("many")
 def test_what_is_looked_up_while_the_contents_move_is_what_was_there():
     first = Evolving(dict.fromkeys(range(10), 0))
     values = iter(range(1, 100))
@@ -136,6 +150,7 @@ def test_what_is_looked_up_while_the_contents_move_is_what_was_there():
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("many")
 def test_another_thread_reads_what_is_there_while_changes_are_tried_and_given_up():
     contents = dict.fromkeys(range(100), 0)
     first = Evolving(contents)

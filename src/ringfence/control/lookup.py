@@ -3,8 +3,9 @@
 Things of another organisation do not exist for the actor, and the texts do not tell the difference.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from heapq import nsmallest
 
 from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
@@ -41,7 +42,7 @@ def find_organisation(snapshot: Snapshot, name: str) -> Organisation:
     for organisation in snapshot.organisations.values():
         if organisation.name == name:
             return organisation
-    known = name_some(organisation.name for organisation in snapshot.organisations.values())
+    known = name_some([organisation.name for organisation in snapshot.organisations.values()])
     raise NotFound(f"there is no organisation named {ascii(name)[1:-1][:80]}; there are {known}")
 
 
@@ -112,11 +113,10 @@ def find_meant(snapshot: Snapshot, text: str, organisation: OrganisationId, *, f
     return [snapshot.instances[id_] for id_ in sorted(index_of(snapshot).wearers_of(found.id))]
 
 
-def name_some(names: Iterable[str]) -> str:
-    """Names for a sentence: sorted, the first ten and how many more."""
-    ordered = sorted(names)
-    more = len(ordered) - _NAMED_AT_MOST
-    return ", ".join(ordered[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+def name_some(names: Collection[str]) -> str:
+    """Names for a sentence: sorted, the first ten and how many more. O(names), which may be those of all hosts."""
+    more = len(names) - _NAMED_AT_MOST
+    return ", ".join(nsmallest(_NAMED_AT_MOST, names)) + (f" and {more} more" if more > 0 else "")
 
 
 def _only_named(groups: list[Group], text: str, field: str) -> Group:

@@ -219,7 +219,7 @@ class _Step:
                 yield (host,), _News(changes, digest_difference(before, after))
         for turns, hosts in _alike(self._turns(instances)):
             if (news := self._turned(turns)).changes:
-                yield hosts - movers, news
+                yield hosts - movers if movers else hosts, news
 
     def _turns(self, instances: list[Instance]) -> _Turns:
         """What turns out otherwise on which hosts, as far as it follows from groups."""

@@ -16,6 +16,7 @@ _V = TypeVar("_V")
 _T = TypeVar("_T")
 _NOTHING: Final = object()
 COPIED: Final = 256  # members that are copied in some microseconds
+_MANY: Final = 1000  # keys: below it another whole is not worth it
 
 
 class Evolving(Mapping[_K, _V], Generic[_K, _V]):
@@ -37,15 +38,20 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         self._state: tuple[dict[_K, object], Evolving[_K, _V] | None] = (whole, None)  # type: ignore[assignment]
 
     def evolve(self, put: Mapping[_K, _V], gone: Iterable[_K] = ()) -> "Evolving[_K, _V]":
-        """The mapping after ``gone`` went and ``put`` came; itself when that changes nothing.
+        """The mapping after ``gone`` went and ``put`` came; itself when that changes nothing, unless that is very much.
 
         Costs what changes, and from another than the newest what differs between the two besides.
         """
-        gone = tuple(gone)
+        gone = [key for key in gone if key not in put]
         if not put and not gone:
             return self
-        whole = self._take()
-        undo = _differences(whole, put, gone)
+        undo = whole = self._take()
+        if len(put) > max(_MANY, len(whole) // 2):  # another whole costs less than to compare key by key
+            whole, put = {**whole, **put}, {}
+            if len(whole) > len(undo):
+                undo = undo | dict.fromkeys(whole.keys() - undo.keys(), _NOTHING)
+        else:
+            undo = _differences(whole, put, gone)
         if not undo:
             return self
         newer: Evolving[_K, _V] = Evolving.__new__(Evolving)
@@ -121,10 +127,10 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
 
     def some(self, keys: Iterable[_K]) -> dict[_K, _V]:
         """What it has under those of ``keys`` that there are. O(keys)."""
-        wanted, state = list(keys), self._state
+        wanted, state = keys if isinstance(keys, set) else set(keys), self._state
         held, nearer = state
         if nearer is None:
-            found = {key: held[key] for key in wanted if key in held}
+            found = _cut(held, wanted)
             if self._state is state:  # as in _find
                 return cast("dict[_K, _V]", found)
         return {key: cast("_V", value) for key in wanted if (value := self._find(key)) is not _NOTHING}
@@ -300,11 +306,21 @@ def _alike(one: object, other: object) -> bool:
     return one is other or one == other
 
 
+def _cut(held: dict[_K, object], wanted: set[_K]) -> dict[_K, object]:
+    """What ``held`` has under the keys that are ``wanted``; when those are most, what is not goes from a copy."""
+    if 2 * len(wanted) < len(held):
+        return {key: held[key] for key in wanted if key in held}
+    found = held.copy()
+    for key in found.keys() - wanted:
+        del found[key]
+    return found
+
+
 def _differences(whole: dict[_K, object], put: Mapping[_K, _V], gone: Iterable[_K]) -> dict[_K, object]:
     """What is in ``whole`` under each key that is to change; nothing, for one that is to come."""
     undo = {key: old for key, value in put.items() if (old := whole.get(key, _NOTHING)) is not value}
     for key in gone:
-        if key in whole and key not in put:
+        if key in whole:
             undo[key] = whole[key]
     return undo
 

@@ -160,7 +160,7 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
             return None
         while True:
             keys: set[_K] = set()
-            met = {id(at) for at in self._way_to(other, keys)}
+            met = {id(at): at for at in self._way_to(other, keys)}  # held, for what is gone may give its id to another
             if id(other) in met or any(id(at) in met for at in other._way_to(self, keys)):
                 return keys  # else the contents moved between the two ways: both are walked again
 
@@ -309,7 +309,7 @@ def _alike(one: object, other: object) -> bool:
 def _cut(held: dict[_K, object], wanted: set[_K]) -> dict[_K, object]:
     """What ``held`` has under the keys that are ``wanted``; when those are most, what is not goes from a copy."""
     if 2 * len(wanted) < len(held):
-        return {key: held[key] for key in wanted if key in held}
+        return {key: value for key in wanted if (value := held.get(key, _NOTHING)) is not _NOTHING}
     found = held.copy()
     for key in found.keys() - wanted:
         del found[key]

@@ -250,6 +250,7 @@ class Lab:
         return heard - {None}
 
     def _send_from_host(self, tagged: dict[int, tuple[Way, bytes]]) -> dict[int, str]:
+        taps = self.range.taps.values()  # listening before anything is sent
         control = next(self._tags)
         way = self.udp(HOST, self.control, 9)
         sizes = {tag: len(octets) for tag, (_, octets) in tagged.items()}
@@ -261,7 +262,7 @@ class Lab:
         deadline_s = time.monotonic() + _CONTROL_TIMEOUT_S
         while self._taps_ready() or control not in arrived:
             assert time.monotonic() < deadline_s, "the control packet from the host does not arrive"
-            for tap in self.range.taps.values():
+            for tap in taps:
                 for packet in tap.take_packets():
                     tag = tag_of(packet)
                     if tag == control or sizes.get(tag) == len(packet):

@@ -81,7 +81,7 @@ def test_from_wherever_a_crash_leaves_it_each_packet_is_judged_as_by_what_was_or
     before, after = map(resolve_view, pair)
     actual = compile_program(before, PORTS)
     held = data.draw(st.sampled_from([actual, *(leg.program for leg in _way(actual, after))]))
-    wanted = resolve_view(data.draw(st.one_of(st.just(pair[1]), grown(pair[1]), st.just(pair[0]))))
+    wanted = resolve_view(data.draw(st.one_of(*map(st.just, pair), *map(grown, pair))))
     onward = _way(held, wanted)
     _carry_out(held, onward)
     assert onward[-1].program == compile_program(wanted, PORTS)

@@ -169,6 +169,19 @@ class TestAfterACrash:
         assert narrow_program(self.held, ENDS, PORTS).sets["late_in_4"] == self.held.sets["late_in_4"]
 
 
+def test_the_counter_of_a_rule_that_goes_stays_as_long_as_an_element_leads_to_it():
+    """Another rule takes its place, so that the element goes a grace period after the line came."""
+    goes, comes = (more(number, f"ingress tcp/8{number} from 10.0.0.0/8") for number in (2, 3))
+    held = hasty(seen(FIRST), seen(FIRST, goes))
+    wanted = compile_program(seen(FIRST, comes), PORTS)
+    onward, table = find_way(held, wanted), Table.holding(held)
+    assert len(onward) == 2
+    for leg in onward:
+        table.carry_out((*leg.delta.prepare, *leg.delta.flip))
+        assert table.program == leg.program
+    assert table.program == wanted
+
+
 def test_the_counter_of_a_rule_is_there_before_its_element():
     actual = compile_program(seen(FIRST), PORTS)
     found = hasty(seen(FIRST), seen(FIRST, ingress(443, number=2)))

@@ -24,6 +24,7 @@ from ringfence.policy.program.link import STAMP
 from ringfence.policy.program.model import (
     Chain,
     Count,
+    Counted,
     Element,
     Foreign,
     Goto,
@@ -84,8 +85,16 @@ def _steps(change: "_Change") -> Iterator[Program]:
         if shift.takes
     }
     if widest:
-        yield replace(change.desired, sets={**change.desired.sets, **widest})
+        desired = change.desired
+        counters = desired.counters | _led_to(widest)
+        yield replace(desired, counters=counters, sets={**desired.sets, **widest})
     yield change.desired
+
+
+def _led_to(sets: Mapping[str, NamedSet]) -> set[str]:
+    """The counters that elements of those sets lead to, which the kernel keeps as long as they do."""
+    late = [set_ for name, set_ in sets.items() if name in names.LATE.values()]
+    return {element.counter for set_ in late for element in set_.elements if isinstance(element, Counted)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,9 +186,9 @@ class PendingOperations:
         """The ends of those that are ``over``: no host is asked of them any more."""
         for pending in over:
             del self._pending[pending.operation.id]
-        for host in {host for pending in over for host in pending.waiting | pending.failed.keys()}:
-            ended = set(map(id, over))
-            self._ask_only({host}, tuple(one for one in self._of_host.get(host, ()) if id(one) not in ended))
+        ended = set(map(id, over))
+        for asked, alike in self._asked_alike({host for one in over for host in one.waiting | one.failed.keys()}):
+            self._ask_only(alike, tuple(one for one in asked if id(one) not in ended))
         return [end(pending) for pending in over]
 
     def _ask_only(self, hosts: set[HostName], left: tuple[Pending, ...]) -> None:

@@ -17,7 +17,7 @@ from itertools import count, pairwise
 from typing import Final
 
 from ringfence.policy.addresses import Interval, merge_intervals
-from ringfence.policy.evolving import differing
+from ringfence.policy.evolving import change_members, differing
 from ringfence.policy.program import names
 from ringfence.policy.program.delta import Delta, can_only_allow, diff_programs, differing_parts, only_widens
 from ringfence.policy.program.link import STAMP
@@ -86,7 +86,7 @@ def _steps(change: "_Change") -> Iterator[Program]:
     }
     if widest:
         desired = change.desired
-        counters = desired.counters | _led_to(widest)
+        counters = change_members(desired.counters, _led_to(widest), ())
         yield replace(desired, counters=counters, sets={**desired.sets, **widest})
     yield change.desired
 

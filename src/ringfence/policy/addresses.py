@@ -1,4 +1,4 @@
-"""Sets of addresses as disjoint, merged intervals: what the kernel's interval sets demand of their owner.
+"""Sets of addresses as disjoint, merged intervals, the only form that the kernel's interval sets take.
 
 The kernel refuses overlapping intervals and cannot delete part of a merged one, so merging is done here, never by it.
 """
@@ -34,7 +34,7 @@ def merge_networks(networks: Iterable[Network], family: Family) -> frozenset[Int
 
 
 def merge_intervals(intervals: Iterable[Interval]) -> frozenset[Interval]:
-    """The same of intervals of one family."""
+    """The fewest disjoint, non-adjacent intervals that cover exactly ``intervals``, all of one family. O(n log n)."""
     merged: list[Interval] = []
     for each in sorted(intervals):
         if merged and each.first <= merged[-1].last + 1:

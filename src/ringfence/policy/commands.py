@@ -1,4 +1,6 @@
-"""What a caller may ask: one value per changing operation of the API, decoded and checked for form, not yet for state.
+"""The changes that a caller may ask for, one type per changing operation of the API.
+
+Their form has been checked, but not yet whether the present state permits them.
 
 ``wire`` decodes a request into one of these, ``control`` decides it over a snapshot.
 """
@@ -117,7 +119,7 @@ class AddInstance:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """That nothing of some instances be dropped but only told, or that it be dropped again: the operator's alone."""
+    """Switches instances to observe (refused packets pass and are only logged) or back. Only an operator may."""
 
     instances: tuple[InstanceId, ...]
     observe: bool
@@ -128,9 +130,10 @@ InstanceCommand = AddInstance | Observe
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One command of a change; ``new_id`` is that of what it may create, so that later edits can name it.
+    """One command of a change that consists of several.
 
-    ``field`` is where its caller asked for it: refusals name it.
+    What the command creates, if anything, gets the id ``new_id``, so that later edits can name it. ``field`` is the
+    path in the caller's document that asks for the edit; a refusal names it.
     """
 
     command: GroupCommand | InstanceCommand

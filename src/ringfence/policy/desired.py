@@ -1,6 +1,6 @@
-"""What a policy file says there shall be: groups with rules and sources, and who wears them, all by name.
+"""The content of a policy file: groups with rules and sources, and the instances that wear them, all by name.
 
-Values only. ``snapshot_of`` makes them a policy that can be asked about without any server.
+``snapshot_of`` turns it into a snapshot, so that questions can be asked of a file without a server.
 """
 
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ from ringfence.policy.values import (
 from ringfence.policy.wording import shown, suggestion
 
 DEFAULT: Final = "default"
-GROUPS: Final = {Visibility.PRIVATE: "groups", Visibility.PUBLIC: "public-groups"}  # what both are called in a file
-PEER_WAY: Final = {Direction.INGRESS: "from", Direction.EGRESS: "to"}  # what a rule's peer is called in a file
-GroupKey = tuple[Visibility, str]  # what a group is found by: names are unique among those of one visibility
+GROUPS: Final = {Visibility.PRIVATE: "groups", Visibility.PUBLIC: "public-groups"}  # the keys of a file
+PEER_WAY: Final = {Direction.INGRESS: "from", Direction.EGRESS: "to"}  # the key of a rule's peer in a file
+GroupKey = tuple[Visibility, str]  # visibility and name: names are unique among the groups of one visibility
 DEFAULT_KEY: Final[GroupKey] = (Visibility.PRIVATE, DEFAULT)
-_NAMES: Final = UUID("5f6c0f0e-6f38-5c1c-9d3b-3d4c2b1a9e77")  # what ids of things that only a file knows are made of
+_NAMES: Final = UUID("5f6c0f0e-6f38-5c1c-9d3b-3d4c2b1a9e77")  # namespace of the ids that are made of a file's names
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,10 @@ class DesiredGroup:
 
 @dataclass(frozen=True, slots=True)
 class DesiredInstance:
-    """An instance of a file. It wears ``groups`` and ``public_groups``; None when the file leaves both as they are.
+    """An instance of a file, which wears ``groups`` and ``public_groups``.
 
-    So with ``observe``. Addresses, host and kind are what hosts say; a question that is asked of the file needs them.
+    ``groups`` None: the file leaves what the instance wears as it is; ``observe`` None likewise. A server learns
+    addresses, host and kind from the hosts; they stand here for questions asked of the file alone.
     """
 
     name: str
@@ -78,7 +79,7 @@ class DesiredInstance:
 
     @property
     def worn(self) -> dict[str, GroupKey]:
-        """Each group that it wears, by its path in a file."""
+        """The key of each group that it wears, by the path in the file that names it."""
         lists = {Visibility.PRIVATE: self.groups or (), Visibility.PUBLIC: self.public_groups}
         return {
             f"{self.field}.{GROUPS[visibility]}[{n}]": (visibility, name)
@@ -97,7 +98,7 @@ class Document:
 
 
 def rule_field(group: DesiredGroup, index: int) -> str:
-    """The path in a file of a group's rule: among those of its direction, as the file lists them."""
+    """The path in a file of a group's rule, which the file lists among the rules of its direction."""
     rule = group.rules[index]
     number = sum(one.direction is rule.direction for one in group.rules[:index])
     return f"{group.field}.{rule.direction.value}[{number}]"
@@ -109,7 +110,7 @@ def peer_field(group: DesiredGroup, index: int) -> str:
 
 
 def snapshot_of(document: Document) -> Snapshot:
-    """The policy that a file describes, as if it were all that there is. Ids are made of names: equal files, equal ids.
+    """The policy that a file describes, as if nothing else existed. Ids follow from names: equal files, equal ids.
 
     Raises:
         NotFound: a rule or an instance names a group that the file has not; the text suggests the nearest.
@@ -196,7 +197,7 @@ def _require_free_addresses(document: Document) -> None:
 
 
 def find_id(ids: Mapping[GroupKey, GroupId], key: GroupKey, field: str) -> GroupId:
-    """The id of the group; ``NotFound`` suggests the nearest of its kind."""
+    """The id of the group; raises ``NotFound``, which suggests the nearest name, when there is none."""
     if key in ids:
         return ids[key]
     visibility, name = key

@@ -1,6 +1,6 @@
-"""What must be changed for a document to be true: the edits, and what stays because nobody asked for its end.
+"""A snapshot and a policy document -> the edits that make the snapshot as the document says.
 
-Input: a snapshot and a document. Output: edits in an order in which each can be decided; none when all is so already.
+The edits are in an order in which each can be decided after the one before; there are none when nothing differs.
 """
 
 from collections import defaultdict
@@ -47,7 +47,7 @@ from ringfence.policy.wording import shown
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``kept`` are sentences about what stays although the document does not have it."""
+    """The edits, and in ``kept`` a sentence for each thing that stays although the document does not have it."""
 
     edits: tuple[Edit, ...]
     kept: tuple[str, ...] = ()
@@ -61,10 +61,10 @@ def difference(
     *,
     prune: bool,
 ) -> Difference:
-    """The edits after which all is there that the document names, and with ``prune`` nothing else.
+    """The edits after which everything that the document names exists, and with ``prune`` nothing else.
 
-    Pruned are rules, sources and groups of the organisation, and what named instances wear besides. An instance that
-    the document does not name is left as it is. A rule of which only the description differs is replaced.
+    Pruning deletes rules, sources and groups of the organisation, and detaches groups from the instances that the
+    document names; other instances stay as they are. A rule that differs only in its description is replaced.
     O(groups + rules + instances).
 
     Raises:
@@ -72,15 +72,15 @@ def difference(
         Denied: a public group of another organisation is not as the document says.
         Invalid: an instance is named twice, by its name and its id.
     """
-    room = _room(snapshot, organisation, document, prune=prune, new_id=new_id)
+    context = _context(snapshot, organisation, document, prune=prune, new_id=new_id)
     groups = document.groups
     if prune and all(group.key != DEFAULT_KEY for group in groups):
         groups = (*groups, DesiredGroup(DEFAULT))  # which cannot be deleted
     steps = list(
         chain(
-            *(_settle_group(room, group) for group in groups),
-            _settle_instances(room, document),
-            _end_groups(room, document),
+            *(_settle_group(context, group) for group in groups),
+            _settle_instances(context, document),
+            _end_groups(context, document),
         )
     )
     done = [step for step in steps if step.kept is None or (prune and step.command)]
@@ -92,9 +92,10 @@ def difference(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One edit, and where the document asks for it; ``goes`` before anything comes.
+    """One edit, and the path in the document that asks for it. What ``goes`` (is deleted) is done before the rest.
 
-    ``kept`` is what is said of it where nothing is pruned, and it is not done; without a command it is always said.
+    ``kept``: the edit is done only when pruning, and otherwise this sentence says what stays; a step without a
+    command is never done and its sentence always said.
     """
 
     command: GroupCommand | InstanceCommand | None
@@ -105,13 +106,13 @@ class _Step:
 
 
 def _turn(step: _Step) -> int:
-    """What goes goes first, so that limits count what there will be; then groups come, which rules may name."""
+    """Deletions come first, so that quotas count what will be left; then new groups, because rules may name them."""
     return 0 if step.goes else 1 if isinstance(step.command, CreateGroup) else 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
-    """What there is: groups of the organisation and public ones, and an id for every name that may be used."""
+class _Context:
+    """What exists: the organisation's and all public groups, and in ``ids`` every group that the document may name."""
 
     snapshot: Snapshot
     organisation: OrganisationId
@@ -119,9 +120,9 @@ class _Room:
     ids: dict[GroupKey, GroupId]
 
 
-def _room(
+def _context(
     snapshot: Snapshot, organisation: OrganisationId, document: Document, *, prune: bool, new_id: Callable[[], UUID]
-) -> _Room:
+) -> _Context:
     present = {
         (group.visibility, group.name): group
         for group in snapshot.groups.values()
@@ -135,38 +136,38 @@ def _room(
         if not prune or key in named or group.id == default or group.organisation != organisation
     }
     ids |= {group.key: GroupId(new_id()) for group in document.groups if group.key not in ids}
-    return _Room(snapshot, organisation, present, ids)
+    return _Context(snapshot, organisation, present, ids)
 
 
-def _settle_group(room: _Room, wanted: DesiredGroup) -> Iterator[_Step]:
-    present = room.present.get(wanted.key)
-    if present is not None and present.organisation != room.organisation:
-        _require_alike(room, present, wanted)
+def _settle_group(context: _Context, wanted: DesiredGroup) -> Iterator[_Step]:
+    present = context.present.get(wanted.key)
+    if present is not None and present.organisation != context.organisation:
+        _require_alike(context, present, wanted)
         return
     if present is None:
-        yield _creation(room, wanted)
-        present = Group(room.ids[wanted.key], room.organisation, wanted.name, wanted.description)
+        yield _creation(context, wanted)
+        present = Group(context.ids[wanted.key], context.organisation, wanted.name, wanted.description)
     if wanted.description is not None and wanted.description != (present.description or ""):
         kept = f"group {shown(wanted.name)} keeps its description, which is given at birth and never changed"
         yield _Step(None, wanted.field, kept=kept)
     yield from _settle_sources(present, wanted)
-    yield from _settle_rules(room, present, wanted)
+    yield from _settle_rules(context, present, wanted)
 
 
-def _creation(room: _Room, wanted: DesiredGroup) -> _Step:
-    first = next(iter(room.snapshot.organisations.values()))
-    if wanted.visibility is Visibility.PUBLIC and first.id != room.organisation:
+def _creation(context: _Context, wanted: DesiredGroup) -> _Step:
+    first = next(iter(context.snapshot.organisations.values()))
+    if wanted.visibility is Visibility.PUBLIC and first.id != context.organisation:
         raise Denied(f"public groups belong to organisation {shown(first.name)}", field=wanted.field)
     command = CreateGroup(wanted.name, wanted.description, wanted.visibility)
-    return _Step(command, wanted.field, new_id=room.ids[wanted.key])
+    return _Step(command, wanted.field, new_id=context.ids[wanted.key])
 
 
-def _require_alike(room: _Room, present: Group, wanted: DesiredGroup) -> None:
+def _require_alike(context: _Context, present: Group, wanted: DesiredGroup) -> None:
     def meant(group: DesiredGroup) -> tuple[object, object]:
         return {source.network for source in group.sources}, {meaning_of(rule) for rule in group.rules}
 
-    if meant(desired_group(room.snapshot, present)) != meant(wanted):
-        owner = shown(room.snapshot.organisations[present.organisation].name)
+    if meant(desired_group(context.snapshot, present)) != meant(wanted):
+        owner = shown(context.snapshot.organisations[present.organisation].name)
         told = f"belongs to organisation {owner} and is not as the file says: leave it out, or apply it there"
         raise Denied(f"public group {shown(wanted.name)} {told}", field=wanted.field)
 
@@ -183,12 +184,15 @@ def _settle_sources(present: Group, wanted: DesiredGroup) -> Iterator[_Step]:
             yield _Step(RemoveSource(present.id, source), wanted.field, goes=True, kept=kept)
 
 
-def _settle_rules(room: _Room, present: Group, wanted: DesiredGroup) -> Iterator[_Step]:
-    """Rules that there are are kept, or described anew, or else go. Those that expire do so by themselves."""
+def _settle_rules(context: _Context, present: Group, wanted: DesiredGroup) -> Iterator[_Step]:
+    """Keeps the rules that are wanted, replaces those whose description differs, deletes the rest.
+
+    Rules with an expiry are left alone: a file cannot say them.
+    """
     there: dict[object, dict[object, Rule]] = defaultdict(dict)
     surplus: list[Rule] = []
     for rule in (rule for rule in present.rules if rule.expires_at is None):
-        *said, description = meaning_of(draft_of(room.snapshot, rule))
+        *said, description = meaning_of(draft_of(context.snapshot, rule))
         if there[tuple(said)].setdefault(description, rule) is not rule:
             surplus.append(rule)
     named: dict[object, dict[object, int]] = defaultdict(dict)
@@ -201,25 +205,25 @@ def _settle_rules(room: _Room, present: Group, wanted: DesiredGroup) -> Iterator
         for n in (number for description, number in numbers.items() if description not in alike):
             if others:
                 yield _Step(DeleteRule(present.id, others.pop(0).id), rule_field(wanted, n), goes=True)
-            yield _Step(AddRule(present.id, _named_by_id(room, wanted, n)), rule_field(wanted, n))
+            yield _Step(AddRule(present.id, _named_by_id(context, wanted, n)), rule_field(wanted, n))
         surplus += others
     for rule in chain(surplus, *(alike.values() for alike in there.values())):
-        kept = f"group {shown(wanted.name)} keeps rule {rule.id}, {describe_rule(room.snapshot, rule)}"
+        kept = f"group {shown(wanted.name)} keeps rule {rule.id}, {describe_rule(context.snapshot, rule)}"
         yield _Step(DeleteRule(present.id, rule.id), wanted.field, goes=True, kept=kept)
 
 
-def _named_by_id(room: _Room, wanted: DesiredGroup, index: int) -> RuleDraft:
+def _named_by_id(context: _Context, wanted: DesiredGroup, index: int) -> RuleDraft:
     draft = wanted.rules[index]
     if not isinstance(draft.peer, GroupReference):
         return draft
     key = draft.peer.visibility, draft.peer.name or ""
-    id_ = find_id(room.ids, key, peer_field(wanted, index))
+    id_ = find_id(context.ids, key, peer_field(wanted, index))
     return replace(draft, peer=GroupReference(id_, draft.peer.name, draft.peer.visibility))
 
 
-def _settle_instances(room: _Room, document: Document) -> Iterator[_Step]:
-    own = {id_: one for id_, one in room.snapshot.instances.items() if one.organisation == room.organisation}
-    snapshot = replace(room.snapshot, instances=own)
+def _settle_instances(context: _Context, document: Document) -> Iterator[_Step]:
+    own = {id_: one for id_, one in context.snapshot.instances.items() if one.organisation == context.organisation}
+    snapshot = replace(context.snapshot, instances=own)
     named: dict[str, list[Instance]] = defaultdict(list)
     for one in own.values():
         named[one.name].append(one)
@@ -231,32 +235,32 @@ def _settle_instances(room: _Room, document: Document) -> Iterator[_Step]:
         if present.id in settled:
             raise Invalid(f"instance {shown(present.name)} is named above, too", field=wanted.field)
         settled.add(present.id)
-        yield from _settle_worn(room, present, wanted)
+        yield from _settle_worn(context, present, wanted)
         if wanted.observe is not None and wanted.observe is not present.observe:
             yield _Step(Observe((present.id,), wanted.observe), f"{wanted.field}.observe")
 
 
-def _settle_worn(room: _Room, present: Instance, wanted: DesiredInstance) -> Iterator[_Step]:
+def _settle_worn(context: _Context, present: Instance, wanted: DesiredInstance) -> Iterator[_Step]:
     if wanted.groups is None:
         return
-    ids = {find_id(room.ids, key, field): field for field, key in wanted.worn.items()}
+    ids = {find_id(context.ids, key, field): field for field, key in wanted.worn.items()}
     for id_, field in ids.items():
         if id_ not in present.groups:
             yield _Step(Attach(id_, present.id), field)
     for id_ in present.groups:
         if id_ not in ids:
-            kept = f"instance {shown(present.name)} keeps wearing group {shown(room.snapshot.groups[id_].name)}"
+            kept = f"instance {shown(present.name)} keeps wearing group {shown(context.snapshot.groups[id_].name)}"
             yield _Step(Detach(id_, present.id), f"{wanted.field}.groups", goes=True, kept=kept)
 
 
-def _end_groups(room: _Room, document: Document) -> Iterator[_Step]:
-    """Groups may name each other: first the rules by which they do go, then they."""
+def _end_groups(context: _Context, document: Document) -> Iterator[_Step]:
+    """Deletes groups. They may name each other, so the rules by which they do are deleted first."""
     named = {group.key for group in document.groups}
-    default = room.snapshot.organisations[room.organisation].default_group
+    default = context.snapshot.organisations[context.organisation].default_group
     ended = [
         group
-        for key, group in room.present.items()
-        if key not in named and group.organisation == room.organisation and group.id != default
+        for key, group in context.present.items()
+        if key not in named and group.organisation == context.organisation and group.id != default
     ]
     for group in ended:
         for rule in group.rules:

@@ -1,4 +1,4 @@
-"""The errors of every room, in three families by who can mend them.
+"""All errors that ringfence raises on purpose, in three families by who can mend them.
 
 The caller mends a ``CallerError`` (another request), time or another change mends a ``StateError``, and the operator
 of a host mends an ``OperatorError``. ``api/answers.py`` holds the one table that maps them to HTTP answers.
@@ -33,11 +33,11 @@ class NotOffered(CallerError):
 
 
 class Denied(CallerError):
-    """The request is not signed, not signed rightly, or not allowed to this key or host."""
+    """The request is not signed, its signature is wrong, or this key or host may not make it."""
 
 
 class Stranger(Denied):
-    """The host that asks is none that this server knows: it was never added, or was removed, or has another key."""
+    """This server does not know the host that asks: it was never added, was removed, or has another key."""
 
 
 class TooLarge(CallerError):
@@ -57,7 +57,7 @@ class StateError(RingfenceError):
 
 
 class Conflict(StateError):
-    """What is asked contradicts what is there, e.g. a taken name; the text names the dependents."""
+    """The request contradicts what exists, e.g. a taken name or a group in use; the text names what is in the way."""
 
 
 class Busy(StateError):
@@ -65,11 +65,11 @@ class Busy(StateError):
 
 
 class QuotaReached(StateError):
-    """The organisation has as much of something as it may have; the text names the limit and its value."""
+    """The organisation has reached one of its quotas; the text names the quota and its value."""
 
 
 class OperatorError(RingfenceError):
-    """A host, a file or the kernel refused; ``step`` says at what, the text carries the refusal's own words."""
+    """A host, a file or the kernel refused: ``step`` says what was tried, ``reason`` why it failed."""
 
     def __init__(self, step: str, reason: str, *, host: str | None = None) -> None:
         super().__init__(f"{step}: {reason}" if host is None else f"{host}: {step}: {reason}")

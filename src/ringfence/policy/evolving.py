@@ -1,8 +1,8 @@
-"""Mappings and sets that know how they differ from those they were made from: a difference costs what changed.
+"""Persistent mappings and sets: a new version costs what changes, and so does comparing two versions.
 
-Each is a value: who holds one sees it as it was made, whatever came after it. Of those that were made from each other
-one holds the whole contents, any other how it differs from one that is nearer to that, through which it is read.
-Before another is made of one, the contents move there (Baker's trick for persistent arrays).
+Each version is an immutable value. Versions made from each other form a line, and share one dict: one version holds it,
+every other one holds only how it differs from a neighbour, and is read through that neighbour. Before a new version is
+made of one, the dict moves there (Baker's trick for persistent arrays).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,14 +15,14 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 _T = TypeVar("_T")
 _NOTHING: Final = object()
-COPIED: Final = 256  # members that are copied in some microseconds
-_MANY: Final = 1000  # keys: below it another whole is not worth it
+COPIED: Final = 256  # a set of so many members is copied in some microseconds
+_MANY: Final = 1000  # a change of no more keys never pays for a new whole dict
 
 
 class Evolving(Mapping[_K, _V], Generic[_K, _V]):
-    """A mapping from which others are made by small changes, in O(changes).
+    """A persistent mapping: ``evolve`` makes the next version in O(changes).
 
-    A line of them is made by one thread; any other may read each of them meanwhile.
+    Only one thread may make the versions of a line; any thread may read any version meanwhile.
     """
 
     __slots__ = ("__weakref__", "_line", "_size", "_state")
@@ -33,20 +33,20 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
     def _begin(self, whole: dict[_K, _V], line: object) -> None:
         self._line = line
         self._size = len(whole)
-        # The whole contents and None; or what stands here otherwise than in another of the line, and that one. One
-        # tuple, never the same again, so that another thread can tell whether the contents moved while it looked.
+        # (the whole dict, None), or (how this version differs from a neighbour, that neighbour). Always replaced by a
+        # new tuple, so that a reader in another thread can tell by identity whether the dict moved while it looked.
         self._state: tuple[dict[_K, object], Evolving[_K, _V] | None] = (whole, None)  # type: ignore[assignment]
 
     def evolve(self, put: Mapping[_K, _V], gone: Iterable[_K] = ()) -> "Evolving[_K, _V]":
-        """The mapping after ``gone`` went and ``put`` came; itself when that changes nothing, unless that is very much.
+        """The version without ``gone`` and with ``put``; this very one when nothing changes and ``put`` is small.
 
-        Costs what changes, and from another than the newest what differs between the two besides.
+        O(changes) from the newest version of the line; from an older one also O(what differs from the newest).
         """
         gone = [key for key in gone if key not in put]
         if not put and not gone:
             return self
         undo = whole = self._take()
-        if len(put) > max(_MANY, len(whole) // 2):  # another whole costs less than to compare key by key
+        if len(put) > max(_MANY, len(whole) // 2):  # a new whole dict costs less than comparing key by key
             whole, put = {**whole, **put}, {}
             if len(whole) > len(undo):
                 undo = undo | dict.fromkeys(whole.keys() - undo.keys(), _NOTHING)
@@ -64,7 +64,7 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         return newer
 
     def _take(self) -> dict[_K, object]:
-        """The whole contents, which come here from where they are. O(what differs on the way)."""
+        """Moves the whole dict here from the version that holds it, and returns it. O(what differs on the way)."""
         way, holder = [], self
         while (nearer := holder._state[1]) is not None:
             way.append(holder)
@@ -95,7 +95,7 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
     @overload
     def get(self, key: _K, /, default: _V | _T) -> _V | _T: ...
     def get(self, key: _K, /, default: object = None) -> object:
-        """As Mapping's, in one step."""
+        """As ``Mapping.get``, without raising and catching KeyError."""
         value = self._find(key)
         return default if value is _NOTHING else value
 
@@ -126,7 +126,7 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         return self._contents().values()
 
     def some(self, keys: Iterable[_K]) -> dict[_K, _V]:
-        """What it has under those of ``keys`` that there are. O(keys)."""
+        """The items whose keys are in ``keys``. O(keys)."""
         wanted, state = keys if isinstance(keys, set) else set(keys), self._state
         held, nearer = state
         if nearer is None:
@@ -155,17 +155,17 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
         return cast("dict[_K, _V]", contents)
 
     def touched_since(self, other: "Evolving[_K, _V]") -> set[_K] | None:
-        """The keys that may differ between this and another of its line; None if it is none."""
+        """The keys that may differ between this version and ``other``; None if ``other`` is of another line."""
         if self._line is not other._line:
             return None
         while True:
             keys: set[_K] = set()
-            met = {id(at): at for at in self._way_to(other, keys)}  # held, for what is gone may give its id to another
+            met = {id(at): at for at in self._way_to(other, keys)}  # as values they stay alive, so that ids stay theirs
             if id(other) in met or any(id(at) in met for at in other._way_to(self, keys)):
-                return keys  # else the contents moved between the two ways: both are walked again
+                return keys  # else the dict moved between the two walks: both are done again
 
     def _way_to(self, other: "Evolving[_K, _V]", keys: set[_K]) -> "Iterator[Evolving[_K, _V]]":
-        """From here to where the contents are, or to ``other`` if that is on the way; ``keys`` gets what differs."""
+        """The versions from here to the one with the dict, or to ``other``; ``keys`` gets what differs."""
         at: Evolving[_K, _V] | None = self
         while at is not None:
             yield at
@@ -178,7 +178,7 @@ class Evolving(Mapping[_K, _V], Generic[_K, _V]):
 
 
 class Draft(Generic[_K, _V]):
-    """The next mapping while it is put together: read as if every change were made, made at once by ``finish``."""
+    """The next version of a mapping while it is put together: reads see every change so far, ``finish`` makes it."""
 
     def __init__(self, origin: Evolving[_K, _V]) -> None:
         self._origin = origin
@@ -191,7 +191,7 @@ class Draft(Generic[_K, _V]):
         return self._put[key] if key in self._put else self._origin[key]
 
     def find(self, key: _K) -> _V | None:
-        """What stands under ``key``; None when nothing does."""
+        """The value under ``key``; None when there is none."""
         if key in self._gone:
             return None
         return self._put[key] if key in self._put else self._origin.get(key)
@@ -205,7 +205,7 @@ class Draft(Generic[_K, _V]):
         self._gone.add(key)
 
     def changes(self) -> list[tuple[_K, _V | None, _V | None]]:
-        """Each key that was written, what stood there and what stands there; None for nothing."""
+        """Each key that was written, with its old and its new value; None for no value."""
         return [(key, self._origin.get(key), self.find(key)) for key in (*self._gone, *self._put)]
 
     def finish(self) -> Evolving[_K, _V]:
@@ -213,7 +213,7 @@ class Draft(Generic[_K, _V]):
 
 
 class EvolvingSet(AbstractSet[_T], Generic[_T]):
-    """A set from which others are made by small changes, in O(changes)."""
+    """A persistent set: ``evolve`` makes the next version in O(changes)."""
 
     __slots__ = ("members",)
 
@@ -221,20 +221,20 @@ class EvolvingSet(AbstractSet[_T], Generic[_T]):
         self.members = members
 
     def evolve(self, put: Iterable[_T], gone: Iterable[_T]) -> "EvolvingSet[_T]":
-        """The set after ``gone`` went and ``put`` came; itself when that changes nothing."""
+        """The version without ``gone`` and with ``put``; this very one when that changes nothing."""
         members = self.members.evolve(dict.fromkeys(put), gone)
         return self if members is self.members else EvolvingSet(members)
 
     @classmethod
     def of(cls, members: Iterable[_T] = ()) -> "EvolvingSet[_T]":
-        """A set that begins a line."""
+        """The first version of a new line."""
         return cls(Evolving(dict.fromkeys(members)))
 
     def __contains__(self, item: object) -> bool:
         return item in self.members
 
     def __eq__(self, other: object) -> bool:
-        """As a set; cheap for two of one line."""
+        """Equality of sets; O(what differs) for two versions of one line."""
         if isinstance(other, EvolvingSet):
             return len(self) == len(other) and not differing(self.members, other.members)
         return isinstance(other, AbstractSet) and frozenset(self) == other
@@ -253,14 +253,14 @@ class EvolvingSet(AbstractSet[_T], Generic[_T]):
 
 
 def evolving(mapping: Mapping[_K, _V]) -> Evolving[_K, _V]:
-    """``mapping`` as one from which others can be made; itself when it is one. O(size) if not."""
+    """``mapping`` as an ``Evolving``: itself when it is one, else a copy in O(size)."""
     return mapping if isinstance(mapping, Evolving) else Evolving(mapping)
 
 
 def differing(old: Mapping[_K, _V], new: Mapping[_K, _V]) -> set[_K]:
-    """The keys under which the two hold different things, or only one holds anything.
+    """The keys whose values differ, or that only one of the two has.
 
-    O(what changed between them) for two of one line, else O(both), mostly comparisons of identity.
+    O(what changed between them) for two versions of one line, else O(both), mostly comparisons of identity.
     """
     if old is new:
         return set()
@@ -268,16 +268,16 @@ def differing(old: Mapping[_K, _V], new: Mapping[_K, _V]) -> set[_K]:
 
 
 def differing_members(old: AbstractSet[_T], new: AbstractSet[_T]) -> set[_T]:
-    """What is in one of the two sets and not in the other; as cheap as ``differing``."""
+    """The members that only one of the two sets has; costs as ``differing``."""
     if isinstance(old, EvolvingSet) and isinstance(new, EvolvingSet):
         return differing(old.members, new.members)
     return set(frozenset(old) ^ frozenset(new))
 
 
 def common_ends(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[int, int]:
-    """How many of the very same objects both begin with, and how many of the rest both end with.
+    """The lengths of the common prefix, and of the common suffix of the rest; objects are compared by identity alone.
 
-    O(size), but none is looked into, and a hundred take a microsecond or two.
+    O(size), a hundred objects in a microsecond or two.
     """
     least = min(len(old), len(new))
     first = sum(takewhile(bool, map(is_, old, new)))
@@ -286,7 +286,7 @@ def common_ends(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[int, int]:
 
 
 def change_members(old: AbstractSet[_T], put: Iterable[_T], gone: Iterable[_T]) -> AbstractSet[_T]:
-    """The set after ``gone`` went and ``put`` came. A small one is copied; else O(changes), after the first."""
+    """The set without ``gone`` and with ``put``. Small: a copy; large: O(changes) after the first."""
     if isinstance(old, EvolvingSet):
         return old.evolve(put, gone)
     if len(old) > COPIED:
@@ -307,7 +307,7 @@ def _alike(one: object, other: object) -> bool:
 
 
 def _cut(held: dict[_K, object], wanted: set[_K]) -> dict[_K, object]:
-    """What ``held`` has under the keys that are ``wanted``; when those are most, what is not goes from a copy."""
+    """The items of ``held`` whose keys are ``wanted``; when those are most, a copy less the others."""
     if 2 * len(wanted) < len(held):
         return {key: value for key in wanted if (value := held.get(key, _NOTHING)) is not _NOTHING}
     found = held.copy()
@@ -317,7 +317,7 @@ def _cut(held: dict[_K, object], wanted: set[_K]) -> dict[_K, object]:
 
 
 def _differences(whole: dict[_K, object], put: Mapping[_K, _V], gone: Iterable[_K]) -> dict[_K, object]:
-    """What is in ``whole`` under each key that is to change; nothing, for one that is to come."""
+    """The value in ``whole`` of each key that is to change; ``_NOTHING`` for a new key."""
     undo = {key: old for key, value in put.items() if (old := whole.get(key, _NOTHING)) is not value}
     for key in gone:
         if key in whole:

@@ -1,6 +1,6 @@
-"""A policy as a document: what an organisation has, by name and in an order of its own.
+"""An organisation's policy -> the document of a policy file.
 
-Input: a snapshot. Output: the document whose file is the same for the same policy, whatever led to it.
+Everything is by name and sorted, so that equal policies give equal files, whatever their history.
 """
 
 from collections import Counter
@@ -19,8 +19,8 @@ _ANY: Final = -1
 def document_of(snapshot: Snapshot, organisation: OrganisationId) -> Document:
     """All groups and instances of the organisation, and the public groups of others that its rules name.
 
-    What means the same stands once: rules that differ in their spelling alone, sources of one network. Left out are
-    rules that expire, which a file cannot say, and what names a group that there is not, which means nobody.
+    Rules that differ only in spelling, and sources of the same network, appear once. Rules with an expiry are left
+    out, because a file cannot say it, and so are rules whose peer group does not exist: they match nobody.
     """
     groups = [group for group in snapshot.groups.values() if group.organisation == organisation]
     named = {rule.peer.group for group in groups for rule in group.rules if isinstance(rule.peer, GroupPeer)}
@@ -36,7 +36,7 @@ def document_of(snapshot: Snapshot, organisation: OrganisationId) -> Document:
 
 
 def draft_of(snapshot: Snapshot, rule: Rule) -> RuleDraft:
-    """What a rule says, by name, in the one spelling that all rules of its meaning have but for the network's."""
+    """A rule by names, in canonical spelling, except that a network keeps the spelling it was written in."""
     ports = rule.ports
     is_narrow = rule.start_port is not None or rule.end_port is not None
     return RuleDraft(
@@ -51,14 +51,14 @@ def draft_of(snapshot: Snapshot, rule: Rule) -> RuleDraft:
 
 
 def plain_icmp(icmp: Icmp | None) -> Icmp | None:
-    """The one spelling of its meaning: None for any type, and a code only where it narrows."""
+    """The canonical spelling: None for any type, and a code only where it narrows."""
     if icmp is None or icmp.any_type:
         return None
     return Icmp(icmp.type, None if icmp.any_code else icmp.code)
 
 
 def _peer_text(draft: RuleDraft) -> str:
-    """Of several spellings of one network the first by this is kept."""
+    """The sort key by which one of several spellings of a network is kept: the first."""
     return draft.peer.text if isinstance(draft.peer, Cidr) else draft.peer.name or ""
 
 
@@ -79,7 +79,7 @@ def _order(group: Group) -> tuple[bool, str]:
 
 
 def desired_group(snapshot: Snapshot, group: Group) -> DesiredGroup:
-    """What a group is, by name."""
+    """A group with its rules and sources in canonical spelling and order."""
     rules = (draft_of(snapshot, rule) for rule in group.rules if _is_said(snapshot, rule))
     drafts = {meaning_of(draft): draft for draft in sorted(rules, key=_peer_text, reverse=True)}
     sources = {source.network: source for source in sorted(group.sources, key=lambda one: one.text, reverse=True)}
@@ -93,7 +93,7 @@ def desired_group(snapshot: Snapshot, group: Group) -> DesiredGroup:
 
 
 def meaning_of(draft: RuleDraft) -> tuple[int | str, ...]:
-    """What two rules have in common when they say the same; sorts as files do. The description comes last."""
+    """A key that is equal for rules of equal meaning, and sorts rules as files do. Its last part is the description."""
     icmp = plain_icmp(draft.icmp) or Icmp(None, None)
     first = draft.start_port if draft.start_port is not None else draft.end_port
     last = draft.end_port if draft.end_port is not None else first
@@ -115,7 +115,7 @@ def _peer_words(peer: Cidr | GroupReference) -> tuple[int | str, ...]:
 
 
 def _instance(snapshot: Snapshot, one: Instance, *, is_unique: bool) -> DesiredInstance:
-    """Named by its id where the name says too little: names are unique on one host only."""
+    """Named by its id where its name is not unique: names are unique on one host only."""
     worn = worn_by(snapshot, one)
     kinds = {interface.kind for interface in one.interfaces if interface.managed}
     is_host = Kind.SELF in kinds

@@ -1,6 +1,6 @@
-"""What has become true, in words: for who asks before a change, for the history after it.
+"""Facts as sentences, for the plan before a change and the history after it.
 
-Input: facts, and the snapshots around them, in which names are found. Output: a sentence for each fact.
+The snapshots before and after the change give the names of what the facts are about.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""What a decided change says has become true: the unit that the store writes and that turns one snapshot into the next.
+"""The facts that a decided change makes true: what the store writes, and what turns one snapshot into the next.
 
-``apply_facts`` is the only way from a snapshot to another, so that memory and disk cannot disagree about a change.
+``apply_facts`` is the only way from one snapshot to another, so that memory and disk cannot disagree about a change.
 """
 
 from collections.abc import Iterable
@@ -46,7 +46,7 @@ class AssertionsSet:
 
 @dataclass(frozen=True, slots=True)
 class TrialBegun:
-    """What this revision changes is undone when the time is up, unless somebody confirms it."""
+    """What this revision changes is undone when the trial's time is up, unless somebody confirms it."""
 
     organisation: OrganisationId
     trial: Trial
@@ -83,7 +83,7 @@ class RuleDeleted:
 
 @dataclass(frozen=True, slots=True)
 class RuleExpires:
-    """The rule is to be deleted ``at`` another time, in seconds since the epoch; None for never."""
+    """The rule's expiry is set to ``at``, in seconds since the epoch; None for never."""
 
     group: GroupId
     rule: RuleId
@@ -134,7 +134,7 @@ class InstancePlaced:
 
 @dataclass(frozen=True, slots=True)
 class InstanceObserved:
-    """Of the instance nothing is dropped from now on, or is again."""
+    """The instance is observed from now on (nothing of it is dropped), or enforced again."""
 
     instance: InstanceId
     observe: bool
@@ -147,7 +147,7 @@ class HostAdded:
 
 @dataclass(frozen=True, slots=True)
 class HostInvited:
-    """The host may join, once more if it is there; an invitation that it had counts no more."""
+    """The host may join with this invitation, which replaces any earlier one; one that has joined may join again."""
 
     host: HostName
     invitation: Invitation
@@ -186,9 +186,9 @@ Fact = (
 
 
 def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision) -> Snapshot:
-    """The snapshot in which ``facts`` hold, at ``revision``; the given one stays. O(what they change).
+    """The snapshot at ``revision`` in which ``facts`` hold; ``snapshot`` itself does not change. O(what they change).
 
-    From a snapshot that has a successor already, kept or not, it costs what differs between the two besides.
+    From a snapshot that has a successor already, it also costs what differs between the two.
     """
     index = index_of(snapshot)
     organisations, hosts = Draft(evolving(snapshot.organisations)), Draft(evolving(snapshot.hosts))
@@ -259,7 +259,7 @@ def change_instance(
     instances: Draft[InstanceId, Instance],
     fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff,
 ) -> None:
-    """Makes ``fact`` true in ``instances``."""
+    """Makes ``fact`` true in ``instances``, in place."""
     match fact:
         case InstanceCreated(instance):
             instances[instance.id] = instance
@@ -288,7 +288,7 @@ def _placed(instance: Instance, fact: InstancePlaced) -> Instance:
 
 
 def change_group(groups: Draft[GroupId, Group], fact: GroupFact) -> None:
-    """Makes ``fact`` true in ``groups``."""
+    """Makes ``fact`` true in ``groups``, in place."""
     match fact:
         case GroupCreated(group):
             groups[group.id] = group

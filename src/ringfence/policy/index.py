@@ -1,7 +1,7 @@
-"""Who depends on what in a snapshot: from a group to its wearers, their hosts and the groups whose rules name it.
+"""The reverse look-ups of a snapshot, e.g. from a group to its wearers, their hosts and the groups that name it.
 
-Kept with the snapshot by ``apply_facts``, in O(what changed), so that a change finds what it touches,
-and a decision what stands in its way, without a walk over everything.
+``apply_facts`` carries it from snapshot to snapshot in O(what changed), so that neither a change nor a decision ever
+has to walk over everything.
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ Changed = Sequence[tuple[_K, _T | None, _T | None]]  # key, what stood there bef
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """``groups`` and ``instances`` are the mappings that it is the index of. A key without members is not there."""
+    """The index of ``groups`` and ``instances``. A key with no members is absent from every mapping."""
 
     groups: Mapping[GroupId, Group]
     instances: Mapping[InstanceId, Instance]
@@ -34,12 +34,11 @@ class Index:
     naming: Sets[GroupId, GroupId] = field(default_factory=Evolving)  # groups with a rule that names this one as peer
     on_host: Sets[HostName, InstanceId] = field(default_factory=Evolving)
     bound: Sets[HostName, InstanceId] = field(default_factory=Evolving)  # those that no other host may claim
-    called: Sets[str, InstanceId] = field(default_factory=Evolving)  # by name, of whatever organisation
+    called: Sets[str, InstanceId] = field(default_factory=Evolving)  # instances by name, of every organisation
     holders: Sets[Address, InstanceId] = field(default_factory=Evolving)
-    named: Sets[str, GroupId] = field(default_factory=Evolving)  # by name, of whatever organisation
-    expiring: EvolvingSet[GroupId] = field(default_factory=EvolvingSet.of)  # groups with a rule that is to expire
-    # How many instances with a port of theirs wear a group on a host.
-    worn_on: Counts = field(default_factory=Evolving)
+    named: Sets[str, GroupId] = field(default_factory=Evolving)  # groups by name, of every organisation
+    expiring: EvolvingSet[GroupId] = field(default_factory=EvolvingSet.of)  # groups with a rule that expires
+    worn_on: Counts = field(default_factory=Evolving)  # group -> host -> how many filtered instances there wear it
     peers: Evolving[GroupId, PeerAddresses] = field(default_factory=Evolving)
 
     def wearers_of(self, group: GroupId) -> AbstractSet[InstanceId]:
@@ -53,7 +52,7 @@ class Index:
         return self.worn_on.get(group, ())
 
     def peer(self, group: GroupId) -> PeerAddresses:
-        """What ``group`` means as a peer."""
+        """The addresses that ``group`` stands for as a peer."""
         return self.peers.get(group, NOBODY)
 
     def on(self, host: HostName) -> list[Instance]:
@@ -75,7 +74,7 @@ class Index:
 
 
 def index_of(snapshot: Snapshot) -> Index:
-    """The snapshot's own index; for one that was put together by hand a new one, in O(everything)."""
+    """The snapshot's own index; a snapshot that was put together by hand has none and gets one, in O(everything)."""
     kept = snapshot.index
     if kept is not None and kept.groups is snapshot.groups and kept.instances is snapshot.instances:
         return kept
@@ -85,7 +84,7 @@ def index_of(snapshot: Snapshot) -> Index:
 
 
 def indexed(snapshot: Snapshot) -> Snapshot:
-    """The same snapshot with its index, as one from which others are made in O(what changes). O(everything)."""
+    """The same snapshot with an index, from which ``apply_facts`` makes others in O(what changes). O(everything)."""
     whole = replace(
         snapshot,
         organisations=evolving(snapshot.organisations),
@@ -97,7 +96,7 @@ def indexed(snapshot: Snapshot) -> Snapshot:
 
 
 def forked(snapshot: Snapshot) -> Snapshot:
-    """The same snapshot as the first of a line of its own, from which any thread may make others. O(everything)."""
+    """A copy of the snapshot from which another thread may make others (see ``Evolving``). O(everything)."""
     return indexed(
         replace(
             snapshot,
@@ -113,7 +112,7 @@ def forked(snapshot: Snapshot) -> Snapshot:
 def next_index(
     index: Index, after: Indexed, groups: Changed[GroupId, Group], instances: Changed[InstanceId, Instance]
 ) -> Index:
-    """The index of ``after``, given that of what was before and what changed between. O(what changed)."""
+    """The index of ``after``, from the ``index`` before it and what changed between. O(what changed)."""
     holders = _members(index.holders, instances, lambda one: one.addresses)
     wearers = _members(index.wearers, instances, lambda one: one.groups)
     return Index(
@@ -132,7 +131,7 @@ def next_index(
 
 
 def expiring_rules(snapshot: Snapshot) -> Iterator[tuple[Group, Rule, int]]:
-    """The rules that last for a time, each with the moment at which it is up. O(rules of groups that have such)."""
+    """The rules that expire, with their group and expiry in seconds since 1970. O(rules of groups with such rules)."""
     for id_ in index_of(snapshot).expiring:
         group = snapshot.groups[id_]
         yield from ((group, rule, rule.expires_at) for rule in group.rules if rule.expires_at is not None)
@@ -144,7 +143,7 @@ def named_groups(group: Group) -> set[GroupId]:
 
 
 def is_port(instance: Instance) -> bool:
-    """Whether the host of the instance has an interface of it to filter."""
+    """Whether the instance has an interface that its host filters."""
     return any(interface.managed for interface in instance.interfaces)
 
 
@@ -154,7 +153,7 @@ def _expiring(known: EvolvingSet[GroupId], changed: Changed[GroupId, Group]) -> 
 
 
 def _members(sets: Sets[_K, _M], changed: Changed[_M, _T], keys_of: Callable[[_T], Collection[_K]]) -> Sets[_K, _M]:
-    """``sets`` with each thing under the keys that it has by now, and no more under those that it had."""
+    """``sets`` after each ``changed`` thing moved from the keys that it had to the keys that it has."""
     if not changed:
         return sets
     come: dict[_K, list[_M]] = defaultdict(list)
@@ -204,7 +203,7 @@ def _peers(
     holders: Sets[Address, InstanceId],
     changed: tuple[Changed[GroupId, Group], Changed[InstanceId, Instance]],
 ) -> Evolving[GroupId, PeerAddresses]:
-    """An address is a member as long as one of the instances that hold it wears the group."""
+    """``peers`` after the change. An address is a member while at least one instance that holds it wears the group."""
     groups, instances = changed
     sourced = [(id_, new) for id_, old, new in groups if (old.sources if old else ()) != (new.sources if new else ())]
     if not instances and not sourced:
@@ -230,7 +229,7 @@ def _peers(
 
 
 def _addresses(instances: Iterable[Instance | None]) -> dict[GroupId, set[Address]]:
-    """The addresses of those that wear each group."""
+    """Each group that one of ``instances`` wears, with the addresses of its wearers among them."""
     found: dict[GroupId, set[Address]] = defaultdict(set)
     for instance in instances:
         if instance is not None:

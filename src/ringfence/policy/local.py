@@ -1,6 +1,6 @@
-"""What a host says of itself and no server knows: which interfaces are under our care, and what must never be cut.
+"""What a host alone decides: which interfaces are managed, and which connections must never be cut.
 
-It comes from the inventory and the agent, and reaches ``compile`` beside the server's view.
+It comes from the inventory and the agent, and is the second input of ``compile``, beside the server's view.
 """
 
 from dataclasses import dataclass, field
@@ -31,10 +31,10 @@ class Lifelines:
 
 @dataclass(frozen=True, slots=True)
 class LocalPorts:
-    """Interfaces that the inventory puts under our care: names, and prefixes with ``*``; closed until programmed.
+    """The interfaces that the inventory calls managed, by name or by prefix (``tap*``): closed until programmed.
 
-    ``uplinks`` are those of a self host, as the inventory alone declares them: closed until programmed, but for
-    ``lifelines`` and what stays on the link.
+    ``uplinks`` are those of a self host as the inventory declares them: until programmed, only ``lifelines`` and
+    traffic of the link itself pass there.
     """
 
     patterns: tuple[str, ...] = ()

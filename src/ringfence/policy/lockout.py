@@ -1,7 +1,7 @@
-"""PURE: which connections, on which people or agents depend, a change would cut at a host that is its own instance.
+"""PURE: which of the connections that people or agents depend on a change would cut at a self host.
 
-A host's failsafe ports and its own agent's channel pass whatever its groups say, so no change can cut those. Where
-failsafe ports are not known, a connection to one is taken for what the groups make of it.
+A host's failsafe ports and its own agent's channel pass whatever its groups say, so no change can cut those. Where a
+host's failsafe ports are not known, its connections are judged by its groups alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ FailsafeOf = Callable[[HostName], tuple[Failsafe, ...] | None]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A TCP connection that is open; ``whose`` begins a sentence about it, ``agent``: of which host's agent."""
+    """An open TCP connection. ``whose`` begins a sentence about it; ``agent`` is the host whose agent it belongs to."""
 
     whose: str
     client: Address
@@ -34,9 +34,9 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A connection that a change would end, the host that would refuse it, and why.
+    """A connection that a change would cut, the host that would refuse it, and why.
 
-    ``failsafe`` are the ports that stay open there whatever is changed; None: its agent has not told them.
+    ``failsafe`` are the ports of that host that no change closes; None if its agent has not reported them.
     """
 
     connection: Connection
@@ -61,7 +61,7 @@ class Cut:
 
 
 def parse_connection(whose: str, client: object, server: object, *, agent: HostName | None = None) -> Connection | None:
-    """The connection between two ends as sockets tell of them (address, port, …); None for any that is not TCP."""
+    """The connection between two socket addresses, each (address, port, …); None if either is not of that form."""
     ends = [end[:2] for end in (client, server) if isinstance(end, tuple | list) and isinstance(end[1], int)]
     try:
         [(client_address, client_port), (server_address, server_port)] = ends
@@ -73,9 +73,9 @@ def parse_connection(whose: str, client: object, server: object, *, agent: HostN
 def find_cuts(
     before: Snapshot, after: Snapshot, connections: Iterable[Connection], failsafe_of: FailsafeOf
 ) -> Iterator[Cut]:
-    """The connections that pass by now, and would not after the change.
+    """The connections that pass before the change and would not after it.
 
-    O(rules of the hosts at whose addresses one ends), and for each connection as ``judge``.
+    O(rules of the self hosts among their ends), and for each connection the cost of ``judge``.
     """
     now, then = _Bench(before, failsafe_of), _Bench(after, failsafe_of)
     for connection in connections:
@@ -85,7 +85,7 @@ def find_cuts(
 
 
 def guards_itself(snapshot: Snapshot, address: Address) -> bool:
-    """Whether the address is of a host that is its own instance."""
+    """Whether the address belongs to a self host."""
     return bool(_hosts(snapshot, address))
 
 
@@ -100,14 +100,14 @@ def _is_self(instance: Instance) -> bool:
 
 @dataclass(slots=True)
 class _Bench:
-    """Judges connections by one state; a host's view is made once."""
+    """Judges connections by one snapshot; each host's view is resolved once."""
 
     snapshot: Snapshot
     failsafe_of: FailsafeOf
     views: dict[HostName, HostView] = field(default_factory=dict)
 
     def cut_of(self, connection: Connection) -> Cut | None:
-        """Where its first packet is refused, at either end; None when it passes both, or stays on its host."""
+        """The end that refuses the connection's first packet; None when it passes both, or never leaves its host."""
         if connection.client == connection.server:
             return None
         for address in (connection.server, connection.client):
@@ -147,7 +147,7 @@ def _first_packet(connection: Connection) -> Packet:
 
 @lru_cache(maxsize=1024)
 def _address(text: object) -> Address:
-    """Kept, because every request comes from one of few addresses to one of few."""
+    """Cached: requests come from few addresses, and go to few."""
     address = ip_address(str(text).partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address

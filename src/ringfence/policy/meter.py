@@ -1,17 +1,18 @@
-"""How often each of many may do something. The time is an argument; what is remembered is bounded, whoever comes."""
+"""Rate limits by name. The time is an argument; memory is bounded, however many names come."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
-MAX_NAMES: Final = 10_000  # that are remembered: those that came last
+MAX_NAMES: Final = 10_000  # remembered: those that came last
 
 
 @dataclass(slots=True)
 class Meter:
     """Lets each name through ``rate`` times a second, and ``burst`` times at once (the generic cell rate algorithm).
 
-    One number a name: when it will have paid for what it had. ``rate`` 0 lets all through.
+    Keeps one number for each name: the time at which all it was let through will be within the rate. ``rate`` 0 means
+    no limit.
     """
 
     rate: float
@@ -19,11 +20,11 @@ class Meter:
     _paid_s: OrderedDict[object, float] = field(default_factory=OrderedDict)
 
     def take(self, name: object, now_s: float) -> float:
-        """0 when ``name`` may, else the seconds until it may again; only what may counts."""
+        """0 when ``name`` may go on, which is then counted; else the seconds until it may."""
         if not self.rate:
             return 0.0
         known_s = self._paid_s.get(name, now_s)
-        paid_s = (max(now_s, known_s)) + 1 / self.rate
+        paid_s = max(now_s, known_s) + 1 / self.rate
         late_s = paid_s - now_s - self.burst / self.rate
         if late_s > 0:
             return late_s

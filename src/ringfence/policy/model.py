@@ -34,7 +34,7 @@ from ringfence.policy.values import (
 )
 
 if TYPE_CHECKING:
-    from ringfence.policy.index import Index  # it is made of what stands here
+    from ringfence.policy.index import Index  # which imports this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,14 @@ class Rule:
 
     @property
     def ports(self) -> Ports:
-        """The destination ports meant: all when none is given, one when one is (decided by the project)."""
+        """The destination ports meant: all when none is given, a single one when only one is."""
         first = self.start_port if self.start_port is not None else self.end_port
         if first is None:
             return ALL_PORTS
         return Ports(first, self.end_port if self.end_port is not None else first)
 
     def __hash__(self) -> int:
-        """Rules are put into sets by the thousand, and no two that differ have one id."""
+        """Of the id alone, which no other rule has: cheap, because rules are put into sets by the thousand."""
         return hash(self.id.int)
 
     def same_as(self, other: "Rule") -> bool:
@@ -109,7 +109,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class PeerAddresses:
-    """What a group means as a peer: its members' addresses and its external sources. Empty means nobody."""
+    """The addresses that a group stands for as a peer: its members' and its external sources. Empty means nobody."""
 
     members: AbstractSet[Address] = frozenset()
     sources: frozenset[Network] = frozenset()
@@ -134,10 +134,10 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Something that wears groups. ``host`` is None while no agent's inventory names it.
+    """Something that wears groups, i.e. is attached to them. ``host`` is None while no agent's inventory names it.
 
     ``bound_to`` is the first host that claimed it: no other may, so that a host cannot take over another's memberships.
-    ``observe`` is the operator's wish that nothing of it be dropped, and that be told what would have been.
+    ``observe``: nothing of it is dropped, only logged.
     """
 
     id: InstanceId
@@ -153,13 +153,13 @@ class Instance:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """The addresses that a group gains by this instance: those of its managed interfaces."""
+        """The addresses that it brings as a member into its groups: those of its managed interfaces."""
         return tuple(address for interface in self.interfaces if interface.managed for address in interface.addresses)
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What lets a host join once: the SHA-256 of its secret, and until when it counts, in seconds since 1970."""
+    """What lets a host join once: the SHA-256 of a secret, valid until ``expires_at`` (seconds since the epoch)."""
 
     secret_hash: bytes
     expires_at: int
@@ -201,7 +201,7 @@ class Organisation:
     trial: Trial | None = None
 
     def limit(self, quota: Quota) -> int:
-        """How much of it the organisation may have; -1 for any."""
+        """The organisation's limit for ``quota``; -1 for unlimited."""
         return self.limits.get(quota, DEFAULT_LIMITS[quota])
 
 
@@ -232,9 +232,9 @@ class OperationReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The fate of one accepted change: ``group`` is what the API refers to, ``revision`` what hosts must apply.
+    """What has become of one accepted change: ``group`` is what the API refers to, ``revision`` what hosts must apply.
 
-    ``revision`` is None when the change changed nothing. ``hosts`` are those the revision touched at commit.
+    ``revision`` is None when the change changed nothing. ``hosts`` are those that the revision touched when committed.
     """
 
     id: OperationId
@@ -257,7 +257,7 @@ class Snapshot:
     groups: Mapping[GroupId, Group] = field(default_factory=lambda: MappingProxyType({}))
     instances: Mapping[InstanceId, Instance] = field(default_factory=lambda: MappingProxyType({}))
     hosts: Mapping[HostName, Host] = field(default_factory=lambda: MappingProxyType({}))
-    index: "Index | None" = field(default=None, compare=False, repr=False)  # asked for by ``index_of``
+    index: "Index | None" = field(default=None, compare=False, repr=False)  # to be read by ``index_of`` only
 
 
 __all__ = [

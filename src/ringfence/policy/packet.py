@@ -1,4 +1,4 @@
-"""The first packet of a would-be flow, and what conntrack makes of it: can it open a flow, or belongs it to none?
+"""The first packet of a would-be flow, and what conntrack makes of it: does it open a flow, or belong to none?
 
 Facts of Linux: nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c, nf_conntrack_proto_tcp.c, nf_conntrack_core.c.
 """
@@ -16,6 +16,7 @@ ICMP: Final = PROTOCOL_NUMBER[Protocol.ICMP]
 ICMPV6: Final = PROTOCOL_NUMBER[Protocol.ICMPV6]
 AH: Final = PROTOCOL_NUMBER[Protocol.AH]
 
+EPHEMERAL_PORT: Final = 49152  # the first of them (RFC 6335): a likely source port
 OPENING_ICMP: Final = frozenset({8, 13, 15, 17})  # echo, timestamp, information and address mask requests
 OPENING_ICMPV6: Final = frozenset({128, 139})  # echo and node information requests
 
@@ -24,7 +25,7 @@ OPENING_ICMPV6: Final = frozenset({128, 139})  # echo and node information reque
 class Packet:
     """A packet as it is at an instance's interface. Ports count for tcp and udp, type and code for icmp and icmpv6.
 
-    ``opening`` is False for a TCP packet that is no plain SYN. AH over IPv6 is taken to carry what nobody can track.
+    ``opening`` is False for a TCP packet that is no plain SYN. AH over IPv6 counts as untrackable, whatever is inside.
     """
 
     source: Address
@@ -52,7 +53,7 @@ class Tracking(Enum):
 
 
 def tracking_of(packet: Packet) -> Tracking:
-    """What a packet that belongs to no known flow is to conntrack."""
+    """How conntrack classifies a packet that belongs to no known flow."""
     match (packet.protocol, packet.family):
         case (1, 4):
             return Tracking.FLOW if packet.icmp_type in OPENING_ICMP else Tracking.NONE

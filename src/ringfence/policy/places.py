@@ -1,4 +1,4 @@
-"""Who is meant by a word, as single addresses: the ends of one packet that is asked about."""
+"""The name of an instance or a group, or an address -> the single addresses meant: the ends of one packet."""
 
 import re
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from ringfence.policy.wording import shown, suggestion
 
 ANY: Final = "any"
 INTERNET: Final = "internet"
-GROUP: Final = "group:"  # before a name that an instance may have, too
-INSTANCE: Final = "instance:"  # before one that a group may have
+GROUP: Final = "group:"  # prefix of a group's name, where an instance may have the same
+INSTANCE: Final = "instance:"  # prefix of an instance's name, where a group may have the same
 INTERNET_ADDRESSES: Final = ("192.0.2.1", "2001:db8::1")  # documentation addresses: members of nothing by accident
 
 
@@ -27,7 +27,7 @@ class Place:
 
     @property
     def subject(self) -> InstanceId | Address | None:
-        """Who it is; the internet is one, whatever its addresses."""
+        """The instance or address that it stands for; None for the internet."""
         return None if self.is_anybody else self.endpoint.instance if self.endpoint else self.address
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""How much an organisation may have: the name of each limit and its default. An operator may set others.
+"""Quotas: how much of each thing an organisation may have, by default or as an operator sets it.
 
-They bound what one owner can cost the others on a server; the defaults stand above what an ordinary one has.
+They bound what one organisation can cost the others on a server; the defaults are above what an ordinary one needs.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ringfence.policy.errors import QuotaReached
 
 
 class Quota(Enum):
-    """What is limited, spelled as the API and the command line name it; ``instance`` and ``iam-key`` are Exoscale's."""
+    """What is limited, spelled as in the API and the command line; ``instance`` and ``iam-key`` are Exoscale's."""
 
     GROUPS = "security-group"
     RULES = "rule-per-group"
@@ -40,9 +40,9 @@ UNLIMITED: Final = -1  # as openapi.json spells it
 
 
 def require_room(quota: Quota, limit: int, used: int, *, of: str) -> None:
-    """Raises ``QuotaReached``, naming the limit and its value, when ``used`` leaves no room for one more.
+    """Raises ``QuotaReached``, naming the quota and its value, when ``used`` leaves no room for one more.
 
-    ``of`` is what the limit is counted in: an organisation, a group or an instance, for the reader.
+    ``of`` names the organisation, group or instance that the quota is counted in, for the message.
     """
     if limit != UNLIMITED and used >= limit:
         raise QuotaReached(

@@ -1,4 +1,4 @@
-"""What a rule is, and what a side says of a packet, in words for a person."""
+"""A rule, and the verdict of one side on a packet, in words for a person."""
 
 from ringfence.policy.model import GroupPeer, Rule, Snapshot
 from ringfence.policy.values import Direction, GroupId
@@ -7,7 +7,7 @@ from ringfence.policy.wording import shown
 
 
 def describe_side(snapshot: Snapshot, side: SideVerdict) -> str:
-    """What a side says and why, e.g. "ingress of db-1 (wears db) denies it: no rule of its groups allows it in …"."""
+    """A side's verdict and why, e.g. "ingress of db-1 (wears db) denies it: no rule of its groups allows it in …"."""
     worn = ", ".join(group_name(snapshot, group) for group in side.endpoint.groups) or "no group"
     said = "allows it" if side.allowed else "would deny it, but is only observed" if side.passes else "denies it"
     head = f"{side.direction.value} of {shown(side.endpoint.name)} (wears {worn}) {said}"
@@ -33,5 +33,5 @@ def describe_rule(snapshot: Snapshot, rule: Rule) -> str:
 
 
 def group_name(snapshot: Snapshot, group: GroupId) -> str:
-    """Its name; the id of one that is not there."""
+    """The group's name, or its id when the snapshot has no such group."""
     return shown(snapshot.groups[group].name) if group in snapshot.groups else str(group)

@@ -1,7 +1,8 @@
-"""PURE: the way back: what undoes a change, what of it may still be undone, and how two states of a policy differ.
+"""PURE: what undoes a change, how much of that is still possible later, and how two states of a policy differ.
 
-The policy of an organisation are its groups with rules and external sources, who wears them, and who is observed. Its
-hosts, instances and limits are none of it, and nothing here touches them. What comes back stands last in its group.
+An organisation's policy is its groups with rules and external sources, which instances wear them, and which instances
+are observed. Hosts, instances and quotas are no part of it and stay untouched. A restored rule or source comes last in
+its group.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,9 +38,9 @@ PolicyFact = GroupFact | InstanceFact
 
 
 def undo_of(before: Snapshot, facts: Iterable[Fact]) -> tuple[PolicyFact, ...]:
-    """The facts that lead back to ``before``, in their order. O(facts + rules of their groups).
+    """The facts that lead back to ``before``, in the order to apply them. O(facts + rules of their groups).
 
-    An organisation's birth cannot be undone, nor what came with it.
+    The creation of an organisation, and what came with it, cannot be undone: no facts.
     """
     facts = tuple(facts)
     if any(isinstance(fact, OrganisationCreated) for fact in facts):
@@ -83,9 +84,9 @@ def _undo_of_group(groups: Draft[GroupId, Group], fact: GroupFact) -> GroupFact:
 
 
 def still_undone(snapshot: Snapshot, undo: Iterable[Fact], *, now_s: int) -> tuple[PolicyFact, ...]:
-    """Of the facts that undo something, those that may still become true.
+    """The facts of ``undo`` that are still possible in ``snapshot``.
 
-    What others did since stays: what they took away does not come back, what they added or came to use does not go.
+    What others did since stays: what they removed does not come back, what they added or have come to use stays.
     """
     state = _State(snapshot, now_s)
     facts: list[PolicyFact] = []
@@ -99,10 +100,10 @@ def still_undone(snapshot: Snapshot, undo: Iterable[Fact], *, now_s: int) -> tup
 
 
 def rewind(snapshot: Snapshot, undo: Sequence[Fact]) -> Snapshot:
-    """The policy before all that ``undo`` undoes, newest first.
+    """The snapshot as it was before the changes that ``undo`` undoes, the newest change first.
 
     Raises:
-        Conflict: not all of it can be undone, because another organisation came to use what would go.
+        Conflict: not all of it can be undone, because another organisation has come to use what would go.
     """
     facts = still_undone(snapshot, undo, now_s=0)
     if len(facts) < len(undo):
@@ -111,7 +112,7 @@ def rewind(snapshot: Snapshot, undo: Sequence[Fact]) -> Snapshot:
 
 
 class _State:
-    """A snapshot as it is put together from undone things."""
+    """A snapshot while facts that undo something are made true in it."""
 
     def __init__(self, snapshot: Snapshot, now_s: int) -> None:
         self._index = index_of(snapshot)
@@ -134,7 +135,7 @@ class _State:
         return group is not None and self._allows_in(group, fact)
 
     def without_impossible(self, fact: GroupCreated) -> GroupCreated:
-        """A group that comes back, with those of its rules that can."""
+        """The fact without the group's rules that cannot come back."""
         group = fact.group
         rules = tuple(rule for rule in group.rules if rule.peer == GroupPeer(group.id) or self._is_possible(rule))
         return GroupCreated(replace(group, rules=rules))
@@ -170,12 +171,12 @@ class _State:
                 return False
 
     def _is_possible(self, rule: Rule) -> bool:
-        """Whether the group that it names is there, and its time is not up."""
+        """Whether the peer group exists and the rule has not expired."""
         is_over = rule.expires_at is not None and rule.expires_at <= self._now_s
         return not is_over and (not isinstance(rule.peer, GroupPeer) or self._groups.find(rule.peer.group) is not None)
 
     def _is_free(self, group: Group) -> bool:
-        """Whether no other group has its id or its name."""
+        """Whether no group has its id, and none of its kind its name."""
         known = {one.id for one in self._index.groups_named(group.name)} | {id_ for id_, _, _ in self._groups.changes()}
         others = [one for id_ in known if (one := self._groups.find(id_)) is not None]
         taken = (group.organisation, group.visibility, group.name)
@@ -194,9 +195,9 @@ class _State:
 
 
 def policy_difference(before: Snapshot, after: Snapshot, organisation: OrganisationId) -> tuple[PolicyFact, ...]:
-    """The facts that make the organisation's policy in ``after`` of that in ``before``. O(both).
+    """The facts that turn the organisation's policy in ``before`` into that in ``after``. O(both).
 
-    First goes what goes, groups last, then comes what comes, groups first; so each may be made true in turn.
+    Deletions come first, groups last among them; then additions, groups first: so each can be made true in turn.
     """
     gone: list[PolicyFact] = []
     come: list[PolicyFact] = []

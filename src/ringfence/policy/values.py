@@ -1,7 +1,7 @@
-"""The small values of the model and how text becomes one: ids, networks, ports, ICMP, MAC and interface names.
+"""The small values of the model, and the parsers of them: ids, networks, ports, ICMP, MAC and interface names.
 
-Input: text and numbers from a caller. Output: immutable values, or ``Invalid`` saying what was expected. Addresses are
-never strings past this module.
+Input: text and numbers from a caller. Output: immutable values, or ``Invalid`` saying what was expected. Past this
+module an address is never a string.
 """
 
 import re
@@ -105,7 +105,7 @@ class Visibility(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cidr:
-    """A network as it was written and as it is meant: ``10.0.0.1/8`` is kept verbatim and means ``10.0.0.0/8``."""
+    """A network as written and as meant: ``10.0.0.1/8`` is kept verbatim and means ``10.0.0.0/8``."""
 
     text: str
     network: Network
@@ -211,7 +211,10 @@ def parse_label(text: str, *, field: str) -> str:
 
 
 def parse_duration(text: str, *, field: str, most: str | None = None) -> int:
-    """Seconds, of ``90s``, ``30m``, ``24h`` or ``400d``; with ``most``, such a time too, neither none nor more."""
+    """The seconds in a time such as ``90s``, ``30m``, ``24h`` or ``400d``.
+
+    With ``most``, itself such a time, it must be more than zero and no longer than that. Raises ``Invalid``.
+    """
     match = _DURATION.fullmatch(text)
     if match is None:
         raise Invalid(f"expected a time such as 90s, 30m, 24h or 400d, got {_shown(text)}", field=field)
@@ -229,6 +232,6 @@ def link_local(mac: Mac) -> IPv6Address:
 
 
 def _shown(text: str) -> str:
-    """What a caller wrote, short and printable enough for an error message."""
+    """What a caller wrote, short and printable, for an error message."""
     shown = ascii(text)
     return shown if len(shown) <= _SHOWN_LENGTH else shown[: _SHOWN_LENGTH - 4] + "...'"

@@ -29,7 +29,7 @@ _DHCP_REPLIES = frozenset({(67, 68), (547, 546)})
 
 
 class Default(Enum):
-    """Why a side decided without a rule; the value completes "because …"."""
+    """Why a side decided without a rule; the value completes the sentence "because …"."""
 
     NO_INGRESS_RULE = "no rule of its groups allows it in, and what no rule allows in is denied"
     NO_EGRESS_RULE = "its groups have egress rules, and none of them allows it out"
@@ -42,7 +42,7 @@ class Default(Enum):
     MARTIAN = "it comes from outside and names the host's own address as its source, or one of loopback"
     FAILSAFE = "it is of a failsafe port, which no group closes to that network"
     CHANNEL = "it is of the agent's channel to its server, which no group cuts"
-    FOREIGN_LINK = "neighbour discovery stays on its link and is no matter of groups"
+    FOREIGN_LINK = "neighbour discovery stays on its link and is no matter of groups"  # this was forwarded
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ _Said = tuple[bool, Reason]
 
 @dataclass(frozen=True, slots=True)
 class SideVerdict:
-    """What the rules of one endpoint say of a packet that leaves (EGRESS) or enters (INGRESS) it."""
+    """The verdict of one endpoint's side on a packet that leaves (EGRESS) or enters (INGRESS) it."""
 
     endpoint: Endpoint
     direction: Direction
@@ -73,13 +73,13 @@ class SideVerdict:
 
     @property
     def passes(self) -> bool:
-        """Whether the packet gets by: of an instance that is observed nothing is dropped, only told, but for frames."""
+        """Whether the packet goes on: an observed instance's packets are only logged, except refused frames."""
         return self.allowed or (self.endpoint.observe and not self.as_frame)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Allowed when every side under our care agrees or is observed; a side is None when nobody guards that end."""
+    """Allowed when every managed side agrees or is observed; a side is None when that end is unmanaged."""
 
     egress: SideVerdict | None
     ingress: SideVerdict | None
@@ -90,7 +90,7 @@ class Verdict:
 
     @property
     def refusing(self) -> SideVerdict | None:
-        """The side that denies; the sender's, when both do, because the packet never gets further."""
+        """The side that drops the packet: the sender's when both would, because it gets no further."""
         return next((side for side in (self.egress, self.ingress) if side and not side.passes), None)
 
 
@@ -105,9 +105,9 @@ def judge(
 ) -> Verdict:
     """The verdict on the first packet of a would-be flow from one endpoint to another; None is an unmanaged end.
 
-    ``from_host``: it comes over the receiver's own link: the host that enforces sends it, or somebody on the same
-    bridge. Where the endpoint *is* its host, ``source`` means that the packet goes out by its uplink, whoever made it,
-    and ``destination`` that it came in by it; ``lifelines`` are what that host lets pass in any case.
+    ``from_host``: the packet reaches the receiver over its own link, from the enforcing host or a port of the same
+    bridge. At a self host ``source`` means that the packet leaves by an uplink, whoever made it, ``destination`` that
+    it came in by one, and ``from_host`` that the host itself sends it; ``lifelines`` are what it always lets pass.
     O(rules of the endpoints' groups + external sources).
     """
     egress = None if source is None else _judge_egress(view, packet, source, lifelines, from_host=from_host)
@@ -121,7 +121,7 @@ def find_endpoint(view: HostView, address: Address) -> Endpoint | None:
 
 
 def allowing_rules(view: HostView, endpoint: Endpoint, packet: Packet, direction: Direction) -> Iterator[Allowance]:
-    """Every rule of the endpoint's groups that allows the packet, in the order in which the kernel asks them."""
+    """Every rule of the endpoint's groups that allows the packet, in the order in which the kernel evaluates them."""
     peer = packet.source if direction is Direction.INGRESS else packet.destination
     for group in endpoint.groups:
         for rule in view.rules.get(group, ()):
@@ -163,7 +163,7 @@ def _side(packet: Packet, endpoint: Endpoint, direction: Direction, said: _Said)
 
 
 def _before_groups_leaving(packet: Packet, endpoint: Endpoint) -> _Said | None:
-    """What is certain of a packet from an instance before any group is asked; None when the groups are to be asked."""
+    """The verdict on a packet from an instance that no group can change; None when its groups decide."""
     if not _is_own(packet, endpoint):
         return False, Default.SPOOFED
     if _is_rogue(packet):
@@ -178,7 +178,7 @@ def _before_groups_arriving(packet: Packet, *, on_link: bool) -> _Said | None:
 
 
 def _before_groups_entering(view: HostView, packet: Packet, host: Endpoint, lifelines: Lifelines) -> _Said | None:
-    """As above, of what comes in by an uplink of a host that is its own instance."""
+    """The same for a packet that comes in by an uplink of a self host."""
     own = {address for end in view.endpoints if end.instance == host.instance for address in end.own_addresses}
     ends = (packet.source, packet.destination)
     if packet.source in own or any(end in loopback for end in ends for loopback in LOOPBACKS):
@@ -193,7 +193,7 @@ def _before_groups_entering(view: HostView, packet: Packet, host: Endpoint, life
 
 
 def _before_groups_exiting(packet: Packet, lifelines: Lifelines, *, from_host: bool) -> _Said | None:
-    """As above, of what goes out by such an uplink."""
+    """The same for a packet that goes out by an uplink of a self host."""
     is_answer = from_host and not (packet.protocol == TCP and packet.opening)
     if is_answer and _is_failsafe(lifelines, packet, packet.source_port, packet.destination):
         return True, Default.FAILSAFE
@@ -214,7 +214,7 @@ def _is_failsafe(lifelines: Lifelines, packet: Packet, port: int, peer: Address)
 
 
 def _stays_on_link(packet: Packet) -> _Said:
-    """Discovery has a hop limit that no router can have lowered, listener messages one that none lets through."""
+    """Whether a message of the link was not forwarded: no router can have lowered the hop limit 255, or passed on 1."""
     if packet.icmp_type in DISCOVERY_TYPES:
         stays = packet.hop_limit == 255  # noqa: PLR2004  RFC 4861
     else:

@@ -1,7 +1,7 @@
-"""What one host needs to enforce: its endpoints, the rules of the groups they wear, the addresses those rules name.
+"""What one host needs to enforce: its endpoints, the rules of the groups they wear, the addresses of the rules' peers.
 
-Pure resolution of a snapshot. ``resolve_view`` without a host is the view of a host that carries every instance: the
-whole model, which ``verdict`` and ``explain`` judge by.
+``resolve_view`` without a host gives the view of a host that would run every instance; ``verdict`` and ``explain``
+judge by it.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from ringfence.policy.values import (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One managed interface of one instance, with what may be sent from it and the groups it wears (sorted by id)."""
+    """One managed interface of one instance, with its addresses and the groups it wears (sorted by id)."""
 
     instance: InstanceId
     name: str
@@ -35,16 +35,16 @@ class Endpoint:
     mac: Mac | None
     groups: tuple[GroupId, ...]
     kind: Kind = Kind.ROUTED
-    observe: bool = False  # nothing is dropped, and what would have been is told
+    observe: bool = False  # nothing is dropped, only logged
 
     @property
     def own_addresses(self) -> tuple[Address, ...]:
-        """What may be sent from it: the declared addresses, and the link-local one that follows from its MAC."""
+        """The source addresses it may use: the declared ones, and the link-local one that follows from its MAC."""
         return (*self.addresses, link_local(self.mac)) if self.mac else self.addresses
 
     @property
     def has_open_link_local(self) -> bool:
-        """Whether nobody declared what its link-local address is, so that any is let through."""
+        """Whether any link-local source is let through, because its own was not declared and no MAC gives it."""
         return self.mac is None and not any(
             isinstance(address, IPv6Address) and address.is_link_local for address in self.addresses
         )
@@ -52,7 +52,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """``rules`` holds every group worn by an endpoint, ``peers`` every group that one of those rules names.
+    """``rules`` has every group that an endpoint wears, ``peers`` every group that one of those rules names.
 
     ``endpoints`` are sorted by interface and instance.
     """
@@ -63,7 +63,7 @@ class HostView:
     peers: Mapping[GroupId, PeerAddresses] = field(default_factory=lambda: MappingProxyType({}))
 
     def same_policy(self, other: "HostView") -> bool:
-        """Whether a host would enforce the same by both; the revision alone does not count."""
+        """Whether a host would enforce the same by both: equal but for the revision."""
         return replace(self, revision=other.revision) == other
 
 
@@ -86,7 +86,7 @@ def resolve_view(snapshot: Snapshot, host: HostName | None = None) -> HostView:
 
 
 def endpoints_of(instance: Instance) -> list[Endpoint]:
-    """What its host enforces of an instance."""
+    """The endpoints of an instance: one for each managed interface."""
     groups = tuple(sorted(instance.groups))
     return [
         Endpoint(

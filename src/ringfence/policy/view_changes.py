@@ -1,8 +1,8 @@
-"""How one view of a host becomes the next: changes of its parts, and a digest by which both sides know they agree.
+"""The changes between two views of a host, and a digest by which server and agent know that theirs are equal.
 
-Pure. The digest is a sum over a view's elements (endpoints, rules with their predecessors, members, sources), so that a
-change moves it by what the change is about, whatever the size of the view. It finds damage and defects; who may send a
-view at all is for the connection to prove.
+Pure. The digest is a sum of hashes of the view's elements (endpoints, rules with their predecessors, members, sources),
+so that updating it costs what a change is about, whatever the size of the view. It detects damage and defects, not
+forgery: the connection proves who sends a view.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ _NO_RULE: Final = bytes(16)
 
 @dataclass(frozen=True, slots=True)
 class EndpointPut:
-    """An endpoint that is new, or has changed: the one of that instance on that interface."""
+    """A new or changed endpoint, which replaces any of the same instance on the same interface."""
 
     endpoint: Endpoint
 
@@ -49,7 +49,7 @@ class EndpointGone:
 
 @dataclass(frozen=True, slots=True)
 class RulesChanged:
-    """Of a group that is worn: ``gone`` leave it, then ``added`` come last. A group not worn before has no rules."""
+    """A worn group loses the rules ``gone``, then gets ``added`` as its last. A group not worn before had none."""
 
     group: GroupId
     gone: tuple[RuleId, ...] = ()
@@ -65,7 +65,7 @@ class RulesGone:
 
 @dataclass(frozen=True, slots=True)
 class PeerChanged:
-    """Of a group that a rule names; one not named before has neither members nor sources."""
+    """A group that a rule names gains and loses members and sources. One not named before had none."""
 
     group: GroupId
     added: frozenset[Address | Network] = frozenset()
@@ -83,9 +83,9 @@ ViewChange = EndpointPut | EndpointGone | RulesChanged | RulesGone | PeerChanged
 
 
 def apply_changes(view: HostView, changes: Iterable[ViewChange], revision: Revision) -> HostView:
-    """The next view; what no change is about is the very same object in it. O(changes), O(endpoints) for one of those.
+    """The next view, which shares all that no change is about. O(changes), and O(endpoints) if one of those changes.
 
-    What a change takes away and was not there counts as gone.
+    Taking away what is not there is no error.
     """
     endpoints = {(one.interface, one.instance): one for one in view.endpoints}
     rules, peers = Draft(evolving(view.rules)), Draft(evolving(view.peers))
@@ -112,7 +112,7 @@ def apply_changes(view: HostView, changes: Iterable[ViewChange], revision: Revis
 
 
 def diff_views(before: HostView, after: HostView) -> tuple[ViewChange, ...]:
-    """The changes that make ``after`` of ``before``. O(both), of which comparing what is the very same costs little."""
+    """The changes that turn ``before`` into ``after``. O(both), where comparing shared objects costs very little."""
     changes: list[ViewChange | None] = []
     if before.endpoints != after.endpoints:
         known, wanted = set(before.endpoints), set(after.endpoints)
@@ -131,7 +131,7 @@ def diff_views(before: HostView, after: HostView) -> tuple[ViewChange, ...]:
 
 
 def diff_rules(group: GroupId, before: tuple[Rule, ...] | None, after: tuple[Rule, ...] | None) -> ViewChange | None:
-    """What makes the one the other; None for a group that is not worn, and for no change."""
+    """The change from ``before`` to ``after``, or None; rules None: the group is not worn."""
     if after is None:
         return None if before is None else RulesGone(group)
     old, new = before or (), after
@@ -147,7 +147,7 @@ def diff_rules(group: GroupId, before: tuple[Rule, ...] | None, after: tuple[Rul
 
 
 def diff_peer(group: GroupId, before: PeerAddresses | None, after: PeerAddresses | None) -> ViewChange | None:
-    """As ``diff_rules``, of a group that is named."""
+    """The change from ``before`` to ``after``, or None; a peer None: no rule names the group."""
     if after is None:
         return None if before is None else PeerGone(group)
     old, new = before or NOBODY, after
@@ -168,7 +168,7 @@ def digest_view(view: HostView) -> Digest:
 
 
 def digest_difference(before: HostView, after: HostView) -> Digest:
-    """What the digest of ``before`` moves by on the way to ``after``. O(what differs) for two of one line."""
+    """The digest of ``after`` minus that of ``before``. O(what differs) if made from each other, else O(both)."""
     parts: list[int] = []
     if before.endpoints is not after.endpoints:
         gone, come = Counter(before.endpoints), Counter(after.endpoints)
@@ -187,7 +187,7 @@ def add_digests(parts: Iterable[int]) -> Digest:
 
 def move_digests(digests: Mapping[HostName, Digest], by: Digest) -> dict[HostName, Digest]:
     """Each of ``digests`` with ``by`` added."""
-    mask = _MODULUS - 1  # of very many hosts: a remainder, and a call for the type, would take twice the time
+    mask = _MODULUS - 1  # hosts are many: a remainder, and a call for the type, would take twice the time
     return cast("dict[HostName, Digest]", {host: digest + by & mask for host, digest in digests.items()})
 
 
@@ -199,17 +199,17 @@ def digest_endpoint(endpoint: Endpoint) -> Digest:
 
 
 def digest_rules(group: GroupId, rules: tuple[Rule, ...]) -> Digest:
-    """That a group is worn, and its rules in their order."""
+    """The share of a worn group: that it is worn, and its rules in their order."""
     return digest_rules_difference(group, None, rules)
 
 
 def digest_peer(group: GroupId, peer: PeerAddresses) -> Digest:
-    """That a group is named, its members and its sources."""
+    """The share of a group that a rule names: that it is named, its members and its sources."""
     return digest_peer_difference(group, None, peer)
 
 
 def digest_rules_difference(group: GroupId, before: tuple[Rule, ...] | None, after: tuple[Rule, ...] | None) -> Digest:
-    """From some rules to others; None for a group that is not worn. Hashes what differs and what follows it."""
+    """What a change of a group's rules adds to the digest; None: not worn. Hashes what differs and the rule behind."""
     old, new = before or (), after or ()
     first = _common(old, new)
     last = _common(old[first:][::-1], new[first:][::-1])
@@ -230,7 +230,7 @@ def digest_peer_difference(group: GroupId, before: PeerAddresses | None, after: 
 
 
 def _common(one: tuple[Rule, ...], other: tuple[Rule, ...]) -> int:
-    """How many rules both begin with."""
+    """The length of the common prefix."""
     return next(
         (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a is not b and a != b),
         min(len(one), len(other)),
@@ -247,7 +247,7 @@ def _changed_peer(peer: PeerAddresses, change: PeerChanged) -> PeerAddresses:
 
 
 def _sum_of_rules(group: GroupId, rules: tuple[Rule, ...], first: int, end: int) -> int:
-    """The hashes of ``rules[first:end]``: each of a rule and what comes before it, so that the order counts."""
+    """The sum of the hashes of ``rules[first:end]``; each also covers the rule before it, so that order counts."""
     its = group.bytes
     before = rules[first - 1].id.bytes if first else _NO_RULE
     total = 0

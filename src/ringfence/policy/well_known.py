@@ -1,4 +1,4 @@
-"""Addresses and ICMP types with a meaning of their own by the standards: the compiler and the verdict share these."""
+"""Addresses and ICMP types to which standards give a meaning; the compiler and the verdict share them."""
 
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final

@@ -1,4 +1,4 @@
-"""Names of persons in our sentences: printable, whatever they contain; and the one that was probably meant."""
+"""Text for sentences: users' names made printable, suggestions for unknown names, times."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -9,14 +9,14 @@ _FEW: Final = 10  # names fit into one readable line
 
 
 def shown(text: str) -> str:
-    """A person's text in which what a terminal would obey, or end a line at, stands as its escape in Python."""
+    """A user's text with every non-printable character, such as a terminal's escapes, as its Python escape."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def suggestion(text: str, known: Iterable[str]) -> str:
-    """The end of a sentence that says a name is unknown: the nearest that is known, or all when they are few."""
+    """The end of a sentence about an unknown name: the nearest known one, or all when they are few, or nothing."""
     names = sorted({shown(name) for name in known})
     close = get_close_matches(text, names, n=1)
     if close:
@@ -25,5 +25,5 @@ def suggestion(text: str, known: Iterable[str]) -> str:
 
 
 def moment_words(at: int) -> str:
-    """A time of the day, given in seconds since the epoch."""
+    """Date and time in UTC of ``at``, in seconds since the epoch."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,1 +1,1 @@
-"""PURE: what a policy lets through, as exact sets: questions, assertions, lint, plans, suggestions."""
+"""PURE: what a policy lets through, as exact sets of packets: questions, assertions, lint, plans, suggestions."""

@@ -1,7 +1,7 @@
-"""Both families' addresses on one line of integers, apart, so that one set can hold both and never mixes them.
+"""Maps the addresses of both families to one line of integers, without overlap, so that one set can hold both.
 
-Left out of every question are addresses that no packet of a flow between hosts has: unspecified, loopback, multicast,
-reserved, and IPv6 link-local ones, which stay on their link and are judged there (design, semantics row 5).
+Addresses that no flow between hosts has are left out of every question: unspecified, loopback, multicast, reserved, and
+IPv6 link-local ones (see docs/semantics.md for what passes on the link).
 """
 
 from collections.abc import Iterable
@@ -27,12 +27,12 @@ PRIVATE: Final[tuple[Network, ...]] = (
 
 
 def position(address: Address) -> int:
-    """Where an address lies on the line."""
+    """The integer of an address."""
     return int(address) + (_V6 if isinstance(address, IPv6Address) else 0)
 
 
 def address_at(point: int) -> Address:
-    """The address that lies there."""
+    """The inverse of ``position``."""
     return IPv6Address(point - _V6) if point >= _V6 else IPv4Address(point)
 
 

@@ -1,6 +1,6 @@
-"""What must hold, in a sentence ("any -> db tcp/22 deny"), and whether it does: of every packet meant, exactly.
+"""Assertions about a policy ("any -> db tcp/22 deny"), decided exactly, for every packet that they are about.
 
-Input: sentences and a snapshot made ready. Output: for each, that it holds, or a packet that proves the opposite.
+Input: the sentences and a ``Reachability``. Output for each: that it holds, or a packet that proves the opposite.
 """
 
 import re
@@ -27,7 +27,7 @@ from ringfence.policy.insight.services import (
     service_span,
 )
 from ringfence.policy.model import Snapshot
-from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
+from ringfence.policy.packet import EPHEMERAL_PORT, ICMP, ICMPV6, TCP, UDP, Packet
 from ringfence.policy.values import Address, Kind, OrganisationId
 from ringfence.policy.verdict import Verdict, judge
 from ringfence.policy.view import Endpoint, HostView
@@ -37,20 +37,19 @@ _WORDS: Final = {"allow": True, "deny": False}
 _SENTENCE: Final = re.compile(r"\s*(?P<source>.+?)\s+->\s+(?P<destination>.+?)\s+(?P<service>\S+)\s+(?P<word>\S+)\s*")
 _EXPECTED: Final = "expected SOURCE -> DESTINATION SERVICE allow, or deny, such as any -> db tcp/22 deny"
 _PORT_ZERO: Final = Intervals.of(service_span(TCP, 0, 0), service_span(UDP, 0, 0))  # a poor example of a port
-_SPOKEN: Final[dict[Family, Intervals]] = {  # the other family's ICMP is no ICMP at all
+_MEANT: Final[dict[Family, Intervals]] = {  # all services but the other family's ICMP
     4: ALL_SERVICES[4] - Intervals.of(service_span(ICMPV6)),
     6: ALL_SERVICES[6] - Intervals.of(service_span(ICMP)),
 }
 _MOST_EXAMPLES: Final = 8
-_MOST_TRIED: Final = 64  # addresses, for one that nobody has
-_SOURCE_PORT: Final = 49152  # the first of the ephemeral ones
+_MOST_TRIED: Final = 64  # addresses, to find one that nobody has
 
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
     """Every packet from ``source`` to ``destination`` on ``services`` passes (``allow``), or none does.
 
-    ``field`` is where it stands, for what may be said against it later.
+    ``field`` is its path in the document that it comes from, for errors.
     """
 
     source: str
@@ -67,7 +66,7 @@ class Assertion:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A packet for which an assertion is wrong, who sends it to whom (None: no instance), and the verdict on it."""
+    """A packet that proves an assertion wrong, its two ends (None: no instance), and the verdict on it."""
 
     packet: Packet
     source: Endpoint | None
@@ -78,7 +77,7 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """``witness`` is None where the assertion holds; ``about_nobody`` when it does because it means no packet."""
+    """``witness`` is None when the assertion holds; ``about_nobody``: it holds because it is about no packet at all."""
 
     assertion: Assertion
     witness: Witness | None = None
@@ -86,7 +85,7 @@ class Result:
 
 
 def parse_assertion(text: str, *, field: str) -> Assertion:
-    """The assertion that a sentence is.
+    """The assertion that a sentence states.
 
     Raises:
         Invalid: naming ``field``, and what was expected.
@@ -104,12 +103,14 @@ def parse_assertion(text: str, *, field: str) -> Assertion:
 
 
 def parse_assertions(texts: Iterable[str], *, field: str = "$.assertions") -> tuple[Assertion, ...]:
-    """As ``parse_assertion``, of a list that stands at ``field``."""
+    """As ``parse_assertion``, for each of a list whose path is ``field``."""
     return tuple(parse_assertion(text, field=f"{field}[{number}]") for number, text in enumerate(texts))
 
 
 def check(reachability: Reachability, assertion: Assertion, *, owner: OrganisationId | None = None) -> Result:
-    """Whether an assertion holds; ``owner`` is whose names are meant. Costs what a question of ``reach`` does.
+    """Whether an assertion holds; with ``owner`` only names that this organisation may use are known.
+
+    Costs as much as ``Reachability.ask``.
 
     Raises:
         NotFound, Invalid: as ``parse_end``, naming the assertion's field.
@@ -118,7 +119,7 @@ def check(reachability: Reachability, assertion: Assertion, *, owner: Organisati
 
 
 def check_version(grants: Grants, assertion: Assertion, *, owner: OrganisationId | None = None) -> Result:
-    """As ``check``, of one version of a population."""
+    """As ``check``, for one snapshot of a population of several."""
     asked = _Asked.of(_Case(grants.population, grants, grants.version), assertion, owner)
     return Result(assertion, asked.first(asked.violations()), about_nobody=not asked.meant)
 
@@ -126,7 +127,7 @@ def check_version(grants: Grants, assertion: Assertion, *, owner: OrganisationId
 def examples(
     reachability: Reachability, assertion: Assertion, sources: Iterable[Address], *, owner: OrganisationId | None = None
 ) -> list[Witness]:
-    """Packets that an assertion means and that one of ``sources`` could send to somebody known, a few of them.
+    """A few packets that an assertion is about, each from one of ``sources`` to an instance or a single address.
 
     Raises:
         NotFound, Invalid: as ``check``.
@@ -149,12 +150,12 @@ def find_worse(
     owner: OrganisationId | None = None,
     is_taken: Callable[[Address], bool] = lambda _: False,
 ) -> Witness | None:
-    """A packet for which an assertion is wrong of ``after`` and was not of ``before``. O(n log n) of both.
+    """A packet that proves an assertion wrong in ``after`` and did not in ``before``. O(n log n) of both.
 
-    For an end that is no instance an address is chosen that is not taken, if there is one.
+    For an end that is no instance it prefers an address for which ``is_taken`` is false.
 
     Raises:
-        NotFound, Invalid: as ``parse_end``, of ``after``; whom ``before`` does not know nothing was wrong with.
+        NotFound, Invalid: as ``parse_end``, for ``after``. A name that ``before`` does not know is no error.
     """
     population = Population(before, after)
     asked = _Asked.of(_Case(population, Grants(population, 1), 1, is_taken), assertion, owner)
@@ -180,7 +181,7 @@ _Somebody = tuple[Address, Dweller | None]
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """An assertion about one snapshot: its ends there, and all packets that it means."""
+    """An assertion about one snapshot: its ends there, and all packets that it is about."""
 
     case: _Case
     allow: bool
@@ -199,18 +200,18 @@ class _Asked:
         return replace(bare, meant=meant)
 
     def violations(self) -> Iterator[Box]:
-        """What of it does not pass although it shall, or passes although it shall not."""
+        """The packets that should pass and do not, or that should not pass and do."""
         for box in self.meant:
             flows = self.case.grants.flows(Question(box.sources, box.destinations, box.services))
             passing = (Box(flow.sources, flow.destinations, flow.services) for flow in flows)
             yield from left_of(box, [*passing]) if self.allow else passing
 
     def first(self, boxes: Iterable[Box]) -> Witness | None:
-        """A packet of the first box that holds any."""
+        """A packet of the first box that has any between two different instances or addresses."""
         return next((_witness(self.case, box, pair) for box in boxes if (pair := self.pair(box))), None)
 
     def pair(self, box: Box) -> tuple[_Somebody, _Somebody] | None:
-        """Two of a box that can send to each other; None when it holds only what never leaves an instance."""
+        """A sender and a receiver in the box; None when all of its packets stay within one instance."""
         chosen = self.case.population.chosen
         for one, two in product(chosen(box.sources), chosen(box.destinations)):
             senders, receivers = self._meant_of(one, self.source), self._meant_of(two, self.destination)
@@ -220,7 +221,7 @@ class _Asked:
         return None
 
     def pairs_from(self, address: Address, box: Box) -> Iterator[tuple[_Somebody, _Somebody]]:
-        """Who has ``address`` and is in the box, with the first that it may be tried with: no nameless address."""
+        """The sender with ``address``, paired with the first receiver in the box that is known by name or address."""
         chosen, place = self.case.population.chosen, position(address)
         for one in chosen(box.sources):
             if place in self.source.part_of(one):
@@ -244,14 +245,14 @@ class _Asked:
 
 
 def _meant(case: _Case, assertion: Assertion, source: End, destination: End) -> Iterator[Box]:
-    """What an assertion speaks of: within one family, and with an instance at one end at least.
+    """All packets that an assertion is about: of one family each, with an instance at one end at least.
 
-    ``allow`` speaks of what opens a connection, unless it names nothing of that kind: errors pass as part of one.
+    An ``allow`` is about packets that open a flow, unless its services have none: errors pass as part of a flow.
     """
     outside, present = case.population.outside, case.population.present[case.version]
     for family in FAMILIES:
         here = case.population.family[family] & present
-        services = assertion.services & _SPOKEN[family]
+        services = assertion.services & _MEANT[family]
         if assertion.allow:
             services = services & FLOWS[family] or services
         sources, destinations = source.bits & here, destination.bits & here
@@ -274,7 +275,7 @@ def _witness(case: _Case, box: Box, pair: tuple[_Somebody, _Somebody]) -> Witnes
     place = _example(box.services, source).first
     protocol, value = protocol_at(place)
     type_, code = divmod(value, 256) if protocol in (ICMP, ICMPV6) else (0, 0)
-    ports = (_SOURCE_PORT, value) if protocol in (TCP, UDP) else (0, 0)
+    ports = (EPHEMERAL_PORT, value) if protocol in (TCP, UDP) else (0, 0)
     packet = Packet(source, destination, protocol, *ports, icmp_type=type_, icmp_code=code)
     view = case.population.views[case.version]
     sender, receiver = _endpoint(view, sends), _endpoint(view, receives)
@@ -284,7 +285,7 @@ def _witness(case: _Case, box: Box, pair: tuple[_Somebody, _Somebody]) -> Witnes
 
 
 def _example(services: Intervals, source: Address) -> Intervals:
-    """The part of ``services`` that a person would rather read: no port 0, no error message, if there is another."""
+    """The part of ``services`` that makes the best example: no port 0 and no error message, if there is another."""
     flows = services & FLOWS[4 if source.version == 4 else 6]  # noqa: PLR2004  the family's number
     return (flows - _PORT_ZERO) or flows or services
 

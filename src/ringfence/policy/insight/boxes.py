@@ -1,4 +1,4 @@
-"""Products: whoever is in one set of classes, to whoever is in another, asking for any of a set of services."""
+"""Boxes: sets of packets as a product of a set of sources, a set of destinations (classes) and a set of services."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Box:
         return Box(sources, destinations, self.services & other.services)
 
     def without(self, part: "Box") -> Iterator["Box"]:
-        """What is left of it when ``part``, which lies within it, is taken away: at most three boxes."""
+        """The box less ``part``, which lies within it: at most three boxes."""
         left = (
             Box(self.sources & ~part.sources, self.destinations, self.services),
             Box(part.sources, self.destinations & ~part.destinations, self.services),
@@ -37,7 +37,7 @@ class Box:
 
 
 def left_of(box: Box, parts: Sequence[Box]) -> Iterator[Box]:
-    """What of a box none of ``parts`` holds: each is taken away in turn, of what the ones before have left."""
+    """The box less all of ``parts``, as boxes without overlap."""
     open_ = [(box, 0)]
     while open_:
         left, first = open_.pop()
@@ -50,12 +50,12 @@ def left_of(box: Box, parts: Sequence[Box]) -> Iterator[Box]:
 
 
 def meets(one: Box, two: Box) -> bool:
-    """Whether two boxes have anything in common."""
+    """Whether two boxes have a packet in common."""
     return bool(one.sources & two.sources and one.destinations & two.destinations and one.services & two.services)
 
 
 class Product(Protocol):
-    """Whatever has the three sides of a box."""
+    """Anything with the three sides of a box."""
 
     @property
     def sources(self) -> int: ...
@@ -66,7 +66,7 @@ class Product(Protocol):
 
 
 def hull_of(boxes: Iterable[Product]) -> Box:
-    """The least box around all of them."""
+    """The smallest box that contains all of them."""
     found = [*boxes]
     return Box(
         reduce(or_, (box.sources for box in found), 0),

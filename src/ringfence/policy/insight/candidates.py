@@ -1,28 +1,28 @@
-"""Which egress grants could meet an ingress grant: found by who the ends are, not by trying each with each.
+"""Finds the egress grants that could meet an ingress grant by indexes over their ends, not by trying each with each.
 
-Sets of grants are integers, one bit for the place of each in the list, as sets of classes are.
+A set of grants is an integer with one bit for each place in the list, as a set of classes is.
 """
 
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, reduce
+from functools import cache
 from itertools import accumulate
-from operator import or_, xor
+from operator import xor
 from typing import Final, TypeVar
 
 from ringfence.policy.insight.address_axis import span_of
 from ringfence.policy.insight.crowds import Crowd
 from ringfence.policy.insight.grant import Grant, Standing
 from ringfence.policy.insight.intervals import Intervals
-from ringfence.policy.insight.population import Population, bits_of, numbers_of
+from ringfence.policy.insight.population import Population, bits_of, numbers_of, union_of
 
 _Key = TypeVar("_Key")
-_FEW: Final = 64  # classes for which it pays to look each up
+_FEW: Final = 64  # so few classes are cheaper to look up one by one
 
 
 class Candidates:
-    """The egress grants of one version of a population, by the classes that they concern."""
+    """The egress grants of one version of a population, indexed by the classes that they concern."""
 
     def __init__(self, population: Population, version: int, egress: Sequence[Grant]) -> None:
         self._population = population
@@ -38,9 +38,9 @@ class Candidates:
         self._to: dict[int, int] = {}
 
     def finder(self) -> Callable[[Crowd, Crowd, Intervals], int]:
-        """What finds those by which some of one crowd may ask some of another, and some that turn out not to.
+        """A function (sources, destinations, services) -> a superset of the egress grants that allow some of it.
 
-        It remembers, so keep it as long as a question and no longer.
+        It caches, so keep it for one question only.
         """
         leave, go_to, ask = cache(self._leave), cache(self._go_to), cache(self._ask)
 
@@ -55,18 +55,18 @@ class Candidates:
         return find
 
     def _leave(self, sources: Crowd) -> int:
-        """Those that let some of ``sources`` send."""
+        """The grants that let some of ``sources`` send."""
         if _is_few(sources):
-            return self._standing | _union(self._by_class.get(number, 0) for number in numbers_of(sources.classes))
-        return _union(found for subjects, found in self._by_subjects.items() if subjects.classes & sources.classes)
+            return self._standing | union_of(self._by_class.get(number, 0) for number in numbers_of(sources.classes))
+        return union_of(found for subjects, found in self._by_subjects.items() if subjects.classes & sources.classes)
 
     def _go_to(self, destinations: Crowd) -> int:
-        """Those that let somebody send to some of ``destinations``, which are few."""
-        return self._standing | _union(map(self._to_class, numbers_of(destinations.classes)))
+        """The grants that let somebody send to some of ``destinations``, which are few."""
+        return self._standing | union_of(map(self._to_class, numbers_of(destinations.classes)))
 
     def _ask(self, services: Intervals) -> int:
-        """Those that let some of ``services`` be asked for."""
-        return _union(
+        """The grants that allow some of ``services``."""
+        return union_of(
             found
             for first, last in services
             for found in self._at[bisect_right(self._points, first) : bisect_right(self._points, last) + 1]
@@ -84,7 +84,7 @@ class Candidates:
         if number not in self._to:
             roles = self._population.classes[number].roles
             role = roles[self._version] if roles else None
-            found = _union(self._by_naming.get(group, 0) for group in (() if role is None else role.member_of))
+            found = union_of(self._by_naming.get(group, 0) for group in (() if role is None else role.member_of))
             for span in self._population.regions_around(number):
                 found |= self._by_naming.get(span, 0) | self._by_source.get(span, 0)
             self._to[number] = found
@@ -111,10 +111,6 @@ def _index_by_place(egress: Sequence[Grant]) -> tuple[list[int], list[int]]:
 
 def _is_few(crowd: Crowd) -> bool:
     return crowd.classes.bit_count() <= _FEW
-
-
-def _union(sets: Iterable[int]) -> int:
-    return reduce(or_, sets, 0)
 
 
 def _index(entries: Iterable[tuple[_Key, int]]) -> dict[_Key, int]:

@@ -1,6 +1,6 @@
-"""Sets of classes under small numbers, equal ones under the same, so that what two have in common is worked out once.
+"""Interned sets of classes: each set has a small number, so that the intersection of two is computed once.
 
-A set of fifteen thousand classes takes longer to be hashed than to be met with another; a number takes no time at all.
+Hashing a set of fifteen thousand classes takes longer than intersecting it with another; a number hashes at once.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crowd:
-    """``classes`` is the set, ``number`` what it is known by among the ``Crowds`` that made it."""
+    """A set of classes (one bit each), and its number among the ``Crowds`` that made it."""
 
     number: int
     classes: int
@@ -22,27 +22,27 @@ _EMPTY: Final = Crowd(0, 0)
 
 
 class Crowds:
-    """Every set that was asked for, once."""
+    """The table of interned sets."""
 
     def __init__(self) -> None:
         self._known: dict[int, Crowd] = {_EMPTY.classes: _EMPTY}
         self._common: dict[tuple[int, int], Crowd] = {}
 
     def fork(self) -> "Crowds":
-        """The same ones under the same numbers; what is added is not added to these."""
+        """A copy with the same numbers, which then grows on its own."""
         fork = Crowds()
         fork._known = dict(self._known)
         return fork
 
     def of(self, classes: int) -> Crowd:
-        """The set itself."""
+        """The interned set."""
         crowd = self._known.get(classes)
         if crowd is None:
             crowd = self._known[classes] = Crowd(len(self._known), classes)
         return crowd
 
     def common(self, one: Crowd, two: Crowd) -> Crowd:
-        """Who is in both."""
+        """The intersection."""
         key = one.number, two.number
         crowd = self._common.get(key)
         if crowd is None:

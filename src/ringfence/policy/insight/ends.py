@@ -1,6 +1,7 @@
-"""Who is meant by a word: "internet", "any", an instance, a group, an address or a network.
+"""The end of a question, in words -> the classes and addresses that it means.
 
-Input: the word and a population. Output: an ``End``; or who of that name there is instead.
+An end is "internet", "any", or an instance, a group, an address or a network. Unknown names are refused with the
+nearest known one.
 """
 
 import re
@@ -21,34 +22,34 @@ from ringfence.policy.values import GroupId, InstanceId, Network, OrganisationId
 from ringfence.policy.wording import shown, suggestion
 
 _Named = TypeVar("_Named", Group, Instance)
-_OTHERS: Final = (ANY, INTERNET)  # ends that are words, and no names
+_OTHERS: Final = (ANY, INTERNET)  # ends that are not names
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """``bits`` are the classes concerned, of each of which only ``addresses`` are meant, or all (None)."""
+    """The classes ``bits``, of which only ``addresses`` are meant, or all (None); ``word`` is how it was named."""
 
     word: str
     bits: int
     addresses: Intervals | None = None
 
     def part_of(self, kind: Class) -> Intervals:
-        """What of a class's addresses is meant."""
+        """The addresses of a class that are meant."""
         return kind.addresses if self.addresses is None else kind.addresses & self.addresses
 
     def dwellers(self, kind: Class) -> Iterator[Dweller]:
-        """Who of a class is meant."""
+        """The instances' addresses of a class that are meant."""
         return (one for one in kind.dwellers if self.addresses is None or position(one.address) in self.addresses)
 
 
 def parse_end(
     population: Population, text: str, *, field: str, owner: OrganisationId | None = None, version: int = -1
 ) -> End:
-    """The end that ``text`` names in a snapshot; ``group:NAME`` and ``instance:NAME`` leave no doubt.
+    """The end that ``text`` names in the snapshot ``version``; ``group:NAME`` and ``instance:NAME`` are unambiguous.
 
-    A group stands for its members and its external sources. With an ``owner`` only its own names and those of public
-    groups are known.
+    A group stands for its members and its external sources. With an ``owner`` only that organisation's names and those
+    of public groups are known.
 
     Raises:
         NotFound: nobody is named so; the text suggests the nearest.
@@ -75,10 +76,7 @@ def find_named(
     owner: OrganisationId | None = None,
     others: Collection[str] = _OTHERS,
 ) -> Group | Instance:
-    """The group or instance that ``text`` names; ``others`` are the words that might be meant besides.
-
-    Raises as ``parse_end``.
-    """
+    """The group or instance that ``text`` names; ``others`` are words to suggest, too. Raises as ``parse_end``."""
     found = [one for one in _named(snapshot, text) if _may_name(owner, one)]
     if not found:
         known = {one.name for one in _everybody(snapshot) if _may_name(owner, one)} | {*others}
@@ -97,14 +95,14 @@ def _within(population: Population, text: str, addresses: Intervals, field: str)
 
 
 def _meets(one: Intervals, two: Intervals) -> bool:
-    """Whether two sets have an address in common; most lie apart, which their ends tell."""
+    """Whether two sets have an address in common; for most pairs the first and last address tell."""
     if not (one and two) or one.toggles[-1] <= two.toggles[0] or two.toggles[-1] <= one.toggles[0]:
         return False
     return bool(one & two)
 
 
 def parse_network(text: str, *, field: str) -> Network | None:
-    """The network or address that ``text`` is; None when it is a name."""
+    """The network or address in ``text``; None when it is a name. Raises ``Invalid`` for one that no rule may name."""
     if "/" in text and text.rpartition("/")[2].isdigit() and set(text) <= set("0123456789abcdefABCDEF:./"):
         return parse_cidr(text, field=field).network
     try:
@@ -122,7 +120,7 @@ def _may_name(owner: OrganisationId | None, one: Group | Instance) -> bool:
 def _named(snapshot: Snapshot, text: str) -> list[Group | Instance]:
     name = _bare(text)
     id_ = UUID(name) if _UUID.fullmatch(name) else None
-    if snapshot.index is None:  # to make one would cost more than to look
+    if snapshot.index is None:  # making one would cost more than looking at all
         groups = [one for one in snapshot.groups.values() if one.name == name or one.id == id_]
         instances = [one for one in snapshot.instances.values() if one.name == name or one.id == id_]
     else:

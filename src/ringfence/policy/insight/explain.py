@@ -1,6 +1,6 @@
-"""A question in words ("app db tcp/5432") -> the verdict in words: what each side says, by which rule, what is missing.
+"""A question in words ("app db tcp/5432") -> the verdict in words: each side's, by which rule, and what is missing.
 
-Pure: reads a snapshot, sends nothing. The exit of every sentence is an operator's next step.
+Pure: reads a snapshot, sends nothing. A refusal comes with the operator's next step.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Final
 from ringfence.policy.errors import Invalid
 from ringfence.policy.insight.address_axis import position
 from ringfence.policy.model import NOBODY, Group, GroupPeer, Rule, Snapshot
-from ringfence.policy.packet import TCP, UDP, Packet
+from ringfence.policy.packet import EPHEMERAL_PORT, TCP, UDP, Packet
 from ringfence.policy.places import Place, find_places
 from ringfence.policy.rule_words import describe_rule, describe_side, group_name
 from ringfence.policy.values import PROTOCOL_NUMBER, Direction, Kind, Protocol
@@ -21,11 +21,10 @@ from ringfence.policy.verdict import Allowance, Default, SideVerdict, Verdict, j
 from ringfence.policy.view import Endpoint, HostView, resolve_view
 from ringfence.policy.wording import shown
 
-MOST_PAIRS: Final = 1000  # of addresses, that are looked at where a group is an end
-_SHOWN: Final = 6  # of who is in a group
+MOST_PAIRS: Final = 1000  # of addresses judged when a group is an end
+_SHOWN: Final = 6  # members of a group
 _SERVICE: Final = re.compile(r"(?P<protocol>[a-z0-9]+)(?:/(?P<first>\d{1,5})(?:/(?P<second>\d{1,3}))?)?")
 _ECHO: Final = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
-_SOURCE_PORT: Final = 49152  # the first of the ephemeral ports (RFC 6335)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """``text`` is for a person, one line per side after the first; ``verdict`` is what it is about."""
+    """A packet, the verdict on it, and that verdict in words: a first line, then one or more for each side."""
 
     packet: Packet
     verdict: Verdict
@@ -76,8 +75,8 @@ def explain(snapshot: Snapshot, source: str, destination: str, service: Service)
     """Why a first packet from ``source`` to ``destination`` passes or not.
 
     Both ends are an instance's name or id, an address, "internet" (a documentation address that belongs to nobody), or
-    a group (``group:NAME`` when an instance has that name, too): then the first of its members stands for all, and the
-    text says of how many the same holds.
+    a group (``group:NAME`` when an instance has that name, too): then its first member is explained, and the text says
+    for how many others the same holds.
 
     Raises:
         NotFound: nobody is named so; the text suggests the nearest.
@@ -103,7 +102,7 @@ _Pair = tuple[Place, Place]
 
 
 def _pairs(sources: list[Place], destinations: list[Place], service: Service) -> Iterator[_Pair]:
-    """Whom the service can go between, IPv4 first, nobody and himself last."""
+    """The pairs of addresses that the service can go between: IPv4 first, pairs of one instance last."""
     families = {Protocol.ICMP: (4,), Protocol.ICMPV6: (6,)}.get(service.protocol, (4, 6))
     for to_itself in (False, True):
         for family in families:
@@ -117,7 +116,7 @@ def _judged(view: HostView, source: Place, destination: Place, service: Service)
         source.address,
         destination.address,
         PROTOCOL_NUMBER[service.protocol],
-        source_port=_SOURCE_PORT,
+        source_port=EPHEMERAL_PORT,
         destination_port=service.port,
         icmp_type=service.icmp_type,
         icmp_code=service.icmp_code,
@@ -130,7 +129,7 @@ def _judged(view: HostView, source: Place, destination: Place, service: Service)
 
 
 def _others(view: HostView, pairs: list[_Pair], verdict: Verdict, service: Service) -> str:
-    """How it is for the other members of a group."""
+    """The verdict for the other pairs of addresses, in a line."""
     others = [pair for pair in pairs if _judged(view, *pair, service)[1].allowed != verdict.allowed]
     most = f" that were looked at, at most {MOST_PAIRS}" if len(pairs) == MOST_PAIRS else ""
     if not others:
@@ -141,7 +140,7 @@ def _others(view: HostView, pairs: list[_Pair], verdict: Verdict, service: Servi
 
 
 def _is_loopback(source: Endpoint | None, destination: Endpoint | None) -> bool:
-    """Whether a host that is its own instance talks to itself, which no uplink sees."""
+    """Whether a self host talks to itself, which no uplink sees."""
     if source is None or destination is None:
         return False
     return source.kind is Kind.SELF and source.instance == destination.instance
@@ -166,7 +165,7 @@ def _sentences(
 
 
 def _why_in_group(snapshot: Snapshot, view: HostView, side: SideVerdict, peer: Place) -> list[str]:
-    """How the other end came to be in the group that the deciding rule names."""
+    """Why the other end is in the group that the deciding rule names."""
     if not isinstance(side.reason, Allowance) or not isinstance(side.reason.rule.peer, GroupPeer):
         return []
     group = side.reason.rule.peer.group
@@ -180,7 +179,7 @@ def _why_in_group(snapshot: Snapshot, view: HostView, side: SideVerdict, peer: P
 
 
 def _missing(snapshot: Snapshot, side: SideVerdict, peer: Place, service: Service) -> list[str]:
-    """The rule that would allow it, as the command that adds it."""
+    """The command that adds a rule which would allow it."""
     if side.reason not in (Default.NO_INGRESS_RULE, Default.NO_EGRESS_RULE, Default.UNTRACKABLE):
         return []
     groups = _own_groups(snapshot, side.endpoint)
@@ -194,21 +193,21 @@ def _missing(snapshot: Snapshot, side: SideVerdict, peer: Place, service: Servic
 
 
 def _own_groups(snapshot: Snapshot, endpoint: Endpoint) -> list[Group]:
-    """What it wears, by name; the default group, which all newborn wear, last if it is the only one."""
+    """The groups that it wears, by name, without the default group."""
     worn = sorted((snapshot.groups[id_] for id_ in endpoint.groups if id_ in snapshot.groups), key=lambda one: one.name)
     defaults = {organisation.default_group for organisation in snapshot.organisations.values()}
     return [group for group in worn if group.id not in defaults]
 
 
 def _lifelines(packet: Packet, side: SideVerdict) -> list[str]:
-    """What the server does not know of a host that protects itself."""
+    """What may pass all the same at a self host, where only the host knows its lifelines."""
     if side.endpoint.kind is not Kind.SELF or packet.protocol not in (TCP, UDP):
         return []
     return ["  the host's failsafe ports, which only its inventory knows, and its agent's channel pass all the same"]
 
 
 def _nearest(snapshot: Snapshot, view: HostView, packet: Packet, side: SideVerdict, peer: Place) -> list[str]:
-    """The rule that would match but for its peer: usually the one somebody meant; and who its peer is."""
+    """The first rule that matches all but the peer, usually the one that was meant, and who its peer is."""
     for group in side.endpoint.groups:
         for rule in view.rules.get(group, ()):
             if rule.direction is side.direction and protocol_matches(rule, packet):
@@ -223,7 +222,7 @@ def _nearest(snapshot: Snapshot, view: HostView, packet: Packet, side: SideVerdi
 
 
 def _behind_nat(snapshot: Snapshot, peer: Place) -> str:
-    """Whose address it may be, though no instance has it."""
+    """A hint for an address that no instance has: whose it may be."""
     holders = [one for one in snapshot.groups.values() if any(peer.address in source.network for source in one.sources)]
     if holders:
         names = ", ".join(sorted(shown(group.name) for group in holders)[:_SHOWN])

@@ -1,4 +1,4 @@
-"""One product of what a side allows: whom it lets send to, or receive from, whom, asking for what, and why."""
+"""A grant: what one rule, or one default, lets a set of subjects send to, or receive from, a set of peers."""
 
 from enum import Enum
 from typing import NamedTuple
@@ -35,9 +35,9 @@ class Grant(NamedTuple):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What it is known by in another version: two of one key differ in subjects and peers alone.
+        """Identifies it across versions of a population: grants of one key differ in subjects and peers alone.
 
-        Plain numbers and words, because there are tens of thousands of them to be hashed.
+        Plain numbers and words, because tens of thousands of them get hashed.
         """
         because = self.because
         if isinstance(because, Allowance):
@@ -45,6 +45,6 @@ class Grant(NamedTuple):
         return because.value, self.family
 
     def box(self, subjects: int, peers: int, direction: Direction) -> Box:
-        """What it allows between some of its subjects and peers."""
+        """The packets that it allows between some of its subjects and peers."""
         ends = (peers, subjects) if direction is Direction.INGRESS else (subjects, peers)
         return Box(*ends, self.services)

@@ -1,7 +1,7 @@
-"""What each side allows, as products of classes: an egress grant meets an ingress grant, and that is a ``Flow``.
+"""What each side allows, as products of classes: where an egress grant meets an ingress grant, packets flow.
 
-Input: a population. Output: flows, each with the two reasons that imply it; together they hold exactly the first
-packets that ``verdict`` allows. What passes besides rules (discovery, DHCP, lifelines of a host) is no part of it.
+Input: a population. Output: flows, each with the two reasons that imply it; together they are exactly the first packets
+that ``verdict`` allows. What passes regardless of rules (discovery, DHCP, lifelines) is left out.
 """
 
 from collections import defaultdict
@@ -27,9 +27,9 @@ _Sides = tuple[Callable[[GroupId, Family], Crowd], Callable[[GroupId | Span, Fam
 
 
 class Flow(NamedTuple):
-    """First packets from any class of ``sources`` to any of ``destinations``, and what lets them out and in.
+    """First packets from any class of ``sources`` to any of ``destinations``, and why they are let out and in.
 
-    ``ends`` are the two sets once more, as numbers: equal ones for equal sets among the flows of one answer.
+    ``ends`` are the numbers of the two sets as ``Crowd``s: within one answer, equal numbers mean equal sets.
     """
 
     sources: int
@@ -41,13 +41,13 @@ class Flow(NamedTuple):
 
     @property
     def turned(self) -> "Flow":
-        """The same with its ends changed round, for what works along destinations only."""
+        """The flow with source and destination exchanged, for algorithms that go by destinations."""
         return self._replace(sources=self.destinations, destinations=self.sources, ends=self.ends[::-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which flows are wanted; None means all there are."""
+    """Which flows are wanted: sets of classes and of services; None means all."""
 
     sources: int | None = None
     destinations: int | None = None
@@ -55,14 +55,14 @@ class Question:
 
 
 class Grants:
-    """All grants of one snapshot of a population, indexed by whom they could meet."""
+    """All grants of one snapshot of a population."""
 
     def __init__(self, population: Population, version: int = 0) -> None:
         self.population = population
         self.version = version
         self._crowds = population.crowds
         self.observed = self._playing(lambda role: role.observe)
-        sides = cache(self._of_group), cache(self._of_peers)  # many rules ask for the same
+        sides = cache(self._of_group), cache(self._of_peers)  # many rules have the same group or peer
         self._ingress = [*self._make(Direction.INGRESS, sides)]
         self._egress = [*self._make(Direction.EGRESS, sides)]
         self._candidates = Candidates(population, version, self._egress)
@@ -73,7 +73,7 @@ class Grants:
         self._keyed: dict[Direction, dict[tuple[object, ...], Grant]] = {}
 
     def flows(self, question: Question) -> Iterator[Flow]:
-        """Every flow of ``question``. O(ingress grants that concern it, each with the egress grants it meets)."""
+        """Every flow that ``question`` asks for. O(ingress grants concerned * egress grants that each could meet)."""
         crowds, everybody = self._crowds.fork(), self.population.everybody
         sources = crowds.of(everybody if question.sources is None else question.sources)
         destinations = crowds.of(everybody if question.destinations is None else question.destinations)
@@ -91,7 +91,7 @@ class Grants:
                     yield from _meet(crowds, asked, map(self._egress.__getitem__, meeting))
 
     def of_rules(self, direction: Direction, group: GroupId) -> Iterator[tuple[Allowance, Box]]:
-        """What each rule of a group allows, in either direction from those who wear it to its peers."""
+        """What each rule of a group in that direction allows: boxes from wearers (as sources) to peers."""
         if direction not in self._by_group:
             grants = self._ingress if direction is Direction.INGRESS else self._egress
             by_group = self._by_group[direction] = defaultdict(list)
@@ -102,7 +102,7 @@ class Grants:
             yield because, Box(grant.subjects.classes, grant.peers.classes, grant.services)
 
     def differences(self, other: "Grants") -> Iterator[Box]:
-        """Boxes outside of which both versions of a population allow the same. O(grants)."""
+        """Boxes outside of which both versions of the population allow the same. O(grants)."""
         for direction in Direction:
             one, two = self._by_key(direction), other._by_key(direction)  # noqa: SLF001  it is of this class
             for key, grant in one.items():
@@ -180,7 +180,7 @@ def _naming(rule: Rule) -> GroupId | Span:
 
 
 def _meet(crowds: Crowds, asked: Grant, egress: Iterable[Grant]) -> Iterator[Flow]:
-    """What of an ingress grant somebody of its peers may send, by the ``egress`` grants that could meet it."""
+    """The flows that an ingress grant and each of ``egress`` have in common."""
     for grant in egress:
         if grant.family != asked.family:
             continue
@@ -193,7 +193,7 @@ def _meet(crowds: Crowds, asked: Grant, egress: Iterable[Grant]) -> Iterator[Flo
 
 
 def _difference(one: Grant, two: Grant | None, direction: Direction) -> Iterator[Box]:
-    """Whom only one of two grants of the same key concerns, as subject or as peer."""
+    """What only one of two grants of the same key allows."""
     subjects, peers = one.subjects.classes, one.peers.classes
     others, their_peers = (two.subjects.classes, two.peers.classes) if two else (NOBODY, NOBODY)
     if subjects != others:

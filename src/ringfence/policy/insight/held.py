@@ -1,7 +1,7 @@
-"""Assertions that an organisation holds, against a change and by themselves.
+"""The assertions that an organisation holds: whether a change breaks one, and whether one holds by itself.
 
-Input: the snapshots before and after a change. Output: the first assertion that it breaks, or breaks more.
-One by itself is decided over the few instances that it names, where it names few.
+A change breaks an assertion when a packet proves it wrong after the change and did not before. An assertion that names
+few instances is decided over those alone.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _Few = frozenset[InstanceId]
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """``witness`` proves it; without one the assertion names what the change takes away, and ``reason`` says so."""
+    """A broken assertion, with a proof; or with none and a ``reason``, when it names what the change deletes."""
 
     assertion: Assertion
     witness: Witness | None
@@ -35,7 +35,7 @@ class Broken:
 
 
 def find_broken(before: Snapshot, after: Snapshot, owner: OrganisationId) -> Broken | None:
-    """The first of the owner's assertions that is wrong of a packet of ``after`` and was not of ``before``."""
+    """The first of the owner's assertions that the change from ``before`` to ``after`` breaks; None if none."""
     held = after.organisations[owner].assertions
     change = Change(before, after)
     for text in held:
@@ -46,12 +46,12 @@ def find_broken(before: Snapshot, after: Snapshot, owner: OrganisationId) -> Bro
 
 @lru_cache(maxsize=4096)
 def parse_held(text: str) -> Assertion:
-    """As ``parse_assertion``, which took it before."""
+    """As ``parse_assertion``, cached, for a text that was accepted before."""
     return parse_assertion(text, field=FIELD)
 
 
 def decide(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) -> Witness | None:
-    """What ``check`` says, of a snapshot that nothing was made ready for; raises as it does."""
+    """A proof that the assertion is wrong, or None if it holds; as ``check``, without a prepared ``Reachability``."""
     few = narrowed(snapshot, assertion, owner)
     if few is not None:
         witness = check(Reachability(few), assertion, owner=owner).witness
@@ -70,16 +70,16 @@ def _breaks(change: Change, assertion: Assertion, owner: OrganisationId) -> Brok
 
 
 def _is_whole(snapshot: Snapshot, witness: Witness) -> bool:
-    """Whether no end of a witness that looked like nobody's is an instance that was left out."""
+    """Whether no end of the witness is an instance of the whole snapshot that had been left out."""
     ends = ((witness.source, witness.packet.source), (witness.destination, witness.packet.destination))
     return not any(end is None and index_of(snapshot).holding(address) for end, address in ends)
 
 
 def narrowed(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) -> Snapshot | None:
-    """Only those instances, groups and rules that can make an assertion wrong; None when that may be anybody.
+    """The part of the snapshot that can make an assertion wrong; None when that is all of it.
 
-    Whoever is left out looks like an address of no instance, which may send anything: what is wrong only of such an
-    address is to be asked of the whole. Raises as ``find_named``.
+    An instance that is left out looks like an address of no instance, which may send anything: a proof with such an
+    address has to be checked against the whole. Raises as ``find_named``.
     """
     sources, destinations = (
         _instances_meant(snapshot, text, owner, assertion.field) for text in (assertion.source, assertion.destination)
@@ -97,7 +97,7 @@ def narrowed(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) ->
 
 
 def _instances_meant(snapshot: Snapshot, text: str, owner: OrganisationId, field: str) -> _Few | None:
-    """Every instance that an end means; None for anybody."""
+    """Every instance that an end means; None for all."""
     if text == ANY:
         return None
     if text == INTERNET:
@@ -129,7 +129,7 @@ def _has_only_instances(snapshot: Snapshot, text: str, owner: OrganisationId) ->
 
 
 def _could_receive(snapshot: Snapshot, assertion: Assertion) -> _Few:
-    """Whoever wears a rule that lets something of the assertion in, or is observed."""
+    """The instances with a rule that lets in some of the assertion's services, and the observed ones."""
     index = index_of(snapshot)
     found = {id_ for id_, one in snapshot.instances.items() if one.observe}
     for id_, group in snapshot.groups.items():
@@ -140,7 +140,7 @@ def _could_receive(snapshot: Snapshot, assertion: Assertion) -> _Few:
 
 
 def _members_named(snapshot: Snapshot, assertion: Assertion, receivers: _Few) -> _Few:
-    """The members of the groups that such rules of ``receivers`` name; all, when one of those is observed."""
+    """The members of the groups that such rules of ``receivers`` name; all instances, if a receiver is observed."""
     if any(snapshot.instances[id_].observe for id_ in receivers):
         return frozenset(snapshot.instances)
     worn = {group for id_ in receivers for group in snapshot.instances[id_].groups}

@@ -1,10 +1,11 @@
-"""Whether a change makes an assertion wrong of a packet of which it was right, at the cost of what the change touches.
+"""Whether a change breaks an assertion, at the cost of what the change touches.
 
-Input: the snapshots before and after, an assertion. Output: such a packet. One end of it is an instance that the change
-touches: it, its rules, or whom these name. At the other end only those are looked at whom such a rule names by a group,
-who name such an instance by a group, or who wear a group that the assertion names; of many that are treated alike, two.
-Anybody else is taken for an address of no instance, which may send and be sent anything. That hides nothing that is
-wrong; and what is wrong of an address that is somebody's is looked at again, with whoever has it.
+Input: the snapshots before and after, an assertion. Output: a packet that proves it wrong after the change and did not
+before, or None. One end of such a packet is an instance that the change touches: the instance itself, its rules, or the
+groups that these name. For the other end it is enough to look at members of groups that such rules name, instances
+whose rules name a group of such an instance, and those the assertion names; of many that are treated alike, at two.
+All others are treated as addresses of no instance, which may send and receive anything. That hides no proof; and if a
+proof has an address that an instance has after all, the search is repeated with that instance.
 """
 
 from bisect import bisect_right
@@ -26,19 +27,19 @@ from ringfence.policy.places import INTERNET
 from ringfence.policy.values import Address, Cidr, Direction, GroupId, InstanceId, Kind, Network, OrganisationId
 
 _Few = set[InstanceId]
-_FEW: Final = 32  # instances, above which those that are treated alike are looked for
-_MOST: Final = 256  # above which the whole is looked at
+_FEW: Final = 32  # with more instances, those that are treated alike are reduced to two
+_MOST: Final = 256  # with more even so, the whole snapshots are compared
 _ROUNDS: Final = 8
-_NEAR: Final = 64  # addresses that are looked at beside one that is somebody's
+_NEAR: Final = 64  # how many of the next addresses are checked, too, when one turns out to be an instance's
 
 
 class _Anybody(Exception):
-    """It takes the whole to tell."""
+    """Only the whole snapshots can tell."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Two snapshots, and what is not the same in both."""
+    """Two snapshots, and what differs between them."""
 
     before: Snapshot
     after: Snapshot
@@ -49,13 +50,13 @@ class Change:
 
     @cached_property
     def groups(self) -> list[tuple[GroupId, Group | None, Group | None]]:
-        """Those that differ: before, and after."""
+        """The groups that differ: id, before, after."""
         found = differing(self.before.groups, self.after.groups)
         return [(id_, self.before.groups.get(id_), self.after.groups.get(id_)) for id_ in sorted(found)]
 
     @cached_property
     def moved(self) -> _Few:
-        """Instances that differ, and those that share an address with one."""
+        """The instances that differ, and those that share an address with one of them."""
         found = differing(self.before.instances, self.after.instances)
         known = [one for index in self.indexes for id_ in found if (one := index.instances.get(id_)) is not None]
         addresses = {address for one in known for address in one.addresses}
@@ -63,26 +64,26 @@ class Change:
 
     @cached_property
     def turns_names(self) -> bool:
-        """Whether a name may mean somebody else than before."""
+        """Whether a name may mean other addresses than before."""
         known = ((old, new) for _, old, new in self.groups)
         alike = (old and new and (old.name, old.sources) == (new.name, new.sources) for old, new in known)
         return bool(self.moved) or not all(alike)
 
     @cached_property
     def joined(self) -> set[GroupId]:
-        """The groups whose members are not the same."""
+        """The groups whose addresses as a peer differ."""
         worn = {group for id_ in self.moved for index in self.indexes for group in _worn(index, id_)}
         old, new = self.indexes
         return {group for group in worn if old.peer(group) != new.peer(group)}
 
     def wearers_of(self, group: GroupId) -> _Few:
-        """Whoever wears it before or after."""
+        """The instances that wear the group before or after."""
         old, new = self.indexes
         return {*old.wearers_of(group), *new.wearers_of(group)}
 
 
 def find_worse_by(change: Change, assertion: Assertion, owner: OrganisationId) -> Witness | None:
-    """As ``find_worse``, for an assertion in the names of ``owner``. O(what the change touches), for most.
+    """As ``find_worse``, for an assertion in the names of ``owner``; mostly O(what the change touches).
 
     Raises:
         NotFound, Invalid: as ``find_worse``.
@@ -95,7 +96,7 @@ def find_worse_by(change: Change, assertion: Assertion, owner: OrganisationId) -
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The instances that a change touches at one end of an assertion, and whom the other end means."""
+    """The instances that a change touches at one end of an assertion, and what the other end means."""
 
     way: Direction  # of the rules that decide at this end
     touched: _Few
@@ -136,7 +137,7 @@ class _Case:
         return part_of(snapshot, self._assertion, ids & snapshot.instances.keys(), self._owner)
 
     def _touched(self) -> tuple[_Few, _Few]:
-        """Those of which it may have changed what they let in, and what they may send."""
+        """The instances for which the change may alter what they let in, and those for which what they may send."""
         receivers, senders = set(self._change.moved), set(self._change.moved)
         for id_, old, new in self._change.groups:
             for rule in _rules(old) ^ _rules(new):
@@ -153,7 +154,7 @@ class _Case:
         return concerns(rule, self._assertion)
 
     def _naming(self, group: GroupId, way: Direction) -> _Few:
-        """Who wears a rule that names the group, before or after."""
+        """The instances with a rule in that direction that names the group, before or after."""
         return {
             wearer
             for _, index in self._states
@@ -163,7 +164,7 @@ class _Case:
         }
 
     def _named(self, rules: Iterable[Rule], way: Direction) -> set[GroupId]:
-        """The groups that those of the rules name which count."""
+        """The groups that the rules concerned by the assertion name in that direction."""
         found = ((rule, rule.peer) for rule in rules if rule.direction is way)
         return {peer.group for rule, peer in found if isinstance(peer, GroupPeer) and self._counts(rule)}
 
@@ -173,7 +174,7 @@ class _Case:
         try:
             known = ends_of(self._change.before, self._assertion, self._owner)
         except CallerError as error:
-            raise _Anybody from error  # of whom nobody knew, nothing was wrong
+            raise _Anybody from error  # ``find_worse`` treats a name that was unknown before
         if any(is_another(*pair) for pair in zip(known, ends, strict=True)):
             raise _Anybody
         source, destination = zip(known, ends, strict=True)
@@ -187,7 +188,7 @@ class _Case:
         return _Side(way, were | are, are - were, opposite)
 
     def _pared(self, side: _Side) -> _Side:
-        """Without those that no packet of a ``deny`` can come to, or go from, because nobody lets it in."""
+        """The side without instances that no packet of a ``deny`` can reach, or leave, because nobody lets it in."""
         if side.way is Direction.INGRESS:
             return replace(side, touched={*filter(self._lets_in, side.touched)})
         (_, end), (_, (_, index)) = side.opposite, self._states
@@ -195,7 +196,7 @@ class _Case:
         return side if is_let_in else replace(side, touched=set())
 
     def _lets_in(self, id_: InstanceId) -> bool:
-        """Whether an instance, or one with an address of it, may let anything of it in after the change."""
+        """Whether an instance, or one that shares an address with it, may let the services in after the change."""
         _, (_, index) = self._states
         addresses = index.instances[id_].addresses if id_ in index.instances else ()
         near = {one.id: one for address in addresses for one in index.holding(address)}
@@ -204,7 +205,7 @@ class _Case:
         return is_open or any(one.observe for one in near.values())
 
     def _others(self, side: _Side) -> _Few:
-        """Whom the touched ones of a side have to be asked with, one by one."""
+        """The instances at the other end that have to be looked at one by one."""
         if not side.touched:
             return set()
         joined = self._change.joined if side.touched & self._change.moved else ()
@@ -217,7 +218,7 @@ class _Case:
         return found | self._refusing(side) if self._assertion.allow and side.newly else found
 
     def _refusing(self, side: _Side) -> _Few:
-        """Who may refuse somebody who was not meant before: at the way out whoever is restricted, else anybody."""
+        """The instances that may refuse one that the assertion did not mean before."""
         if all(end == INTERNET or _is_narrow(end) for end in side.opposite):
             return set()
         if side.way is Direction.EGRESS:
@@ -227,7 +228,7 @@ class _Case:
         return _meant_of({id_ for group in restricting for id_ in index.wearers_of(group)}, end, index)
 
     def _alike(self, ids: _Few) -> _Few:
-        """Two of each of those that nothing here tells apart."""
+        """At most two of all instances that no rule and no end tells apart."""
         borders = self._borders(ids)
         found: dict[object, list[InstanceId]] = defaultdict(list)
         for id_ in sorted(ids):
@@ -239,7 +240,7 @@ class _Case:
         return {id_ for same in found.values() for id_ in same[:2]}.union(named)
 
     def _borders(self, ids: _Few) -> list[int]:
-        """The positions between which no rule of theirs tells addresses apart, and no end."""
+        """The positions at which a network of their rules, or of an end, begins or has ended, ascending."""
         networks: set[Network] = set()
         for snapshot, index in self._states:
             rules = (rule for group in _worn_by(index, ids) for rule in index.groups[group].rules)
@@ -252,7 +253,7 @@ class _Case:
         return any(address in index.holders for _, index in self._states)
 
     def _left_out(self, witness: Witness) -> _Few:
-        """Who has an address that the witness takes for nobody's, or one of the next."""
+        """The instances that have an address which the witness takes for nobody's, or one of the next addresses."""
         ends = ((witness.source, witness.packet.source), (witness.destination, witness.packet.destination))
         return {
             one.id
@@ -277,7 +278,7 @@ def _is_egress(rule: Rule) -> bool:
 
 
 def _is_narrow(end: Meant) -> bool:
-    """Whether it means only instances that can be named one by one."""
+    """Whether it means only instances, without external sources."""
     return isinstance(end, Group | Instance) and not sources_of(end)
 
 
@@ -295,7 +296,7 @@ def _meant_of(ids: Iterable[InstanceId], end: Meant, index: Index) -> _Few:
 
 
 def _networks_of(one: Peer | Meant, index: Index) -> Iterable[Network]:
-    """The networks by which a peer or an end means somebody."""
+    """The networks that a peer or an end consists of."""
     match one:
         case GroupPeer(id_) | Group(id_):
             return index.peer(id_).sources
@@ -308,7 +309,7 @@ def _networks_of(one: Peer | Meant, index: Index) -> Iterable[Network]:
 
 
 def _role(instance: Instance | None, index: Index, borders: list[int]) -> object:
-    """What of an instance counts here; None where somebody has an address of it besides, who makes it like no other."""
+    """A key equal for instances that are treated alike; None for one that shares an address: it is like no other."""
     if instance is None:
         return _NOT_THERE
     if any(len(index.holders.get(address, ())) > 1 for address in instance.addresses):

@@ -1,7 +1,6 @@
-"""Sets of integers in one canonical form: the points at which membership changes. The ground of every exact answer.
+"""Sets of integers in canonical form, as the points at which membership changes: equal sets are equal values.
 
-Addresses, ports and ICMP types are laid out on lines of integers (``address_axis``, ``services``); equal
-sets are equal values.
+Addresses, ports and ICMP types are mapped to integers by ``address_axis`` and ``services``.
 """
 
 from bisect import bisect_right
@@ -13,7 +12,7 @@ from itertools import chain
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """``toggles`` ascend strictly; ``begins_in`` says whether the set holds what lies below the first of them.
+    """A set. ``toggles`` ascend strictly; ``begins_in`` says whether integers below the first of them are members.
 
     A Boolean algebra: ``|``, ``&``, ``-`` and ``~`` cost O(toggles of both).
     """
@@ -33,7 +32,7 @@ class Intervals:
 
     @classmethod
     def joined(cls, sets: Iterable["Intervals"]) -> "Intervals":
-        """All of many bounded sets together; cheaper than one after the other, and than the same ones once more."""
+        """The union of many bounded sets; cheaper than one by one, and cached."""
         alike = frozenset(sets)
         return next(iter(alike)) if len(alike) == 1 else _joined(alike)
 
@@ -44,7 +43,7 @@ class Intervals:
         return self.begins_in != bool(bisect_right(self.toggles, point) % 2)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """The spans (first, last) of a set that is bounded, ascending and apart from each other."""
+        """The spans (first, last) of a bounded set, ascending and not adjacent."""
         ends = iter(self.toggles)
         return ((first, after - 1) for first, after in zip(ends, ends, strict=True))
 
@@ -84,7 +83,7 @@ def _joined(sets: frozenset[Intervals]) -> Intervals:
 
 
 def _closed_up(spans: Iterable[tuple[int, int]]) -> Intervals:
-    """The set of ascending spans, each up to where it ends and not including it."""
+    """The set of spans (first, first integer after it), which ascend and may overlap."""
     toggles: list[int] = []
     end = None
     for first, after in spans:

@@ -1,7 +1,6 @@
-"""What is doubtful in a policy: findings with a code that stays, a proof, and what to do.
+"""Doubtful rules and groups of a policy: findings with a stable code, a proof, and advice.
 
-Input: a snapshot made ready. Output: findings, the gravest first. What can be seen of a rule alone is found here, what
-follows from who there is in ``lint_reach``.
+This module finds what can be seen in the rules of one group; ``lint_reach`` finds what depends on who wears what.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Severity(Enum):
-    """ERROR: open to all. WARNING: it does not do what it says. NOTE: it does nothing, or says it in a strange way."""
+    """ERROR: open to all. WARNING: it does not do what it says. NOTE: it does nothing, or is oddly written."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -33,7 +32,7 @@ class Severity(Enum):
 
 
 class Code(Enum):
-    """What is found; the names stay, for scripts and for what is to be passed over."""
+    """The kind of a finding. The values never change: scripts name them, and the option to ignore some."""
 
     OPEN_MANAGEMENT = "open-management"
     SHADOWED = "shadowed"
@@ -50,7 +49,7 @@ class Code(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``what`` it is about, ``proof`` why it is so, ``advice`` what to do; ``rule`` is None for a whole group."""
+    """``what`` it is about, ``proof`` why, ``advice`` what to do; ``rule`` is None when it is about a whole group."""
 
     severity: Severity
     code: Code
@@ -63,8 +62,8 @@ class Finding:
 
 _ORDER: Final = {severity: place for place, severity in enumerate(Severity)}
 _SHOWN_AT_MOST: Final = 3
-_WIDE: Final = 8  # a network with a shorter prefix is called the world: no organisation has as much
-# Ports by which machines are administered, or data is held, and which a stranger has no business with.
+_WIDE: Final = 8  # a network with a shorter prefix counts as the whole internet: no organisation has as much
+# Ports of administration and of databases, which strangers have no business with.
 _MANAGEMENT: Final[dict[tuple[int, int], str]] = {
     (TCP, 22): "ssh", (TCP, 23): "telnet", (TCP, 111): "rpcbind", (TCP, 135): "rpc", (TCP, 139): "netbios",
     (TCP, 445): "smb", (TCP, 873): "rsync", (TCP, 1433): "sql server", (TCP, 1521): "oracle", (TCP, 2049): "nfs",
@@ -77,7 +76,7 @@ _MANAGEMENT: Final[dict[tuple[int, int], str]] = {
 
 
 def in_order(findings: Iterable[Finding], snapshot: Snapshot) -> list[Finding]:
-    """The gravest first, then by code, group and place of the rule."""
+    """The findings by severity, then by code, group and place of the rule."""
     found = [*findings]
     groups = {one.group: snapshot.groups[one.group] for one in found}
     places = {rule.id: n for group in groups.values() for n, rule in enumerate(group.rules)}
@@ -95,7 +94,7 @@ def in_order(findings: Iterable[Finding], snapshot: Snapshot) -> list[Finding]:
 
 
 def lint_rules(snapshot: Snapshot, groups: Iterable[Group]) -> Iterator[Finding]:
-    """What is seen of rules, peers and sources one by one, and of the rules of one group among themselves."""
+    """Findings about single rules, peers and sources, and about the rules of one group among themselves."""
     for group in groups:
         for rule in group.rules:
             yield from _of_rule(snapshot, group, rule)
@@ -105,7 +104,7 @@ def lint_rules(snapshot: Snapshot, groups: Iterable[Group]) -> Iterator[Finding]
 
 
 def covers(one: Rule, other: Rule) -> bool:
-    """Whether ``one`` allows all that ``other`` does, whoever there is, and for as long."""
+    """Whether ``one`` allows all that ``other`` does, whoever the members are, and for as long."""
     if one.direction is not other.direction or not lasts_as_long(one, other) or not _peer_covers(one, other):
         return False
     families = _families(other)
@@ -113,7 +112,7 @@ def covers(one: Rule, other: Rule) -> bool:
 
 
 def shadowed_by(group: Group) -> dict[Rule, Rule]:
-    """The rules of a group that another of them covers, each with that one; of two that say the same, the later."""
+    """Each rule of a group that another rule of it covers, with that rule; of two equal ones, the later is covered."""
     found = {}
     for number, rule in enumerate(group.rules):
         covering = [n for n, one in enumerate(group.rules) if n != number and covers(one, rule)]
@@ -124,12 +123,12 @@ def shadowed_by(group: Group) -> dict[Rule, Rule]:
 
 
 def lasts_as_long(one: Rule, other: Rule) -> bool:
-    """Whether ``one`` is there for as long as ``other``."""
+    """Whether ``one`` does not expire before ``other``."""
     return one.expires_at is None or (other.expires_at is not None and other.expires_at <= one.expires_at)
 
 
 def some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first few names, and how many more there are."""
     first = ", ".join(names[:_SHOWN_AT_MOST])
     return f"{first} and {len(names) - _SHOWN_AT_MOST} more" if len(names) > _SHOWN_AT_MOST else first
 
@@ -194,7 +193,7 @@ def _management(rule: Rule) -> str:
 
 
 def _world(snapshot: Snapshot, rule: Rule) -> str | None:
-    """The network that is as good as the whole internet, if the rule names one."""
+    """A network of the rule's peer that is as wide as the internet, if there is one."""
     if isinstance(rule.peer, GroupPeer):
         networks = sorted(index_of(snapshot).peer(rule.peer.group).sources, key=str)
     else:
@@ -203,7 +202,7 @@ def _world(snapshot: Snapshot, rule: Rule) -> str | None:
 
 
 def _among(snapshot: Snapshot, group: Group) -> Iterator[Finding]:
-    """Each rule against the others."""
+    """Each rule of the group against the others."""
     for rule, over in shadowed_by(group).items():
         proof = f"all that it allows is allowed, whoever there is, by {named(snapshot, over)}"
         advice = "delete it: nothing changes"
@@ -216,7 +215,7 @@ def _among(snapshot: Snapshot, group: Group) -> Iterator[Finding]:
 
 
 def _overlap(one: Rule, two: Rule) -> str:
-    """What both allow from the same peers, in words."""
+    """The services that both allow for the same peers, in words; empty if none."""
     if one.direction is not two.direction or not _peer_meets(one, two):
         return ""
     both = EMPTY

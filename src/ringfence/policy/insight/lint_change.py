@@ -1,6 +1,6 @@
-"""What a change makes doubtful that was not: the groups that it concerns are linted before and after, and no others.
+"""The lint findings that a change brings: only the groups that it concerns are linted, before and after.
 
-Input: both versions of one population. Output: the findings of afterwards that nobody had before.
+Input: both versions of one population. Output: the findings after the change that were not there before.
 """
 
 from collections.abc import Iterable
@@ -19,9 +19,9 @@ from ringfence.policy.values import Direction, GroupId
 
 
 def new_findings(before: Grants, after: Grants) -> list[Finding]:
-    """What ``lint`` finds after a change and did not before; a rule that is made anew and says the same is no other.
+    """What ``lint`` finds after a change and not before; a rule replaced by an equal one counts as the same.
 
-    O(groups that the change touches, and the rules beside theirs that it could make needless or needed).
+    O(groups that the change touches, and rules of other groups that it may make redundant or needed).
     """
     was, will = Redundancy(before), Redundancy(after)
     about, around = _concerned(was, will)
@@ -36,9 +36,9 @@ def _about(snapshot: Snapshot, finding: Finding) -> tuple[object, ...]:
 
 
 def _concerned(was: Redundancy, will: Redundancy) -> tuple[set[GroupId], set[GroupId]]:
-    """The groups of which lint may find something else, and those whose wearers may do something else.
+    """The groups for which findings may differ, and those for whose wearers findings may differ.
 
-    What it finds of any other follows from what did not change.
+    What lint finds about any other group follows from what did not change.
     """
     both = was.snapshot, will.snapshot
     changed = differing(was.snapshot.groups, will.snapshot.groups)
@@ -65,7 +65,7 @@ def _worn_by_changed(before: Snapshot, after: Snapshot) -> set[GroupId]:
 
 
 def _is_other_peer(before: Group | None, after: Group | None) -> bool:
-    """Whether rules that name a group mean others, or are told in other words."""
+    """Whether rules that name the group as peer mean other addresses, or read differently."""
     return before is None or after is None or (before.name, before.sources) != (after.name, after.sources)
 
 
@@ -74,7 +74,7 @@ def _companions(was: Redundancy, will: Redundancy, groups: Iterable[GroupId]) ->
 
 
 def _turned(was: Redundancy, will: Redundancy, touched: set[GroupId]) -> set[GroupId]:
-    """Groups beside ``touched`` with a rule that may be needless or needed by what changed, or by another that is."""
+    """Groups besides ``touched`` with a rule that may have become redundant or needed, directly or through another."""
     found: set[GroupId] = set()
     for direction in Direction:
         groups = touched
@@ -88,7 +88,7 @@ def _turned(was: Redundancy, will: Redundancy, touched: set[GroupId]) -> set[Gro
 
 
 def _differing(was: Redundancy, will: Redundancy, group: GroupId, direction: Direction) -> list[Box]:
-    """What rules of a group allow in one of both versions, where it is not the same in the other."""
+    """What rules of a group allow in only one of the two versions."""
     before, after = ({*one.grants.of_rules(direction, group)} for one in (was, will))
     return [box for _, box in before ^ after]
 
@@ -100,7 +100,7 @@ def _is_near(was: Redundancy, will: Redundancy, group: GroupId, direction: Direc
 
 
 def _flipped(was: Redundancy, will: Redundancy, group: GroupId, direction: Direction) -> list[Box]:
-    """What those rules of a group allow that can go in one version and have to stay in the other."""
+    """What the rules of a group allow that are redundant in only one of the two versions."""
     before, after = ({one.rule.id for one, _ in each.needless([group], direction)} for each in (was, will))
     known = chain.from_iterable(one.grants.of_rules(direction, group) for one in (was, will))
     return [box for one, box in known if one.rule.id in before ^ after]

@@ -1,6 +1,6 @@
-"""What is doubtful in a policy for who there is: rules that others make needless, and what cannot work.
+"""Lint findings that depend on who wears what: redundant rules, rules without effect, missing DNS and path MTU.
 
-Exact, over all packets: what is said to remain without a rule remains for every one of them.
+They are exact over all packets: if a rule is called redundant, every packet that it allows is allowed without it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,14 +27,14 @@ _TOO_BIG: Final = Intervals.of(service_span(ICMPV6, 2 * 256, 2 * 256))
 
 
 def lint(reachability: Reachability) -> list[Finding]:
-    """Everything that is doubtful, the gravest first. O(rules x rules that the same instances wear)."""
+    """All findings about a policy, the gravest first. O(rules * rules that the same instances wear)."""
     return lint_groups(Redundancy(reachability.grants), [*reachability.snapshot.groups])
 
 
 def lint_groups(redundancy: Redundancy, about: Iterable[GroupId], around: Iterable[GroupId] = ()) -> list[Finding]:
-    """What ``lint`` finds of the groups ``about``; of those ``around`` only what their wearers cannot do.
+    """The findings about the groups ``about``; for the groups ``around`` only those about their wearers.
 
-    At the cost of those and of what is worn together with them.
+    O(those groups, and the groups that are worn together with them).
     """
     snapshot = replace(redundancy.snapshot, index=index_of(redundancy.snapshot))
     known = [snapshot.groups[one] for one in about if one in snapshot.groups]
@@ -46,7 +46,7 @@ def lint_groups(redundancy: Redundancy, about: Iterable[GroupId], around: Iterab
 
 @dataclass(slots=True)
 class _Exact:
-    """``about`` are the groups that are asked about, ``around`` those whose wearers are, ``near`` what these wear."""
+    """``about`` are the groups to lint, ``around`` those whose wearers are, ``near`` all groups that these wear."""
 
     redundancy: Redundancy
     snapshot: Snapshot
@@ -106,7 +106,7 @@ class _Exact:
                 yield Finding(Severity.WARNING, Code.NO_DNS, id_, None, what, proof, advice)
 
     def _without_pmtu(self) -> Iterator[Finding]:
-        """AH over IPv6 is no flow to the kernel, so that no error is part of it."""
+        """Senders of AH over IPv6: conntrack has no flow for it, so errors do not pass as part of one."""
         deaf = self.grants.population.family[6] & ~self._allowed_by(Direction.INGRESS, _TOO_BIG)
         for id_ in sorted(self.around):
             for allowance, box in self.grants.of_rules(Direction.EGRESS, id_):
@@ -117,7 +117,7 @@ class _Exact:
                     yield Finding(Severity.WARNING, Code.NO_PMTU, id_, allowance.rule.id, what, proof, advice)
 
     def _allowed_by(self, direction: Direction, services: Intervals) -> int:
-        """Who wears a rule that allows some of ``services``, or is observed; of those who wear what is near."""
+        """The wearers of ``near`` groups that a rule allows some of ``services``, or that are observed."""
         bits, concerns = self.grants.observed, cache(lambda one: bool(one & services))
         for group in self.near:
             for _, box in self.grants.of_rules(direction, group):

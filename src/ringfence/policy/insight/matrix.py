@@ -1,22 +1,20 @@
-"""The whole group x group matrix: what some member of the one can ask of some member of the other, and by which rules.
+"""The group x group matrix: which services pass from some member of one to some member of the other, by which rules.
 
-Rows that see the same of a column share one cell, so that a thousand groups that all may reach one cost what one does.
+Rows with the same content in a column share one cell, so that a thousand groups that may all reach one cost one cell.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from typing import Final
 
 from ringfence.policy.insight.grants import Flow, Grants, Question
 from ringfence.policy.insight.intervals import Intervals
-from ringfence.policy.insight.population import bits_of, numbers_of
+from ringfence.policy.insight.population import bits_of, numbers_of, union_of
 from ringfence.policy.insight.reach import Reasons
 from ringfence.policy.values import GroupId
 
-_FEW_ROWS: Final = 16  # up to which it pays to look at each row
+_FEW_ROWS: Final = 16  # so few rows are cheaper to look at one by one
 INTERNET_ROW = 0  # groups follow from 1, in the order of ``Matrix.groups``
 
 
@@ -54,7 +52,7 @@ class Matrix:
 
 
 class _Membership:
-    """Which rows a set of classes concerns."""
+    """The rows that a set of classes belongs to."""
 
     def __init__(self, grants: Grants, version: int) -> None:
         population = grants.population
@@ -68,11 +66,11 @@ class _Membership:
         self._known: dict[int, int] = {}
 
     def rows_of(self, number: int, bits: int) -> int:
-        """The rows of which somebody is in ``bits``, a set known by ``number``."""
+        """The rows with a class in ``bits``, whose number as a ``Crowd`` is ``number``; cached by it."""
         if number not in self._known:
             few = bits.bit_count() < len(self._ends)
             self._known[number] = (
-                reduce(or_, (self._rows.get(number, 0) for number in numbers_of(bits)), 0)
+                union_of(self._rows.get(number, 0) for number in numbers_of(bits))
                 if few
                 else sum(1 << row for row, end in enumerate(self._ends) if end & bits)
             )
@@ -80,7 +78,7 @@ class _Membership:
 
 
 class _Joins:
-    """Services known by one bit each, sets of them as integers, and each set joined once."""
+    """Gives each set of services a bit, so that a set of them is an integer, whose union is computed once."""
 
     def __init__(self) -> None:
         self._known: list[Intervals] = []
@@ -94,7 +92,7 @@ class _Joins:
         return self._bits[services]
 
     def joined(self, mask: int) -> Intervals:
-        """All that a set of services holds."""
+        """The union of the services whose bits are in ``mask``."""
         if mask not in self._joined:
             self._joined[mask] = Intervals.joined(self._known[number] for number in numbers_of(mask))
         return self._joined[mask]
@@ -109,7 +107,7 @@ class _Entry:
     flows: list[Flow]
 
 
-_Atom = tuple[int, int, tuple[list[Flow], ...]]  # rows that the same flows concern, their services, the flows
+_Atom = tuple[int, int, tuple[list[Flow], ...]]  # rows that the same flows concern, those flows' services, the flows
 
 
 def draw_matrix(grants: Grants, version: int = 0) -> Matrix:
@@ -133,7 +131,7 @@ def draw_matrix(grants: Grants, version: int = 0) -> Matrix:
 
 
 def _is_lonely(grants: Grants, flow: Flow) -> bool:
-    """Whether it leads only from an instance to itself."""
+    """Whether it only leads from an instance to itself."""
     if flow.sources != flow.destinations or flow.sources.bit_count() > 1:
         return False
     [kind] = grants.population.chosen(flow.sources)
@@ -141,7 +139,7 @@ def _is_lonely(grants: Grants, flow: Flow) -> bool:
 
 
 def _cells(column: list[_Entry], joins: _Joins) -> Iterator[tuple[int, Cell]]:
-    """The cells of a column: rows that the very same of its flows concern share one."""
+    """The cells of a column: rows that the same flows concern share one."""
     wide = [entry for entry in column if entry.rows.bit_count() > _FEW_ROWS]
     narrow: dict[int, list[int]] = defaultdict(list)
     for place, entry in enumerate(column):
@@ -153,8 +151,8 @@ def _cells(column: list[_Entry], joins: _Joins) -> Iterator[tuple[int, Cell]]:
 
 
 def _split(wide: list[_Entry], others: int) -> list[_Atom]:
-    """The rows of ``wide`` and the ``others``, apart by which of the entries hold them."""
-    covered = reduce(or_, (entry.rows for entry in wide), 0)
+    """The rows of ``wide`` and the ``others``, partitioned by the entries that contain them."""
+    covered = union_of(entry.rows for entry in wide)
     atoms: list[_Atom] = [(covered | others, 0, ())]
     for entry in wide:
         for place in range(len(atoms)):
@@ -167,7 +165,7 @@ def _split(wide: list[_Entry], others: int) -> list[_Atom]:
 
 
 def _refined(atoms: list[_Atom], column: list[_Entry], narrow: dict[int, list[int]]) -> Iterator[_Atom]:
-    """The atoms apart by entries that hold few rows each, too; ``narrow`` has their places by row."""
+    """The atoms, further partitioned by the entries with few rows; ``narrow`` has the places of those by row."""
     touched = bits_of(narrow)
     for rows, mask, held in atoms:
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -175,7 +173,7 @@ def _refined(atoms: list[_Atom], column: list[_Entry], narrow: dict[int, list[in
             alike[tuple(narrow[row])].append(row)
         for places, same in alike.items():
             found = [column[place] for place in places]
-            services = reduce(or_, (entry.mask for entry in found), mask)
+            services = mask | union_of(entry.mask for entry in found)
             yield bits_of(same), services, (*held, *(entry.flows for entry in found))
         if left := rows & ~touched:
             yield left, mask, held

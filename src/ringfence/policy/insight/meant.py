@@ -1,4 +1,4 @@
-"""Whom the ends of an assertion mean in one snapshot, told one by one: nothing has to be made ready for that."""
+"""What the ends of an assertion mean in one snapshot, by its index alone, without a population."""
 
 from ringfence.policy.errors import CallerError
 from ringfence.policy.index import Index
@@ -24,7 +24,7 @@ def ends_of(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) -> 
 
 
 def is_clear(snapshot: Snapshot, assertion: Assertion, owner: OrganisationId) -> bool:
-    """Whether both ends are known by one name."""
+    """Whether both ends are known and unambiguous."""
     try:
         ends_of(snapshot, assertion, owner)
     except CallerError:
@@ -45,7 +45,7 @@ def means(end: Meant, index: Index, instance: Instance) -> bool:
 
 
 def is_another(old: Meant, new: Meant) -> bool:
-    """Whether a name means another than before, or a group of other sources."""
+    """Whether a name means another object than before, or a group whose sources differ."""
     if isinstance(old, Group | Instance) and isinstance(new, Group | Instance):
         return old.id != new.id or sources_of(old) != sources_of(new)
     return False
@@ -59,5 +59,5 @@ def named_by(end: Meant, index: Index) -> set[InstanceId]:
 
 
 def sources_of(group: object) -> frozenset[Network]:
-    """The external sources of what may be a group."""
+    """The external sources of ``group``; none if it is no group."""
     return frozenset(source.network for source in group.sources) if isinstance(group, Group) else frozenset()

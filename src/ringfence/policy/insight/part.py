@@ -1,6 +1,6 @@
-"""The part of a snapshot that an assertion is decided over, when it is known who could make it wrong.
+"""Reduces a snapshot to what one assertion is decided by, once it is known which instances can make it wrong.
 
-Whoever is left out looks like an address of no instance, which may send and be sent anything.
+An instance that is left out looks like an address of no instance, which may send and receive anything.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,12 +18,12 @@ from ringfence.policy.values import Direction, GroupId, InstanceId, Organisation
 
 
 def concerns(rule: Rule, assertion: Assertion) -> bool:
-    """Whether a rule allows anything of what an assertion is about, whoever its peer is."""
+    """Whether a rule allows any of the assertion's services, whoever its peer is."""
     return any(services_of(rule, family) & assertion.services for family in FAMILIES)
 
 
 def part_of(snapshot: Snapshot, assertion: Assertion, kept: AbstractSet[InstanceId], owner: OrganisationId) -> Snapshot:
-    """These instances, those that share an address with one, and the rules that concern the assertion."""
+    """The snapshot with the instances ``kept``, those that share an address with one, and the rules that matter."""
     index = index_of(snapshot)
     twins = {
         twin.id for id_ in kept for address in snapshot.instances[id_].addresses for twin in index.holding(address)
@@ -45,7 +45,7 @@ def _groups_named(
 
 
 def _concerning(group: Group, assertion: Assertion) -> Group:
-    """A group with the rules that concern an assertion, and one that says it if its wearers may not send anything."""
+    """The group with the rules that concern the assertion, and one egress rule if it has any: that restricts egress."""
     rules = [rule for rule in group.rules if concerns(rule, assertion)]
     if not any(rule.direction is Direction.EGRESS for rule in rules):
         rules += [rule for rule in group.rules if rule.direction is Direction.EGRESS][:1]

@@ -1,8 +1,8 @@
-"""What a change does: which first packets pass after it that did not before, and which no longer do. Exactly.
+"""What a change opens and closes, exactly: the first packets that pass only after it, and those only before it.
 
-Input: two snapshots. Output: parts over one population of both, none of which overlap. What grants alike before and
-after cannot differ, so only what lies in a box of grants that differ is looked at, whatever the size of the rest.
-An instance that is in one snapshot only reaches nobody in the other, and nobody reaches it.
+Input: two snapshots. Output: parts without overlap, over one population of both. Only boxes in which grants differ are
+looked at, whatever the size of the rest. An instance that exists in one snapshot only reaches nobody in the other, and
+nobody reaches it.
 """
 
 from collections import defaultdict
@@ -20,12 +20,12 @@ from ringfence.policy.insight.reach import Part, meets_another
 from ringfence.policy.model import Snapshot
 from ringfence.policy.places import ANY
 
-_Services = dict[Intervals, int]  # who may ask for each
+_Services = dict[Intervals, int]  # services -> the sources (set of classes) that may ask for them
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``opens`` is what the change lets pass, ``closes`` what it stops; classes are those of ``after.population``."""
+    """What a change ``opens`` and what it ``closes``; classes are those of ``after.population``."""
 
     before: Grants
     after: Grants
@@ -41,13 +41,13 @@ class Plan:
 
 
 def compare(before: Snapshot, after: Snapshot) -> Plan:
-    """What a change from one snapshot to the other does. O(n log n) to make both ready, then as ``compare_grants``."""
+    """What the change between two snapshots does. O(n log n) for the population, then as ``compare_grants``."""
     population = Population(before, after)
     return compare_grants(Grants(population, 0), Grants(population, 1))
 
 
 def compare_grants(before: Grants, after: Grants) -> Plan:
-    """As ``compare``, of two versions of one population. O(grants + flows where grants differ)."""
+    """As ``compare``, for two versions of one population. O(grants + flows where grants differ)."""
     population = before.population
     opens: list[Part] = []
     closes: list[Part] = []
@@ -62,7 +62,7 @@ def compare_grants(before: Grants, after: Grants) -> Plan:
 
 
 def _regions(boxes: Iterable[Box]) -> Iterator[tuple[Box, bool]]:
-    """Few boxes without overlap around all ``boxes``, and whether it has fewer sources than destinations."""
+    """A few boxes without overlap that contain all ``boxes``; True: compare by sources, which are fewer."""
     to_few: list[Box] = []
     from_few: list[Box] = []
     for box in boxes:
@@ -76,7 +76,7 @@ def _regions(boxes: Iterable[Box]) -> Iterator[tuple[Box, bool]]:
 
 
 def _only(flows: Iterable[Flow], others: Iterable[Flow]) -> Iterator[Part]:
-    """What passes by ``flows`` and by none of the ``others``."""
+    """What is in ``flows`` and in none of the ``others``."""
     mine, theirs = _by_destinations(flows), _by_destinations(others)
     for held, destinations in _alike([*(mine.keys() | theirs.keys())]):
         here, there = _services(mine, held), _services(theirs, held)
@@ -94,7 +94,7 @@ def _by_destinations(flows: Iterable[Flow]) -> dict[int, list[Flow]]:
 
 
 def _alike(sets: list[int]) -> Iterator[tuple[list[int], int]]:
-    """Those of ``sets`` that hold a class, and all the classes that the very same hold."""
+    """The partition of all classes by the ``sets`` that contain them: those sets, and the classes."""
     held_by: dict[int, list[int]] = defaultdict(list)
     for at, bits in enumerate(sets):
         for number in numbers_of(bits):
@@ -113,7 +113,7 @@ def _services(flows: Mapping[int, list[Flow]], held: list[int]) -> _Services:
 
 
 def _left(here: _Services, there: _Services) -> dict[int, Intervals]:
-    """By sources: the services that they may ask for here, but not there."""
+    """Set of sources -> the services that they may ask for ``here`` but not ``there``."""
     points = sorted({point for services in chain(here, there) for point in services.toggles})
     place = {point: number for number, point in enumerate(points)}
     mine, theirs = _spread(here, place), _spread(there, place)
@@ -125,7 +125,7 @@ def _left(here: _Services, there: _Services) -> dict[int, Intervals]:
 
 
 def _per_source(left: Mapping[int, Intervals]) -> Iterator[tuple[int, Intervals]]:
-    """The same, in which each source stands once with all that it may ask for."""
+    """The same as pairs in which each source occurs once, with all its services."""
     if len(left) <= 1:
         yield from left.items()
         return
@@ -134,7 +134,7 @@ def _per_source(left: Mapping[int, Intervals]) -> Iterator[tuple[int, Intervals]
 
 
 def _spread(by_services: _Services, place: Mapping[int, int]) -> list[int]:
-    """Who may ask for what lies between each point and the next."""
+    """For each interval between a point and the next, the sources that may ask for it."""
     found = [0] * len(place)
     for services, sources in by_services.items():
         for first, last in services:
@@ -156,7 +156,7 @@ def _turned(part: Part) -> Part:
 
 
 def _merged(population: Population, parts: Iterable[Part]) -> tuple[Part, ...]:
-    """The same in fewer parts, without what an instance only sends to itself."""
+    """The same in fewer parts, without those within one instance."""
     anybody = End(ANY, population.everybody)
     found = [part for part in parts if meets_another(population, part, anybody, anybody)]
     for key in _TWO_OF_THREE:
@@ -175,6 +175,6 @@ _TWO_OF_THREE: Final[tuple[Callable[[Part], tuple[object, ...]], ...]] = (
 
 
 def _joined(parts: Sequence[Part]) -> Part:
-    """Parts that differ in one of the three alone, as one."""
+    """Parts that differ in one of the three sides only, as one."""
     hull = hull_of(parts)
     return Part(hull.sources, hull.destinations, hull.services, frozenset().union(*(part.reasons for part in parts)))

@@ -1,16 +1,16 @@
-"""Everybody whom rules could tell apart, in as few classes as possible: the ground of every exact answer.
+"""All addresses, in equivalence classes that no rule can tell apart: every exact answer is computed over these.
 
-Two instances' addresses are of one class when they wear the same groups, are members of the same groups, and lie within
-the same of all networks that any rule or source names; addresses of no instance when they lie within the same networks.
-No rule can treat two of a class differently, so whole classes are asked about, never single addresses. Sets of classes
-are integers, one bit for each class. Several snapshots can share one population, to be compared.
+Two instances' addresses are in one class when they wear the same groups, are members of the same groups, and are in
+the same networks among all that any rule or source names; addresses of no instance, when they are in the same networks.
+A set of classes is an integer with one bit for each class. Several snapshots can share one population, to be compared.
 """
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Final
 
 from ringfence.policy.addresses import FAMILIES, Family
@@ -29,7 +29,7 @@ _PLACES: Final = tuple(tuple(place for place in range(8) if octet >> place & 1) 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What of an instance's address decides in one snapshot; ``member_of`` are groups by membership, not source."""
+    """What rules see of an instance's address in one snapshot; ``member_of``: by membership, not by external source."""
 
     groups: tuple[GroupId, ...]
     member_of: frozenset[GroupId]
@@ -49,7 +49,7 @@ class Dweller:
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """Addresses that nothing tells apart. ``roles`` has one per snapshot (None: not there), and is empty outside."""
+    """Addresses that no rule tells apart. ``roles`` has one per snapshot (None: not there); none for no instance."""
 
     family: Family
     roles: tuple[Role | None, ...]
@@ -59,7 +59,7 @@ class Class:
 
 @dataclass(slots=True)
 class Region:
-    """A network that somebody names, in the tree of all of them: its classes are ``begin`` to ``end``, without it."""
+    """A network that a rule or source names, in the tree of all of these. Its classes are ``begin`` to ``end - 1``."""
 
     span: Span
     parent: "Region | None"
@@ -69,12 +69,12 @@ class Region:
 
     @property
     def bits(self) -> int:
-        """The classes within it, those of narrower networks included."""
+        """Its classes, including those of narrower networks."""
         return (1 << self.end) - (1 << self.begin)
 
 
 class Population:
-    """The classes of one or several snapshots; made in O(n log n) of instances, rules and sources."""
+    """The classes of one or several snapshots. Making it costs O(n log n) in instances, rules and sources."""
 
     def __init__(self, *snapshots: Snapshot) -> None:
         self.snapshots = snapshots
@@ -87,7 +87,7 @@ class Population:
         self._living_at: dict[int, list[int]] = defaultdict(list)
         self._settle(_dwellers(self.views))
         self.outside = self._where(lambda one: not one.roles)
-        # What an instance of another snapshot alone has is nobody's address in this one.
+        # Without the classes of instances that exist in another snapshot only.
         self.present = tuple(self._where(partial(_is_there, n)) for n in range(len(snapshots)))
         self.family = {family: self._in_family(family) for family in FAMILIES}
         self.worn = tuple(self._by_group(n, worn=True) for n in range(len(snapshots)))
@@ -145,7 +145,7 @@ class Population:
         return found
 
     def _settle(self, dwellers: dict[int, list[tuple[Dweller, tuple[Role | None, ...]]]]) -> None:
-        """Numbers the classes in the order of the tree, so that those of a network follow each other."""
+        """Numbers the classes in the order of the tree, so that those of a network are consecutive."""
         taken = sorted(dwellers)
         for region in self.regions:
             region.begin = len(self.classes)
@@ -184,6 +184,11 @@ def bits_of(numbers: Iterable[int]) -> int:
     return int.from_bytes(octets, "little")
 
 
+def union_of(sets: Iterable[int]) -> int:
+    """The union of sets of classes."""
+    return reduce(or_, sets, 0)
+
+
 def numbers_of(bits: int) -> Iterator[int]:
     """The numbers of the classes of a set, ascending. O(octets of the set)."""
     if bits.bit_count() <= _FEW:
@@ -209,7 +214,7 @@ def _spans_named(snapshot: Snapshot) -> Iterator[Span]:
 
 
 def _tree(spans: set[Span]) -> list[Region]:
-    """Networks as a tree, every one before those within it; ``gaps`` are what of one is in none of these."""
+    """Networks as a tree, each before those within it; ``gaps`` are the parts of a network that none of these has."""
     regions: list[Region] = []
     open_: list[tuple[Region, int]] = []  # each with the first of its points that is not looked at yet
 
@@ -235,7 +240,7 @@ def _tree(spans: set[Span]) -> list[Region]:
 
 
 def _split(gaps: Iterable[Span], taken: Sequence[int]) -> tuple[Intervals, list[int]]:
-    """What of the gaps nobody has, and which of the points ``taken`` lie in them."""
+    """The addresses in the gaps that no instance has, and those of ``taken`` that are in them."""
     free: list[Span] = []
     here: list[int] = []
     for first, last in gaps:
@@ -252,7 +257,7 @@ def _split(gaps: Iterable[Span], taken: Sequence[int]) -> tuple[Intervals, list[
 
 
 def _dwellers(views: Sequence[HostView]) -> dict[int, list[tuple[Dweller, tuple[Role | None, ...]]]]:
-    """Who lives at each position, with the role played in each view."""
+    """The instances' addresses by position, each with its role in each view."""
     homes: dict[Dweller, list[Role | None]] = {}
     for version, view in enumerate(views):
         member_of = _memberships(view)
@@ -268,7 +273,7 @@ def _dwellers(views: Sequence[HostView]) -> dict[int, list[tuple[Dweller, tuple[
 
 
 def _memberships(view: HostView) -> dict[Address, frozenset[GroupId]]:
-    """The groups that each address is in by whoever wears them: usually, but not always, one instance."""
+    """The groups that each address is a member of; several instances may share an address."""
     found: dict[Address, frozenset[GroupId]] = {}
     for endpoint in view.endpoints:
         for address in endpoint.addresses:

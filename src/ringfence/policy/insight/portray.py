@@ -1,7 +1,7 @@
-"""Exact answers in words, for a table or JSON: who, to whom, asking for what, by which rules.
+"""Exact answers as rows of words, for a table or JSON: sources, destinations, services, rules.
 
-A network stands for those of its addresses that no instance has and that no narrower network of the policy holds;
-"internet" for all such public addresses, "private networks" for all others, "any" for everybody of one family or both.
+A network stands for its addresses that no instance has and that are in no narrower network of the policy; "internet"
+for all such public addresses, "private networks" for all others, "any" for everything of one family or both.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from ringfence.policy.insight.grant import Because, Standing
 from ringfence.policy.insight.intervals import EMPTY, Intervals
 from ringfence.policy.insight.matrix import INTERNET_ROW, Matrix
 from ringfence.policy.insight.plan import Plan
-from ringfence.policy.insight.population import Population, numbers_of
+from ringfence.policy.insight.population import Population, numbers_of, union_of
 from ringfence.policy.insight.reach import Part, Reach, Reachability, Reasons
 from ringfence.policy.insight.services import describe_services
 from ringfence.policy.model import Snapshot
 from ringfence.policy.places import ANY, INTERNET
-from ringfence.policy.rule_words import describe_rule, describe_side
-from ringfence.policy.values import Address, GroupId, OrganisationId, RuleId
+from ringfence.policy.rule_words import describe_rule, describe_side, group_name
+from ringfence.policy.values import Address, OrganisationId, RuleId
 from ringfence.policy.view import Endpoint
 from ringfence.policy.wording import shown
 
@@ -33,7 +33,7 @@ _NONE: Final[frozenset[RuleId]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of an answer; ``rules`` are what lets it out of the one and into the other."""
+    """One line of an answer; ``rules`` are those that let it out of the sources and into the destinations."""
 
     sources: tuple[str, ...]
     destinations: tuple[str, ...]
@@ -42,7 +42,7 @@ class Row:
 
 
 def portray_reach(reachability: Reachability, reach: Reach) -> list[Row]:
-    """The parts of an answer; what holds of both families alike stands once."""
+    """The parts of an answer as rows; what is the same for both families appears once."""
     rows: dict[Row, None] = {}
     for part in reach.parts:
         rows[_row(reachability.population, part, (reach.source, reach.destination))] = None
@@ -50,7 +50,7 @@ def portray_reach(reachability: Reachability, reach: Reach) -> list[Row]:
 
 
 def portray_plan(plan: Plan) -> tuple[list[Row], list[Row]]:
-    """What a change opens, in the names that hold after it, and what it closes, in those before it."""
+    """What a change opens, in the names after it, and what it closes, in the names before it."""
     population = plan.population
     ends = (End(ANY, population.everybody), End(ANY, population.everybody))
     rows = []
@@ -81,9 +81,9 @@ def _in_order(row: Row) -> tuple[object, ...]:
 
 
 def portray_matrix(snapshot: Snapshot, matrix: Matrix, services: Intervals | None = None) -> Iterator[Row]:
-    """Every cell that is not empty, or of which something of ``services`` is left."""
+    """Every cell that is not empty, restricted to ``services`` if given."""
     names = {INTERNET_ROW: INTERNET}
-    names |= {row: _group_name(snapshot, group) for row, group in enumerate(matrix.groups, start=1)}
+    names |= {row: group_name(snapshot, group) for row, group in enumerate(matrix.groups, start=1)}
     for row, column, cell in matrix.cells():
         if wanted := cell.services if services is None else cell.services & services:
             words = describe_services(wanted)
@@ -92,9 +92,9 @@ def portray_matrix(snapshot: Snapshot, matrix: Matrix, services: Intervals | Non
 
 
 def portray_witness(snapshot: Snapshot, witness: Witness, *, owner: OrganisationId | None = None) -> list[str]:
-    """What happens to a packet that proves an assertion wrong, and what each side says of it, a line each.
+    """The fate of a packet that proves an assertion wrong, then the verdict of each side, a line each.
 
-    With an ``owner`` nothing is said of others' instances but their addresses.
+    With an ``owner``, of other organisations' instances only the address is shown.
     """
     packet, verdict = witness.packet, witness.verdict
     ends = ((packet.source, witness.source), (packet.destination, witness.destination))
@@ -115,7 +115,7 @@ def _is_owned(snapshot: Snapshot, end: Endpoint, owner: OrganisationId | None) -
 
 
 def _reasons(snapshot: Snapshot, reasons: Reasons, lasting: AbstractSet[RuleId] = _NONE) -> tuple[str, ...]:
-    """Rules first that are not among the ``lasting`` ones: they are what a change is about. Then by what they say."""
+    """The reasons in words; rules that are not ``lasting`` come first, for they are what a change is about."""
     found = {side for pair in reasons for side in pair if side is not Standing.OUTSIDE}
 
     def order(side: Because) -> tuple[bool, bool, str]:
@@ -129,16 +129,12 @@ def _reasons(snapshot: Snapshot, reasons: Reasons, lasting: AbstractSet[RuleId] 
 def _because(snapshot: Snapshot, side: Because) -> str:
     if isinstance(side, Standing):
         return side.value
-    group = _group_name(snapshot, side.group)
+    group = group_name(snapshot, side.group)
     return f"rule {side.rule.id} of group {group}, {describe_rule(snapshot, side.rule)}"
 
 
-def _group_name(snapshot: Snapshot, group: GroupId) -> str:
-    return shown(snapshot.groups[group].name) if group in snapshot.groups else str(group)
-
-
 def _names(population: Population, bits: int, end: End, version: int, *, beside: int) -> tuple[str, ...]:
-    """Who is at one end; not an instance that is alone at the other, for it is not on its own way."""
+    """The names at one end, without an instance that is alone at the other end: it does not reach itself."""
     if end.addresses is None and _is_everybody(population, bits, version):
         return (ANY,)
     if _is_alone(population, beside):
@@ -148,14 +144,14 @@ def _names(population: Population, bits: int, end: End, version: int, *, beside:
 
 
 def _is_alone(population: Population, bits: int) -> bool:
-    """Whether it is a single instance's."""
+    """Whether it is one class of one instance."""
     return (
         bits.bit_count() == 1 and len({one.instance for kind in population.chosen(bits) for one in kind.dwellers}) == 1
     )
 
 
 def _is_everybody(population: Population, bits: int, version: int) -> bool:
-    """Of the families that are concerned at all."""
+    """Whether it is everything of each family that it has anything of, the internet included."""
     missing = population.present[version] & ~bits
     return bool(bits & population.internet) and not any(
         here & missing for here in population.family.values() if here & bits
@@ -163,24 +159,18 @@ def _is_everybody(population: Population, bits: int, version: int) -> bool:
 
 
 def _inside_names(population: Population, bits: int, end: End, version: int) -> Iterator[str]:
-    """Whole groups first, the largest that add somebody; then instances by name."""
+    """Whole groups, the largest first, as far as they add somebody; then the remaining instances by name."""
     rest = bits
     if end.addresses is None:
         families = [here for here in population.family.values() if here & bits]
         named = population.worn[version].items()
-        worn = [(members & _union(families), _group_name(population.snapshots[version], one)) for one, members in named]
+        concerned, snapshot = union_of(families), population.snapshots[version]
+        worn = [(members & concerned, group_name(snapshot, one)) for one, members in named]
         for members, name in sorted(worn, key=lambda one: (-one[0].bit_count(), one[1])):
             if members & rest and not members & ~bits:
                 yield f"group {name}"
                 rest &= ~members
     yield from sorted({shown(one.name) for kind in population.chosen(rest) for one in end.dwellers(kind)})
-
-
-def _union(sets: list[int]) -> int:
-    found = 0
-    for bits in sets:
-        found |= bits
-    return found
 
 
 def _outside_names(population: Population, bits: int, end: End) -> Iterator[str]:
@@ -190,7 +180,7 @@ def _outside_names(population: Population, bits: int, end: End) -> Iterator[str]
             part |= end.part_of(kind)
         yield from map(str, networks_of(part))
         return
-    families = _union([here for here in population.family.values() if bits & here])
+    families = union_of(here for here in population.family.values() if bits & here)
     internet, private = population.internet & families, population.outside & ~population.internet & families
     if bits & internet and _is_most(population, bits & internet):
         missing = [*_networks(population, internet & ~bits)]
@@ -203,7 +193,7 @@ def _outside_names(population: Population, bits: int, end: End) -> Iterator[str]
 
 
 def _is_most(population: Population, bits: int) -> bool:
-    """Whether it has what no narrower network of the policy holds, of every family that it has anything of."""
+    """Whether it has, in each of its families, the addresses that are in no network of the policy."""
     spans = {next(iter(population.regions_around(number))) for number in numbers_of(bits)}
     return all(WHOLE[family] in spans for family, here in population.family.items() if here & bits)
 

@@ -1,6 +1,6 @@
-"""Exact answers: which first packets pass, from whom, to whom, asking for what, and by which rules.
+"""Exact answers to who reaches whom, on which services, by which rules.
 
-Input: a snapshot, ends in words (``ends``). Output: parts that together hold all that passes and nothing else.
+Input: a snapshot, and two ends in words (``ends``). Output: parts that together are exactly what passes.
 """
 
 from collections import defaultdict
@@ -15,11 +15,11 @@ from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Population
 from ringfence.policy.model import Snapshot
 
-Reasons = frozenset[tuple[Because, Because]]  # what lets it out, and what lets it in
+Reasons = frozenset[tuple[Because, Because]]  # why it is let out, and why it is let in
 
 
 class Part(NamedTuple):
-    """Whoever is in ``sources`` reaches whoever is in ``destinations`` on ``services``; both are sets of classes."""
+    """Everything in ``sources`` reaches everything in ``destinations`` (sets of classes) on ``services``."""
 
     sources: int
     destinations: int
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """An answer: its parts, and the ends that narrow the classes to the addresses that were asked about."""
+    """An answer: its parts, and the two ends, which narrow the classes to the addresses that were asked about."""
 
     source: End
     destination: End
@@ -37,7 +37,7 @@ class Reach:
 
 
 class Reachability:
-    """One snapshot, made ready to be asked. Making it costs O(n log n), so keep it as long as the snapshot."""
+    """One snapshot prepared for questions. Making it costs O(n log n), so keep it as long as the snapshot."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -45,7 +45,7 @@ class Reachability:
         self.grants = Grants(self.population)
 
     def ask(self, source: str = "any", destination: str = "any", services: Intervals | None = None) -> Reach:
-        """Who of ``source`` reaches whom of ``destination``, on which of ``services``.
+        """What of ``source`` reaches what of ``destination``, on which of ``services``.
 
         Raises:
             NotFound, Invalid: as ``parse_end``.
@@ -59,7 +59,7 @@ class Reachability:
 
 
 def meets_another(population: Population, flow: Flow | Part, source: End, destination: End) -> bool:
-    """Whether two different ends are in it: what an instance sends to itself never leaves it."""
+    """Whether it is more than an instance reaching itself, which no packet on the wire does."""
     if flow.sources != flow.destinations or not (both := flow.sources & ~population.outside):
         return True
     dwellers = [one for end in (source, destination) for kind in population.chosen(both) for one in end.dwellers(kind)]
@@ -67,7 +67,7 @@ def meets_another(population: Population, flow: Flow | Part, source: End, destin
 
 
 def merge(flows: Iterable[Flow]) -> tuple[Part, ...]:
-    """The same flows in fewer parts: services of the same two ends together, then ends that differ on one side only."""
+    """The flows in fewer parts: joins services of the same two ends, then ends that differ on one side only."""
     by_ends: dict[tuple[int, int], list[Flow]] = defaultdict(list)
     for flow in flows:
         by_ends[flow.ends].append(flow)
@@ -83,7 +83,7 @@ def merge(flows: Iterable[Flow]) -> tuple[Part, ...]:
 
 
 def _boxes_of(flows: list[Flow]) -> Iterable[tuple[int, int]]:
-    """The ends of flows that are alike in all else, as few as it takes."""
+    """The pairs of ends of flows that are alike in all else, joined where one side is equal."""
     if len(flows) == 1:
         return [flows[0][:2]]
     by_destinations: dict[int, int] = defaultdict(int)

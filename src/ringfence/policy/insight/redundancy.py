@@ -1,7 +1,7 @@
-"""Rules that can go, because others allow all that they do: every rule that is named so can go together with the rest.
+"""Redundant rules: others allow all that they do. All rules found redundant can be deleted together.
 
-Input: the grants of one version. Whether a rule can go depends on those that stay, so they are decided in one order,
-the last rule first; only what is asked about is decided, and what that depends on.
+Input: the grants of one version. Whether a rule is redundant depends on the rules that stay, so they are decided in a
+fixed order, the last rule first; only the rules asked about, and those they depend on, are decided.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ Allowed = list[tuple[Allowance, Box]]
 
 
 class Companions:
-    """For each group the groups that some instance wears together with it in one version."""
+    """For each group, the groups that some instance wears together with it."""
 
     def __init__(self, grants: Grants) -> None:
         self._population = grants.population
@@ -27,7 +27,7 @@ class Companions:
         self._found: dict[GroupId, frozenset[GroupId]] = {}
 
     def of(self, group: GroupId) -> frozenset[GroupId]:
-        """With the group itself, if anybody wears it. O(wearers), once."""
+        """The groups worn together with ``group``, itself included, if anybody wears it. O(wearers), then cached."""
         if group not in self._found:
             wearers = self._population.chosen(self._population.worn[self._version].get(group, NOBODY))
             worn = {role.groups for one in wearers if (role := one.roles[self._version]) is not None}
@@ -36,7 +36,7 @@ class Companions:
 
 
 class Redundancy:
-    """What is redundant in one version of a population."""
+    """The redundant rules of one version of a population."""
 
     def __init__(self, grants: Grants) -> None:
         self.grants = grants
@@ -48,7 +48,7 @@ class Redundancy:
         return self.grants.population.snapshots[self.grants.version]
 
     def needless(self, groups: Iterable[GroupId], direction: Direction) -> Iterator[tuple[Allowance, tuple[Rule, ...]]]:
-        """Each rule of ``groups`` that can go, and the rules that allow what it does; the last rule first."""
+        """Each redundant rule of ``groups``, with the rules that allow what it does; the last rule first."""
         return self._ways[direction].needless(groups)
 
 
@@ -61,10 +61,10 @@ class _Way:
         self._direction = direction
         self._companions = companions
         self._own: dict[GroupId, dict[Allowance, Allowed]] = {}
-        self._place: dict[Allowance, tuple[GroupId, int]] = {}  # in the order in which they are named
+        self._place: dict[Allowance, tuple[GroupId, int]] = {}  # the order in which rules are decided, last first
         self._near: dict[GroupId, Allowed] = {}
         self._shadowed: dict[GroupId, frozenset[Rule]] = {}
-        self._by: dict[Allowance, tuple[Rule, ...]] = {}  # empty for one that has to stay
+        self._by: dict[Allowance, tuple[Rule, ...]] = {}  # what a decided rule is covered by; empty if it has to stay
 
     def needless(self, groups: Iterable[GroupId]) -> Iterator[tuple[Allowance, tuple[Rule, ...]]]:
         """As ``Redundancy.needless``."""
@@ -87,7 +87,7 @@ class _Way:
             self._by[one] = tuple(dict.fromkeys(other.rule for other in self._covering(one)))
 
     def _covering(self, one: Allowance) -> list[Allowance]:
-        """The rules that allow all that one does, for as long; none if they do not. Later ones that go are left out."""
+        """The rules that together allow all that ``one`` does, for as long; none if it is needed."""
         found: list[Allowance] = []
         for _, box in () if one.rule in self._shadows(one.group) else self._boxes(one.group)[one]:
             parts = [
@@ -114,7 +114,7 @@ class _Way:
         return self._own[group]
 
     def _around(self, group: GroupId) -> Allowed:
-        """What the rules allow that somebody wears together with those of a group, without shadowed ones."""
+        """What the rules of a group's companions allow, without the shadowed ones."""
         if group not in self._near:
             self._near[group] = [
                 one

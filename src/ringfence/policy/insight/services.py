@@ -1,7 +1,7 @@
-"""What a first packet asks for - protocol and destination port, or ICMP type and code - on one line of integers.
+"""Maps services (protocol and destination port, or ICMP type and code) to one line of integers, their places.
 
 tcp and udp take 65,536 places each, icmp and icmpv6 one for every type and code, every other protocol number one.
-Discovery on the link is left out: no group judges it. Source ports are taken to be ephemeral ones.
+Discovery on the link is left out: no group judges it. Source ports are assumed to be ephemeral.
 """
 
 import re
@@ -28,14 +28,14 @@ SERVICE: Final = re.compile(r"(?P<protocol>[a-z0-9]+)(?:/(?P<first>\d{1,5})(?:(?
 
 
 def service_span(protocol: int, first: int = 0, last: int = MAX_PORT) -> tuple[int, int]:
-    """The places of ``protocol``: ports from ``first`` to ``last``, or type * 256 + code; the one place of another."""
+    """First and last place of ``protocol`` with ports ``first`` to ``last`` (for ICMP: type * 256 + code)."""
     if protocol in _BASE:
         return _BASE[protocol] + first, _BASE[protocol] + last
     return _OTHERS + protocol, _OTHERS + protocol
 
 
 def place_of(packet: Packet) -> int:
-    """The place of what a packet asks for."""
+    """The place of the packet's service."""
     if packet.protocol in (ICMP, ICMPV6):
         value = packet.icmp_type * _CODES + packet.icmp_code
     else:
@@ -44,7 +44,7 @@ def place_of(packet: Packet) -> int:
 
 
 def protocol_at(place: int) -> tuple[int, int]:
-    """The protocol number there, and the port, or type * 256 + code, or 0."""
+    """The inverse: the protocol number, and the port, or type * 256 + code, or 0."""
     if place >= _OTHERS:
         return place - _OTHERS, 0
     base = place // _SIZE * _SIZE
@@ -61,13 +61,13 @@ _EVERY: Final = Intervals.of((0, _OTHERS + 255)) - Intervals.union(
     (_OTHERS + number, _OTHERS + number) for number in _BASE
 )
 _ICMPS: Final = Intervals.of(service_span(ICMP), service_span(ICMPV6))
-# What may be asked for at all, and what of it opens a flow, by family (packet.tracking_of says the same).
+# All services, and those of which a packet opens a flow, by family (as packet.tracking_of).
 ALL_SERVICES: Final[dict[Family, Intervals]] = {4: _EVERY, 6: _EVERY - _types(ICMPV6, LINK_TYPES)}
 FLOWS: Final[dict[Family, Intervals]] = {
     4: (_EVERY - _ICMPS) | _types(ICMP, OPENING_ICMP),
     6: (_EVERY - _ICMPS - Intervals.of(service_span(AH))) | _types(ICMPV6, OPENING_ICMPV6),
 }
-REDIRECTS: Final = _types(ICMP, {ROGUE_ICMP_TYPE})  # which an instance may not send, whatever its rules say
+REDIRECTS: Final = _types(ICMP, {ROGUE_ICMP_TYPE})  # no instance may send these, whatever its rules say
 
 
 @lru_cache(maxsize=4096)
@@ -80,7 +80,7 @@ def _of_protocol(protocol: Protocol, first: int, last: int, family: Family) -> I
 
 
 def services_of(rule: Rule, family: Family) -> Intervals:
-    """What a rule allows in a family, whoever the peer is: as ``verdict.protocol_matches``, and what conntrack adds."""
+    """The services that a rule allows in a family, whoever the peer is; agrees with ``verdict``."""
     if rule.protocol.has_types and rule.icmp is not None and not (rule.icmp.any_type and rule.icmp.any_code):
         return _of_types(rule, family)
     return _of_protocol(rule.protocol, rule.ports.first, rule.ports.last, family)
@@ -98,7 +98,10 @@ def _of_types(rule: Rule, family: Family) -> Intervals:
 
 
 def parse_services(text: str, *, field: str = "service") -> Intervals:
-    """``tcp/5432``, ``tcp/80-90``, ``udp``, ``icmp/8``, ``icmp/3/4``, ``esp``, ``any``; several with commas."""
+    """The services in a text such as ``tcp/5432``, ``tcp/80-90``, ``udp``, ``icmp/3/4``, ``esp`` or ``any``.
+
+    Several are separated by commas. Raises ``Invalid``, naming ``field``.
+    """
     found = EMPTY
     for one in text.split(","):
         found |= _EVERY if one.strip() in ("any", "all") else Intervals.of(_parse_service(one.strip(), text, field))
@@ -130,7 +133,7 @@ def _parse_service(one: str, text: str, field: str) -> tuple[int, int]:
 
 
 def describe_services(services: Intervals) -> str:
-    """In words, ascending: ``tcp/22, tcp/80-90, icmp/8, esp``; ``any`` for everything that opens a flow in a family.
+    """Services in words: ``tcp/22, tcp/80-90, icmp/8, esp``; ``any`` for all that open a flow in a family.
 
     ``any except udp/53`` where that is shorter.
     """

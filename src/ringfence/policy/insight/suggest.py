@@ -1,7 +1,7 @@
-"""What was refused of an instance -> few rules that would have let it pass, for a person to judge, never applied here.
+"""Refused packets of an instance -> a few rules that would have allowed them, for a person to judge.
 
-Peers are named as groups where groups are what was seen, else as networks, as narrow as may be; what no rule can allow
-is said. The answer depends on what was seen alone, not on the order in which it was.
+A peer is a group where one fits what was seen, else a network, as narrow as possible; packets that no rule can allow
+are named. The answer does not depend on the order in which packets were seen.
 """
 
 from collections import Counter, defaultdict
@@ -26,13 +26,13 @@ from ringfence.policy.values import (
     Visibility,
 )
 
-MANY: Final = 8  # more addresses of the internet than these are the whole of it
-FEW: Final = 3  # more private addresses of one network of the size below are that network
+MANY: Final = 8  # more public addresses than this become the whole internet
+FEW: Final = 3  # more private addresses of one network (size below) than this become that network
 _LINK_SIZE: Final = {4: 24, 6: 64}
 _PROTOCOLS: Final = {number: protocol for protocol, number in PROTOCOL_NUMBER.items()}
 _CODES: Final = 256
 _Peer = Cidr | GroupReference
-_Service = tuple[Direction, Protocol, int]  # and the port, or type * 256 + code, or 0
+_Service = tuple[Direction, Protocol, int]  # the last is the port, or type * 256 + code, or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Rules of a group that the instance would wear besides; ``unsayable``: packets that no rule allows, and why."""
+    """Rules for a new group of the instance; ``unsayable``: what no rule can allow, and how many packets of it."""
 
     rules: tuple[RuleDraft, ...]
     unsayable: tuple[tuple[str, int], ...] = ()
@@ -87,13 +87,13 @@ def _service_of(seen: Seen) -> _Service | None:
 
 
 class _Peers:
-    """Who an address is, for the rules of one instance's organisation."""
+    """Finds the peers that addresses stand for in rules of one instance's organisation."""
 
     def __init__(self, snapshot: Snapshot, instance: Instance) -> None:
         default = snapshot.organisations[instance.organisation].default_group
         index = index_of(snapshot)
         self._own = frozenset(instance.addresses)
-        # Whoever is born wears the default group: it is no answer to who somebody is.
+        # Every new instance wears the default group, so it says nothing about a peer.
         self._groups = [
             (group, index.peer(group.id))
             for group in sorted(snapshot.groups.values(), key=lambda one: (one.name, one.id))
@@ -101,7 +101,7 @@ class _Peers:
         ]
 
     def cover(self, who: Counter[Address]) -> Iterator[tuple[_Peer, int]]:
-        """Peers that hold all of ``who``, and how many packets each stands for."""
+        """Peers that together contain all of ``who``, and how many packets each stands for."""
         left = set(who)
         while left and (best := self._best(left)):
             group, members = best
@@ -112,7 +112,7 @@ class _Peers:
             yield Cidr(str(network), network), sum(who[address] for address in addresses)
 
     def _best(self, left: set[Address]) -> tuple[Group, PeerAddresses] | None:
-        """The group that most of ``left`` are in; half of it must have been seen, or it would say too much."""
+        """The group with most of ``left``; half of its addresses must have been seen, or it allows too much."""
         best, found = (0, 0), None
         for group, members in self._groups:
             covered = sum(address in members for address in left)
@@ -129,7 +129,7 @@ def _is_public(group: Group) -> bool:
 
 
 def _networks(addresses: set[Address]) -> Iterator[tuple[Network, list[Address]]]:
-    """Networks that hold all ``addresses``: all of a family's internet, a private link, or single addresses."""
+    """Networks that contain all ``addresses``: the whole of a family, a private network, or single addresses."""
     for family in (4, 6):
         here = sorted(address for address in addresses if address.version == family)
         public = [address for address in here if position(address) in INTERNET]
@@ -163,7 +163,7 @@ def _note(packets: int) -> str:
 
 
 def _runs(ports: list[int]) -> Iterator[tuple[int, int]]:
-    """Ports that lie side by side, as ranges."""
+    """Consecutive ports as ranges, both ends included."""
     first = last = ports[0]
     for port in ports[1:]:
         if port != last + 1:

@@ -1,1 +1,1 @@
-"""PURE: a view becomes the program that a kernel shall run (``compile``), two programs steps (``delta``)."""
+"""PURE: compiles a host's view into the program that its kernel shall run, and compares programs into steps."""

@@ -1,7 +1,7 @@
-"""Many lines that ask for networks -> a tree of chains, so that a packet meets only those near its own address.
+"""Many lines that compare an address with networks -> a tree of chains, so that a packet meets only those near its own.
 
-Input: the lines of one chain, in order. Output: that chain and those below it, which say of every packet what the lines
-one after another would: the first that matches is the same, and so is its counter. It knows no rules and no groups.
+Input: the lines of one chain, in order. Output: that chain and the chains below it, equivalent for every packet: the
+first line that matches is the same, and so is its counter. It knows no rules and no groups.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from typing import Final
 from ringfence.policy.program.model import Chain, Field, Goto, Jump, Line, Within
 from ringfence.policy.values import Network
 
-MOST_LINES: Final = 64  # a run of no more stays as it is: the tree would cost as much as it saves
+MOST_LINES: Final = 64  # a shorter run stays as it is: the tree would cost as much as it saves
 _LEAF_LINES: Final = 16
-_BITS: Final = 4  # of the address that one chain tells apart
-_MOST_DEPTH: Final = 6  # the kernel follows 16 chains from a hook; some of them lead here
-_MOST_GROWTH: Final = 2  # a line that is wider than a branch stands in each branch that it overlaps
+_BITS: Final = 4  # how many bits of the address one chain decides on
+_MOST_DEPTH: Final = 6  # the kernel allows 16 nested jumps from a hook, and some of them lead here
+_MOST_GROWTH: Final = 2  # how often a run may be copied: a line wider than a branch is in each branch that it overlaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class _Branch:
 
 
 def branch_out(name: str, lines: tuple[Line, ...], most: int = MOST_LINES) -> dict[str, Chain]:
-    """The chain ``name``, and the chains that it leads to, in place of ``lines``. O(lines), some times over.
+    """The chain ``name`` with ``lines``, and the chains that it leads to. O(lines * depth of the tree).
 
-    Only runs of more than ``most`` lines that ask for a network by the same field become a tree; their order among
-    themselves, and to other lines, is kept wherever a packet could match two of them.
+    Only runs of more than ``most`` lines that compare the same field with a network become a tree. Wherever a packet
+    could match two lines, their order is kept.
     """
     found: dict[str, Chain] = {}
     trunk: list[Line] = []
@@ -65,12 +65,12 @@ class _Tree:
         self._found = found
 
     def grow(self, lines: tuple[Line, ...]) -> list[Line]:
-        """What stands in place of ``lines``: they themselves, or lines that jump, for others follow."""
+        """The lines that replace ``lines`` in their chain. They jump rather than go to, for other lines may follow."""
         root = _Branch(0, 0, _network(lines[0]).max_prefixlen)
         return [self._coming_back(line) for line in self._grow(root, lines, _MOST_DEPTH)]
 
     def _coming_back(self, line: Line) -> Line:
-        """Only from the first chain by jump: from the others' ends a packet comes back there at once."""
+        """The line with a jump for a goto: from the end of any chain below, a packet returns to after this line."""
         last = line.parts[-1]
         if isinstance(last, Goto) and last.chain in self._found:
             return Line((*line.parts[:-1], Jump(last.chain)))
@@ -90,7 +90,7 @@ class _Tree:
         return tuple(line for child, inside in children for line in self._lead(child, inside, depth - 1))
 
     def _lead(self, branch: _Branch, lines: tuple[Line, ...], depth: int) -> Iterator[Line]:
-        """A line into the branch; a single line of its own needs no chain."""
+        """The line that leads into a branch; a branch of a single line needs no chain, and is that line itself."""
         if len(lines) == 1 and _network(lines[0]).prefixlen >= branch.length:
             yield lines[0]
             return
@@ -100,7 +100,7 @@ class _Tree:
 
 
 def _shared_out(branch: _Branch, lines: tuple[Line, ...]) -> list[tuple[_Branch, tuple[Line, ...]]]:
-    """Each child of the branch with the lines that overlap it, in order; none without any."""
+    """Each child of the branch that any line overlaps, with those lines in order."""
     inside: list[list[Line]] = [[] for _ in range(1 << _BITS)]
     shift = branch.bits - branch.length - _BITS
     for line in lines:
@@ -113,7 +113,7 @@ def _shared_out(branch: _Branch, lines: tuple[Line, ...]) -> list[tuple[_Branch,
 
 
 def _asked_field(line: Line) -> Field | None:
-    """The field that the line compares with a network, if it does so once."""
+    """The field that the line compares with a network; None unless there is exactly one such comparison."""
     found = [part.field for part in line.parts if isinstance(part, Within)]
     return found[0] if len(found) == 1 else None
 

@@ -1,9 +1,9 @@
 """A host's view -> the abstract program that enforces it. Pure and total: every policy that the API accepts compiles.
 
-The way of a packet: ``origin`` (prerouting, before conntrack) drops what an instance may not claim to be; ``leave``
-(prerouting) asks the sender's groups; ``arrive`` (postrouting) asks the receiver's. Each side is one base chain, and a
-packet passes when every side that is under our care agrees. A flow that both accepted is stamped with the generation
-and passes at once from then on, until the generation moves and it is judged anew, in whichever direction it comes next.
+The way of a packet: base chain ``origin`` (prerouting, before conntrack) drops spoofed sources; ``leave`` (prerouting)
+evaluates the sender's groups; ``arrive`` (postrouting) the receiver's. A packet passes when both sides, as far as they
+are managed, accept it. The flow is then stamped with the generation, and its packets pass at once until the generation
+moves; then the next packet, in whichever direction, is judged again.
 """
 
 from collections import Counter
@@ -44,17 +44,17 @@ _ChainPart = GroupPart | ProfilePart | PortPart
 def compile_program(view: HostView, ports: LocalPorts) -> Program:
     """The program that enforces ``view``. O(endpoints + rules + members).
 
-    An interface that two endpoints claim stays closed, as does one under our care that no endpoint has; behind a bridge
-    also those of endpoints without a MAC address, or with an address that another one claims.
+    A managed interface stays closed when no endpoint has it, or more than one; a bridged one also when its endpoint has
+    no MAC address, or an address that another endpoint has too.
     """
     return Compiler().compile(view, ports)
 
 
 class Compiler:
-    """Compiles one view after another. The result depends on the view alone; the cost on what changed since the last.
+    """Compiles one view after another. The result depends on the view alone, the cost on what changed since the last.
 
-    What did not change is the very same object in the next program, and the program's mappings evolve from the last
-    one's, which is what makes a delta cheap to find.
+    Unchanged parts are the same objects in the next program, and its mappings are made from the last one's, which is
+    what makes ``diff_programs`` cheap.
     """
 
     def __init__(self) -> None:
@@ -74,9 +74,9 @@ class Compiler:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """One program, the view and the parts that it was made of, and who depends on which of them.
+    """The last program: its view, the parts it is made of, and which part depends on which.
 
-    The dictionaries are patched in place: only the newest of these is ever looked at.
+    The dictionaries are patched in place, because only the newest ``_Known`` is ever used.
     """
 
     view: HostView
@@ -88,7 +88,7 @@ class _Known:
     groups: dict[GroupId, GroupPart] = field(default_factory=dict)
     profiles: dict[_Groups, ProfilePart] = field(default_factory=dict)
     naming: dict[GroupId, set[GroupId]] = field(default_factory=dict)  # peer -> groups with a rule that names it
-    wearing: dict[GroupId, set[_Groups]] = field(default_factory=dict)  # group -> the profiles that ask it
+    wearing: dict[GroupId, set[_Groups]] = field(default_factory=dict)  # group -> the profiles that contain it
     wearers: Counter[_Groups] = field(default_factory=Counter)  # profile -> how many endpoints have it
 
     @property
@@ -98,7 +98,7 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """The new parts; None for one that is gone."""
+    """The parts that changed; None for one that is gone."""
 
     peers: Mapping[GroupId, PeerPart | None]
     groups: Mapping[GroupId, GroupPart | None]
@@ -141,7 +141,7 @@ def _changed_wearers(gone: tuple[Endpoint, ...], come: tuple[Endpoint, ...]) -> 
 def _changed_groups(
     known: _Known, view: HostView, peers: Mapping[GroupId, PeerPart | None], kind: Kind
 ) -> dict[GroupId, GroupPart | None]:
-    """The groups whose rules changed, and those that name a peer which has other sets than before."""
+    """The parts of groups whose rules changed, or that name a peer whose sets (not elements) changed."""
 
     def sets_of(group: GroupId, family: Family) -> tuple[str, ...]:
         part = peers[group] if group in peers else known.peers.get(group)
@@ -163,7 +163,7 @@ def _changed_groups(
 def _changed_profiles(
     known: _Known, groups: Mapping[GroupId, GroupPart | None], wearers: Counter[_Groups]
 ) -> dict[_Groups, ProfilePart | None]:
-    """The profiles that come or go, and those with a group that has other chains than before."""
+    """The parts of profiles that come or go, and of those with a group whose chains (not lines) changed."""
     worn = {combined: known.wearers[combined] + more for combined, more in wearers.items()}
     found: dict[_Groups, ProfilePart | None] = {
         combined: None for combined, count in worn.items() if not count and combined in known.profiles
@@ -224,7 +224,7 @@ def _point_anew(
     changed: Mapping[_K, _V | None],
     groups_of: Callable[[_K, _V], set[GroupId]],
 ) -> None:
-    """Keeps an index from a group to the keys of the parts that depend on it."""
+    """Updates an index from a group to the keys of the parts that depend on it."""
     for key, part in changed.items():
         before = groups_of(key, parts[key]) if key in parts else set()
         after = groups_of(key, part) if part is not None else set()
@@ -243,10 +243,9 @@ def _patch(parts: dict[_K, _V], changed: Mapping[_K, _V | None]) -> None:
 
 
 def _programmed(view: HostView, ports: LocalPorts) -> tuple[tuple[Endpoint, ...], frozenset[str]]:
-    """The endpoints that are judged, and the interfaces that are closed.
+    """The endpoints that are programmed, and the names of the managed interfaces that are closed.
 
-    Closed is, too, an uplink of a self host that no endpoint has, or two: all but its lifelines and what stays on its
-    link.
+    An uplink of a self host that is not programmed is closed but for its lifelines and traffic of the link itself.
     """
     programmed = _programmable(view.endpoints, ports.kind)
     others, _ = exchanged(view.endpoints, programmed)
@@ -254,7 +253,7 @@ def _programmed(view: HostView, ports: LocalPorts) -> tuple[tuple[Endpoint, ...]
 
 
 def _programmable(endpoints: tuple[Endpoint, ...], kind: Kind) -> tuple[Endpoint, ...]:
-    """Those whose packets can be told from all others': by a port of their own, behind a bridge by MAC and address."""
+    """The endpoints whose packets can be told from all others': by interface, behind a bridge by MAC and address."""
     interfaces, alone = Counter(map(attrgetter("interface"), endpoints)), endpoints
     if len(interfaces) < len(endpoints):
         alone = tuple(endpoint for endpoint in endpoints if interfaces[endpoint.interface] == 1)

@@ -1,10 +1,10 @@
 """Actual versus desired program -> the steps that turn one into the other, in at most two transactions.
 
 ``prepare`` makes only what nothing refers to yet, ``flip`` is the one transaction that changes verdicts. Two kinds of
-things must not be born in the transaction that starts to use them: an interval set, which the kernel lets match nothing
-for a moment after it was made; and a chain that a map leads to, because a packet on its way through the old rules looks
-a map up as it is now, and finds a new chain still without lines. What is in the actual program and not in the desired
-one is swept.
+objects must not be made in the transaction that starts to use them: an interval set, which in the kernel matches
+nothing for a moment after it was made; and a chain that a map leads to, because a packet under way through the old
+rules looks the map up as it is now, and would find the new chain still without lines. What is in the actual program and
+not in the desired one is deleted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,14 +57,14 @@ from ringfence.policy.program.steps import (
 
 _NOTHING: Final = Program()
 _NO_SET: Final = NamedSet(())
-_PIECE: Final = 5_000  # steps of some 250 octets each, which the kernel takes in some 50 ms
+_PIECE: Final = 5_000  # steps of some 250 octets each, which take the kernel some 50 ms
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """``narrows``: some flow may have lost its permission, so the generation must move with ``flip``.
+    """The two transactions. ``narrows``: a flow may lose its permission, so the generation must move with ``flip``.
 
-    A table that is made anew moves none: no flow can carry the generation that it begins with.
+    It need not when the table is new, because no flow carries the generation that a new table begins with.
     """
 
     prepare: tuple[Step, ...] = ()
@@ -76,9 +76,9 @@ class Delta:
 
 
 def in_pieces(prepare: Sequence[Step]) -> list[Sequence[Step]]:
-    """The first transaction of a delta as several smaller ones, so that no more than two of them lie in memory packed.
+    """``prepare`` in several smaller transactions, so that encoded ones take little memory.
 
-    They may be cut anywhere: nothing that is there refers to what they make, and each needs only those before it.
+    It may be cut anywhere: nothing in force refers to what its steps make, and each step needs only those before it.
     """
     return [prepare[start : start + _PIECE] for start in range(0, len(prepare), _PIECE)]
 
@@ -94,7 +94,7 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
         *(() if ALLOW in actual.chains else (AddTable(),)),
         *(() if _is_bridged(actual) or not _is_bridged(desired) else (AddTable(TableFamily.BRIDGE),)),
     )
-    # Only this one ever goes: a host without bridged ports has none. It takes everything in it along.
+    # The bridge table goes, with all that is in it, when a host has no bridged ports any more; the inet table never.
     gone = (DeleteTable(TableFamily.BRIDGE),) if _is_bridged(actual) and not _is_bridged(desired) else ()
     actual = part_of(actual, TableFamily.INET) if gone else actual
     old, new = differing_parts(actual, desired)
@@ -129,15 +129,15 @@ def diff_programs(actual: Program, desired: Program) -> Delta:
 
 
 def _is_bridged(program: Program) -> bool:
-    """Whether it has a table of family bridge; told by one thing that is always in it, for names are many."""
+    """Whether it has a table of family bridge: this set is always in one."""
     return names.FRAME_PORTS in program.sets
 
 
 def hold_stamps(flip: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """A flip without the lines that stamp flows, and the transaction that brings them once no packet is under way.
+    """The flip without the lines that stamp flows, and a later transaction with them, once no packet is under way.
 
-    A packet that passed the sender's side by the old rules, and meets the receiver's side in the new ones, is judged by
-    that side alone. It must not stamp its flow as judged by the new generation: the sender's side would never be asked.
+    A packet that the sender's side accepted by the old rules, and the receiver's side by the new ones, must not stamp
+    its flow with the new generation: the sender's side would never judge that flow by the new rules.
     """
     held = {step.chain for step in flip if isinstance(step, AddLine) and _stamps(step.line)}
     lines = [step for step in flip if isinstance(step, AddLine) and step.chain in held]
@@ -150,7 +150,7 @@ def _stamps(line: Line) -> bool:
 
 
 def _newborn(actual: Program, desired: Program, replaced: frozenset[str]) -> Program:
-    """What is to be made, because it is not there or not in the desired shape."""
+    """What has to be made, because it is missing or has the wrong shape."""
     chains = {
         name: chain
         for name, chain in desired.chains.items()
@@ -169,10 +169,10 @@ def _newborn(actual: Program, desired: Program, replaced: frozenset[str]) -> Pro
 
 
 def _share_out(newborn: Program, replaced: frozenset[str], *, made: bool) -> tuple[Program, Program]:
-    """What is made ahead, and what in the transaction that uses it: all of it, if nothing needs to be there before.
+    """``newborn`` in two: what ``prepare`` makes, and what ``flip`` does. All is for the flip where nothing forbids it.
 
-    Without a table nothing is under way through older rules, so a closed one is made at once. A set in a wrong shape,
-    which is somebody's tampering, can only be replaced together with what refers to it.
+    ``made``: the table exists, so packets may be under way through its rules. A set in a wrong shape, which somebody
+    tampered with, can only be replaced in one transaction with all that refers to it.
     """
     chains = {name: chain for name, chain in newborn.chains.items() if chain.hook is None}
     is_needed = (made and bool(chains)) or any(set_.interval for set_ in newborn.sets.values())
@@ -183,7 +183,7 @@ def _share_out(newborn: Program, replaced: frozenset[str], *, made: bool) -> tup
 
 
 def differing_parts(actual: Program, desired: Program) -> tuple[Program, Program]:
-    """Of both programs only that in which they differ."""
+    """Both programs reduced to what differs between them."""
     counters = differing_members(actual.counters, desired.counters)
     sets = differing(actual.sets, desired.sets)
     maps = {
@@ -209,7 +209,7 @@ def _targets_differ(old: VerdictMap | None, new: VerdictMap | None) -> bool:
 
 
 def _with_generation(old: Program, new: Program, actual: Program, desired: Program) -> tuple[Program, Program]:
-    """The differing parts, and the chain that holds the generation: it is written anew when that moves."""
+    """The differing parts with the chain that stamps the generation, which is rewritten when the generation moves."""
 
     def more(part: Program, whole: Program) -> Program:
         return replace(part, chains={**part.chains, STAMP: whole.chains[STAMP]}) if STAMP in whole.chains else part
@@ -218,7 +218,7 @@ def _with_generation(old: Program, new: Program, actual: Program, desired: Progr
 
 
 def _replaced(actual: Program, desired: Program) -> frozenset[str]:
-    """Sets and maps that exist in another shape than desired: somebody's tampering, or another version's layout."""
+    """Sets and maps that exist in a shape other than desired: tampered with, or of another version's layout."""
     sets, maps = actual.sets.keys() & desired.sets.keys(), actual.maps.keys() & desired.maps.keys()
     replaced = {name for name in sets if _shape(actual.sets[name]) != _shape(desired.sets[name])}
     replaced |= {name for name in maps if actual.maps[name].type is not desired.maps[name].type}
@@ -230,7 +230,7 @@ def _replaced(actual: Program, desired: Program) -> frozenset[str]:
 
 
 def _rewritten_chains(actual: Program, desired: Program, replaced: frozenset[str], *, moved: bool) -> frozenset[str]:
-    """Present chains whose lines are written anew: changed ones, the one that holds a moving generation, dependents."""
+    """Existing chains to rewrite: changed ones, the stamping one if the generation moves, users of replaced sets."""
     return frozenset(
         name
         for name, chain in desired.chains.items()
@@ -241,16 +241,16 @@ def _rewritten_chains(actual: Program, desired: Program, replaced: frozenset[str
 
 
 def _edits(actual: Program, desired: Program, chains: Iterable[str]) -> dict[str, tuple[AddLine | DeleteLine, ...]]:
-    """What turns a chain into the desired one where that is to delete some lines, or to append some, and no more.
+    """The edits of the chains that only lose lines, or only get lines at the end; the others have to be rewritten.
 
-    Deleting spares the kernel the walk through the table that every line with a verdict costs.
+    For every added line with a verdict the kernel walks through the whole table; deleting lines spares it that.
     """
     found = {name: _edit(name, actual.chains[name].lines, desired.chains[name].lines) for name in sorted(chains)}
     return {name: edit for name, edit in found.items() if edit}
 
 
 def _edit(name: str, old: tuple[Line, ...], new: tuple[Line, ...]) -> tuple[AddLine | DeleteLine, ...]:
-    """Nothing where it takes more, or where a line cannot be told from another."""
+    """Nothing where more than that is needed, or where lines cannot be told apart."""
     wanted, present = set(new), set(old)
     if len(present) < len(old) or any(isinstance(part, Foreign) for line in old for part in line.parts):
         return ()
@@ -274,7 +274,7 @@ def _refers_to(chain: Chain, replaced: frozenset[str]) -> bool:
 
 
 def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replaced: frozenset[str]) -> Iterator[Step]:
-    """Everything that goes, in the order in which nothing is deleted while something refers to it; but counters."""
+    """Deletes everything but counters, in an order in which nothing is deleted while something refers to it."""
     gone = [name for name, chain in actual.chains.items() if _is_gone(name, chain, desired)]
     for name in sorted({*gone, *rewritten}):
         if actual.chains[name].lines:
@@ -292,7 +292,7 @@ def _clear(actual: Program, desired: Program, rewritten: frozenset[str], replace
 
 
 def _delete_set(name: str, set_: NamedSet) -> Iterator[Step]:
-    """A member set lies with all others in one of the kernel's, where deleting it means to delete its elements."""
+    """All member sets share one set of the kernel's (``names.MEMBERS``): deleting one means deleting its elements."""
     if set_.elements and names.parse_numbered_set(name):
         yield DeleteElements(name, _shape(set_), tuple(set_.elements))
     yield DeleteSet(name)
@@ -315,7 +315,7 @@ def _make(newborn: Program) -> Iterator[Step]:
 
 
 def _fill(actual: Program, desired: Program, replaced: frozenset[str]) -> Iterator[Step]:
-    """The elements of sets that are there already."""
+    """Adds and deletes elements of sets that exist already."""
     for name in sorted((desired.sets.keys() & actual.sets.keys()) - replaced):
         wanted = desired.sets[name]
         moved = differing_members(actual.sets[name].elements, wanted.elements)
@@ -345,10 +345,7 @@ def _targets_of(map_: VerdictMap, keys: Iterable[Scalar]) -> tuple[tuple[Scalar,
 
 
 def _narrows(old: Program, new: Program) -> bool:
-    """Whether a flow that passed before might not any more. In doubt yes: it costs each live flow one judgement.
-
-    Of both programs only what differs.
-    """
+    """Whether a flow that passed might not pass any more, given what differs. In doubt yes: flows are judged again."""
     return (
         bool(old.maps or new.maps)
         or not names.PORT_SETS.isdisjoint({*old.sets, *new.sets})
@@ -376,6 +373,6 @@ def only_widens(old: Chain, new: Chain | None) -> bool:
 
 
 def can_only_allow(line: Line) -> bool:
-    """A line that ends in ``allow``, or asks one more group; a dispatch or a drop could take something away."""
+    """Whether adding the line can only allow more: it ends in ``allow``, or jumps to one more group."""
     last = line.parts[-1] if line.parts else None
     return isinstance(last, Jump) or last == Goto(ALLOW)

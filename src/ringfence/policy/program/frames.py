@@ -1,8 +1,8 @@
-"""The table of family bridge: what a frame must be to enter the host from a bridged port, and to leave by one.
+"""The table of family bridge: which frames may enter the host from a bridged port, and leave by one.
 
-Layer 2 only: whose MAC and IP address, whose answer to ARP and neighbour discovery, for whom. Here a frame has its
-port; br_netfilter then hands the packet to ``table inet``, where it has only its addresses and is judged by those
-(``link``). Everything here is an allow-list over a drop.
+It judges layer 2 only: source MAC and IP addresses, ARP and neighbour discovery, and whom a frame is for. Here a
+frame's port is known; br_netfilter then hands the packet to ``table inet``, which knows only its addresses (``link``).
+Everything here is an allow-list over a drop.
 """
 
 from collections.abc import Iterator
@@ -51,11 +51,8 @@ _ETHERNET_IPV4: Final = Equal(Field.ARP_HEADER, 0x0001_0800_06_04)
 _REQUEST, _REPLY = 1, 2  # operations of ARP (RFC 826)
 _ROUTER_SOLICITATION, _SOLICITATION, _ADVERTISEMENT, _REDIRECT = 133, 135, 136, 137
 _LISTENER_REPORTS: Final = (131, 132, 143)
-_SOURCE_ETHER, _TARGET_ETHER, _NONCE = (
-    0x0101,
-    0x0201,
-    0x0E01,
-)  # options of discovery, eight octets each (RFC 4861, 3971)
+# Options of discovery: type and length in units of eight octets (RFC 4861, RFC 3971).
+_SOURCE_ETHER, _TARGET_ETHER, _NONCE = 0x0101, 0x0201, 0x0E01
 _PLAIN, _WITH_OPTION = 24, 32  # octets of a neighbour solicitation or advertisement without, and with one such option
 _PLAIN_ROUTER, _WITH_OPTION_ROUTER = 8, 16  # of a router solicitation
 _BROADCAST_ETHER: Final = 0xFFFF_FFFF_FFFF
@@ -64,7 +61,7 @@ _LINK_ETHER: Final = Between(Field.ETHER_DESTINATION, 0x0180_C200_0000, 0x0180_C
 _MULTICAST6: Final = Within(Field.DESTINATION6, IPv6Network("ff00::/8"))
 _NOBODY4: Final = Within(Field.SOURCE4, IPv4Network("0.0.0.0/32"))
 _NOBODY6: Final = Within(Field.SOURCE6, IPv6Network("::/128"))
-# False for a packet whose upper protocol cannot be found, be it hidden in a later fragment (RFC 7112) or malformed.
+# Matches any packet but one whose upper protocol the kernel cannot find: in a later fragment (RFC 7112), or malformed.
 _HAS_PROTOCOL: Final = Between(Field.PROTOCOL, 0, 255)
 
 _IN, _OUT = Field.IN_INTERFACE, Field.OUT_INTERFACE
@@ -96,7 +93,7 @@ _LINK: Final = f"{names.BRIDGE}link"
 
 
 def frame_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
-    """The chains of the bridge's table; ports starting with one of ``prefixes`` are closed until programmed."""
+    """The chains of the bridge table; ports whose names start with one of ``prefixes`` are closed until programmed."""
     yield from frame_refusal_chains()
     yield _CLOSED, Chain((refuse_frame(Refusal.CLOSED_FRAME),))
     yield _LEAVE, Chain(tuple(_leave(prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
@@ -117,7 +114,7 @@ def frame_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
 
 
 def frame_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
-    """The ports under our care, which of them are programmed, and what each of those may send and be sent."""
+    """The managed ports, which of them are programmed, and which addresses each of those may use."""
     interface, ether = ElementType.INTERFACE, ElementType.ETHER
     ports = frozenset(str(endpoint.interface) for endpoint in programmed)
     own_mac: frozenset[Element] = frozenset((str(e.interface), str(e.mac)) for e in programmed)
@@ -193,7 +190,7 @@ def _leave_ipv6() -> Iterator[Line]:
 def _leave_icmpv6() -> Iterator[Line]:
     for rogue in sorted(ROGUE_TYPES):
         yield refuse_frame(Refusal.ROGUE_FRAME, ICMPV6, Equal(Field.ICMPV6_TYPE, rogue))
-    # Directly behind the fixed header: what is in fragments, or behind options, cannot be looked into here.
+    # Only directly behind the fixed header: behind extension headers or in fragments the fields are out of reach.
     for type_, chain in (
         (_ROUTER_SOLICITATION, _ROUTER_SOLICITATIONS),
         (_SOLICITATION, _SOLICITATIONS),
@@ -217,7 +214,7 @@ def _router_solicitation() -> Iterator[Line]:
 
 
 def _solicitation() -> Iterator[Line]:
-    """Of anybody in its own name; in nobody's name, to see whether an address is free, of its own alone."""
+    """From its own address it may ask for any; from the unspecified one (duplicate detection) only for its own."""
     plain, with_option = Equal(Field.LENGTH6, _PLAIN), Equal(Field.LENGTH6, _WITH_OPTION)
     own = Member((_IN, Field.ND_OPTION_ETHER), names.FRAME_OWN_MAC)
     yield pass_line(plain, _OWN6)
@@ -262,7 +259,7 @@ def _arrive_ipv6() -> Iterator[Line]:
 
 
 def _link(prefixes: tuple[str, ...]) -> Iterator[Line]:
-    """What bridges and switches say to one another is for the host alone, and passes no prerouting."""
+    """Frames between bridges (STP, LLDP) end at the host and never meet prerouting, so they are refused here."""
     yield refuse_frame(Refusal.ALIEN_FRAME, Member((_IN,), names.FRAME_PORTS), _LINK_ETHER)
     for prefix in prefixes:
         yield refuse_frame(Refusal.ALIEN_FRAME, StartsWith(_IN, prefix), _LINK_ETHER)

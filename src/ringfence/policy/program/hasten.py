@@ -1,8 +1,8 @@
-"""Rules that come: as elements first, which the kernel takes at once, for with lines it walks through the whole table.
+"""Puts added rules in force as set elements first, because for added lines the kernel walks through the whole table.
 
-Input: the program that the kernel holds, and the one that is wanted. Output: the way by a program that allows just what
-the wanted one allows, with elements of ``names.LATE`` for the lines that are not there yet: one for each instance
-concerned and each address or network of the peer. Whoever waits for the change waits for the first leg.
+Input: the actual and the desired program. Output: a way between them by a program that allows exactly what the desired
+one allows, with elements of the sets ``names.LATE`` in place of the new lines: one for each endpoint concerned and each
+address or network of the peer. A change counts as applied after the first leg.
 """
 
 from collections import defaultdict
@@ -51,14 +51,15 @@ _NO_CHAIN: Final = Chain(())
 
 Endpoints = tuple[Endpoint, ...]
 _End = Interval | str
-_Late = dict[str, set[Counted]]  # set -> what comes into it
+_Late = dict[str, set[Counted]]  # set -> elements to add
 
 
 def hasten(actual: Program, desired: Program, endpoints: Endpoints) -> tuple[Leg, ...]:
-    """Elements first, then the lines, and the elements go; nothing where that spares no walk.
+    """Three legs: add the elements, add the lines, delete the elements. No legs where that would not spare the walk.
 
-    Before the last leg no packet may be under way by the lines before the second: it still asks the elements.
-    ``endpoints`` are those that ``desired`` was made of. O(what differs), and O(endpoints) if a rule comes.
+    Before the last leg, no packet may still be under way through the lines as they were before the second: those need
+    the elements. ``endpoints`` are those that ``desired`` was compiled from. O(what differs), and O(endpoints) if a
+    rule was added.
     """
     late = _find_late(actual, desired, endpoints)
     if late is None:
@@ -67,18 +68,18 @@ def hasten(actual: Program, desired: Program, endpoints: Endpoints) -> tuple[Leg
     between = replace(desired, sets=evolving(desired.sets).evolve(filled))
     hasty = replace(between, chains=actual.chains)
     first = diff_programs(actual, hasty)
-    # What comes into such a set the kernel shows a moment after it hides what goes: a packet that both allow would
-    # find neither.
+    # In such a set the kernel hides deleted elements a moment before it shows added ones: a packet that both allow
+    # would find neither.
     if first.narrows:
         return ()
     gone = tuple(DeleteElements(name, desired.sets[name], tuple(elements)) for name, elements in sorted(late.items()))
-    # The last takes nothing, for the lines allow it: no flow need be judged anew.
+    # The last leg narrows nothing, because the lines allow the same: no flow need be judged again.
     return Leg(first, hasty), Leg(diff_programs(hasty, between), between), Leg(Delta(flip=gone), desired)
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a rule's line asks for, but of whom."""
+    """What a rule's line matches, apart from the instance that it is about."""
 
     family: Family
     peers: AbstractSet[Element]
@@ -87,7 +88,7 @@ class _Asked:
 
 
 def _find_late(actual: Program, desired: Program, endpoints: Endpoints) -> _Late | None:
-    """What stands for the lines of rules that come; None without any, or if the chains differ by anything else."""
+    """The elements for the lines of added rules; None if there are none, or if chains differ in anything else."""
     late: _Late = defaultdict(set)
     differ = differing(actual.chains, desired.chains)
     for name in differ:
@@ -106,7 +107,7 @@ def _find_late(actual: Program, desired: Program, endpoints: Endpoints) -> _Late
 
 
 def _asks_new(line: Line, actual: Program) -> bool:
-    """Whether by it a profile asks a group of which there was no rule."""
+    """Whether the line is a profile's jump to a group that had no rules before."""
     match line.parts:
         case (Jump(chain),):
             return chain not in actual.chains
@@ -115,7 +116,7 @@ def _asks_new(line: Line, actual: Program) -> bool:
 
 
 def _add(late: _Late, line: Line, desired: Program, whose: tuple[Direction, list[Endpoint]]) -> bool:
-    """Whether elements can stand for a line of a group; ``whose`` are the direction and who wears the group."""
+    """Adds the elements for a group's line to ``late``; False if there can be none. ``whose``: direction, wearers."""
     asked = _parse(line, desired.sets)
     if asked is None:
         return False
@@ -129,7 +130,7 @@ def _add(late: _Late, line: Line, desired: Program, whose: tuple[Direction, list
 
 
 def _parse(line: Line, sets: Mapping[str, NamedSet]) -> _Asked | None:
-    """None for a line that is no rule's for one of ``LATE_PROTOCOLS``."""
+    """What the line matches; None unless it is the line of a rule for one of ``LATE_PROTOCOLS``."""
     protocol, port = None, Interval(0, MAX_PORT)
     found, counter = None, None
     for part in line.parts:
@@ -168,7 +169,7 @@ def _peers(part: Part | Foreign, sets: Mapping[str, NamedSet]) -> tuple[Family, 
 
 
 def _ends(program: Program, endpoints: list[Endpoint], family: Family) -> Iterator[_End]:
-    """How packets tell the instances apart, by what the program has of them: interfaces, or at a bridge addresses."""
+    """The keys by which the program's maps find the endpoints: interface names, or addresses behind a bridge."""
     for one in endpoints:
         for key in (str(one.interface), *one.own_addresses):
             if not any(key in map_.targets for map_ in program.maps.values()):
@@ -180,7 +181,7 @@ def _ends(program: Program, endpoints: list[Endpoint], family: Family) -> Iterat
 
 
 def _interval(element: Element) -> Interval:
-    """The addresses that an element of a group's set, or a network, stands for."""
+    """The addresses that an element of a group's set stands for."""
     match element:
         case Interval():
             return element
@@ -191,7 +192,7 @@ def _interval(element: Element) -> Interval:
 
 
 def _fit(elements: set[Counted]) -> bool:
-    """Whether the kernel takes them into one set: not too many, and none that a packet would find with another."""
+    """Whether one set can hold them: not too many, and no two that overlap."""
     return len(elements) <= MOST_ELEMENTS and not any(
         all(map(_meet, one.key, other.key)) for one, other in combinations(elements, 2)
     )

@@ -1,8 +1,8 @@
-"""Where rules that were just added are asked for until their lines are there: sets that lead to the rules' counters.
+"""The sets, with their chains, that stand for just added rules until the rules' own lines are in place (``hasten``).
 
-A line makes the kernel walk through the whole table before it takes the transaction, an element does not. So the last
-thing that a packet is asked before its groups refuse it is whether an element of ``names.LATE`` allows it; ``hasten``
-says which elements there are. A packet that some line allows meets none of this.
+The kernel walks through the whole table before it accepts a line, but not for an element. So before a packet is refused
+by its groups, it is looked up in the sets ``names.LATE``, whose elements lead to the rules' counters. A packet that a
+line allows meets none of this.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ FLOW_PEER: Final[dict[tuple[Direction, Family], Field]] = {
 }
 LATE_PROTOCOLS: Final = (PROTOCOL_NUMBER[Protocol.TCP], PROTOCOL_NUMBER[Protocol.UDP])
 _ADDRESS: Final[dict[Family, ElementType]] = {4: ElementType.IPV4, 6: ElementType.IPV6}
-_END: Final = {  # by what an instance is known
+_END: Final = {  # the fields by which an instance is known, and their types
     Field.IN_INTERFACE: ElementType.INTERFACE,
     Field.OUT_INTERFACE: ElementType.INTERFACE,
     Field.SOURCE4: ElementType.IPV4,
@@ -34,7 +34,7 @@ _END: Final = {  # by what an instance is known
 
 
 def late_sets(sides: Observed) -> dict[str, NamedSet]:
-    """Without elements; ``sides`` say by which fields instances are known before routing, and after it."""
+    """The empty sets; ``sides`` say by which fields instances are known before and after routing."""
     found = {}
     for (_, family), set_ in names.LATE.items():
         end = next(_END[field] for _, field in _ends(sides, family))
@@ -44,9 +44,9 @@ def late_sets(sides: Observed) -> dict[str, NamedSet]:
 
 
 def late_chains(sides: Observed, *, by_wire: bool = False) -> Iterator[tuple[str, Chain]]:
-    """One for each direction of rules, which ends without a verdict where no element allows.
+    """One chain for each direction of rules, which ends without a verdict where no element allows the packet.
 
-    ``by_wire``: what comes in is judged by the port on the wire, as ``lines`` says.
+    ``by_wire``: incoming packets are judged by the port on the wire (see ``lines.rule_lines``).
     """
     for direction in Direction:
         port = Field.FLOW_ASKED_PORT if by_wire and direction is Direction.INGRESS else Field.FLOW_PORT
@@ -57,7 +57,7 @@ def _ask(direction: Direction, sides: Observed, port: Field) -> Iterator[Line]:
     for protocol, family in product(LATE_PROTOCOLS, FAMILIES):
         for side, end in _ends(sides, family):
             fields = (FLOW_PEER[direction, family], end, Field.PROTOCOL, port)
-            # The protocol by itself as well: without it nft text has no type for a port.
+            # The protocol is matched by itself as well: without it nft text has no type for a port.
             is_it = Equal(Field.PROTOCOL, protocol)
             yield Line((is_it, side, CountBy(fields, names.LATE[direction, family]), Goto(names.ALLOW)))
 

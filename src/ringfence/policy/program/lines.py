@@ -1,8 +1,7 @@
-"""One rule -> the lines that match it: the form for packets of a flow, and the form for packets that belong to none.
+"""One rule -> its lines: in one form for packets of a flow, in another for packets that belong to none.
 
-A packet of a flow is judged by the flow's fields, so that a reply is judged like the packet it answers. Conntrack
-cannot open a flow for some ICMP types and for IPv6 AH ("invalid"); an explicit rule still wins there, by the packet's
-own fields.
+A packet of a flow is judged by the flow's fields, so that a reply is judged like the packet it answers. For some ICMP
+types and for IPv6 AH conntrack opens no flow ("invalid"); there an explicit rule allows by the packet's own fields.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from ringfence.policy.program.link import ALLOW
 from ringfence.policy.program.model import Between, Count, Equal, Field, Goto, Line, Match, Member, Within
 from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Kind, Ports, Protocol
 
-# The sets that hold a group's addresses of one family; none when it has none, and then no line asks for them.
+# The names of the sets that hold a group's addresses of one family; none for a group without any.
 PeerSets = Mapping[tuple[GroupId, Family], tuple[str, ...]]
 
 _PACKET_PEER: Final = {
@@ -35,9 +34,9 @@ _ICMP_FIELDS: Final = {
 
 
 def rule_lines(rule: Rule, peers: PeerSets, kind: Kind = Kind.ROUTED) -> Iterator[Line]:
-    """The lines by which ``rule`` allows the flow a packet belongs to; none where it can match nothing.
+    """The lines by which ``rule`` allows the flow that a packet belongs to; none where it can match nothing.
 
-    What enters a self host is judged by the port on the wire: behind it may be a container's, under another number.
+    What enters a self host is judged by the port on the wire, before any translation to a container's port.
     """
     by_wire = kind is Kind.SELF and rule.direction is Direction.INGRESS
     for family in _families(rule):
@@ -62,7 +61,7 @@ def _allow(rule: Rule, matches: tuple[Match, ...]) -> Line:
 
 
 def _families(rule: Rule) -> tuple[Family, ...]:
-    """The families a rule can match: never wider than its protocol, and than its network."""
+    """The address families that the rule's protocol and its peer both have."""
     only = _ONLY_FAMILY.get(rule.protocol)
     families = FAMILIES if only is None else (only,)
     if isinstance(rule.peer, GroupPeer):
@@ -81,7 +80,7 @@ def _peer_matches(rule: Rule, field: Field, family: Family, peers: PeerSets) -> 
         yield Within(field, rule.peer.network)
 
 
-@lru_cache(maxsize=4096)  # the same few services occur in most rules: their lines share these parts
+@lru_cache(maxsize=4096)  # most rules are for the same few services: their lines share these objects
 def _flow_protocol(protocol: Protocol, ports: Ports, icmp: Icmp | None, port: Field) -> tuple[Match, ...]:
     if protocol is Protocol.ALL:
         return ()

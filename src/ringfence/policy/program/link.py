@@ -71,8 +71,9 @@ _HOST_LINK: Final = "host_link"
 _ICMP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMP])
 ICMPV6: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMPV6])
 IS_NEW: Final = InState(frozenset({State.NEW}))
+NO_FLOW: Final = InState(frozenset({State.INVALID, State.UNTRACKED}))
 _UDP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.UDP])
-# IPv6 in so many words: nothing keeps an instance from sending protocol 58 over IPv4.
+# IPv6 is asked for explicitly: nothing keeps an instance from sending protocol 58 over IPv4.
 ND: Final = (Equal(Field.FAMILY, 6), ICMPV6)
 LINK_TYPE_MATCHES: Final[tuple[Match, ...]] = (Between(Field.ICMPV6_TYPE, 130, 137), Equal(Field.ICMPV6_TYPE, 143))
 LINK_MATCHES: Final[tuple[tuple[Match, ...], ...]] = tuple((*ND, types) for types in LINK_TYPE_MATCHES)
@@ -82,8 +83,8 @@ _UNSPECIFIED_MATCHES: Final = (
     Equal(Field.ICMPV6_TYPE, 143),
 )
 # The host's own discovery and listener reports carry the port as incoming interface too (ndisc_alloc_skb, mld_newpack),
-# so an index cannot tell them from what came from elsewhere. These can: forwarding lowers the hop limit, and spares no
-# link-local and no unspecified source (ip6_forward).
+# so the interface index cannot tell them from forwarded ones. These matches can: forwarding lowers the hop limit, and
+# does not forward link-local or unspecified sources (ip6_forward).
 _NEVER_FORWARDED: Final[tuple[tuple[Match, ...], ...]] = (
     (Equal(Field.HOP_LIMIT6, 255),),
     (Equal(Field.HOP_LIMIT6, 1), Within(Field.SOURCE6, IPv6Network("fe80::/10"))),
@@ -99,7 +100,7 @@ def _udp(source_port: int, destination_port: int) -> tuple[Match, ...]:
     )
 
 
-_PRIVILEGED: Final = Masked(Field.SOURCE_PORT, 0xFC00, 0)  # below 1024: all of DHCP, and what is rare else
+_PRIVILEGED: Final = Masked(Field.SOURCE_PORT, 0xFC00, 0)  # below 1024: all of DHCP, and otherwise rare
 DHCP4_REQUEST: Final = _udp(68, 67)
 DHCP4_REPLY: Final = _udp(67, 68)
 DHCP6_REQUEST: Final = _udp(546, 547)
@@ -108,7 +109,7 @@ DHCP6_REPLY: Final = _udp(547, 546)
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """By what an end of a packet is known for an instance: what is looked up, in which sets, and in which maps."""
+    """How the program recognises an instance at either end of a packet: by which fields, in which sets and maps."""
 
     leaving: tuple[Field, ...]
     arriving: tuple[Field, ...]
@@ -126,8 +127,8 @@ _BY_PORT: Final = Ends(
     ingress=(names.INGRESS_MAP,),
     observed=OBSERVED_PORTS,
 )
-# Behind a bridge a packet's interface is the bridge, whichever port it crosses. Whose address it has is certain: the
-# bridge's own table (``frames``) let it enter.
+# Behind a bridge a packet's interface is the bridge, whichever port it crosses. Its address can be relied on, because
+# the bridge table (``frames``) has checked it.
 _BY_ADDRESS: Final = Ends(
     leaving=(Field.SOURCE4, Field.SOURCE6),
     arriving=(Field.DESTINATION4, Field.DESTINATION6),
@@ -139,7 +140,7 @@ _BY_ADDRESS: Final = Ends(
 
 
 def base_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
-    """The chains that every program has; interfaces starting with one of ``prefixes`` are closed until programmed."""
+    """The fixed chains for routed instances; interfaces whose names start with one of ``prefixes`` begin closed."""
     yield "origin", Chain(tuple(_origin(prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _OWN, Chain(tuple(_own()))
     yield _UNSPECIFIED, Chain(tuple(_unspecified()))
@@ -147,7 +148,7 @@ def base_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
 
 
 def bridged_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
-    """The same for instances behind a bridge. A port under our care that is in no bridge is closed."""
+    """The same for instances behind a bridge. A managed port that is in no bridge is closed."""
     closing_in = (_closing_ports(Field.IN_INTERFACE), *_closing_prefixes(Field.IN_INTERFACE, prefixes))
     closing_out = (_closing_ports(Field.OUT_INTERFACE), *_closing_prefixes(Field.OUT_INTERFACE, prefixes))
     yield "origin", Chain(closing_in, Hook(HookName.PREROUTING, RAW_PRIORITY))
@@ -179,8 +180,8 @@ def _closing_prefixes(port: Field, prefixes: tuple[str, ...]) -> tuple[Line, ...
     return tuple(Line((StartsWith(port, prefix), Goto(CLOSED))) for prefix in prefixes)
 
 
-# Made with the table, of any kind of host: the elements of the groups' member sets go into the first two, the present
-# generation, which is no part of any program, into the last.
+# Sets of every program. The first two hold the elements of all member sets, the last the present generation, which is
+# no part of a program.
 FIXED_SETS: Final = {
     names.MEMBERS[4]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV4)),
     names.MEMBERS[6]: NamedSet((ElementType.NUMBER, ElementType.NUMBER, ElementType.IPV6)),
@@ -189,9 +190,9 @@ FIXED_SETS: Final = {
 
 
 def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
-    """Which interfaces are under our care, and what may be sent from each programmed one.
+    """The managed interfaces, and which source addresses each programmed one may use.
 
-    With a declared MAC address one look-up settles interface, MAC and IP address together.
+    With a declared MAC address, one look-up checks interface, MAC and IP address together.
     """
     interfaces = singles({*closed, *(str(endpoint.interface) for endpoint in programmed)})
     with_mac = [endpoint for endpoint in programmed if endpoint.mac]
@@ -215,7 +216,7 @@ def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[
 
 
 def instance_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> dict[str, NamedSet]:
-    """The same for instances behind a bridge: their addresses; what may be sent from where is ``frames``' to say."""
+    """The same for instances behind a bridge: ports, and the instances' addresses; ``frames`` checks the sources."""
     ports = singles({*closed, *(str(endpoint.interface) for endpoint in programmed)})
     addresses = [address for endpoint in programmed for address in endpoint.own_addresses]
     own4: frozenset[Element] = frozenset((address,) for address in addresses if isinstance(address, IPv4Address))
@@ -231,13 +232,13 @@ def instance_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str]) -> d
 
 
 def observe_sets(programmed: tuple[Endpoint, ...]) -> dict[str, NamedSet]:
-    """Which interfaces are only observed, and where the kernel counts what it refuses."""
+    """The interfaces of observed instances, and the sets in which the kernel counts what it refuses."""
     observed = singles(str(endpoint.interface) for endpoint in programmed if endpoint.observe)
     return {names.OBSERVED: NamedSet((ElementType.INTERFACE,), observed), **tallies()}
 
 
 def observe_address_sets(programmed: tuple[Endpoint, ...]) -> dict[str, NamedSet]:
-    """The same behind a bridge: by address."""
+    """The same behind a bridge, by address."""
     watched = [address for endpoint in programmed if endpoint.observe for address in endpoint.own_addresses]
     observed4: frozenset[Element] = frozenset((address,) for address in watched if isinstance(address, IPv4Address))
     observed6: frozenset[Element] = frozenset((address,) for address in watched if isinstance(address, IPv6Address))
@@ -258,6 +259,7 @@ def _own_pairs(endpoints: Iterable[Endpoint], family: type[IPv4Address] | type[I
 
 
 def singles(interfaces: Iterable[str]) -> frozenset[Element]:
+    """The elements of a set of interface names."""
     return frozenset((interface,) for interface in interfaces)
 
 
@@ -266,16 +268,16 @@ def pass_line(*matches: Match) -> Line:
 
 
 def allow_chains() -> Iterator[tuple[str, Chain]]:
-    """Where every rule's line leads, in the program of any kind of host."""
+    """The chains to which every rule's line leads, in the program of any kind of host."""
     yield ALLOW, Chain(tuple(_allow()))
     yield STAMP, Chain((_stamp(),))
 
 
 def _allow() -> Iterator[Line]:
-    # Stamped only after routing, when both sides have agreed.
+    # Before routing only one side has agreed: the packet passes, and its flow is not stamped yet.
     yield pass_line(Equal(Field.OUT_INDEX, 0))
-    # A flow to a DHCP server is not stamped by what is sent there, so that answers are looked at: no instance may send
-    # them. The port comes first: any other packet ends there, at half of what it costs to ask for the protocol.
+    # Requests to a DHCP server do not stamp the flow, so that its answers are judged: no instance may send any. The
+    # port is compared first: nearly all packets end there, at half the cost of comparing the protocol.
     for server_port in (67, 547):
         yield pass_line(Equal(Field.DESTINATION_PORT, server_port), _UDP)
     yield Line((Jump(STAMP),))
@@ -283,10 +285,10 @@ def _allow() -> Iterator[Line]:
 
 
 def _stamp() -> Line:
-    """Never by an error *about* a flow (RELATED), which carries that flow's mark and would revive a revoked one.
+    """Not for an error *about* a flow (RELATED): it carries that flow's mark, and would revive a revoked flow.
 
-    Without a verdict, and in a chain by itself: for a line with one the kernel walks every way through the table, once
-    for each time that the generation moves.
+    The line has no verdict, and a chain to itself, because it is rewritten whenever the generation moves, and for a
+    line with a verdict the kernel would walk through the whole table each time.
     """
     return Line((InState(frozenset({State.NEW, State.ESTABLISHED})), Stamp()))
 
@@ -308,7 +310,7 @@ def _own() -> Iterator[Line]:
 
 
 def _unspecified() -> Iterator[Line]:
-    """What is sent before there is an address: DHCP, listener reports, solicitations."""
+    """What an instance sends before it has an address: DHCP, listener reports, solicitations."""
     nobody4, nobody6 = Within(Field.SOURCE4, IPv4Network("0.0.0.0/32")), Within(Field.SOURCE6, IPv6Network("::/128"))
     yield pass_line(nobody4, Within(Field.DESTINATION4, BROADCAST), *DHCP4_REQUEST)
     for types in _UNSPECIFIED_MATCHES:
@@ -317,7 +319,7 @@ def _unspecified() -> Iterator[Line]:
 
 
 def _leave(ends: Ends) -> Iterator[Line]:
-    """What is rare is asked by one line each that costs next to nothing; the sender's map is asked but once."""
+    """Each rare case costs a common packet one cheap line; the sender's map is looked up only once."""
     yield pass_line(InState(frozenset({State.ESTABLISHED})), Fresh())
     yield Line((NotOpening(), IS_NEW, Jump(_LEAVE_STRAY)))
     yield Line((_PRIVILEGED, _UDP, Jump(_LEAVE_DHCP)))
@@ -331,7 +333,7 @@ def _members(fields: tuple[Field, ...], sets: tuple[str, ...], chain: str) -> It
 
 
 def _stray(fields: tuple[Field, ...], sets: tuple[str, ...]) -> Iterator[Line]:
-    """A flow that was cut must not come back the other way round by its next packet in mid-stream."""
+    """A packet in mid-stream must not reopen a flow that was cut, with the two directions exchanged."""
     for field, set_ in zip(fields, sets, strict=True):
         yield refuse(Refusal.STRAY, names.STRAY_COUNTER, Member((field,), set_))
 
@@ -344,7 +346,7 @@ def _leave_port_dhcp() -> Iterator[Line]:
 
 
 def _leave_port(ends: Ends) -> Iterator[Line]:
-    """Replies, errors, packets of no flow, and whatever comes from a port that is not programmed."""
+    """Replies, errors, packets of no flow, and whatever comes from a port without a programmed instance."""
     redirect = (Equal(Field.FAMILY, 4), _ICMP, Equal(Field.ICMP_TYPE, ROGUE_ICMP_TYPE))
     yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *redirect)
     yield from related_lines()
@@ -363,12 +365,12 @@ def _arrive(ends: Ends, closing: tuple[Line, ...]) -> Iterator[Line]:
     yield from _judge_new(ends.arriving, ends.ingress)
     yield from _members(ends.arriving, ends.sets, _ARRIVE_PORT)
     yield from closing
-    # Nobody judges the other end: what the sender's groups let go is agreed to.
+    # The receiver is unmanaged: what the sender's groups allowed is allowed.
     yield from _members(ends.leaving, ends.sets, ALLOW)
 
 
 def _arrive_port(ends: Ends) -> Iterator[Line]:
-    """Replies, errors, packets of no flow, and whatever goes to a port that is not programmed."""
+    """Replies, errors, packets of no flow, and whatever goes to a port without a programmed instance."""
     yield from related_lines()
     yield from _judge_replies(ends.arriving, ends.egress)
     for types in LINK_MATCHES:
@@ -379,7 +381,7 @@ def _arrive_port(ends: Ends) -> Iterator[Line]:
 
 
 def _host_link() -> Iterator[Line]:
-    """What this host itself may always send to an instance on its link: discovery, and answers to DHCP."""
+    """What the host itself may always send to an instance on its link: discovery, and answers to DHCP."""
     for types in LINK_MATCHES:
         yield pass_line(*types)
     yield pass_line(*DHCP4_REPLY)
@@ -387,7 +389,7 @@ def _host_link() -> Iterator[Line]:
 
 
 def no_mid_stream() -> Line:
-    """A flow that was cut must not come back the other way round by its next packet in mid-stream."""
+    """A packet in mid-stream must not reopen a flow that was cut, with the two directions exchanged."""
     return refuse(Refusal.STRAY, names.STRAY_COUNTER, NotOpening())
 
 
@@ -398,11 +400,12 @@ def related_lines() -> Iterator[Line]:
 
 
 def judge_reply(field: Field, map_: str) -> Iterator[Line]:
-    """A reply is judged as the flow it belongs to: by what the receiver of the first packet accepts, and so on."""
+    """The lines that judge a reply by the chain that ``map_`` holds for its flow's first packet."""
     return _judge_replies((field,), (map_,))
 
 
 def judge_original(field: Field, map_: str) -> Iterator[Line]:
+    """The lines that judge any other packet by the chain that ``map_`` holds, and drop it when there is none."""
     return _judge_originals((field,), (map_,))
 
 

@@ -1,7 +1,8 @@
 """The abstract dataplane program: sets, verdict maps, counters and chains of lines in a small closed vocabulary.
 
 ``compile`` makes one from a view, ``delta`` compares two, ``nft`` turns one into netlink bytes or text and reads it
-back. A line is read left to right: every match must hold for the next part to be reached, as in nft(8).
+back. A line is what nft(8) calls a rule ("rule" here always means a security group's): it is read left to right, and
+every match must hold for the next part to be reached.
 """
 
 from collections.abc import Mapping
@@ -51,9 +52,7 @@ class Field(Enum):
     FLOW_DESTINATION6 = "flow-destination6"
     FLOW_PORT = "flow-port"  # destination port of the flow, after translation
     FLOW_ASKED_PORT = "flow-asked-port"  # as the flow's first packet had it; for ICMP its type * 256 + code
-    SOURCE_PORT = (
-        "source-port"  # of tcp and udp; of other protocols any value, so that a line asks for the protocol too
-    )
+    SOURCE_PORT = "source-port"  # arbitrary octets unless it is tcp or udp, so a line must match the protocol as well
     DESTINATION_PORT = "destination-port"
     ICMP_TYPE = "icmp-type"
     ICMP_CODE = "icmp-code"
@@ -103,7 +102,7 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """The field's bits in ``mask`` are ``value``: to the kernel cheaper than a range, which takes two calls."""
+    """The field's bits under ``mask`` equal ``value``; cheaper in the kernel than a range, which is two comparisons."""
 
     field: Field
     mask: int
@@ -128,7 +127,7 @@ class StartsWith:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The fields, joined, are an element of the set."""
+    """The concatenated fields are an element of the set."""
 
     fields: tuple[Field, ...]
     set: str
@@ -166,16 +165,16 @@ class Fresh:
 class Seldom:
     """Count the packet in a tally, under the field's value; holds at most ``LOG_RATE`` times a second for each value.
 
-    A packet that finds no room in the tally does not match.
+    When the tally is full, a packet with a new value does not match.
     """
 
     field: Field
     tally: str
 
 
-LOG_RATE = 10  # lines a second that one interface may cause, and
-LOG_BURST = 20  # how many of them at once after a silence
-TALLY_LIFE_S = 3600  # what a tally forgets after so long a silence
+LOG_RATE = 10  # log lines a second that one interface may cause
+LOG_BURST = 20  # and how many at once after a silence
+TALLY_LIFE_S = 3600  # a tally forgets a value that no packet had for so long
 
 Match = Equal | Differs | Between | Masked | Within | StartsWith | Member | Has | InState | NotOpening | Fresh | Seldom
 
@@ -187,7 +186,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class CountBy:
-    """Count the packet in the counter that the set of ``Counted`` elements holds for the fields, joined; go on.
+    """Count the packet in the counter that a set of ``Counted`` elements holds for the concatenated fields; go on.
 
     Where it holds none, the line does not match.
     """
@@ -198,7 +197,7 @@ class CountBy:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Send the packet's beginning to whoever listens to our log group; go on. The text is fixed words."""
+    """Send the packet's first octets to the listeners of our nflog group, with a fixed text; go on."""
 
     prefix: str
 
@@ -242,7 +241,7 @@ Part = Match | Action
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A line in our table that we would never write; it makes its chain differ from any desired one."""
+    """A line in our table that ringfence never writes; it makes its chain differ from any desired one."""
 
     text: str
 
@@ -255,7 +254,7 @@ class Line:
 class HookName(Enum):
     """Where a base chain sits. Prerouting is where a packet leaves an instance, postrouting where it enters one.
 
-    Input is used at a bridge only, for the frames of the link itself, which pass it without prerouting.
+    Input is used at a bridge only, for frames between bridges, which reach it without prerouting.
     """
 
     PREROUTING = "prerouting"
@@ -269,7 +268,7 @@ class Hook:
     priority: int
 
 
-RAW_PRIORITY = -300  # before conntrack (-200): a spoofed packet must not touch another's flow
+RAW_PRIORITY = -300  # before conntrack (-200): a spoofed packet must not touch another instance's flow
 FILTER_PRIORITY = 0  # after destination translation (-100), before source translation (100)
 
 
@@ -294,7 +293,7 @@ Scalar = str | int | IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """An element that leads to a counter: for each joined value the interval that matches, or the interface's name."""
+    """An element with a counter: for each concatenated field the interval that matches, or an interface's name."""
 
     key: tuple[Interval | str, ...]
     counter: str
@@ -305,10 +304,10 @@ Element = tuple[Scalar, ...] | Interval | Counted
 
 @dataclass(frozen=True, slots=True)
 class NamedSet:
-    """A set of joined values, or with ``interval`` of disjoint address intervals of its one type.
+    """A set of concatenated values; with ``interval`` of disjoint address intervals of its one type.
 
-    A ``tally`` is one whose elements packets make, each with a counter and a limit: a program holds none of them.
-    One that is ``counted`` holds disjoint ``Counted`` elements of its joined types.
+    With ``counted`` it holds disjoint ``Counted`` elements. The elements of a ``tally`` are made by packets, each with
+    a counter and a rate limit, and are never part of a program.
     """
 
     types: tuple[ElementType, ...]
@@ -320,9 +319,10 @@ class NamedSet:
 
 @dataclass(frozen=True, slots=True)
 class VerdictMap:
-    """Interface name or address -> chain to jump to. ``type`` is None for keys of a kind that we never write.
+    """Interface name or address -> chain to jump to. ``type`` is None when the keys are of a type ringfence never uses.
 
-    Not to go to: a chain that should ever end without a verdict leads back to the line after the look-up, which drops.
+    A jump, no goto: should a chain ever end without a verdict, the packet returns to the line after the look-up, and
+    that one drops it.
     """
 
     targets: Mapping[Scalar, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -331,9 +331,9 @@ class VerdictMap:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Everything in our tables but the mark's generation and the note of what revision it is.
+    """Everything in our tables but the generation and the note of the revision.
 
-    ``names.place_of`` tells from a thing's name which table it lies in.
+    ``names.place_of`` tells from an object's name which of the tables it is in.
     """
 
     counters: AbstractSet[str] = frozenset()
@@ -343,7 +343,7 @@ class Program:
 
 
 def part_of(program: Program, family: TableFamily) -> Program:
-    """What of the program lies in the table of that family. O(names)."""
+    """The part of the program that is in the table of that family. O(names)."""
 
     def here(name: str) -> bool:
         return place_of(name)[0] is family

@@ -1,7 +1,7 @@
-"""The names of our kernel objects, in one place: made of ids and fixed words, never of a person's text.
+"""The names of all kernel objects of ringfence: made of ids and fixed words, never of a person's text.
 
-Whatever lies in our table and is not named by the desired program is ours to sweep. Ids stand in full, so that no two
-names can collide and a reader of ``nft list`` can search for one.
+Whatever is in our table and not in the desired program gets deleted. Names contain whole ids, so that no two collide
+and a reader of ``nft list`` can search for one.
 """
 
 import re
@@ -17,19 +17,19 @@ from ringfence.policy.values import Direction, GroupId, RuleId
 
 ProfileId = NewType("ProfileId", str)  # stands for one combination of groups; equal combinations share their chains
 
-PORTS: Final = "ports"  # interfaces under our care, programmed or not
-OWN_IPV4: Final = "own_ipv4"  # what may be sent from an interface: MAC address and source address together
+PORTS: Final = "ports"  # managed interfaces, programmed or not
+OWN_IPV4: Final = "own_ipv4"  # the source addresses that an interface may use: MAC and IP together
 OWN_IPV6: Final = "own_ipv6"
 OWN_MAC: Final = "own_mac"
 ANY_MAC: Final = "any_mac"  # interfaces whose MAC address nobody declared, and their source addresses
 ANY_MAC_IPV4: Final = "any_mac_ipv4"
 ANY_MAC_IPV6: Final = "any_mac_ipv6"
 ANY_LINK_LOCAL: Final = "any_link_local"
-UPLINKS: Final = "uplinks"  # interfaces of a host that is its own instance, and what nobody outside may claim to be
-HOST_IPV4: Final = "host_ipv4"
+UPLINKS: Final = "uplinks"  # interfaces of a self host
+HOST_IPV4: Final = "host_ipv4"  # its addresses, which nobody outside may use as source
 HOST_IPV6: Final = "host_ipv6"
-EGRESS_MAP: Final = "egress"  # interface -> what its instance may send
-INGRESS_MAP: Final = "ingress"  # interface -> what its instance may receive
+EGRESS_MAP: Final = "egress"  # interface -> chain of what its instance may send
+INGRESS_MAP: Final = "ingress"  # interface -> chain of what its instance may receive
 # The same for instances behind a bridge, where IP sees the bridge and not the port: by address.
 INSTANCES4: Final = "instances_ipv4"
 INSTANCES6: Final = "instances_ipv6"
@@ -37,22 +37,22 @@ EGRESS4_MAP: Final = "egress_ipv4"
 EGRESS6_MAP: Final = "egress_ipv6"
 INGRESS4_MAP: Final = "ingress_ipv4"
 INGRESS6_MAP: Final = "ingress_ipv6"
-OBSERVED: Final = "observed"  # interfaces of instances of which nothing is dropped, only told
+OBSERVED: Final = "observed"  # interfaces of observed instances: nothing is dropped, only logged
 OBSERVED4: Final = "observed_ipv4"  # the same behind a bridge
 OBSERVED6: Final = "observed_ipv6"
 DROPS: Final = "drops"  # tallies by interface, made by packets: what was dropped
 WOULD_DROPS: Final = "would_drops"  # and what would have been, were the instance not observed
 
 ALLOW: Final = "allow"
-FRESH: Final = "fresh"  # the present generation, as the only element: what marks a flow that need not be judged anew
+FRESH: Final = "fresh"  # its only element is the present generation: a flow with this mark need not be judged again
 
-# Every group's members by family, each with its group's number: the kernel finds a set by walking the list of all
-# sets at every reference, so ten thousand of them took it longer than all the rest.
+# The members of all groups, by family, each with its group's number. One set, because the kernel finds a set by walking
+# the list of all sets at every reference: with one for each of ten thousand groups, that took longer than all the rest.
 MEMBERS: Final[dict[Family, str]] = {4: "members_4", 6: "members_6"}
 _NUMBER_MASK: Final = (1 << 64) - 1
 _MEMBER_SET: Final = re.compile(r"m_([0-9a-f]{16})_([46])")
 
-# What rules that were just added allow, before their lines are there: by direction and family.
+# What just added rules allow until their lines are in place (``hasten``), by direction and family.
 LATE: Final[dict[tuple[Direction, Family], str]] = {
     (Direction.INGRESS, 4): "late_in_4",
     (Direction.INGRESS, 6): "late_in_6",
@@ -75,10 +75,10 @@ class TableFamily(Enum):
     BRIDGE = "bridge"
 
 
-BRIDGE: Final = "bridge:"  # how the names of things in the table of family bridge begin; the kernel's name is the rest
+BRIDGE: Final = "bridge:"  # prefix of the names of objects in the bridge table; the kernel's name is the rest
 
 FRAME_PORTS: Final = f"{BRIDGE}ports"
-FRAME_PROGRAMMED: Final = f"{BRIDGE}programmed"  # those of the ports that an instance has
+FRAME_PROGRAMMED: Final = f"{BRIDGE}programmed"  # the ports with a programmed instance
 FRAME_OWN_MAC: Final = f"{BRIDGE}own_mac"
 FRAME_OWN_IPV4: Final = f"{BRIDGE}own_ipv4"
 FRAME_OWN_IPV6: Final = f"{BRIDGE}own_ipv6"
@@ -87,7 +87,7 @@ FRAME_CLOSED_COUNTER: Final = f"{BRIDGE}closed"
 FRAME_SPOOFED_COUNTER: Final = f"{BRIDGE}spoofed"
 FRAME_ROGUE_COUNTER: Final = f"{BRIDGE}rogue"
 FRAME_ALIEN_COUNTER: Final = f"{BRIDGE}alien"  # neither IPv4, IPv6 nor ARP, or tagged
-FRAME_FLOODED_COUNTER: Final = f"{BRIDGE}flooded"  # not meant for the port that it came to
+FRAME_FLOODED_COUNTER: Final = f"{BRIDGE}flooded"  # sent to a port that it is not meant for
 
 PORT_SETS: Final = frozenset(
     {
@@ -99,18 +99,18 @@ PORT_SETS: Final = frozenset(
 )
 
 _SHORT: Final = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
-_GROUP_CHAIN: Final = re.compile(r"g_([0-9a-f]{32})_(in|out)(?:_\d.*)?")  # or one of the tree that it is
+_GROUP_CHAIN: Final = re.compile(r"g_([0-9a-f]{32})_(in|out)(?:_\d.*)?")  # with suffix: a chain of its tree (branches)
 
 
 def place_of(name: str) -> tuple[TableFamily, str]:
-    """Which table the named thing lies in, and what the kernel calls it there."""
+    """The table that an object is in, and its name there."""
     if name.startswith(BRIDGE):
         return TableFamily.BRIDGE, name.removeprefix(BRIDGE)
     return TableFamily.INET, name
 
 
 def bare_name(name: str) -> str:
-    """What the kernel calls the named thing, in its table."""
+    """An object's name in its table."""
     return place_of(name)[1]
 
 
@@ -134,10 +134,7 @@ def group_chain(group: GroupId, direction: Direction) -> str:
 
 
 def parse_group_chain(name: str) -> tuple[GroupId, Direction] | None:
-    """The group and the direction of whose rules a chain of this name has some; None for other chains.
-
-    Others are also those for packets of no flow.
-    """
+    """Group and direction of a chain with a group's rules for packets of a flow; None for any other chain."""
     found = _GROUP_CHAIN.fullmatch(name)
     if found is None:
         return None
@@ -145,17 +142,17 @@ def parse_group_chain(name: str) -> tuple[GroupId, Direction] | None:
 
 
 def late_chain(direction: Direction) -> str:
-    """What a packet is asked that no line has allowed, before it is refused."""
+    """The chain for packets that no line of a group allowed, before they are refused (``late``)."""
     return f"late_{_SHORT[direction]}"
 
 
 def untracked_group_chain(group: GroupId, direction: Direction) -> str:
-    """What packets are asked that conntrack cannot place in a flow."""
+    """The chain with a group's rules for packets that conntrack cannot place in a flow."""
     return f"{group_chain(group, direction)}_untracked"
 
 
 def member_set(group: GroupId, family: Family) -> str:
-    """One of the sets that lie together in ``MEMBERS``."""
+    """The set of a group's member addresses; in the kernel all of these are elements of ``MEMBERS``."""
     return numbered_set(group.int & _NUMBER_MASK, family)
 
 
@@ -175,33 +172,33 @@ def source_set(group: GroupId, family: Family) -> str:
 
 
 def is_of_rules(set_: str) -> bool:
-    """Whether a set holds a group's members or sources, or rules. All others say what ports and instances there are."""
+    """Whether a set holds a group's members or sources, or just added rules; the others are about ports."""
     return set_.startswith(("m_", "x_", "late_"))
 
 
 def aside_set(set_: str, number: int) -> str:
-    """Another name for a group's set, the ``number``-th of them: no group has such an id (RFC 9562, variant)."""
+    """The ``number``-th other name for a group's set. No group has it, for its id would not be valid (RFC 9562)."""
     found = parse_numbered_set(set_)
     return numbered_set((found[0] ^ 1 << 63) + number & _NUMBER_MASK, found[1]) if found else f"{set_}_aside_{number}"
 
 
 def aside_chain(chain: str, number: int) -> str:
-    """Another name for a chain of policy, the ``number``-th of them."""
+    """The ``number``-th other name for a chain of a profile or group."""
     return f"{chain}_aside_{number}"
 
 
-@lru_cache(maxsize=64)  # a rule is compiled at once
+@lru_cache(maxsize=64)  # all lines of a rule are compiled one after another
 def rule_counter(rule: RuleId) -> str:
     return f"r_{rule.hex}"
 
 
 def refusal_chain(reason: str, *, would: bool) -> str:
-    """Where a refused packet goes, and where it goes on from there if its instance is observed."""
+    """The chain for refused packets, or with ``would`` the one for those of observed instances."""
     return f"would_{reason}" if would else f"refuse_{reason}"
 
 
 def would_counter(reason: str) -> str:
-    """Counts what would have been dropped, were the instance not observed."""
+    """The counter of packets that would have been dropped, were their instance not observed."""
     return f"would_{reason}"
 
 
@@ -220,10 +217,10 @@ def denied_counter(profile: ProfileId, direction: Direction) -> str:
 
 
 def open_counter(profile: ProfileId) -> str:
-    """Counts what leaves by the default: no group of the profile has an egress rule."""
+    """The counter of packets that leave by default, because no group of the profile has an egress rule."""
     return f"o_{profile}_out"
 
 
 def is_of_policy(chain: str) -> bool:
-    """Whether a chain belongs to a profile or a group. All others stand between an empty table and an open one."""
+    """Whether a chain belongs to a profile or a group; all others are fixed, and refuse what these do not allow."""
     return chain.startswith(("p_", "g_"))

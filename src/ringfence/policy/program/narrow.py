@@ -1,7 +1,7 @@
-"""A program less what the host's own inventory takes away: for a host that knows no view to compile a new one from.
+"""Closes ports in a program when the host's inventory changes and there is no view to compile a new one from.
 
-Input: the program in force, the endpoints that are declared now, and the ports under our care. Output: a program under
-which nothing passes that did not pass before. It knows neither groups nor rules: those stay as the program has them.
+Input: the program in force, the declared endpoints, and the managed ports. Output: a program that allows nothing that
+the one in force does not. Groups and rules stay as they are.
 """
 
 from dataclasses import replace
@@ -20,14 +20,14 @@ _NOTHING: Final = NamedSet(())
 
 
 def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: LocalPorts) -> Program:
-    """``program`` with every port in ``ports`` closed that it does not programme, and cut to what is ``declared``.
+    """``program`` reduced to the ``declared`` endpoints, with every other port in ``ports`` closed. O(program).
 
-    An interface keeps its profile if one of ``declared`` has it, and of what may be sent from it what that one has
-    too. Nothing is opened, whatever else they declare. O(program).
+    An interface keeps its profile if a declared endpoint has that interface, and of its source addresses those that
+    the endpoint declares. Nothing is opened, whatever else is declared.
     """
     patterns = {*ports.patterns, *(f"{prefix}*" for prefix in _closed_prefixes(program))}
     local = replace(ports, patterns=tuple(sorted(patterns)))
-    # Whether one is observed the inventory does not say: it stays as it is.
+    # The inventory does not say which are observed: that stays as it is.
     permitted = compile_ports(tuple(replace(one, observe=True) for one in declared), ports.names, local)
     if ports.kind is not Kind.BRIDGED:
         program = part_of(program, TableFamily.INET)
@@ -43,9 +43,9 @@ def narrow_program(program: Program, declared: tuple[Endpoint, ...], ports: Loca
 
 
 def _narrowed(name: str, present: NamedSet, most: NamedSet) -> NamedSet:
-    if name in (names.PORTS, names.UPLINKS, names.FRAME_PORTS):  # being in it closes, but for the lifelines of a host
+    if name in (names.PORTS, names.UPLINKS, names.FRAME_PORTS):  # an interface in these is closed, or all but lifelines
         return replace(most, elements=present.elements | most.elements)
-    if most.counted:  # rules, that are not lines yet
+    if most.counted:  # just added rules
         return present if present.counted else most
     return replace(most, elements=present.elements & most.elements)
 

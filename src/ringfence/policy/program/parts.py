@@ -1,6 +1,6 @@
-"""The parts of a program: what one peer, one group, one combination of groups, and the ports compile to.
+"""The parts of a program: what each peer, each group, each profile (combination of groups) and the ports compile to.
 
-Parts are kept by the hundred thousand: they hold no more than the program and the finding of what depends on them need.
+There may be a hundred thousand of them, so they hold only what the program, and finding dependents, needs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from ringfence.policy.addresses import FAMILIES, Family, merge_networks
-from ringfence.policy.evolving import Evolving, change_members, common_ends, differing_members
+from ringfence.policy.evolving import Evolving, change_members, common_ends, differing_members, evolving
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import frames, link, names, self_host
@@ -20,20 +20,17 @@ from ringfence.policy.program.model import (
     Count,
     ElementType,
     Goto,
-    InState,
     Jump,
     Line,
     Match,
     NamedSet,
     Scalar,
-    State,
     VerdictMap,
 )
 from ringfence.policy.program.refusal import Refusal, refuse
 from ringfence.policy.values import Address, Direction, GroupId, Kind
 from ringfence.policy.view import Endpoint, PeerAddresses
 
-_NO_FLOW: Final = InState(frozenset({State.INVALID, State.UNTRACKED}))
 _DENIED: Final = {Direction.INGRESS: Refusal.DENIED_IN, Direction.EGRESS: Refusal.DENIED_OUT}
 _ADDRESS_TYPE: Final = {4: ElementType.IPV4, 6: ElementType.IPV6}
 _MEMBERS: Final = {family: NamedSet((_ADDRESS_TYPE[family],)) for family in FAMILIES}
@@ -70,7 +67,7 @@ class ProfilePart:
 
 @dataclass(frozen=True, slots=True)
 class PortPart:
-    """What follows from the programmed endpoints, the closed interfaces, and what the host says of itself."""
+    """What the programmed endpoints, the closed interfaces, and the host's own ``local`` wishes compile to."""
 
     programmed: tuple[Endpoint, ...]
     closed: frozenset[str]
@@ -82,11 +79,11 @@ class PortPart:
 
 
 def change_peer(known: PeerPart, group: GroupId, before: PeerAddresses, after: PeerAddresses) -> PeerPart:
-    """A group as a peer, from what is ``known`` of it as it was ``before``. O(what differs), or O(sources).
+    """The part of peer ``after``, from the part ``known`` of the peer ``before``. O(what differs), or O(sources).
 
-    Members lie in hash sets (an element is added in constant time), sources in interval sets, and only where there are.
-    The kernel finds a set by walking the list of all sets, so one that could only be empty is not made, and no line
-    asks for it. The first address of a group in a family is therefore a change of lines, every further one an element.
+    Members are in hash sets (adding one takes constant time), sources in interval sets. Since the kernel finds a set by
+    walking the list of all sets, an empty one is not made, and no line refers to it: the first address of a group in a
+    family changes lines, every further one only adds an element.
     """
     moved = differing_members(before.members, after.members)
     sets: dict[str, NamedSet] = {}
@@ -117,9 +114,10 @@ def _source_set(peer: PeerAddresses, family: Family) -> NamedSet:
 
 
 def compile_group(group: GroupId, rules: tuple[Rule, ...], asked: PeerSets, kind: Kind) -> GroupPart:
-    """A group with rules of a direction has a chain for it even if no line can match: it still restricts egress.
+    """The part of a group; ``asked`` are the sets of the peers that its rules name.
 
-    Every rule has its counter, with or without lines, so that a count outlives a moment in which a peer is empty.
+    A group with rules in a direction has a chain for it even if no line can match, for it still restricts egress. Every
+    rule has its counter, even without lines, so that counts survive while a peer is empty.
     """
     chains: dict[str, Chain] = {}
     for direction in Direction:
@@ -139,13 +137,13 @@ def named_peers(rules: Iterable[Rule]) -> list[GroupId]:
 
 
 def compile_profile(groups: tuple[GroupId, ...], present: AbstractSet[str]) -> ProfilePart:
-    """What asks each of ``groups`` in turn; ``present`` names the chains of those that have something to say."""
+    """The chains that jump to each of ``groups`` in turn; ``present`` names the chains that the groups have."""
     chains = dict(_profile_chains(groups, present))
     return ProfilePart(chains, _counters(chains))
 
 
 def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts) -> PortPart:
-    """Base chains, what may be sent from each interface, and which profile judges it."""
+    """The base chains, the sets for anti-spoofing, and the maps from interface or address to profile."""
     match local.kind:
         case Kind.ROUTED:
             chains, sets = dict(link.base_chains(local.prefixes)), link.port_sets(programmed, closed)
@@ -160,11 +158,11 @@ def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], loca
     return PortPart(programmed, closed, local, sets, maps, chains, _counters(chains))
 
 
-Exchange = tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]  # what is gone, and what has come
+Exchange = tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]  # endpoints that are gone, and new ones
 
 
 def exchanged(before: tuple[Endpoint, ...], after: tuple[Endpoint, ...]) -> Exchange:
-    """The endpoints, as objects, of which only one of the two has any. O(endpoints), looking into none of them."""
+    """The endpoints that only ``before``, and that only ``after`` has, compared by identity. O(endpoints), but fast."""
     if before is after:
         return (), ()
     first, last = common_ends(before, after)
@@ -180,8 +178,8 @@ def change_ports(
     local: LocalPorts,
     exchange: Exchange,
 ) -> PortPart:
-    """As ``compile_ports``, from what is ``known`` and how its endpoints differ from the ``programmed``."""
-    # Behind a bridge, and at a self host, what one endpoint has does not follow from it alone.
+    """As ``compile_ports``, from the ``known`` part and how its endpoints differ from ``programmed``."""
+    # Behind a bridge, and at a self host, an endpoint's elements do not follow from that endpoint alone.
     if (closed, local) != (known.closed, known.local) or local.kind is not Kind.ROUTED:
         return compile_ports(programmed, closed, local)
     gone, come = exchange
@@ -189,33 +187,29 @@ def change_ports(
     sets = {name: _changed_set(set_, less[name], more[name]) for name, set_ in known.sets.items()}
     come_maps, left = _port_maps(come), [str(endpoint.interface) for endpoint in gone]
     maps = {
-        name: VerdictMap(_evolving(map_.targets).evolve(come_maps[name].targets, left), map_.type)
+        name: VerdictMap(evolving(map_.targets).evolve(come_maps[name].targets, left), map_.type)
         for name, map_ in known.maps.items()
     }
     return replace(known, programmed=programmed, sets=sets, maps=maps)
 
 
 def _changed_set(set_: NamedSet, less: NamedSet, more: NamedSet) -> NamedSet:
-    if less.elements == more.elements:  # of most sets none has any
+    if less.elements == more.elements:  # usually both empty
         return set_
     return replace(set_, elements=change_members(set_.elements, more.elements, less.elements))
-
-
-def _evolving(targets: Mapping[Scalar, str]) -> Evolving[Scalar, str]:
-    return targets if isinstance(targets, Evolving) else Evolving(targets)
 
 
 def _profile_chains(groups: tuple[GroupId, ...], present: AbstractSet[str]) -> Iterator[tuple[str, Chain]]:
     profile = names.profile_of(groups)
     for direction in Direction:
         refusal, denied = _DENIED[direction], names.denied_counter(profile, direction)
-        aside = _jumps([names.untracked_group_chain(group, direction) for group in groups], present, _NO_FLOW)
+        aside = _jumps([names.untracked_group_chain(group, direction) for group in groups], present, link.NO_FLOW)
         jumps = _jumps([names.group_chain(group, direction) for group in groups], present)
         if direction is Direction.EGRESS and not jumps:
             last = Line((Count(names.open_counter(profile)), Goto(link.ALLOW)))
         else:
             jumps, last = [*jumps, Line((Jump(names.late_chain(direction)),))], refuse(refusal, denied)
-        lines = (*aside, refuse(refusal, denied, _NO_FLOW), *jumps, last)
+        lines = (*aside, refuse(refusal, denied, link.NO_FLOW), *jumps, last)
         yield names.profile_chain(profile, direction), Chain(lines)
 
 

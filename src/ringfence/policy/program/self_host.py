@@ -1,8 +1,8 @@
-"""The fixed part of the program of a host that is its own instance: what comes in by an uplink enters it.
+"""The fixed part of a self host's program: the host is its own instance, and packets enter and leave by its uplinks.
 
-The same two hooks judge as for ports (docs/decisions): prerouting sees all that comes in by an uplink, before routing
-tells whether it is for the host or for a container behind a published port; postrouting all that goes out by one. What
-touches no uplink, loopback above all, meets no line of ours but a look-up of its interface.
+The hooks are the same as for ports (docs/decisions/0008-self.md): prerouting sees all that comes in by an uplink,
+before routing decides between the host and a container behind a published port; postrouting all that goes out by one.
+A packet that touches no uplink, such as loopback, costs one look-up of its interface.
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from ringfence.policy.program.link import (
     LEAVE,
     LINK_MATCHES,
     ND,
+    NO_FLOW,
     allow_chains,
     judge_original,
     judge_reply,
@@ -76,13 +77,12 @@ _LISTENING: Final = ((*ND, Between(Field.ICMPV6_TYPE, 130, 132)), (*ND, Equal(Fi
 _NOBODY: Final = IPv6Network("::/128")
 _HOST_MADE: Final = Equal(Field.IN_INDEX, 0)
 _ESTABLISHED: Final = InState(frozenset({State.ESTABLISHED}))
-_NO_FLOW: Final = InState(frozenset({State.INVALID, State.UNTRACKED}))
 _FROM: Final = {4: Field.SOURCE4, 6: Field.SOURCE6}
 _TO: Final = {4: Field.DESTINATION4, 6: Field.DESTINATION6}
 
 
 def base_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
-    """The chains that the program of a self host has; ``prefixes`` close other interfaces, as on any host."""
+    """The fixed chains of a self host; other managed interfaces are closed, as on any host."""
     yield from refusal_chains(OBSERVED_PORTS, logs=True)
     yield from allow_chains()
     yield from late_chains(OBSERVED_PORTS, by_wire=True)
@@ -100,9 +100,9 @@ def base_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
 
 
 def port_sets(programmed: tuple[Endpoint, ...], closed: frozenset[str], local: LocalPorts) -> dict[str, NamedSet]:
-    """Which interfaces are uplinks, which others are under our care, and which addresses nobody outside may claim.
+    """The uplinks, the other managed interfaces, and the host's addresses, which nobody outside may use.
 
-    Being an uplink is what gives an interface its lifelines, whether an endpoint is programmed on it or not.
+    Every uplink has the lifelines, whether an endpoint is programmed on it or not.
     """
     taken = {endpoint.interface for endpoint in programmed}
     ends = (*programmed, *(uplink for uplink in local.uplinks if uplink.interface not in taken))
@@ -127,9 +127,9 @@ def _origin(prefixes: tuple[str, ...]) -> Iterator[Line]:
 
 
 def _martian() -> Iterator[Line]:
-    """Loopback addresses are no others' (CVE-2020-8558 reached services on 127.0.0.1 so), and the host's own neither.
+    """Refuses loopback addresses (CVE-2020-8558: services on 127.0.0.1 were reached so) and the host's own as source.
 
-    IPv4 checks its own as well, unless route_localnet or accept_local is set; IPv6 never does.
+    The kernel does so itself for IPv4, unless route_localnet or accept_local is set, and never for IPv6.
     """
     for loopback in LOOPBACKS:
         for field in (_FROM[loopback.version], _TO[loopback.version]):
@@ -187,10 +187,10 @@ def _exit_new() -> Iterator[Line]:
 
 
 def _link_lines() -> Iterator[Line]:
-    """Discovery and listener messages of the link itself, either way: a hop limit that no router can have lowered.
+    """Passes discovery and listener messages of the link itself, told by a hop limit that rules out forwarding.
 
-    RFC 4861 and RFC 3810; a router on the link sends its advertisements so, and another instance's lies are the
-    switch's to stop.
+    See RFC 4861 and RFC 3810. Advertisements of a router on the link are let in; it is up to the switch to stop forged
+    ones.
     """
     yield pass_line(*_DISCOVERY, Equal(Field.HOP_LIMIT6, 255))
     for listening in _LISTENING:
@@ -204,14 +204,15 @@ def _lifeline_in(lifelines: Lifelines) -> Iterator[Line]:
     for failsafe in lifelines.failsafe:
         yield from _failsafe_in(failsafe)
     for address, port in sorted(lifelines.channel, key=_by_text):
-        # The server's answers: never a plain SYN, so that nobody who claims its address opens anything by it.
+        # Answers of the server, never a plain SYN: nobody who forges its address can open a connection.
         yield pass_line(*_tcp(Field.SOURCE_PORT, port), Within(_FROM[address.version], _host(address)), NotOpening())
 
 
 def _failsafe_in(failsafe: Failsafe) -> Iterator[Line]:
-    """By the port that the flow's first packet asked for, so that nothing translated to this port is meant.
+    """Matches the port that the flow's first packet asked for, so that nothing translated to this port is let in.
 
-    A connection that conntrack picked up in the middle may stand in it the wrong way round, or not at all.
+    Conntrack may have a connection that it picked up in mid-stream the wrong way round, or not at all; hence the
+    second and third line.
     """
     protocol = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[failsafe.protocol])
     for source in failsafe.sources:
@@ -219,7 +220,7 @@ def _failsafe_in(failsafe: Failsafe) -> Iterator[Line]:
         to_it = Equal(Field.DESTINATION_PORT, failsafe.port)
         yield pass_line(*known, Equal(Field.DIRECTION, ORIGINAL), Equal(Field.FLOW_ASKED_PORT, failsafe.port))
         yield pass_line(*known, to_it, Equal(Field.DIRECTION, REPLY))
-        yield pass_line(*known, to_it, _NO_FLOW)
+        yield pass_line(*known, to_it, NO_FLOW)
 
 
 def _lifeline_out(lifelines: Lifelines) -> Iterator[Line]:
@@ -230,7 +231,7 @@ def _lifeline_out(lifelines: Lifelines) -> Iterator[Line]:
 
 
 def _failsafe_out(failsafe: Failsafe) -> Iterator[Line]:
-    """The answers; what the host itself sends from that port counts as one, if it is no connection that it begins."""
+    """The answers. Whatever the host itself sends from that port counts as one, unless it opens a connection."""
     protocol = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[failsafe.protocol])
     answer: tuple[Match, ...] = (NotOpening(),) if failsafe.protocol is Protocol.TCP else ()
     for source in failsafe.sources:
@@ -238,7 +239,7 @@ def _failsafe_out(failsafe: Failsafe) -> Iterator[Line]:
         from_it = (Equal(Field.SOURCE_PORT, failsafe.port), _HOST_MADE, *answer)
         yield pass_line(*known, Equal(Field.DIRECTION, REPLY), Equal(Field.FLOW_ASKED_PORT, failsafe.port))
         yield pass_line(*known, *from_it, Equal(Field.DIRECTION, ORIGINAL))
-        yield pass_line(*known, *from_it, _NO_FLOW)
+        yield pass_line(*known, *from_it, NO_FLOW)
 
 
 def _tcp(field: Field, port: int) -> tuple[Match, ...]:

@@ -1,4 +1,4 @@
-"""What a transaction is made of: each step makes, fills, empties or removes one thing of a program."""
+"""The steps of a transaction: each one adds, fills, empties or deletes one object of a program."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from ringfence.policy.program.names import TableFamily
 
 @dataclass(frozen=True, slots=True)
 class AddTable:
-    """Nothing happens when it is there."""
+    """No error if the table exists."""
 
     family: TableFamily = TableFamily.INET
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteTable:
-    """With everything in it. Of a delta only that of the bridge's table; else for one of which nothing is believed."""
+    """Deletes the table with everything in it. A delta does so to the bridge table only, else only a reset does."""
 
     family: TableFamily = TableFamily.INET
 
@@ -32,7 +32,7 @@ class DeleteCounter:
 
 @dataclass(frozen=True, slots=True)
 class AddSet:
-    """An empty set of the given shape; elements come in their own steps."""
+    """An empty set with the types and flags of ``shape``; its elements come in steps of their own."""
 
     set: str
     shape: NamedSet
@@ -109,7 +109,7 @@ class AddLine:
 
 @dataclass(frozen=True, slots=True)
 class DeleteLine:
-    """``handle``: the kernel's number of the line, which the door finds; until then no line has it."""
+    """``handle`` is the kernel's number of the line, 0 until ``agent/doors`` has looked it up."""
 
     chain: str
     line: Line

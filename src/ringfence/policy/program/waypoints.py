@@ -1,14 +1,13 @@
-"""Actual -> desired program by way of others, where a packet under way would meet a mixture that neither of them is.
+"""The way from the actual to the desired program in several legs, where a packet under way would see both mixed.
 
-A packet keeps to the lines of the transaction before which it came to a hook, yet finds sets and maps as they are when
-it asks them (nf_tables: rules by generation at the hook's begin, elements at each look-up). By old lines and new
-elements it may be refused what both programs allow, as when a member leaves one allowed group for another; or allowed
-what both refuse, as when a group gains a member and loses a rule. A change that only gives, or only takes, shows
-nothing worse than a moment between the two; one that does both goes in steps, with a grace period between them:
+A packet is judged by the lines that were in force when it reached the hook, but finds sets and maps as they are at each
+look-up (that is how nf_tables works). With old lines and new elements it may be refused though both programs allow it,
+as when a member leaves one allowed group for another; or allowed though both refuse it, as when a group gains a member
+and loses a rule. A change that only gives (allows more) or only takes (allows less) can do no such harm. One that does
+both goes in legs, with a grace period between them:
 
-- What elements give comes with the lines; what they take goes when no packet is left that old lines judge.
-- Sets and chains of which no order of giving and taking is right are made anew beside the old ones, under names for
-  the while, and then under their own again.
+- Elements that give come together with the lines; elements that take go once no packet is judged by old lines.
+- Where no order is right, sets and chains are made under temporary names beside the old ones, and then renamed back.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,17 +43,17 @@ _NO_ELEMENTS: Final[frozenset[Element]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One change of the kernel, and the program that it then holds."""
+    """One change of the kernel, and the program that the kernel holds after it."""
 
     delta: Delta
     program: Program
 
 
 def find_way(actual: Program, desired: Program) -> tuple[Leg, ...]:
-    """How to get from ``actual`` to ``desired``, which is the last leg's program; mostly there is but one leg.
+    """The legs from ``actual`` to ``desired``, which is the last leg's program; usually a single one.
 
-    Before each further leg no packet may be under way by the lines before the last one.
-    O(what differs), and O(both) where there is more than one.
+    Before each further leg no packet may still be judged by lines that the previous leg replaced.
+    O(what differs), and O(both) where there is more than one leg.
     """
     delta = diff_programs(actual, desired)
     if not (delta.narrows and any(_can_give(step) for step in (*delta.prepare, *delta.flip))):
@@ -78,7 +77,7 @@ def _waypoints(change: "_Change") -> Iterator[Program]:
 
 
 def _steps(change: "_Change") -> Iterator[Program]:
-    """First what gives, then what takes."""
+    """The programs after each step: first all that gives, then all that takes."""
     widest = {
         name: replace(change.actual.sets[name], elements=shift.widest)
         for name, shift in change.shifts.items()
@@ -92,14 +91,14 @@ def _steps(change: "_Change") -> Iterator[Program]:
 
 
 def _led_to(sets: Mapping[str, NamedSet]) -> set[str]:
-    """The counters that elements of those sets lead to, which the kernel keeps as long as they do."""
+    """The counters of the elements of those sets, which the kernel keeps as long as the elements exist."""
     late = [set_ for name, set_ in sets.items() if name in names.LATE.values()]
     return {element.counter for set_ in late for element in set_.elements if isinstance(element, Counted)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Shift:
-    """How the elements of a group's set change. ``widest``: while there must be what was and what will be."""
+    """How the elements of a group's set change; ``widest`` has both the old and the new ones."""
 
     before: frozenset[Element]
     widest: frozenset[Element]
@@ -124,11 +123,11 @@ class _Change:
         self.shifts = {
             name: _shift(set_, new.sets.get(name)) for name, set_ in old.sets.items() if names.is_of_rules(name)
         }
-        self.moves = set(_moves(old, new))  # from one profile's chain to another's, of those that a map leads to
+        self.moves = set(_moves(old, new))  # (old, new) chain of each key of a map whose target changes
 
     @property
     def mixes(self) -> bool:
-        """Whether a packet that keeps to the old lines may find something of the new program."""
+        """Whether a packet judged by the old lines may find elements of the new program."""
         return bool(self.shifts or self.moves)
 
     @property
@@ -148,13 +147,14 @@ class _Change:
         )
 
     def lost_lines(self) -> Iterator[Line]:
-        """Lines that are no more, or that whoever moves is not asked any more."""
+        """Lines that are gone, or that no longer apply to an instance whose profile changes."""
         yield from _lines_without(self.actual, self.desired, self.chains)
         for old, new in self.moves:
             for name in _reach(self.actual, old) - _reach(self.desired, new):
                 yield from self.actual.chains[name].lines
 
     def gained_lines(self) -> Iterator[Line]:
+        """Lines that are new, or that newly apply to an instance whose profile changes."""
         yield from _lines_without(self.desired, self.actual, self.chains)
         for old, new in self.moves:
             for name in _reach(self.desired, new) - _reach(self.actual, old):
@@ -186,7 +186,7 @@ def _moves(old: Program, new: Program) -> Iterator[tuple[str | None, str | None]
 
 
 def _asked(profile: Chain) -> frozenset[Line]:
-    """The lines by which a profile can allow."""
+    """The lines by which a profile can allow, without their counters."""
     return frozenset(_uncounted(line) for line in profile.lines if can_only_allow(line))
 
 
@@ -201,7 +201,7 @@ def _lines_without(program: Program, other: Program, chains: Iterable[str]) -> I
 
 
 def _reach(program: Program, chain: str | None) -> set[str]:
-    """The chains of policy that lines lead to from one of them, which is one of them."""
+    """``chain`` and all chains of profiles and groups that it leads to."""
     found: set[str] = set()
     ahead = [chain] if chain in program.chains else []
     while ahead:
@@ -221,10 +221,10 @@ def _sets_of(lines: Iterable[Line]) -> set[str]:
 
 
 def _set_apart(change: _Change) -> Program | None:
-    """The desired program with other names for what must not be seen by the old lines; None if there is no such thing.
+    """The desired program with temporary names for what old lines must not see; None if there is nothing of the kind.
 
-    A set that gains must not be seen by a line that goes, nor one that loses by a line that comes. And whoever moves to
-    another profile by the old lines must find it whole.
+    A set that gains elements must not be seen by a line that goes, nor one that loses some by a line that comes. And a
+    packet that reaches another profile from old lines must find it complete.
     """
     lost, gained = _sets_of(change.lost_lines()), _sets_of(change.gained_lines())
     sets = [
@@ -240,7 +240,7 @@ def _set_apart(change: _Change) -> Program | None:
 
 
 class _Renaming:
-    """What of the desired program gets another name, so that it is made beside what is there."""
+    """Gives objects of the desired program temporary names, so that they are made beside the existing ones."""
 
     def __init__(self, change: _Change, sets: Iterable[str]) -> None:
         self._actual, self._desired = change.actual, change.desired
@@ -249,7 +249,7 @@ class _Renaming:
         self._seen: set[str] = set()
 
     def visit(self, name: str) -> None:
-        """Renames the chain, and all that it leads to, where what is there under its name is not the same."""
+        """Renames the chain, and all that it leads to, where the existing chain of that name has other lines."""
         if name in self._seen or not is_of_policy(name):
             return
         self._seen.add(name)
@@ -290,6 +290,6 @@ class _Renaming:
                 return part
 
     def _free(self, name: str, aside: Callable[[str, int], str], taken: Mapping[str, object]) -> str:
-        """A name that nothing has; a crash may have left one of them behind."""
+        """The first temporary name that is not taken; a crash may have left some behind."""
         wanted = self._desired.sets.keys() | self._desired.chains.keys()
         return next(free for n in count() if (free := aside(name, n)) not in taken and free not in wanted)

@@ -33,7 +33,7 @@ from ringfence.api.unused import UnusedResource
 from ringfence.control.actor import operator_of
 from ringfence.control.hosts import HostStatus
 from ringfence.control.ids import new_id
-from ringfence.control.lookup import find_instance_of
+from ringfence.control.lookup import find_host, find_instance_of, require_group_named
 from ringfence.control.plane import ControlPlane
 from ringfence.control.safety import Safety
 from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim, Observe
@@ -174,7 +174,9 @@ class _Counters:
 
     def on_get(self, request: Request, response: Response) -> None:
         host, group, snapshot = request.get_param("host"), request.get_param("group"), self.plane.snapshot
-        hosts = [HostName(host)] if host else sorted(snapshot.hosts)
+        hosts = [find_host(snapshot, HostName(host)).name] if host else sorted(snapshot.hosts)
+        if group is not None:
+            require_group_named(snapshot, group, field="group")
         shown = [
             one
             for name in hosts

@@ -33,7 +33,7 @@ _TIMEOUT_S: Final = 40.0  # an operation may take 30 s to settle
 _BASE: Final = "http://ringfence/admin/v1"
 _FIRST: Final = "POST"  # what makes something may begin a store; what reads or ends something asks about one
 _ROOT: Final = re.compile(
-    r"^(\$\.(edits\[0\](\.|: ))?|\?)"
+    r"^(\$(\.(edits\[0\](\.|: ))?|: )|\?)"
 )  # of a path within a document or a query, which the operator never saw
 Document = dict[str, Any]
 

@@ -1,13 +1,16 @@
 """The tree of verbs, and the one place where an error becomes a message and an exit status.
 
 Exit status: 0 done, 1 it failed and the message says what to do, 2 the command line is wrong, 3 this machine forbids
-what the command needs, 130 ended by Ctrl-C.
+what the command needs, 130 ended by Ctrl-C; plan and apply have two more of their own.
 """
 
+import os
+import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+import typer.main
 
 from ringfence.cli import (
     agent,
@@ -42,6 +45,7 @@ from ringfence.cli import (
     version,
 )
 from ringfence.cli.output import complain
+from ringfence.cli.usage import HELP_OPTIONS, dress, wrong_line
 from ringfence.policy.errors import Invalid, RingfenceError
 from ringfence.world.namespaces import NamespacesForbidden
 
@@ -49,10 +53,12 @@ FAILED = 1
 USAGE = 2
 FORBIDDEN = 3
 INTERRUPTED = 130
+_STATUS: Final = {Invalid: USAGE, NamespacesForbidden: FORBIDDEN, RingfenceError: FAILED}  # the first that fits
 
 _EPILOG = (
     "Begin with: ringfence demo. Exit status: 0 done, 1 failed (the message says what to do), 2 wrong command line, "
-    "3 this machine forbids network namespaces, 130 ended by Ctrl-C."
+    "3 this machine forbids network namespaces, 4 something opens, closes or is left out (plan --exit-code), "
+    "5 an assertion would fail (plan, apply), 130 ended by Ctrl-C."
 )
 
 app = typer.Typer(
@@ -62,40 +68,47 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP_OPTIONS},
 )
-app.command("demo")(demo.demo)
-app.add_typer(server.app, name="server")
-app.add_typer(agent.app, name="agent")
-app.command("boot")(boot.boot)
-app.command("doctor")(doctor.doctor)
-app.add_typer(organisation.app, name="organisation")
-app.add_typer(key.app, name="key")
-app.add_typer(history.app, name="history")
-app.add_typer(host.app, name="host")
-app.add_typer(instance.app, name="instance")
-app.add_typer(group.app, name="group")
-app.add_typer(rule.app, name="rule")
-app.command("allow-me")(allow.allow_me)
-app.command("confirm")(past.confirm)
-app.command("diff")(past.diff)
-app.command("rollback")(past.rollback)
-app.add_typer(operation.app, name="operation")
-app.command("explain")(explain.explain)
-app.command("reach")(reach.reach)
-app.command("observed")(observed.observed)
-app.command("suggest")(suggest.suggest)
-app.command("check")(check.check)
-app.add_typer(assertion.app, name="assertion")
-app.command("lint")(lint.lint)
-app.command("unused")(unused.unused)
-app.command("apply")(apply.apply)
-app.command("plan")(plan.plan)
-app.add_typer(imports.app, name="import")
-app.command("export")(export.export)
-app.command("env")(env.env)
-app.command("guard")(guard.guard)
-app.command("version")(version.version)
+_BEGIN = "Begin"
+_CHANGE = "Change the policy, and take it back"
+_ASK = "Ask what a policy means"
+_SEEN = "What was seen"
+_FILES = "Policies as files"
+_RUN = "Servers and hosts"
+
+app.command("demo", rich_help_panel=_BEGIN)(demo.demo)
+app.command("env", rich_help_panel=_BEGIN)(env.env)
+app.command("guard", rich_help_panel=_BEGIN)(guard.guard)
+app.command("version", rich_help_panel=_BEGIN)(version.version)
+app.command("allow-me", rich_help_panel=_CHANGE)(allow.allow_me)
+app.command("confirm", rich_help_panel=_CHANGE)(past.confirm)
+app.command("diff", rich_help_panel=_CHANGE)(past.diff)
+app.command("rollback", rich_help_panel=_CHANGE)(past.rollback)
+app.add_typer(group.app, name="group", rich_help_panel=_CHANGE)
+app.add_typer(rule.app, name="rule", rich_help_panel=_CHANGE)
+app.add_typer(history.app, name="history", rich_help_panel=_CHANGE)
+app.add_typer(operation.app, name="operation", rich_help_panel=_CHANGE)
+app.command("explain", rich_help_panel=_ASK)(explain.explain)
+app.command("reach", rich_help_panel=_ASK)(reach.reach)
+app.command("check", rich_help_panel=_ASK)(check.check)
+app.command("lint", rich_help_panel=_ASK)(lint.lint)
+app.add_typer(assertion.app, name="assertion", rich_help_panel=_ASK)
+app.command("observed", rich_help_panel=_SEEN)(observed.observed)
+app.command("suggest", rich_help_panel=_SEEN)(suggest.suggest)
+app.command("unused", rich_help_panel=_SEEN)(unused.unused)
+app.command("plan", rich_help_panel=_FILES)(plan.plan)
+app.command("apply", rich_help_panel=_FILES)(apply.apply)
+app.command("export", rich_help_panel=_FILES)(export.export)
+app.add_typer(imports.app, name="import", rich_help_panel=_FILES)
+app.command("doctor", rich_help_panel=_RUN)(doctor.doctor)
+app.command("boot", rich_help_panel=_RUN)(boot.boot)
+app.add_typer(server.app, name="server", rich_help_panel=_RUN)
+app.add_typer(agent.app, name="agent", rich_help_panel=_RUN)
+app.add_typer(host.app, name="host", rich_help_panel=_RUN)
+app.add_typer(instance.app, name="instance", rich_help_panel=_RUN)
+app.add_typer(organisation.app, name="organisation", rich_help_panel=_RUN)
+app.add_typer(key.app, name="key", rich_help_panel=_RUN)
 
 
 @app.callback()
@@ -111,18 +124,26 @@ def options(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit status comes back."""
     try:
-        app(args=list(arguments))
-    except SystemExit as end:
-        return FAILED if isinstance(end.code, str) else int(end.code or 0)
-    except Invalid as error:
-        complain(str(error))
-        return USAGE
-    except NamespacesForbidden as error:
-        complain(str(error))
-        return FORBIDDEN
+        return _call(arguments)
+    except typer.TyperException as error:
+        message, status = wrong_line(error), USAGE
     except RingfenceError as error:
-        complain(str(error))
+        message, status = str(error), next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    except typer.Abort:
+        message, status = "not confirmed: nothing was changed", FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of it at its end
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0
+    if message:
+        complain(message)
+    return status
+
+
+def _call(arguments: Sequence[str]) -> int:
+    command = dress(typer.main.get_command(app))
+    try:
+        return int(command.main(list(arguments), prog_name="ringfence", standalone_mode=False) or 0)
+    except SystemExit as end:
+        return FAILED if isinstance(end.code, str) else int(end.code or 0)

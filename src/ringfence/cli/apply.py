@@ -57,7 +57,7 @@ def apply(
     if is_refused or dry_run or not found["would"]:
         done = found
     elif not yes and output is Format.TABLE and sys.stdin.isatty() and not typer.confirm("Do this?", err=True):
-        raise typer.Exit(1)
+        raise typer.Abort
     else:
         done = send(revision=found["revision"])
         if output is Format.TABLE:

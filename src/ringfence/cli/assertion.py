@@ -41,7 +41,10 @@ def set_(
 
 @app.command("list")
 def list_(data: DataOption, organisation: OrganisationOption = None, output: FormatOption = Format.TABLE) -> None:
-    """The assertions that are held; [bold]ringfence check[/bold] says whether each is true."""
+    """The assertions that are held; [bold]ringfence check[/bold] says whether each is true.
+
+    Example: [bold]ringfence assertion list[/bold]
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     held = ask(data, Ask("GET", "/assertions", query=query_of(organisation)))["assertions"]
@@ -50,7 +53,10 @@ def list_(data: DataOption, organisation: OrganisationOption = None, output: For
 
 @app.command("remove")
 def remove(data: DataOption, organisation: OrganisationOption = None) -> None:
-    """Hold no assertions any more."""
+    """Hold no assertions any more.
+
+    Example: [bold]ringfence assertion remove[/bold]
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     ask(data, Ask("PUT", "/assertions", {"assertions": []}, query_of(organisation)))

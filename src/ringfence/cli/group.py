@@ -131,7 +131,10 @@ def public_create(
 
 @app.command("public-list")
 def public_list(data: DataOption, output: FormatOption = Format.TABLE) -> None:
-    """The public groups and the networks they stand for."""
+    """The public groups and the networks they stand for.
+
+    Example: [bold]ringfence group public-list[/bold]
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     columns = ("id", "name", "description", "external-sources")

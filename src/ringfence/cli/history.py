@@ -10,7 +10,7 @@ from ringfence.cli.options import DataOption, FollowOption, SinceOption, query_o
 from ringfence.cli.output import Format, FormatOption, complain, show, show_rows
 from ringfence.policy.errors import CallerError
 
-app = typer.Typer(help="The history of all changes: show, export, verify.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 _COLUMNS = ("number", "time", "organisation", "who", "address", "action", "subject", "revision", "result")
 _FOLLOW_PAUSE_S = 0.5
 
@@ -56,6 +56,7 @@ def verify(
     """Check that no line was changed, removed or put in: each carries the hash of the one before. Status 1 if one was.
 
     Compare the last hash with that of a copy kept elsewhere: who can write the database could make a whole new chain.
+    Example: [bold]ringfence history verify audit.jsonl[/bold]
     """
     from ringfence.cli.admin_client import Ask, ask
 

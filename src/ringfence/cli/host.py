@@ -74,6 +74,7 @@ def remove(data: DataOption, name: Annotated[str, typer.Argument(help="The host'
     """Remove a host: none of its requests is accepted once this command has returned.
 
     Its instances keep their groups, and any host may claim them anew by their ids.
+    Example: [bold]ringfence host remove h1[/bold]
     """
     from ringfence.cli.admin_client import Ask, ask
 
@@ -87,6 +88,7 @@ def status(data: DataOption, output: FormatOption = Format.TABLE) -> None:
 
     The notice is what happened and is over: tampering with its rules, say, that it has undone. Others drop: chains of
     other programs' tables on that machine that may drop what ringfence lets pass.
+    Example: [bold]ringfence host status[/bold]
     """
     from ringfence.cli.admin_client import Ask, ask
 

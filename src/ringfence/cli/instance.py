@@ -37,7 +37,10 @@ def add(
 
 @app.command("list")
 def list_(data: DataOption, output: FormatOption = Format.TABLE) -> None:
-    """Every instance with its host, its addresses and the groups it wears."""
+    """Every instance with its host, its addresses and the groups it wears.
+
+    Example: [bold]ringfence instance list[/bold]
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     show_rows(ask(data, Ask("GET", "/instances"))["instances"], _COLUMNS, output)

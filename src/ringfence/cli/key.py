@@ -48,7 +48,10 @@ def list_(
     organisation: Annotated[str | None, typer.Option(help="Only the keys of this organisation.")] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """The keys that may sign, without their secrets."""
+    """The keys that may sign, without their secrets.
+
+    Example: [bold]ringfence key list --organisation acme[/bold]
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     show_rows(ask(data, Ask("GET", "/keys", query=query_of(organisation)))["keys"], _COLUMNS, output)
@@ -76,7 +79,10 @@ def rotate(
 
 @app.command("revoke")
 def revoke(data: DataOption, key: KeyArgument) -> None:
-    """Revoke a key: no request signed with it is accepted once this command has returned."""
+    """Revoke a key: no request signed with it is accepted once this command has returned.
+
+    Example: [bold]ringfence key revoke EXO0123456789[/bold]
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     ask(data, Ask("DELETE", f"/keys/{_checked(key)}"))

@@ -20,7 +20,10 @@ def list_(
     organisation: OrganisationOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """The newest operations, newest first: their state, the revision that each made, how many hosts it touches."""
+    """The newest operations, newest first: their state, the revision that each made, how many hosts it touches.
+
+    Example: [bold]ringfence operation list --last 5[/bold]
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     query = {**query_of(organisation), "last": str(last)}
@@ -37,6 +40,7 @@ def show(
     """One operation, host by host: applied (and how long after), failed with the kernel's reason, silent, or offline.
 
     Hosts go on converging after an operation's end: one that applied it late is shown as applied.
+    Example: [bold]ringfence operation show 6c0f1e8e-0000-4000-8000-000000000001[/bold]
     """
     from ringfence.cli.admin_client import Ask, ask
 

@@ -20,6 +20,7 @@ DataOption = Annotated[
     Path,
     typer.Option(
         "--data",
+        metavar="DIR",
         envvar="RINGFENCE_DATA",
         default_factory=default_folder,
         show_default="~/.local/share/ringfence",

@@ -27,7 +27,10 @@ def create(data: DataOption, name: NameArgument) -> None:
 
 @app.command("list")
 def list_(data: DataOption, output: FormatOption = Format.TABLE) -> None:
-    """The organisations, the first one before all others."""
+    """The organisations, the first one before all others.
+
+    Example: [bold]ringfence organisation list[/bold]
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     show_rows(ask(data, Ask("GET", "/organisations"))["organisations"], ("id", "name"), output)
@@ -35,7 +38,10 @@ def list_(data: DataOption, output: FormatOption = Format.TABLE) -> None:
 
 @app.command("remove")
 def remove(data: DataOption, name: NameArgument) -> None:
-    """Remove an organisation that has no hosts, instances and groups any more; its keys are revoked with it."""
+    """Remove an organisation that has no hosts, instances and groups any more; its keys are revoked with it.
+
+    Example: [bold]ringfence organisation remove acme[/bold]
+    """
     from ringfence.cli.admin_client import Ask, ask
 
     ask(data, Ask("DELETE", _path(name)))

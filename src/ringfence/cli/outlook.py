@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 _FEW: Final = 6  # names and reasons that fit into one readable row
-_INDENT: Final = " " * 8
+INDENT: Final = " " * 8
 
 
 def outlook_lines(answer: dict[str, Any]) -> Iterator[str]:
@@ -16,7 +16,7 @@ def outlook_lines(answer: dict[str, Any]) -> Iterator[str]:
     for verb in ("opens", "closes"):
         for row in plan[verb]:
             yield f"{verb:<8}{_few(row['from'])} -> {_few(row['to'])} {row['services']}"
-            yield from (f"{_INDENT}{words}" for words in _some(row["rules"]))
+            yield from (f"{INDENT}{words}" for words in _some(row["rules"]))
     if not (plan["opens"] or plan["closes"]):
         yield "no packet's fate changes"
     if plan["hosts"]:
@@ -25,13 +25,13 @@ def outlook_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield from (f"drops   {words}" for words in _some([*map(_drop, plan["drops"])]))
     for result in plan["fails"]:
         yield f"fails   {result['assertion']}"
-        yield from (f"{_INDENT}{line}" for line in result["proof"])
+        yield from (f"{INDENT}{line}" for line in result["proof"])
     for finding in plan["findings"]:
         yield f"doubt   {finding['severity']} {finding['code']}: {finding['what']}, of group {finding['group']}"
-        yield from (f"{_INDENT}{finding[name]}" for name in ("proof", "advice"))
+        yield from (f"{INDENT}{finding[name]}" for name in ("proof", "advice"))
     if cuts := answer.get("guard"):
         yield from (f"guard   {text}" for text in cuts)
-        yield f"{_INDENT}so it is refused, unless you say --force"
+        yield f"{INDENT}so it is refused, unless you say --force"
 
 
 def _cut(one: dict[str, Any]) -> str:

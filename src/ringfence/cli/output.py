@@ -73,7 +73,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(value: object, column: str) -> str:
-    if value is None or value == []:
+    if value in (None, [], ""):
         return "-"
     if column.endswith("-at") and isinstance(value, int):
         return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC"

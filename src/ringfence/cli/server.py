@@ -18,7 +18,7 @@ _URL: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{
 _LISTEN = ["127.0.0.1:8443"]
 
 
-app = typer.Typer(help="The API and the truth behind it: serve, back up, restore, move.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
@@ -173,6 +173,7 @@ def backup(data: DataOption, file: Annotated[Path, typer.Argument(help="The file
     """Write the whole store into one file, while servers run or not, from SQLite or PostgreSQL.
 
     The file holds the seal key, and so every secret: keep it as the folder itself.
+    Example: [bold]ringfence server backup --data /var/lib/ringfence /backup/ringfence-monday[/bold]
     """
     from ringfence.store.copies import back_up
 
@@ -190,6 +191,7 @@ def restore(
     """Put a backup into a folder without a store, and check that all of it came back.
 
     Revisions of the restored store are of another epoch: no agent takes one for what it had before.
+    Example: [bold]ringfence server restore --data /var/lib/ringfence-new /backup/ringfence-monday[/bold]
     """
     from ringfence.store.copies import bring_back
 
@@ -201,6 +203,7 @@ def reseal(data: DataOption) -> None:
     """Seal all secrets of a stopped server with a new secret.key, all or none; the old key opens nothing any more.
 
     Servers that share its database end themselves: copy the new key to them, and start them.
+    Example: [bold]ringfence server reseal --data /var/lib/ringfence[/bold]
     """
     import time
 

@@ -7,7 +7,10 @@ from ringfence.cli.output import show
 
 
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    Example: [bold]ringfence version[/bold]
+    """
     show(f"ringfence {__version__}")
 
 

@@ -52,7 +52,8 @@ def find_host(snapshot: Snapshot, name: HostName) -> Host:
         return snapshot.hosts[name]
     except KeyError:
         text = ascii(name)[1:-1][:80]
-        raise NotFound(f"there is no host {text}: add it with ringfence host add {text}") from None
+        hint = suggestion(text, snapshot.hosts) or f": add it with ringfence host add {text}"
+        raise NotFound(f"there is no host {text}{hint}") from None
 
 
 def find_instance(snapshot: Snapshot, id_: InstanceId, organisation: OrganisationId) -> Instance:
@@ -86,6 +87,11 @@ def find_peer(snapshot: Snapshot, reference: GroupReference, organisation: Organ
     if group is None or group.organisation != organisation or group.visibility is Visibility.PUBLIC:
         raise NotFound(f"there is no security group {reference.id}", field="$.security-group")
     return group
+
+
+def require_group_named(snapshot: Snapshot, text: str, *, field: str) -> None:
+    """``NotFound``, with a suggestion, when no group of anybody has that name or id."""
+    _only_named(list(snapshot.groups.values()), text, field)
 
 
 def find_group_named(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> Group:

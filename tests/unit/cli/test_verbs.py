@@ -312,3 +312,14 @@ def test_rules_are_listed_with_the_time_that_they_last(ringfence, monkeypatch):
             assert ringfence(*add, option, wrong) == (2, "", said)
         assert ringfence(*add, option, most, "--dry-run")[0] == 0
     assert ringfence("confirm") == (0, "", "ringfence: no change waits to be confirmed\n")
+
+
+def test_a_host_a_group_or_a_limit_that_there_is_not_is_answered_with_the_nearest(ringfence):
+    ringfence("host", "add", "frankfurt-1")
+    ringfence("group", "create", "web")
+    for verb in ("counters", "drops"):
+        said = "ringfence: there is no host frankfurt-2; did you mean frankfurt-1?\n"
+        assert ringfence("host", verb, "frankfurt-2") == (1, "", said)
+    said = "ringfence: group: there is no security group 'wep'; did you mean web?\n"
+    assert ringfence("host", "counters", "--group", "wep") == (1, "", said)
+    assert ringfence("organisation", "quota", "default", "rules=3")[2].startswith("ringfence: expected one of ")

@@ -2,12 +2,12 @@
 
 The first line is a head: format of the schema, seal key. Then every table says its columns and its rows, one a line.
 The last line has a count and a hash for each table, in which the order of rows plays no part, so that what came
-back can be compared with what was there. It holds the seal key, and so every secret of the store.
+back can be compared with what was there. It holds the seal key, and so every secret of the store; that it opens them is
+looked at when they are back, for it is in no hash.
 """
 
 import hashlib
 import secrets
-from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
@@ -16,6 +16,7 @@ import msgspec
 
 from ringfence.policy.errors import Invalid, OperatorError
 from ringfence.store.database import Database, Values
+from ringfence.store.load import load_keys
 from ringfence.store.migrate import format_of, load_migrations, migrate
 
 KIND: Final = "ringfence backup"
@@ -37,6 +38,27 @@ _OWN: Final = frozenset({"epoch", "format"})  # of ``meta``: every database has 
 Tallies = dict[str, list[object]]  # of each table: how many rows, and the sum of their hashes
 
 
+class _Head(msgspec.Struct, rename="kebab"):
+    kind: str
+    format: int
+    seal_key: bytes
+
+
+class _Octets(msgspec.Struct):
+    base64: bytes
+
+
+class _Mark(msgspec.Struct):
+    """What the next rows are of, or, in the last line, what all rows are together."""
+
+    table: str = ""
+    columns: tuple[str, ...] = ()
+    rows: Tallies | None = None
+
+
+_Line = list[int | str | _Octets | None] | _Mark
+
+
 class _Tally:
     """Counts rows and adds up their hashes, whatever their order."""
 
@@ -56,14 +78,14 @@ def dump(database: Database, find_key: Callable[[], bytes]) -> Iterator[bytes]:
     """The lines of a backup, all of one moment, at which the key is found, too; others may write meanwhile. O(rows)."""
     database.begin_reading()
     try:
-        yield _encode({"kind": KIND, "format": format_of(database), "seal-key": b64encode(find_key()).decode()})
+        yield _encode(_Head(KIND, format_of(database), find_key()))
         tally = _Tally()
         for table in sorted(database.tables() - {_NEWS}, key=_place):
             columns = database.columns(table)
             yield _encode({"table": table, "columns": columns})
             for row in database.query(f"SELECT {', '.join(columns)} FROM {table}"):  # noqa: S608  our own words
                 if table != "meta" or row[0] not in _OWN:
-                    line = _encode([_plain(value) for value in row])
+                    line = _encode([_Octets(value) if isinstance(value, bytes) else value for value in row])
                     tally.add(table, line)
                     yield line
         yield _encode({"rows": tally.result()})
@@ -77,58 +99,65 @@ def restore(database: Database, lines: Iterable[bytes]) -> tuple[bytes, Tallies]
     A new life of the store begins: its epoch is another, so that no revision is taken for one of the life before.
 
     Raises:
-        Invalid: when the lines are no whole backup, or one of a newer ringfence.
+        Invalid: when the lines are no whole backup, one that was damaged, or one of a newer ringfence.
         OperatorError: when the database is not empty, or what came back is not what the backup says.
     """
     if database.tables():
         raise OperatorError(f"restoring into {database.name}", "it is not empty: name an empty one")
     rest = iter(lines)
-    head, migrations = _decode(next(rest, b"")), load_migrations()
-    if not isinstance(head, dict) or head.get("kind") != KIND:
+    head, migrations = _decode(next(rest, b""), _Head), load_migrations()
+    if head.kind != KIND:
         raise Invalid("this is no backup of ringfence")
-    if head["format"] > max(migrations):
-        raise Invalid(f"it is of format {head['format']}, this program knows {max(migrations)}: use a newer ringfence")
-    key = b64decode(head["seal-key"])
+    if head.format > max(migrations):
+        raise Invalid(f"it is of format {head.format}, this program knows {max(migrations)}: use a newer ringfence")
     try:
-        migrate(database, {number: script for number, script in migrations.items() if number <= head["format"]})
+        migrate(database, {number: script for number, script in migrations.items() if number <= head.format})
         database.begin()
         wanted = _fill(database, rest)
         database.write([("UPDATE meta SET value = ? WHERE name = 'epoch'", [(secrets.token_hex(16),)])])
         database.settle_positions()
         database.commit()
-        found = _compared(database, key, wanted)
+        found = _compared(database, head.seal_key, wanted)
         migrate(database, migrations)
+        _require_opening(database, head.seal_key)
     except BaseException:
         database.rollback()
         database.discard()
         raise
-    return key, found
+    return head.seal_key, found
 
 
 def _compared(database: Database, seal_key: bytes, wanted: Tallies) -> Tallies:
     """Count and hash of every table as they are there; an error unless they are the wanted ones."""
     *_, last = dump(database, lambda: seal_key)
-    found: Tallies = _decode(last)["rows"]
+    found: Tallies = _decode(last, _Mark).rows
     if found != wanted:
         raise OperatorError(f"restoring into {database.name}", "what came back differs from the backup")
     return found
+
+
+def _require_opening(database: Database, seal_key: bytes) -> None:
+    try:
+        load_keys(database, seal_key)
+    except OperatorError as error:
+        raise Invalid("the backup was damaged: its seal key does not open its secrets; use another one") from error
 
 
 def _fill(database: Database, lines: Iterable[bytes]) -> Tallies:
     """Writes the rows of each table at once; what the last line says of them all."""
     sql, rows = "", list[Values]()
     for line in lines:
-        found = _decode(line)
+        found = _decode(line, _Line)
         if isinstance(found, list):
-            rows.append(tuple(map(_value, found)))
+            rows.append(tuple(value.base64 if isinstance(value, _Octets) else value for value in found))
             continue
         if rows:
             database.write([(sql, rows)])
-        if "rows" in found:
-            wanted: Tallies = found["rows"]
+        if found.rows is not None:
+            wanted: Tallies = found.rows
             return wanted
-        marks = ", ".join("?" * len(found["columns"]))
-        sql, rows = f"INSERT INTO {found['table']} ({', '.join(found['columns'])}) VALUES ({marks})", []  # noqa: S608  checked by the hash
+        marks = ", ".join("?" * len(found.columns))
+        sql, rows = f"INSERT INTO {found.table} ({', '.join(found.columns)}) VALUES ({marks})", []  # noqa: S608  checked by the hash
     raise Invalid("the backup ends before its last line: it was cut")
 
 
@@ -137,20 +166,12 @@ def _place(table: str) -> tuple[int, str]:
     return (_FIRST.index(table) if table in _FIRST else len(_FIRST), table)
 
 
-def _plain(value: Any) -> Any:
-    return {"base64": b64encode(value).decode()} if isinstance(value, bytes) else value
-
-
-def _value(plain: Any) -> Any:
-    return b64decode(plain["base64"]) if isinstance(plain, dict) else plain
-
-
 def _encode(line: object) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-def _decode(line: bytes) -> Any:
+def _decode(line: bytes, shape: Any) -> Any:
     try:
-        return msgspec.json.decode(line)
-    except msgspec.DecodeError as error:
-        raise Invalid("this is no backup of ringfence, or it was cut") from error
+        return msgspec.json.decode(line, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid("this is no backup of ringfence, or it was cut or damaged") from error

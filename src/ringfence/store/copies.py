@@ -11,7 +11,7 @@ from pathlib import Path
 from ringfence.policy.errors import OperatorError
 from ringfence.store.backup import Tallies, dump, restore
 from ringfence.store.database import Database, DatabaseFault
-from ringfence.store.folder import DATABASE, hold_folder
+from ringfence.store.folder import DATABASE, hold_folder, sync_folder
 from ringfence.store.place import has_store, open_postgresql, place_of, remember, remembered
 from ringfence.store.seal_key import find_seal_key, save_seal_key
 from ringfence.store.sqlite import open_sqlite
@@ -22,11 +22,17 @@ def back_up(folder: Path, file: Path) -> int:
     require_store(folder)
     with explained_faults(f"writing {file}"), closing(place_of(folder)(folder)) as database:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.writelines(dump(database, lambda: find_seal_key(database, folder)))
-            opened.flush()
-            os.fsync(descriptor)
-            return opened.tell()
+        try:
+            with os.fdopen(descriptor, "wb") as opened:
+                opened.writelines(dump(database, lambda: find_seal_key(database, folder)))
+                opened.flush()
+                os.fsync(descriptor)
+                size_bytes = opened.tell()
+        except BaseException:
+            file.unlink()  # half a backup would be taken for one, and be in the way of the next
+            raise
+        sync_folder(file.parent)
+        return size_bytes
 
 
 def bring_back(file: Path, folder: Path, url: str | None) -> Tallies:
@@ -66,7 +72,11 @@ def _into_postgresql(url: str, folder: Path, lines: Iterable[bytes]) -> Tallies:
 
 def _restore(database: Database, folder: Path, lines: Iterable[bytes]) -> Tallies:
     key, found = restore(database, lines)
-    save_seal_key(folder, key)
+    try:
+        save_seal_key(folder, key)
+    except BaseException:
+        database.discard()
+        raise
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from ringfence.policy.errors import OperatorError
 from ringfence.store.database import Database, OpenDatabase
-from ringfence.store.folder import DATABASE
+from ringfence.store.folder import DATABASE, explained, write_whole
 from ringfence.store.sqlite import open_sqlite
 
 _NAME: Final = "database"
@@ -48,8 +48,9 @@ def remembered(folder: Path) -> str | None:
 
 
 def remember(folder: Path, url: str) -> None:
-    """Makes ``url`` the folder's database."""
-    (folder / _NAME).write_text(f"{url}\n")
+    """Makes ``url`` the folder's database; it is so after a crash, too, or an old SQLite file would be served again."""
+    with explained(folder):
+        write_whole(folder / _NAME, f"{url}\n".encode(), mode=0o600)
 
 
 def open_postgresql(url: str, _folder: Path) -> Database:

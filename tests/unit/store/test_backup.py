@@ -1,6 +1,7 @@
 """A backup of either database brings back the same store in either, in a new life."""
 
 import asyncio
+import re
 import shutil
 import stat
 from uuid import uuid4
@@ -13,7 +14,7 @@ from ringfence.policy.errors import Invalid, OperatorError
 from ringfence.store import Decision, KeyCreated, Store
 from ringfence.store.backup import dump
 from ringfence.store.copies import back_up, bring_back, move
-from ringfence.store.place import place_of
+from ringfence.store.place import place_of, remember, remembered
 from unit.store.test_store import AUDIT, KEY, _all_of, creating, everything, writing
 
 EMPTY_URL = "postgresql://nobody@127.0.0.1:1/none"
@@ -91,21 +92,65 @@ def test_a_target_that_is_not_empty_is_refused_and_left_alone(postgres, tmp_path
         store.close()
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "foreign"])
-def test_a_damaged_backup_is_refused_and_leaves_nothing(place, target, tmp_path, damage):
-    filled(place)
-    file = tmp_path / "backup"
-    back_up(place.folder, file)
-    lines = file.read_bytes().splitlines(keepends=True)
-    changed = b"".join(lines).replace(b"described", b"DESCRIBED")
-    file.write_bytes({"cut": b"".join(lines[:-1]), "changed": changed, "foreign": b"theirs"}[damage])
+DAMAGES = {
+    "cut": lambda whole: whole[: whole.rindex(b'{"rows"')],
+    "changed": lambda whole: whole.replace(b"described", b"DESCRIBED"),
+    "foreign": lambda _: b"theirs",
+    "another key": lambda whole: re.sub(rb'"seal-key":"..', b'"seal-key":"AA', whole, count=1),
+    "no key": lambda whole: whole.replace(b"seal-key", b"seal-kez", 1),
+    "no octets": lambda whole: whole.replace(b'{"base64":"', b'{"base64":"!', 1),
+    "no table": lambda whole: whole.replace(b'{"table":"rule"', b'{"tabke":"rule"', 1),
+    "no text": lambda whole: whole.replace(b"described", b"descr\xffbed", 1),
+}
+
+
+def refused_and_then_taken(source, target, damage):
+    """A damaged backup is refused and leaves nothing; into the same place the whole one goes."""
+    filled(source)
     folder, url = target
+    file = folder.with_name("backup")
+    back_up(source.folder, file)
+    whole = file.read_bytes()
+    file.write_bytes(DAMAGES[damage](whole))
+    assert file.read_bytes() != whole
     with pytest.raises((OperatorError, Invalid)):
         bring_back(file, folder, url)
     shutil.rmtree(folder)
     folder.mkdir()
-    file.write_bytes(b"".join(lines))
+    file.write_bytes(whole)
     assert bring_back(file, folder, url)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "foreign"])
+def test_a_damaged_backup_is_refused_and_leaves_nothing(place, target, damage):
+    refused_and_then_taken(place, target, damage)
+
+
+@pytest.mark.parametrize("damage", ["another key", "no key", "no octets", "no table", "no text"])
+def test_a_backup_is_refused_whatever_of_it_was_damaged(tmp_path, damage):
+    refused_and_then_taken(Place(tmp_path / "source"), (tmp_path / "target", None), damage)
+
+
+def test_a_backup_that_fails_leaves_no_file_that_looks_like_one(tmp_path):
+    filled(Place(tmp_path))
+    (tmp_path / "secret.key").rename(tmp_path / "elsewhere")
+    with pytest.raises(OperatorError, match="it is missing"):
+        back_up(tmp_path, tmp_path / "backup")
+    assert not (tmp_path / "backup").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "secret.key")
+    assert back_up(tmp_path, tmp_path / "backup")
+
+
+def test_a_folder_with_another_key_is_refused_and_the_database_stays_empty(target, tmp_path):
+    filled(Place(tmp_path / "source"))
+    back_up(tmp_path / "source", tmp_path / "backup")
+    folder, url = target
+    folder.mkdir()
+    (folder / "secret.key").write_bytes(bytes(32))
+    with pytest.raises(OperatorError, match="another key is there"):
+        bring_back(tmp_path / "backup", folder, url)
+    (folder / "secret.key").unlink()
+    assert bring_back(tmp_path / "backup", folder, url)
 
 
 def test_a_backup_sees_one_moment_while_the_server_writes(place):
@@ -119,6 +164,14 @@ def test_a_backup_sees_one_moment_while_the_server_writes(place):
     reader.close()
     store.close()
     assert b"meanwhile" not in rest
+
+
+def test_the_folders_database_is_named_whole_or_not_at_all(tmp_path):
+    remember(tmp_path, "postgresql://old")
+    (tmp_path / "before").hardlink_to(tmp_path / "database")
+    remember(tmp_path, "postgresql://new")
+    assert remembered(tmp_path) == "postgresql://new"
+    assert "old" in (tmp_path / "before").read_text()  # it was replaced, and never half written
 
 
 def test_an_unreachable_target_says_so(tmp_path):

@@ -3,6 +3,7 @@
 - httptools parses; what it refuses is answered in JSON.
 - A request head is at most ``MAX_HEAD_BYTES`` and complete ``HEAD_TIME_S`` after its first byte; a body is within the
   limits of the app. A request is asked of the app when it is whole, one at a time and in order.
+- Trailers are dropped (RFC 9110, 6.5.1): a proxy in front of us vouches for headers, and looks at none behind a body.
 - ``Upgrade`` is left to the app, which may take the connection over, or answer as if nothing had been asked, as HTTP
   allows: the Java SDK sends ``Upgrade: h2c`` with every request, and httptools takes whatever follows such a head, the
   body included, for another protocol.
@@ -78,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0  # of the head that is read: its names and values
-        self._head_arrived = 0  # all bytes since the last request was whole
+        self._head_arrived = 0  # all bytes since the last request was whole, or since the last of its body
         self._wanted_protocol: bytes | None = None  # of the request whose head is read once more without its upgrade
         self._reading: Request | None = None  # its body
         self._body = bytearray()
@@ -120,7 +121,7 @@ class Connection(asyncio.Protocol):
             self._refuse_head(error)
             return
         self._serve()
-        if self._reading is None and self._head_arrived > MAX_HEAD_BYTES:
+        if self._head_arrived > MAX_HEAD_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
 
     def pause_writing(self) -> None:
@@ -150,6 +151,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading is not None:
+            return  # a trailer
         name = name.lower()
         known = self._headers.get(name)
         self._headers[name] = value if known is None else known + b"," + value
@@ -174,6 +177,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        self._head_arrived = 0
         request = self._reading
         if self._drained_bytes:
             self._drained_bytes += len(body)

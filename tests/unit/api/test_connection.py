@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ringfence.api.connection import Connection, Open
+from ringfence.api.connection import MAX_HEAD_BYTES, Connection, Open
 from ringfence.api.exchange import BodyLimits, Response
 from ringfence.api.front import Front
 
@@ -82,6 +82,11 @@ async def until(predicate):
         await asyncio.sleep(0)
 
 
+async def turns(count):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def run(main):
     return asyncio.run(asyncio.wait_for(main, 20))
 
@@ -144,6 +149,44 @@ def test_a_connection_goes_on_behind_a_body_that_was_refused():
             await send(writer, post(b"x" * 11, b"content-length: 11") + post(b"ab", b"content-length: 2"))
             assert [(await answer_of(reader))[0] for _ in range(2)] == [413, 200]
         assert app.asked == [("POST", "/a", b"ab")]
+
+    run(main())
+
+
+@played
+def test_what_follows_a_body_adds_nothing_to_its_headers(pieces):
+    async def main():
+        headers = []
+
+        def asked(request):
+            headers.append(request.headers)
+            return Response(200)
+
+        asked.limits = LIMITS
+        async with connected(asked) as (reader, writer, _):
+            ends = b"0\r\nx-forwarded-for: 203.0.113.1\r\nauthorization: x\r\n\r\n"
+            await send(writer, post(chunks(b"c") + ends, CHUNKED, b"x-forwarded-for: 192.0.2.1") * 2, pieces)
+            assert [(await answer_of(reader))[0] for _ in range(2)] == [200, 200]
+        assert headers == [{b"host": b"h", CHUNKED[:17]: b"chunked", b"x-forwarded-for": b"192.0.2.1"}] * 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("piece", [b"x" * 999 + b": y\r\n", b"x" * 999], ids=["many", "one"])
+def test_trailers_without_end_are_refused(piece):
+    async def main():
+        app = Echo()
+        app.limits = BodyLimits(time_s=20)
+        async with connected(app) as (reader, writer, opened):
+            await send(writer, post(chunks(b"c") + b"0\r\n", CHUNKED))
+            await until(lambda: opened.connections)
+            sent_bytes = 0
+            while opened.connections and sent_bytes < 2 * MAX_HEAD_BYTES:
+                sent_bytes += len(piece)
+                await send(writer, piece)
+                await turns(5)  # all of it is read before there is more: else the answer would be lost
+            assert not opened.connections
+            assert (await answer_of(reader))[0] == 431
 
     run(main())
 

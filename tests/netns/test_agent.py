@@ -208,6 +208,26 @@ def test_at_boot_without_a_good_policy_every_managed_port_is_closed(scene):
     assert scene.door.read().program.sets["ports"].elements == {("veth-web",), ("veth-app",)}
 
 
+def test_a_host_that_leaves_keeps_no_rule_of_ours_and_every_rule_of_others(scene):
+    _nft(scene, "add table inet theirs")
+    process = scene.start()
+    scene.until_applied()
+    busy = _leave(scene)
+    assert (busy.returncode, b"stop it first" in busy.stderr) == (1, True)
+    assert scene.door.read_about() is not None
+    process.terminate()
+    process.wait(QUICK_S)
+    _nft(scene, "add table bridge ringfence")
+    for _ in range(2):  # said again it is no error
+        assert _leave(scene).returncode == 0
+        assert _nft(scene, "list tables") == b"table inet theirs\n"
+
+
+def _leave(scene):
+    command = [sys.executable, "-m", "ringfence", "agent", "leave"]
+    return scene.router.run(lambda: subprocess.run(command, capture_output=True, check=False))  # noqa: S603  our own
+
+
 def test_without_any_server_the_ports_are_closed_at_once(scene):
     scene.start(server=f"unix:{scene.folder}/nobody")
     wait_until(lambda: scene.door.read_about() == CLOSED, QUICK_S)

@@ -27,14 +27,17 @@ from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.agent.doors.links import KernelLinks, lock_network
 from ringfence.agent.doors.names import SystemNames
-from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.agent.doors.nftables import KernelNftables, RulesRefused
 from ringfence.agent.doors.packets import KernelPackets
 from ringfence.agent.enforce import Outcome
 from ringfence.agent.http import place_of
 from ringfence.agent.inventory import parse_inventory
 from ringfence.agent.loop import Agent
 from ringfence.agent.start import BootDoors, boot
+from ringfence.nft import Generation
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.program.names import TableFamily
+from ringfence.policy.program.steps import AddTable, DeleteTable
 from ringfence.policy.values import HostName
 
 # malloc.h. As glibc begins, but to stay so: it raises both with the first large buffer that it is given back.
@@ -134,6 +137,24 @@ def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> O
     with lock_network(), closing(KernelNftables()) as nftables, closing(KernelConntrack()) as conntrack:
         doors = BootDoors(nftables, conntrack, KernelLinks(), files, KernelBridging())
         return boot(doors, Cache(files, folder, _host(folder, inventory, environment)), inventory)
+
+
+def run_leave() -> None:
+    """Take all that is ours out of the kernel's rules in the caller's network namespace: nothing is filtered any more.
+
+    Raises:
+        Filtered: an agent filters the namespace, and would bring it back.
+        OperatorError: the kernel refuses.
+    """
+    with lock_network(), closing(KernelNftables()) as nftables:
+        _remove_table(nftables, TableFamily.INET)
+        with suppress(RulesRefused):  # a kernel that knows no tables of bridges holds none of ours
+            _remove_table(nftables, TableFamily.BRIDGE)
+
+
+def _remove_table(nftables: KernelNftables, family: TableFamily) -> None:
+    """Adding it first makes it no error when there is none."""
+    nftables.commit((AddTable(family), DeleteTable(family)), generation=Generation(1), about=None)
 
 
 def _host(folder: Path, inventory: Path, environment: Mapping[str, str]) -> HostName:

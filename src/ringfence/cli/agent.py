@@ -86,3 +86,26 @@ def join(
     text = sys.stdin.readline() if token == "-" else token  # noqa: S105  a dash is no secret
     host = asyncio.run(join_server(url, text, data))
     complain(f"joined as host {host}; start ringfence agent --data {data} --inventory FILE")
+
+
+@app.command("leave")
+def leave() -> None:
+    """Take all of ringfence's rules out of this host's kernel: from then on it filters nothing here.
+
+    For a host that shall no longer be protected; a stopped agent alone leaves its rules. Needs CAP_NET_ADMIN, and that
+    no agent runs. The agent's folder stays, and whether the server knows the host is for
+    [bold]ringfence host remove[/bold] there.
+    Example: [bold]systemctl disable --now ringfence-agent ringfence-boot && ringfence agent leave[/bold]
+    """
+    from ringfence.agent.doors.links import Filtered
+    from ringfence.agent.service import run_leave
+    from ringfence.policy.errors import OperatorError
+
+    try:
+        run_leave()
+    except Filtered as error:
+        reason = (
+            "an agent still filters this network namespace: stop it first (systemctl disable --now ringfence-agent)"
+        )
+        raise OperatorError("take the rules out", reason) from error
+    complain("no rule of ringfence is left in this host's kernel: nothing is filtered by it any more")

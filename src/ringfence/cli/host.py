@@ -79,7 +79,9 @@ def remove(data: DataOption, name: Annotated[str, typer.Argument(help="The host'
     from ringfence.cli.admin_client import Ask, ask
 
     ask(data, Ask("DELETE", f"/hosts/{quote(name, safe='')}"))
-    complain(f"host {name} is removed; the rules on that machine stay in force until its agent's table is deleted")
+    complain(
+        f"host {name} is removed; the rules on that machine stay in force until ringfence agent leave is said there"
+    )
 
 
 @app.command("status")

@@ -16,35 +16,40 @@ import msgspec
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=str)  # ten times as fast as json, which alone can escape all but ASCII
 
+Row = tuple[float, str, dict[str, object]]  # of a line: when (seconds since 1970), its message, its fields
+
+
+class ManyLines(logging.LogRecord):
+    """One record for many lines of a logger, for lines so frequent that a record for each would cost more than they."""
+
+    def __init__(self, logger: logging.Logger, rows: list[Row]) -> None:
+        super().__init__(logger.name, logging.INFO, __file__, 0, f"{len(rows)} lines", (), None)
+        self.rows = rows
+
 
 class JsonLines(logging.Formatter):
     """``{"time", "level", "logger", "message", ...fields, "error"?}``, ASCII only, so that no text can break a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        level, logger = record.levelname.lower(), record.name
+        lines: list[dict[str, object]] = [
+            {"time": _time(created), "level": level, "logger": logger, "message": message, **fields}
+            for created, message, fields in _rows_of(record)
+        ]
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        encoded = _ENCODER.encode(line)
-        return encoded.decode() if encoded.isascii() else json.dumps(line, default=str)
+            lines[-1]["error"] = self.formatException(record.exc_info)
+        encoded = _ENCODER.encode_lines(lines)[:-1]
+        return encoded.decode() if encoded.isascii() else "\n".join(json.dumps(line, default=str) for line in lines)
 
 
 class PlainLines(logging.Formatter):
     """``02:03:04 info message (field=value ...)``; control characters are shown escaped, never sent to the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {})
-        shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
-        text = f"{_time(record)[11:19]} {record.levelname.lower()} {record.getMessage()}" + (
-            f" ({shown})" if shown else ""
-        )
-        safe = text.encode("unicode_escape").decode()
-        return safe + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        lines = [_plain(record.levelname.lower(), *row) for row in _rows_of(record)]
+        if record.exc_info:
+            lines.append(self.formatException(record.exc_info))
+        return "\n".join(lines)
 
 
 def configure_log(
@@ -59,9 +64,21 @@ def configure_log(
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _time(record: logging.LogRecord) -> str:
-    second = int(record.created)
-    return "%s.%03dZ" % (_second(second), (record.created - second) * 1000)  # noqa: UP031  half the time of an f-string
+def _rows_of(record: logging.LogRecord) -> list[Row]:
+    if isinstance(record, ManyLines):
+        return record.rows
+    return [(record.created, record.getMessage(), getattr(record, "fields", {}))]
+
+
+def _plain(level: str, created: float, message: str, fields: dict[str, object]) -> str:
+    shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    text = f"{_time(created)[11:19]} {level} {message}" + (f" ({shown})" if shown else "")
+    return text.encode("unicode_escape").decode()
+
+
+def _time(created: float) -> str:
+    second = int(created)
+    return "%s.%03dZ" % (_second(second), (created - second) * 1000)  # noqa: UP031  half the time of an f-string
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ringfence.log import JsonLines, PlainLines, configure_log
+from ringfence.log import JsonLines, ManyLines, PlainLines, configure_log
 
 
 def record(text, **fields):
@@ -35,6 +35,17 @@ def test_a_machine_gets_one_object_a_line_whatever_a_caller_wrote():
 def test_a_person_gets_a_line_that_cannot_touch_the_terminal():
     line = PlainLines().format(record("refused \x1b[2J\n", path="/v2/zone", caller=None))
     assert line == "22:13:20 warning refused \\x1b[2J\\n (path=/v2/zone)"
+
+
+def test_one_record_may_be_many_lines():
+    rows = [(1700000000.25, "one é", {"n": 1}), (1700000001.5, "two", {"n": 2})]
+    many = ManyLines(logging.getLogger("ringfence.api"), rows)
+    shown = [json.loads(line) for line in JsonLines().format(many).split("\n")]
+    assert [(line["time"][17:], line["level"], line["message"], line["n"]) for line in shown] == [
+        ("20.250Z", "info", "one é", 1),
+        ("21.500Z", "info", "two", 2),
+    ]
+    assert PlainLines().format(many) == "22:13:20 info one \\xe9 (n=1)\n22:13:21 info two (n=2)"
 
 
 @pytest.mark.parametrize("formatter", [JsonLines(), PlainLines()])

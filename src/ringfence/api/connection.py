@@ -27,7 +27,6 @@ import httptools
 
 from ringfence.api.answers import HttpRefusal, answer_error, answer_refusal
 from ringfence.api.exchange import REQUEST_ID_HEADER, End, Ends, HttpApp, Request, Response, Upgrade
-from ringfence.api.front import log_line
 from ringfence.policy.errors import TooLarge
 from ringfence.wire.answers import encode_problem
 
@@ -110,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._due.clear()
         if self._reading is not None and not self._drained_bytes:
             self._reading.why = "the caller left before the body was whole"
-            log_line(self._reading, 0, 0.0)
+            self._app.give_up(self._reading)
 
     def data_received(self, data: bytes) -> None:
         self._head_arrived += len(data)

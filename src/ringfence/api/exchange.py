@@ -154,6 +154,12 @@ class HttpApp(Protocol):
     def refuse(self, request: Request, answer: Response) -> Response:
         """A request that the connection itself had to refuse, and how; the answer as it is to be sent."""
 
+    def give_up(self, request: Request) -> None:
+        """A request whose caller left before it was whole."""
+
+    def end(self) -> None:
+        """Nothing is asked any more."""
+
 
 def put_json(response: Response, shown: object) -> None:
     """Answers with ``shown`` as JSON."""

@@ -4,7 +4,6 @@ Input: any app. Output: an app that answers an unexpected exception with 500 and
 and no policy.
 """
 
-import asyncio
 import logging
 import secrets
 import time
@@ -17,8 +16,8 @@ from typing import Final
 
 from ringfence.api.answers import answer_unexpected
 from ringfence.api.exchange import REQUEST_ID_HEADER, Answering, BodyLimits, HttpApp, Request, Response
+from ringfence.api.request_lines import RequestLines
 
-_SHOWN_TARGET: Final = 256
 _PROCESS: Final = secrets.token_hex(4)  # a request's id is this and its number, so that no two servers' are the same
 _NUMBERS: Final = count()
 
@@ -31,6 +30,7 @@ class Front:
 
     app: HttpApp
     limits: BodyLimits = field(default_factory=BodyLimits)
+    _lines: RequestLines = field(default_factory=RequestLines)
 
     def __call__(self, request: Request) -> Answering:
         began_s = _begin(request)
@@ -39,30 +39,33 @@ class Front:
         except Exception:  # noqa: BLE001  the outermost frame
             answer = _broken(request)
         if isinstance(answer, Response):
-            return _end(request, answer, began_s)
-        return _await(request, answer, began_s)
+            return self._end(request, answer, began_s)
+        return self._await(request, answer, began_s)
 
     def refuse(self, request: Request, answer: Response) -> Response:
-        return _end(request, answer, _begin(request))
+        return self._end(request, answer, _begin(request))
 
+    def give_up(self, request: Request) -> None:
+        self._lines.write_unanswered(request, 0.0)
 
-def log_line(request: Request, status: int, took_s: float) -> None:
-    """One line for a request; status 0 when it was not answered."""
-    if not log.isEnabledFor(logging.INFO):
-        return
-    target = request.target.decode("latin-1")[:_SHOWN_TARGET]
-    fields: dict[str, object] = {
-        "request_id": request.request_id,
-        "method": request.method,
-        "path": target,
-        "status": status,
-        "ms": round(took_s * 1000, 1),
-        "caller": request.caller,
-        "address": request.address,
-    }
-    if request.why:
-        fields["why"] = request.why
-    log.handle(_Line(f"{request.method} {target} {status}", fields))
+    def end(self) -> None:
+        self._lines.write()
+
+    async def _await(self, request: Request, answer: Awaitable[Response], began_s: float) -> Response:
+        try:
+            response = await answer
+        except Exception:  # noqa: BLE001  the outermost frame
+            response = _broken(request)
+        except BaseException:
+            self._lines.write_unanswered(request, time.monotonic() - began_s)  # the server ends
+            raise
+        return self._end(request, response, began_s)
+
+    def _end(self, request: Request, response: Response, began_s: float) -> Response:
+        now_s = time.time()
+        response.head += b"%b: %b\r\n%b" % (_ID_NAME, request.request_id.encode(), _date_line(int(now_s)))
+        self._lines.note(request, response.status, now_s, time.monotonic() - began_s)
+        return response
 
 
 def _begin(request: Request) -> float:
@@ -70,28 +73,10 @@ def _begin(request: Request) -> float:
     return time.monotonic()
 
 
-async def _await(request: Request, answer: Awaitable[Response], began_s: float) -> Response:
-    try:
-        response = await answer
-    except Exception:  # noqa: BLE001  the outermost frame
-        response = _broken(request)
-    except BaseException:
-        log_line(request, 0, time.monotonic() - began_s)  # the server ends before it could answer
-        raise
-    return _end(request, response, began_s)
-
-
 def _broken(request: Request) -> Response:
     """Called where an exception is handled."""
     log.exception("request %s broke", request.request_id, extra={"request_id": request.request_id})  # noqa: LOG004
     return answer_unexpected()
-
-
-def _end(request: Request, response: Response, began_s: float) -> Response:
-    response.head += b"%b: %b\r\n%b" % (_ID_NAME, request.request_id.encode(), _date_line(int(time.time())))
-    took_s = time.monotonic() - began_s
-    asyncio.get_running_loop().call_soon(log_line, request, response.status, took_s)  # all lines of a turn in a row
-    return response
 
 
 _ID_NAME: Final = REQUEST_ID_HEADER.encode()
@@ -101,14 +86,3 @@ _ID_NAME: Final = REQUEST_ID_HEADER.encode()
 def _date_line(now_s: int) -> bytes:
     """The header ``Date``; the same for all answers of a second."""
     return f"date: {formatdate(now_s, usegmt=True)}\r\n".encode()
-
-
-class _Line(logging.LogRecord):
-    """The record of one request, made often: by copying one, not by looking for what no line shows (caller, thread)."""
-
-    def __init__(self, text: str, fields: dict[str, object]) -> None:
-        made = self.__dict__ = _ALIKE.copy()
-        made["msg"], made["created"], made["fields"] = text, time.time(), fields
-
-
-_ALIKE: Final = vars(logging.LogRecord(log.name, logging.INFO, __file__, 0, "", (), None))

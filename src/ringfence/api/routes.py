@@ -105,6 +105,12 @@ class App:
     def refuse(self, _: Request, answer: Response) -> Response:
         return answer
 
+    def give_up(self, request: Request) -> None:
+        """Nothing was begun for it."""
+
+    def end(self) -> None:
+        """Nothing is open here."""
+
     async def _answer_freshly(self, fresh: Callable[[], Awaitable[None]], request: Request) -> Response:
         try:
             await fresh()

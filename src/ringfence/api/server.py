@@ -205,6 +205,7 @@ async def _drain(opened: Open) -> None:
 
 
 def _close(listener: _Listener) -> None:
+    listener.app.end()
     listener.opened.close()
     if isinstance(listener.listen, UnixListen):
         listener.listen.path.unlink(missing_ok=True)

@@ -7,6 +7,8 @@ import pytest
 
 from ringfence.api.exchange import Ends, Request, Response
 from ringfence.api.front import Front
+from ringfence.log import ManyLines
+from waiting import wait_until
 
 
 def request():
@@ -17,8 +19,11 @@ def run(app):
     """The answer of a framed app, whether it is one at once or one that is waited for."""
 
     async def main():
-        answer = Front(app)(request())
-        return answer if isinstance(answer, Response) else await answer
+        front = Front(app)
+        answer = front(request())
+        answered = answer if isinstance(answer, Response) else await answer
+        front.end()
+        return answered
 
     return asyncio.run(main())
 
@@ -39,6 +44,11 @@ def breaking(_):
 async def breaking_later(_):
     await asyncio.sleep(0)
     raise RuntimeError("the secret is s3cr3t")
+
+
+def lines(caplog):
+    """The fields of the requests' lines."""
+    return [fields for record in caplog.records if isinstance(record, ManyLines) for _, _, fields in record.rows]
 
 
 def header(response, name):
@@ -62,7 +72,7 @@ def test_what_breaks_is_answered_without_a_word_of_it_and_logged_once_under_the_
     [error] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert header(answer, "x-request-id") in error.message
     assert "s3cr3t" in str(error.exc_info[1])
-    [line] = [record.fields for record in caplog.records if hasattr(record, "fields")]
+    [line] = lines(caplog)
     assert line["status"] == 500
     assert line["request_id"] == header(answer, "x-request-id")
 
@@ -71,7 +81,7 @@ def test_what_breaks_is_answered_without_a_word_of_it_and_logged_once_under_the_
 def test_the_log_line_says_who_what_and_how_long(app, caplog):
     caplog.set_level(logging.INFO)
     run(app)
-    [line] = [record.fields for record in caplog.records]
+    [line] = lines(caplog)
     assert line["ms"] >= 0
     assert {name: line[name] for name in ("method", "path", "status", "caller", "address")} == {
         "method": "POST",
@@ -82,14 +92,30 @@ def test_the_log_line_says_who_what_and_how_long(app, caplog):
     }
 
 
-def test_the_line_of_a_request_comes_behind_the_answers_of_a_turn(caplog):
+def test_the_lines_of_requests_come_together_behind_their_answers(caplog):
     caplog.set_level(logging.INFO)
 
     async def main():
         front = Front(at_once)
         assert all(front(request()).status == 200 for _ in range(2))
         assert not caplog.records
-        await asyncio.sleep(0)
-        assert len(caplog.records) == 2
+        await asyncio.to_thread(wait_until, lambda: caplog.records)
 
     asyncio.run(main())
+    assert len(lines(caplog)) == 2
+    assert len(caplog.records) == 1
+
+
+def test_a_request_that_is_not_answered_has_its_line_when_the_loop_ends(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def never(_):
+        await asyncio.Event().wait()
+
+    async def main():
+        task = asyncio.ensure_future(Front(never)(request()))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(main())
+    assert [line["status"] for line in lines(caplog)] == [0]

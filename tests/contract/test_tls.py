@@ -168,9 +168,12 @@ def test_the_doctor_of_a_host_that_joined_looks_at_its_server(server, admin, tmp
     credential = load_credential(tmp_path, {})
     assert {one.about: one.state for one in examine_server(credential, ask_server)} == {
         "server": State.OK,
+        "host": State.OK,
         "certificate": State.OK,
         "clock": State.OK,
     }
+    assert join(server[1], token_of(admin, "h6"), tmp_path / "again").returncode == 0
+    assert {one.about: one.state for one in examine_server(credential, ask_server)}["host"] is State.PROBLEM
     elsewhere = replace(credential, server=server[1].replace("127.0.0.1", "localhost"))
     [mismatch] = examine_server(elsewhere, ask_server)
     assert (mismatch.about, mismatch.state) == ("certificate", State.PROBLEM)

@@ -1,4 +1,4 @@
-"""What ``doctor`` finds of the server that this host has joined: whether it answers, its certificate, its clock."""
+"""What ``doctor`` finds of the server that this host has joined: whether it answers and takes the host; its clock."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -7,6 +7,7 @@ from ringfence.agent.credential import HostCredential
 from ringfence.agent.doctor import Finding, State
 from ringfence.agent.doors.server import Answered, NotTrusted
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.values import HostName
 
 _FEW_DAYS: Final = 14.0
 _STEP_S: Final = 10.0  # clocks that differ by less do no harm
@@ -17,14 +18,14 @@ _ADVICE: Final = (
 )
 
 
-def examine_server(credential: HostCredential, ask: Callable[[str, bytes | None], Answered]) -> Iterator[Finding]:
+def examine_server(credential: HostCredential, ask: Callable[[str, HostCredential], Answered]) -> Iterator[Finding]:
     """Findings about ``credential.server``; none for one that is reached by a unix socket or said elsewhere."""
     url = credential.server
     if url is None or not url.startswith("http"):
         yield Finding("server", State.SKIPPED, "not looked at: this host's folder names no URL of a server")
         return
     try:
-        answered = ask(url, credential.ca)
+        answered = ask(url, credential)
     except NotTrusted as error:
         yield Finding("certificate", State.PROBLEM, f"{url} shows one that is refused: {error.reason}", _ADVICE)
         return
@@ -34,10 +35,21 @@ def examine_server(credential: HostCredential, ask: Callable[[str, bytes | None]
         )
         return
     yield Finding("server", State.OK, f"{url} answers")
+    yield _host(credential.host, takes=answered.takes_host)
     if answered.days_left is not None:
         yield _certificate(answered.days_left)
     if answered.ahead_s is not None:
         yield _clock(answered.ahead_s)
+
+
+def _host(name: HostName, *, takes: bool) -> Finding:
+    if takes:
+        return Finding("host", State.OK, f"the server takes this host as {name}")
+    text = f"the server does not take this host as {name}: removed there, joined again elsewhere, or a clock is wrong"
+    advice = (
+        f"if no clock is: ringfence host token {name} on the server, and join again; what was enforced stays in force"
+    )
+    return Finding("host", State.PROBLEM, text, advice)
 
 
 def _certificate(days_left: float) -> Finding:

@@ -12,6 +12,7 @@ from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.packets import PacketsDoor
 from ringfence.agent.flows import FlowLog, Side, make_frame_record, make_record, summary
 from ringfence.nft.packetlog import Told
+from ringfence.policy.packet import Packet, answered_by
 from ringfence.policy.program.refusal import FATE_OF, Fate, Refusal, parse_log_prefix, tally_of
 from ringfence.policy.values import Direction, Kind
 from ringfence.policy.view import Endpoint, HostView
@@ -94,8 +95,17 @@ class RefusedLog:
 
 def _record(told: Told, side: Side, fate: Fate, reason: str, view: HostView) -> FlowRecord:
     if told.packet is not None:
-        return make_record(told.packet, side, fate.value, reason, view=view)
+        return make_record(_as_begun(told.packet, side), side, fate.value, reason, view=view)
     return make_frame_record(told.arp, side, fate.value, f"{reason} arp" if told.arp else reason)
+
+
+def _as_begun(packet: Packet, side: Side) -> Packet:
+    """What an answer answers: a flow is judged by its beginning, and nobody wants rules for callers' ports."""
+    own = side.end.addresses if side.end else ()
+    near, far = packet.source, packet.destination
+    if side.direction is Direction.INGRESS:
+        near, far = far, near
+    return answered_by(packet) if far in own and near not in own else packet
 
 
 def _direction(refusal: Refusal, told: Told, end: Endpoint | None) -> Direction:

@@ -3,7 +3,7 @@
 Facts of Linux: nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c, nf_conntrack_proto_tcp.c, nf_conntrack_core.c.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -19,6 +19,14 @@ AH: Final = PROTOCOL_NUMBER[Protocol.AH]
 EPHEMERAL_PORT: Final = 49152  # the first of them (RFC 6335): a likely source port
 OPENING_ICMP: Final = frozenset({8, 13, 15, 17})  # echo, timestamp, information and address mask requests
 OPENING_ICMPV6: Final = frozenset({128, 139})  # echo and node information requests
+_ASKED_BY: Final = {
+    (ICMP, 0): 8,
+    (ICMP, 14): 13,
+    (ICMP, 16): 15,
+    (ICMP, 18): 17,
+    (ICMPV6, 129): 128,
+    (ICMPV6, 140): 139,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,18 @@ class Packet:
     @property
     def family(self) -> int:
         return self.source.version
+
+
+def answered_by(packet: Packet) -> Packet:
+    """The packet to which ``packet`` is an answer."""
+    return replace(
+        packet,
+        source=packet.destination,
+        destination=packet.source,
+        source_port=packet.destination_port,
+        destination_port=packet.source_port,
+        icmp_type=_ASKED_BY.get((packet.protocol, packet.icmp_type), packet.icmp_type),
+    )
 
 
 class Tracking(Enum):

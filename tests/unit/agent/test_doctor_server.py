@@ -11,9 +11,9 @@ from ringfence.policy.values import HostName
 CREDENTIAL = HostCredential(HostName("h1"), bytes(32), "https://rf.example:8443")
 
 
-def _found(ahead_s=0.0, days_left=300.0):
-    answered = Answered(ahead_s, days_left)
-    return {one.about: one for one in examine_server(CREDENTIAL, lambda _url, _ca: answered)}
+def _found(ahead_s=0.0, days_left=300.0, *, takes_host=True):
+    answered = Answered(ahead_s, days_left, takes_host)
+    return {one.about: one for one in examine_server(CREDENTIAL, lambda _url, _credential: answered)}
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,11 @@ def test_a_certificate_that_ends_soon_is_told(days, state):
 
 
 def test_a_server_without_certificate_or_date_is_told_to_answer():
-    assert set(_found(ahead_s=None, days_left=None)) == {"server"}
+    assert set(_found(ahead_s=None, days_left=None)) == {"server", "host"}
+
+
+def test_a_host_that_the_server_does_not_know_is_told_how_to_join_again():
+    assert _found()["host"].state is State.OK
+    refused = _found(takes_host=False)["host"]
+    assert refused.state is State.PROBLEM
+    assert "ringfence host token h1" in refused.advice

@@ -24,7 +24,7 @@ from views import GROUPS, endpoint, ingress, view
 FOLDER = Path("/agent")
 WEB, APP = GROUPS[:2]
 HERE, THERE = ip_address("10.77.0.1"), ip_address("198.51.100.10")
-END = endpoint("web", WEB)
+END = endpoint("web", WEB, addresses=(HERE,))
 VIEW = view(1, END, rules={WEB: (ingress(80, APP),)}, peers={APP: PeerAddresses(frozenset({THERE}))})
 INWARDS = Packet(THERE, HERE, TCP, source_port=4000, destination_port=22)
 
@@ -112,6 +112,15 @@ def test_a_record_says_whose_packet_it_was_and_why_it_was_refused(scene):
         "rule": None,
         "packets": 1,
     }
+
+
+def test_an_answer_is_told_as_what_it_answers(scene):
+    asked, answer = scene.follow(told(), told(packet=Packet(HERE, THERE, TCP, 22, 4000, opening=False), leaves=True))
+    assert answer == asked
+    ping, pong = Packet(HERE, THERE, ICMP, icmp_type=8), Packet(THERE, HERE, ICMP, icmp_type=0)
+    asked, answer = scene.follow(*(told(Refusal.DENIED_OUT, packet=one) for one in (ping, pong)))[2:]
+    assert answer == asked
+    assert (asked["source"], asked["icmp-type"]) == (str(HERE), 8)
 
 
 def test_where_the_log_is_off_nothing_is_written(scene):

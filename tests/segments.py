@@ -1,15 +1,18 @@
-"""Packets that the world's own encoder does not make: TCP in its states, errors about packets, and what AH carries."""
+"""Packets that the world's own encoder does not make: TCP in its states, errors, AH, discovery, ways that are named."""
 
 import struct
 from dataclasses import dataclass, replace
 
 from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP, Packet
+from ringfence.world.frames import octets_of_mac
 from ringfence.world.packets import _checksum, _ipv4_header, _with_checksum, encode_packet, encode_tag
 
 SYN, ACK, PUSH = 0x02, 0x10, 0x08
 TOO_BIG = {4: (3, 4), 6: (2, 0)}  # "fragmentation needed" and "packet too big": type, code
 UNREACHABLE = {4: (3, 1), 6: (1, 3)}
+LOOSE, STRICT = 131, 137  # source routes (RFC 791)
 _DO_NOT_FRAGMENT = 0x4000
+_ROUTING = 43
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,48 @@ def behind_options(encode):
         return octets[:4] + length + bytes([0]) + octets[7:40] + options + octets[40:]
 
     return encode_with_options
+
+
+def source_routed(packet: Packet, hop, kind: int):
+    """An encoder of the UDP packet, addressed to ``hop`` with the rest of its way in an option; no UDP checksum."""
+
+    def encode(*, tag: int) -> bytes:
+        trailer = encode_tag(tag)
+        body = struct.pack("!HHHH", packet.source_port, packet.destination_port, 8 + len(trailer), 0) + trailer
+        octets = bytearray(_ipv4_header(replace(packet, destination=hop), 8 + len(body), tag & 0xFFFF, 64))
+        octets[0], octets[10:12] = 0x47, bytes(2)
+        octets += bytes((kind, 7, 4)) + packet.destination.packed + bytes(1)
+        octets[10:12] = _checksum(bytes(octets)).to_bytes(2, "big")
+        return bytes(octets) + body
+
+    return encode
+
+
+def segment_routed(packet: Packet, hop):
+    """An encoder of the UDP packet, addressed to ``hop`` with the rest of its way in a segment header (RFC 8754)."""
+
+    def encode(*, tag: int) -> bytes:
+        body = encode_packet(replace(packet, destination=hop), tag=tag)[40:]
+        segments = bytes((UDP, 4, 4, 1, 1, 0, 0, 0)) + packet.destination.packed + hop.packed
+        return _in_ip(replace(packet, destination=hop, protocol=_ROUTING), segments + body, tag)
+
+    return encode
+
+
+def arp(operation: int, sender_mac: str, sender, target, target_mac="00:00:00:00:00:00", *, header=(1, 0x0800, 6, 4)):
+    """ARP between IPv4 addresses; ``header``: kinds and lengths of both kinds of address."""
+    ends = octets_of_mac(sender_mac) + sender.packed + octets_of_mac(target_mac) + target.packed
+    return struct.pack("!HHBBH", *header, operation) + ends
+
+
+def discovery(type_: int, source, destination, target=None, *options: tuple[int, bytes], flags: int = 0) -> bytes:
+    """A packet of neighbour discovery; options as (type, six octets)."""
+    packet = Packet(source, destination, ICMPV6, icmp_type=type_)
+    target = target.packed if target else b""
+    body = struct.pack("!I", flags) + target + b"".join(bytes((kind, 1)) + octets for kind, octets in options)
+    icmp = _with_checksum(bytes((type_, 0)), body, packet)
+    header = struct.pack("!IHBB", 6 << 28, len(icmp), ICMPV6, 255)
+    return header + source.packed + destination.packed + icmp
 
 
 def _in_ip(packet: Packet, body: bytes, tag: int) -> bytes:

@@ -230,7 +230,7 @@ class _Run:
             return any(values[0] in interval for interval in set_.elements)
         return values in set_.elements
 
-    def value(self, wanted: Field):  # noqa: C901, PLR0911  one arm per field
+    def value(self, wanted: Field):  # noqa: C901, PLR0911, PLR0912  one arm per field
         if wanted.value.startswith("flow-") or wanted is Field.DIRECTION:
             return self.flow_value(wanted) if self.tracked and self.crossing.flow else None
         packet, before_routing = self.crossing.packet, self.hook is HookName.PREROUTING
@@ -251,6 +251,10 @@ class _Run:
             case Field.HOP_LIMIT6:
                 lowered = not before_routing and self.crossing.is_forwarded
                 return self.crossing.hop_limit - lowered if family == 6 else None
+            case Field.FIRST_OCTET:
+                return 0x45 if family == 4 else 0x60
+            case Field.NEXT_HEADER6:
+                return packet.protocol if family == 6 else None
             case Field.ETHER_SOURCE:
                 return self.crossing.mac if before_routing else None
             case Field.SOURCE4 | Field.SOURCE6:

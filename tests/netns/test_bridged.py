@@ -22,11 +22,12 @@ from lab import BRIDGED_NODES, HOST
 from policies import group
 from ringfence.agent.doors.bridging import SETTINGS, KernelBridging
 from ringfence.agent.doors.nftables import KernelNftables
-from ringfence.policy.packet import ICMPV6, UDP, Packet
+from ringfence.policy.packet import UDP, Packet
 from ringfence.policy.values import Kind, Mac, link_local
 from ringfence.world.frames import octets_of_mac, open_range
-from ringfence.world.packets import _checksum, _with_checksum, encode_packet
+from ringfence.world.packets import _checksum, encode_packet
 from ringfence.world.topology import BRIDGE, GATEWAY_MAC, build_world
+from segments import arp, discovery
 from stack import start_stack
 from waiting import wait_until
 
@@ -104,20 +105,6 @@ def _take(opened):
             frames.append(opened.recv(4096))
     except BlockingIOError:
         return frames
-
-
-def arp(operation, sender_mac, sender, target, target_mac="00:00:00:00:00:00", *, header=(1, IPV4, 6, 4)):
-    ends = octets_of_mac(sender_mac) + sender.packed + octets_of_mac(target_mac) + target.packed
-    return struct.pack("!HHBBH", *header, operation) + ends
-
-
-def discovery(type_, source, destination, target=None, *options):
-    """A packet of neighbour discovery; options as (type, six octets)."""
-    packet = Packet(source, destination, ICMPV6, icmp_type=type_)
-    body = (bytes(4) + (target.packed if target else b"")) + b"".join(bytes((t, 1)) + o for t, o in options)
-    icmp = _with_checksum(bytes((type_, 0)), body, packet)
-    header = struct.pack("!IHBB", 6 << 28, len(icmp), ICMPV6, 255)
-    return header + source.packed + destination.packed + icmp
 
 
 def group_mac(address):

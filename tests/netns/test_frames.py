@@ -1,14 +1,20 @@
 """What an instance may try below and around IP: ethertypes, VLAN tags, source routes, fragments, hearing others."""
 
 import select
+import socket
 import struct
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from pyroute2 import IPRoute
 
 from policies import group
 from ringfence.policy.packet import UDP
-from ringfence.world.packets import encode_packet, encode_tag, tag_of
+from ringfence.policy.values import Mac
+from ringfence.world.frames import octets_of_mac
+from ringfence.world.packets import encode_packet, tag_of
+from segments import LOOSE, STRICT, arp, discovery, segment_routed, source_routed
 
 pytestmark = pytest.mark.netns
 
@@ -17,8 +23,11 @@ families = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 tags = pytest.mark.parametrize("tag_type", [0x8100, 0x88A8], ids=["802.1Q", "802.1ad"])
 ANY = {4: "0.0.0.0/0", 6: "::/0"}
 ETHERTYPE = {4: 0x0800, 6: 0x86DD}
-LOOSE, STRICT = 131, 137  # source routes (RFC 791)
+AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 IPV4_MORE, IPV6_MORE = 0x2000, 1
+ARP, REQUEST, REPLY = 0x0806, 1, 2
+EVERYBODY = Mac("ff:ff:ff:ff:ff:ff")
+ADVERTISEMENT, TARGET_ETHER, OVERRIDE = 136, 2, 0x2000_0000
 _QUIET_S = 0.05
 
 
@@ -52,21 +61,6 @@ def test_a_vlan_tag_opens_nothing(lab, family, tag_type):
         lab.expect_fate(vlan == 0, replace(allowed, link=link))
 
 
-def _source_routed(way, hop, kind):
-    """The way's packet, addressed to ``hop`` with the rest of its way in an option; no UDP checksum."""
-
-    def encode(*, tag):
-        packet = way.packet
-        trailer = encode_tag(tag)
-        body = struct.pack("!HHHH", packet.source_port, packet.destination_port, 8 + len(trailer), 0) + trailer
-        option = bytes((kind, 7, 4)) + packet.destination.packed + bytes(1)
-        header = struct.pack("!BBHHHBB", 0x47, 0, 28 + len(body), 1, 0, 64, UDP)
-        ends = packet.source.packed + hop.packed
-        return header + _sum(header + bytes(2) + ends + option) + ends + option + body
-
-    return replace(way, encode=encode)
-
-
 def _sum(octets):
     total = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
     while total >> 16:
@@ -78,17 +72,38 @@ def _sum(octets):
 @pytest.mark.parametrize("routes", [0, 1], ids=["as the kernel is", "with accept_source_route"])
 def test_a_source_route_leads_round_no_rule(lab, kind, routes):
     _open(lab)
-    for setting in ("all", "default", *(f"{lab.world.placed[name].port}" for name in ("app", "web", "db"))):
-        lab.world.router.write_sysctl(f"ipv4/conf/{setting}/accept_source_route", routes)
+    _follow_ways(lab, "ipv4/conf/{}/accept_source_route", routes)
     hop = lab.address("host", 4)
     allowed = lab.udp("app", "web", 53)
     shut = lab.udp("app", "web", 54)
     spoofed = allowed.again(source=lab.address("db", 4))
     lab.expect(ALLOWED, allowed)
     lab.forget_flows()
-    lab.expect_fate(DENIED, *(_source_routed(way, hop, kind) for way in (shut, spoofed)))
-    lab.expect_fate(bool(routes), _source_routed(allowed, hop, kind))
-    lab.world.router.write_sysctl("ipv4/conf/all/accept_source_route", 0)
+    ways = (allowed, shut, spoofed)
+    lab.expect_fate(DENIED, *(replace(way, encode=source_routed(way.packet, hop, kind)) for way in ways))
+    _follow_ways(lab, "ipv4/conf/{}/accept_source_route", 0)
+
+
+def _follow_ways(lab, setting, value):
+    for name in ("all", "default", *(lab.world.placed[name].port for name in ("app", "web", "db"))):
+        lab.world.router.write_sysctl(setting.format(name), value)
+
+
+@pytest.mark.parametrize("has_mac", [True, False], ids=["mac", "any mac"])
+@pytest.mark.parametrize("kind", [LOOSE, STRICT, None], ids=["loose", "strict", "segments"])
+def test_a_known_flow_to_the_host_carries_nothing_on_along_a_way_that_a_packet_names(lab, kind, has_mac):
+    family, setting = (4, "ipv4/conf/{}/accept_source_route") if kind else (6, "ipv6/conf/{}/seg6_enabled")
+    lab.enforce(lab.instance("web"), lab.instance("app", mac=has_mac))
+    _follow_ways(lab, setting, 1)
+    hop = lab.address("host", family)
+    talk = lab.udp("app", "host", 9999, family)
+    onwards = lab.udp("app", "web", 9999, family, source_port=talk.packet.source_port)
+    lab.expect(ALLOWED, talk)
+    lab.expect_fate(ALLOWED, talk.back())
+    lab.expect_fate(ALLOWED, talk)
+    encode = source_routed(onwards.packet, hop, kind) if kind else segment_routed(onwards.packet, hop)
+    lab.expect_fate(DENIED, replace(onwards, encode=encode))
+    _follow_ways(lab, setting, 0)
 
 
 def _fragments(packet, tag):
@@ -151,6 +166,42 @@ def test_a_third_instance_hears_no_unicast_frame_of_others(lab, family):
     assert {tag: names for tag, names in heard.items() if tag in shots} == {
         tag: {way.destination} for tag, way in shots.items()
     }
+
+
+@families
+def test_what_an_instance_says_of_others_addresses_turns_nothing_aside(lab, family):
+    """The host believes it, of that very port: no packet for the others goes there."""
+    _open(lab)
+    port, mac = lab.world.placed["app"].port, lab.world.placed["app"].mac
+    lab.world.router.write_sysctl(f"ipv4/conf/{port}/arp_accept", 1)
+    lab.world.router.write_sysctl(f"ipv6/conf/{port}/accept_untracked_na", 1)
+    own, web, host = (lab.address(name, family) for name in ("app", "web", "host"))
+    tap = lab.range.taps["app"]
+    if family == 4:
+        tap.send_frame(ARP, arp(REPLY, mac, web, host))
+        tap.send_frame(ARP, arp(REQUEST, mac, web, web), to=EVERYBODY)
+    else:
+        tap.send(discovery(ADVERTISEMENT, own, host, web, (TARGET_ETHER, octets_of_mac(mac)), flags=OVERRIDE))
+    lab.range.settle("app")
+    assert lab.world.router.run(partial(_neighbours, port, family))[str(web)] == mac
+    ways = [lab.udp(name, "web", 53, family) for name in ("outside", "db", "app")]
+    lab.expect(ALLOWED, *ways)
+    lab.expect_fate(ALLOWED, lab.udp("web", "outside", 9, family))
+    lab.expect(ALLOWED, lab.udp("host", "web", 53, family))
+    lab.world.router.run(partial(_forget_neighbour, port, web))
+
+
+def _neighbours(port, family):
+    """Called inside the router: address -> MAC address, as it is believed at the port."""
+    with IPRoute() as netlink:
+        (index,) = netlink.link_lookup(ifname=port)
+        found = netlink.get_neighbours(family=AF[family], ifindex=index)
+        return {one.get_attr("NDA_DST"): one.get_attr("NDA_LLADDR") for one in found}
+
+
+def _forget_neighbour(port, address):
+    with IPRoute() as netlink:
+        netlink.neigh("del", dst=str(address), ifindex=netlink.link_lookup(ifname=port)[0])
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from ringfence.policy.packet import AH, TCP, UDP
 from ringfence.policy.program.compile import compile_program
 from ringfence.policy.verdict import Default
 from ringfence.policy.view import HostView
-from segments import TOO_BIG, error_about
+from segments import LOOSE, STRICT, TOO_BIG, error_about, segment_routed, source_routed
 from self_lab import OWN, open_self_lab
 from traffic import talk_to_itself
 
@@ -226,6 +226,23 @@ def test_what_passes_through_from_one_uplink_to_another_needs_both_directions(ho
         host.expect(allowed, passing)
         if allowed:
             host.expect_fate(ALLOWED, passing.back())
+
+
+@pytest.mark.parametrize("kind", [LOOSE, STRICT, None], ids=["loose", "strict", "segments"])
+def test_a_known_flow_to_a_self_host_carries_nothing_through_it_along_a_way_that_a_packet_names(host, kind):
+    family, setting = (4, "ipv4/conf/{}/accept_source_route") if kind else (6, "ipv6/conf/{}/seg6_enabled")
+    host.enforce(group("g", f"ingress udp/53 from {ANY[family]}", SHUT), wears=("g",))
+    for name in ("all", "eth0"):
+        host.world.router.write_sysctl(setting.format(name), 1)
+    hop = host.address(HOST, family)
+    asked = host.udp("outside", HOST, 53, family)
+    host.expect(ALLOWED, asked)
+    host.expect_fate(ALLOWED, asked.back())
+    for name in ("beyond", "box"):
+        onwards = host.udp("outside", name, 53, family, source_port=asked.packet.source_port)
+        encode = source_routed(onwards.packet, hop, kind) if kind else segment_routed(onwards.packet, hop)
+        host.expect_fate(DENIED, replace(onwards, encode=encode))
+    host.world.router.write_sysctl(setting.format("all"), 0)
 
 
 @families

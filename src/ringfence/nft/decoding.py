@@ -42,6 +42,7 @@ from ringfence.nft.fields import (
     Source,
     field_of,
     loads_of,
+    needed_by,
     value_of,
 )
 from ringfence.nft.generation import DEFAULT_MASK, Generation, generation_of
@@ -174,7 +175,7 @@ class _Reader:
             return
         self.check_whole()
         if self.parts and isinstance(self.parts[-1], Equal | Foreign):  # what is needed is of these
-            for needed in _needs(part):
+            for needed in _needs(part, self._table):
                 if self.parts and self.parts[-1] == needed:
                     self.parts.pop()
         self.parts.append(part if isinstance(part, Count) else _shared(part))  # nearly every line has a counter alone
@@ -202,7 +203,7 @@ class _Reader:
 
     def _payload(self, base: int, offset: int, size: int) -> Load:
         protocols = [part.value for part in self.parts if isinstance(part, Equal) and part.field is Field.PROTOCOL]
-        established = [*self.parts, *(needed for part in self.parts for needed in _needs(part))]
+        established = [*self.parts, *(needed for part in self.parts for needed in _needs(part, self._table))]
         for load in (*self._loads.values(), TCP_FLAGS):
             shortened = _is_address(load) and size < load.size
             if load.source.value != base or load.key != offset or not (size == load.size or shortened):
@@ -431,7 +432,7 @@ def _header_of(attributes: Attributes) -> Header:
     return next(header for header, known in PRESENCES.items() if (known.operation, known.number) == wanted)
 
 
-def _needs(part: Part | Foreign) -> list[Equal | Foreign]:
+def _needs(part: Part | Foreign, table: TableFamily) -> list[Equal | Foreign]:
     match part:
         case NotOpening():
             return [IS_TCP]
@@ -439,7 +440,7 @@ def _needs(part: Part | Foreign) -> list[Equal | Foreign]:
             needed = LOADS[part.field].needs
             return [] if needed is None else [needed]
         case Has(header):
-            return [PRESENCES[header].needs]
+            return [needed_by(header, table)]
         case Member(fields) | CountBy(fields):
             ethernet: list[Equal | Foreign] = [_ETHERNET_ONLY] if Field.ETHER_SOURCE in fields else []
             return [*ethernet, *(n for field in fields if (n := LOADS[field].needs) is not None)]

@@ -24,6 +24,7 @@ from ringfence.nft.fields import (
     Presence,
     Source,
     loads_of,
+    needed_by,
     octets_of,
 )
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
@@ -104,7 +105,7 @@ def _encode_lasting(part: Part | Foreign, table: TableFamily) -> tuple[list[Equa
     if isinstance(part, Foreign):
         raise TypeError(f"a foreign line is never written: {part.text}")
     octets = _listed([*_ethernet(part, table), *_encode_part(part, Generation(0), DEFAULT_MASK)])
-    return _needs(part), octets
+    return _needs(part, table), octets
 
 
 def _counting(counter: bytes) -> bytes:
@@ -154,7 +155,7 @@ def count_here() -> bytes:
     return _expression("counter")
 
 
-def _needs(part: Part) -> list[Equal]:
+def _needs(part: Part, table: TableFamily) -> list[Equal]:
     """What must be compared before ``part`` makes sense; nft adds the same dependencies by itself."""
     match part:
         case NotOpening():
@@ -164,7 +165,7 @@ def _needs(part: Part) -> list[Equal]:
         case Member(fields) | CountBy(fields):
             pass
         case Has(header):
-            return [PRESENCES[header].needs]
+            return [needed_by(header, table)]
         case _:
             fields = ()
     return [needed for field in fields if (needed := LOADS[field].needs) is not None]

@@ -60,6 +60,7 @@ LOADS: Final[dict[Field, Load]] = {
     Field.ETHER_SOURCE: Load(Source.LINK, 6, 6, "ether saddr"),
     Field.ETHER_DESTINATION: Load(Source.LINK, 0, 6, "ether daddr"),
     Field.ETHER_TYPE: Load(Source.LINK, 12, 2, "ether type"),
+    Field.FIRST_OCTET: Load(Source.NETWORK, 0, 1, "@nh,0,8"),
     Field.ARP_HEADER: Load(Source.NETWORK, 0, 6, "@nh,0,48"),
     Field.ARP_OPERATION: Load(Source.NETWORK, 6, 2, "arp operation", needs=_ARP),
     Field.ARP_SENDER_ETHER: Load(Source.NETWORK, 8, 6, "arp saddr ether", needs=_ARP),
@@ -114,14 +115,22 @@ class Presence:
     operation: int
     number: int
     text: str
-    needs: Equal
+    family: int
 
 
 PRESENCES: Final = {
-    Header.ROUTING6: Presence(0, 43, "exthdr rt exists", Equal(Field.ETHER_TYPE, ETHERTYPE_OF_FAMILY[6])),
-    Header.LOOSE_ROUTE4: Presence(2, 131, "ip option lsrr exists", Equal(Field.ETHER_TYPE, ETHERTYPE_OF_FAMILY[4])),
-    Header.STRICT_ROUTE4: Presence(2, 137, "ip option ssrr exists", Equal(Field.ETHER_TYPE, ETHERTYPE_OF_FAMILY[4])),
+    Header.ROUTING6: Presence(0, 43, "exthdr rt exists", 6),
+    Header.LOOSE_ROUTE4: Presence(2, 131, "ip option lsrr exists", 4),
+    Header.STRICT_ROUTE4: Presence(2, 137, "ip option ssrr exists", 4),
 }
+
+
+def needed_by(header: Header, table: TableFamily) -> Equal:
+    """What must be compared before a packet is asked for the header; nft adds the same by itself."""
+    family = PRESENCES[header].family
+    is_frame = table is TableFamily.BRIDGE
+    return Equal(Field.ETHER_TYPE, ETHERTYPE_OF_FAMILY[family]) if is_frame else Equal(Field.FAMILY, family)
+
 
 # Loads with no field of their own in the program: parts of Fresh, Stamp, InState and NotOpening, and Ethernet itself.
 CT_STATE: Final = Load(Source.CT, 0, 4, "ct state", order=HOST_ORDER)

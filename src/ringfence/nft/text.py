@@ -257,7 +257,7 @@ def _value(field: Field, value: int | str) -> str:
             return _WAY_TEXT[value]
         case Field.ETHER_SOURCE | Field.ETHER_DESTINATION, int():
             return value.to_bytes(6, "big").hex(":")
-        case Field.ETHER_TYPE | Field.ARP_HEADER | Field.ND_OPTION | Field.RS_OPTION, int():
+        case Field.FIRST_OCTET | Field.ETHER_TYPE | Field.ARP_HEADER | Field.ND_OPTION | Field.RS_OPTION, int():
             return hex(value)
         case _, str():
             return f'"{value}"'

@@ -24,6 +24,8 @@ from ringfence.policy.program.model import (
     Field,
     Fresh,
     Goto,
+    Has,
+    Header,
     Hook,
     HookName,
     InState,
@@ -100,6 +102,11 @@ def _udp(source_port: int, destination_port: int) -> tuple[Match, ...]:
     )
 
 
+# Nearly every packet: IPv4 without options; IPv6 with TCP, UDP or what lies between right behind the fixed header.
+PLAIN4: Final = Equal(Field.FIRST_OCTET, 0x45)
+PLAIN6: Final = Between(Field.NEXT_HEADER6, 6, 17)
+_OWN4: Final = Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE4), names.OWN_IPV4)
+_OWN6: Final = Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE6), names.OWN_IPV6)
 _PRIVILEGED: Final = Masked(Field.SOURCE_PORT, 0xFC00, 0)  # below 1024: all of DHCP, and otherwise rare
 DHCP4_REQUEST: Final = _udp(68, 67)
 DHCP4_REPLY: Final = _udp(67, 68)
@@ -294,19 +301,31 @@ def _stamp() -> Line:
 
 
 def _origin(prefixes: tuple[str, ...]) -> Iterator[Line]:
-    yield pass_line(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE4), names.OWN_IPV4))
-    yield pass_line(Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE6), names.OWN_IPV6))
+    yield pass_line(PLAIN4, _OWN4)
+    yield pass_line(PLAIN6, _OWN6)
     yield Line((Member((Field.IN_INTERFACE,), names.PORTS), Goto(_OWN)))
     yield from _closing_prefixes(Field.IN_INTERFACE, prefixes)
 
 
 def _own() -> Iterator[Line]:
+    yield from refuse_own_ways()
+    yield pass_line(_OWN4)
+    yield pass_line(_OWN6)
     yield pass_line(Member((Field.IN_INTERFACE, Field.SOURCE4), names.ANY_MAC_IPV4))
     yield pass_line(Member((Field.IN_INTERFACE, Field.SOURCE6), names.ANY_MAC_IPV6))
     yield pass_line(Member((Field.IN_INTERFACE,), names.ANY_LINK_LOCAL), Within(Field.SOURCE6, LINK_LOCAL))
     yield Line((Member((Field.IN_INTERFACE, Field.ETHER_SOURCE), names.OWN_MAC), Goto(_UNSPECIFIED)))
     yield Line((Member((Field.IN_INTERFACE,), names.ANY_MAC), Goto(_UNSPECIFIED)))
     yield refuse(Refusal.SPOOFED, names.SPOOFED_COUNTER)
+
+
+def refuse_own_ways() -> Iterator[Line]:
+    """A packet that names its own way is sent on by this host after its flow was looked up.
+
+    So a flow to the host itself, long known, would carry it to whomever it names, whose rules nobody would ask.
+    """
+    for header in Header:
+        yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, Has(header))
 
 
 def _unspecified() -> Iterator[Line]:

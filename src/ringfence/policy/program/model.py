@@ -34,6 +34,7 @@ class Field(Enum):
     ETHER_SOURCE = "ether-source"
     ETHER_DESTINATION = "ether-destination"
     ETHER_TYPE = "ether-type"  # of the frame itself: that of a tag, when it has one
+    FIRST_OCTET = "first-octet"  # of IPv4 and IPv6: the version, and what of a header the length is told by
     ARP_HEADER = "arp-header"  # hardware type, protocol type and both lengths
     ARP_OPERATION = "arp-operation"
     ARP_SENDER_ETHER = "arp-sender-ether"

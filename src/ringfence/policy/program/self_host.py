@@ -25,12 +25,15 @@ from ringfence.policy.program.link import (
     LINK_MATCHES,
     ND,
     NO_FLOW,
+    PLAIN4,
+    PLAIN6,
     allow_chains,
     judge_original,
     judge_reply,
     no_mid_stream,
     observe_sets,
     pass_line,
+    refuse_own_ways,
     related_lines,
     singles,
 )
@@ -136,6 +139,9 @@ def _martian() -> Iterator[Line]:
             yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Within(field, loopback))
     yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Member((Field.SOURCE4,), names.HOST_IPV4))
     yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Member((Field.SOURCE6,), names.HOST_IPV6))
+    yield pass_line(PLAIN4)
+    yield pass_line(PLAIN6)
+    yield from refuse_own_ways()
 
 
 def _prerouting() -> tuple[Line, ...]:

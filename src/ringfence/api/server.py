@@ -132,6 +132,7 @@ async def _serve_plane(
         await _accept(listeners, ready, options.stop)
     finally:
         for listener in listeners:
+            listener.app.end()
             _close(listener)
 
 
@@ -147,6 +148,8 @@ async def _accept(listeners: list[_Listener], ready: Callable[[list[str]], None]
     log.info("server ends", extra={"fields": {"connections": len(opened.connections)}})
     for server in servers:
         server.close()
+    for listener in listeners:
+        _close(listener)  # who comes now is refused at once, and not taken to be cut
     await _drain(opened)
 
 
@@ -205,7 +208,9 @@ async def _drain(opened: Open) -> None:
 
 
 def _close(listener: _Listener) -> None:
-    listener.app.end()
-    listener.opened.close()
+    """Said again it does nothing: another server may have taken the path."""
+    if listener.opened.fileno() < 0:
+        return
     if isinstance(listener.listen, UnixListen):
         listener.listen.path.unlink(missing_ok=True)
+    listener.opened.close()

@@ -135,8 +135,9 @@ def test_a_cut_write_ahead_log_opens_to_an_earlier_state_that_was_whole(crashed,
                 log.truncate(kept_bytes)
 
         names = opened(crashed, tmp_path, str(number), cut)
-        assert names == everything[: len(names)]
-        seen.add(len(names))
+        if names is not None:  # refused when nothing at all is left
+            assert names == everything[: len(names)]
+            seen.add(len(names))
     assert len(seen) > 5
 
 

@@ -56,6 +56,21 @@ def find_credential() -> Path | None:
     return path if path is not None and path.exists() else None
 
 
+def require_no_seal_key(folder: Path, name: str) -> None:
+    """A folder whose database ``name`` is empty has no key yet: else a server would begin anew where a store was lost.
+
+    Raises:
+        OperatorError: when one is there.
+    """
+    path = folder / _NAME
+    if path.exists():
+        raise OperatorError(
+            f"opening {name}",
+            f"it is empty or was missing, though {path} shows that a store was here: restore a backup into another "
+            f"folder, or remove {path} to begin anew; the hosts keep enforcing what they have",
+        )
+
+
 def offer_seal_key(folder: Path, key: bytes) -> None:
     """Lays a new key beside the one in use."""
     with explained(folder):

@@ -28,6 +28,8 @@ class SqliteDatabase:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.name = str(path)
         self._connection = connection
+        self._path = path
+        self._file = _file_at(path)
 
     def listen(self) -> Ear:
         raise DatabaseFault("nobody else writes to SQLite")
@@ -39,6 +41,10 @@ class SqliteDatabase:
 
     def begin(self) -> None:
         self.rollback()  # what a failed rollback left
+        if _file_at(self._path) != self._file:  # what is written now would be gone with the next start
+            raise DatabaseFault(
+                "the file was removed or replaced: put it back, or stop the server and restore a backup"
+            )
         with _translated():
             self._connection.execute("BEGIN IMMEDIATE")
 
@@ -95,6 +101,15 @@ class SqliteDatabase:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file is there, whatever is in it."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _joined(sql: str, rows: list[Values]) -> Iterator[tuple[str, Values]]:

@@ -31,8 +31,8 @@ from ringfence.store.history import (
 )
 from ringfence.store.listen import Listener
 from ringfence.store.load import Loaded, StoredOperation, load
-from ringfence.store.migrate import load_epoch, load_migrations, migrate
-from ringfence.store.seal_key import find_seal_key, settle_seal_key
+from ringfence.store.migrate import format_of, load_epoch, load_migrations, migrate
+from ringfence.store.seal_key import find_seal_key, require_no_seal_key, settle_seal_key
 from ringfence.store.sqlite import open_sqlite
 from ringfence.store.writer import Settle, Writer
 
@@ -175,6 +175,8 @@ def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
     try:
         with ThreadPoolExecutor(1) as beside:  # SQLite's check takes a quarter of a start, and no interpreter
             checked = beside.submit(_check, folder, open_database)
+            if not database.is_shared and format_of(database) == 0:
+                require_no_seal_key(folder, database.name)
             migrate(database, load_migrations(), before=checked.result)
             seal_key = find_seal_key(database, folder)
             opened = _load_all(database, seal_key)

@@ -46,6 +46,26 @@ def test_a_foreign_lock_makes_writers_busy_and_readers_go_on(store, tmp_path):
     store.submit(creating("web")).result()
 
 
+def test_nothing_is_acknowledged_that_goes_into_a_file_which_is_not_there_any_more(store, tmp_path):
+    (tmp_path / DATABASE).rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(Busy, match="the file was removed or replaced"):
+            store.submit(creating("web")).result()
+        (tmp_path / DATABASE).touch()  # another file in its place is none of ours
+    (tmp_path / "elsewhere").rename(tmp_path / DATABASE)
+    store.submit(creating("web")).result()
+
+
+def test_no_store_begins_where_one_was_lost(tmp_path):
+    founded(Place(tmp_path)).close()
+    (tmp_path / DATABASE).unlink()
+    for _ in range(2):  # missing at first, then empty
+        with pytest.raises(OperatorError, match="a store was here: restore a backup"):
+            Store.open(tmp_path)
+    (tmp_path / "secret.key").unlink()
+    Store.open(tmp_path).close()
+
+
 @pytest.mark.usefixtures("store")
 def test_the_folder_is_held_and_the_holder_is_named(tmp_path):
     with pytest.raises(FolderHeld, match=f"process {os.getpid()} holds its lock"):

@@ -48,17 +48,16 @@ def writes_per_s(store: Store, clients: int) -> tuple[float, float]:
     The clients are tasks of one event loop, as in the server.
     """
     latencies_s: list[float] = []
-    commits = Commits(store, lambda _: None)
 
-    async def write(end_s: float) -> None:
+    async def write(commits: Commits, end_s: float) -> None:
         rule = None
         while (begin_s := time.monotonic()) < end_s:
             rule = await commits.run(change(rule))
             latencies_s.append(time.monotonic() - begin_s)
 
     async def write_all() -> None:
-        end_s = time.monotonic() + ROUND_S
-        await asyncio.gather(*(write(end_s) for _ in range(clients)))
+        commits, end_s = Commits(store, lambda _: None), time.monotonic() + ROUND_S
+        await asyncio.gather(*(write(commits, end_s) for _ in range(clients)))
 
     asyncio.run(write_all())
     return len(latencies_s) / ROUND_S, statistics.median(latencies_s) * 1000

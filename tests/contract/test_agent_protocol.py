@@ -374,7 +374,7 @@ def test_what_rules_have_allowed_is_shown_by_group_and_of_no_rule_that_the_host_
     [after] = server.admin.get("/admin/v1/counters?host=h1&group=default").json()["counters"]
     assert (after["judged"], after["last-hit"]) == (5, "2027-01-15T08:00:00+00:00")
     assert after["since"] == "2023-11-14T22:13:20+00:00"
-    assert server.admin.get("/admin/v1/counters?group=other").json() == {"counters": []}
+    assert server.admin.get("/admin/v1/counters?group=other").status_code == 404
     assert server.admin.get("/admin/v1/counters?host=h9").status_code == 404
     for told in (b"{}", counts.replace(b'"format":3', b'"format":1'), counts.replace(b",5,", b",-5,"), counts[:-1]):
         assert send(server, private_key, "POST", COUNTERS, told).status_code == 400

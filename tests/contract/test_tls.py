@@ -163,6 +163,12 @@ def test_nothing_older_than_tls_1_2_is_spoken(folder, server, version):
         pytest.skip("this machine's OpenSSL cannot ask for TLS 1.1")
 
 
+def test_a_server_that_is_not_there_is_named(admin, tmp_path):
+    gone = join("https://127.0.0.1:1", token_of(admin, "h7"), tmp_path)
+    said = "ringfence: join the server at https://127.0.0.1:1: Connection refused ('127.0.0.1', 1)\n"
+    assert (gone.returncode, gone.stderr) == (1, said)
+
+
 def test_the_doctor_of_a_host_that_joined_looks_at_its_server(server, admin, tmp_path):
     assert join(server[1], token_of(admin, "h6"), tmp_path).returncode == 0
     credential = load_credential(tmp_path, {})

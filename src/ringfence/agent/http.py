@@ -4,6 +4,8 @@ Input: the server's address as an operator writes it. What the network does come
 """
 
 import asyncio
+import os
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
@@ -22,6 +24,8 @@ UNAUTHORIZED: Final = 401
 SWITCHING_PROTOCOLS: Final = 101
 _KEPT_S: Final = 60.0  # a connection that nobody uses
 _SHOWN: Final = 300
+_REFUSED: Final = re.compile(r"\[Errno (\d+)\] Connect call failed")  # asyncio's words, also several in a row
+_NUMBER: Final = re.compile(r"\[Errno -?\d+\] ")
 _UNIX: Final = "unix:"
 _PORTS: Final = {"http": 80, "https": 443}
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -148,7 +152,8 @@ class network_errors:  # noqa: N801  read as a with-statement
 def _reason_of(error: OSError) -> str:
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return "whoever answers there speaks no TLS: is it another port, or plain http:// on loopback?"
-    return str(error) or type(error).__name__
+    said = _REFUSED.sub(lambda found: os.strerror(int(found[1])), str(error))
+    return _NUMBER.sub("", said) or type(error).__name__
 
 
 def _checked_url(address: str, *, insecure: bool) -> str:

@@ -66,7 +66,7 @@ async def _fetch_ca(address: str, fingerprint: str) -> bytes:
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     async with open_client(address, lambda: unverified) as client:
-        with network_errors(_STEP):
+        with network_errors(f"{_STEP} at {address}"):
             answer = await client.request("GET", JOIN_PATH)
     try:
         ca = ssl.PEM_cert_to_DER_cert(answer.content.decode(errors="replace"))
@@ -82,7 +82,7 @@ async def _fetch_ca(address: str, fingerprint: str) -> bytes:
 async def _register(credential: HostCredential, token: JoinToken) -> None:
     body = encode_join(JoinRequest(token.host, token.secret, derive_public_key(credential.private_key)))
     async with open_client(credential.server or "", lambda: trust(credential.ca)) as client:
-        with network_errors(_STEP):
+        with network_errors(f"{_STEP} at {credential.server}"):
             answer = await client.request("POST", JOIN_PATH, content=body)
     if not is_success(answer):
         raise OperatorError(_STEP, f"the server answered {answer.status}: {message_of(answer)}")

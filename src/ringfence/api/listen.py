@@ -16,6 +16,11 @@ from ringfence.policy.errors import Invalid, OperatorError
 BACKLOG = 4096  # a thousand agents may come back at once; the system's limit is net.core.somaxconn
 _MAX_PORT = 65535
 _OTHERS = 0o177  # all that 0600 leaves out
+_ADVICE = {
+    errno.EADDRINUSE: ": who listens there says ss -ltnp; choose another with --listen",
+    errno.EACCES: ": ports below 1024 need root or CAP_NET_BIND_SERVICE, a unix socket a folder that may be written",
+    errno.EADDRNOTAVAIL: ": no interface of this machine has that address",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,8 @@ def open_socket(listen: Listen) -> socket.socket:
             case TcpListen(host, port):
                 return _open_tcp(host, port)
     except OSError as error:
-        raise OperatorError(f"listen on {render_listen(listen)}", error.strerror or str(error)) from error
+        said = (error.strerror or str(error)).partition(" (while ")[0]  # Python's addition repeats the address
+        raise OperatorError(f"listen on {render_listen(listen)}", said + _ADVICE.get(error.errno or 0, "")) from error
 
 
 def render_listen(listen: Listen) -> str:

@@ -47,4 +47,4 @@ def show(
     found = ask(data, Ask("GET", f"/operations/{quote(id_, safe='')}", None, query_of(organisation)))
     message = f": {found['message']}" if found["message"] else ""
     complain(f"operation {found['id']} is {found['state']}{message}")
-    show_rows(found["hosts"], _HOST_COLUMNS, output)
+    show_rows(found["hosts"], _HOST_COLUMNS, output, nothing="it touches no host")

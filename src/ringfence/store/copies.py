@@ -101,5 +101,9 @@ def explained_faults(step: str) -> Iterator[None]:
     """Turns what the database or the system refuses into an ``OperatorError`` about ``step``."""
     try:
         yield
-    except (DatabaseFault, OSError) as error:
+    except DatabaseFault as error:
         raise OperatorError(step, str(error)) from error
+    except FileExistsError as error:
+        raise OperatorError(step, "it is there already: a backup is a new file") from error
+    except OSError as error:
+        raise OperatorError(step, error.strerror or str(error)) from error

@@ -21,10 +21,12 @@ def place_of(folder: Path, url: str | None = None) -> OpenDatabase:
 
     Raises:
         OperatorError: when the folder has another database already.
+        Invalid: ``url`` is none of PostgreSQL's, or holds a password, which is then said nowhere.
     """
     known = remembered(folder)
     if url is None:
         return open_sqlite if known is None else partial(open_postgresql, known)
+    _check_url(url)
     if known not in (None, url):
         raise OperatorError(
             f"opening {folder}", f"its database is {known}: leave --database out, or name another --data"
@@ -55,6 +57,12 @@ def remember(folder: Path, url: str) -> None:
 
 def open_postgresql(url: str, _folder: Path) -> Database:
     """The database that ``url`` names; ``Invalid`` when it is none of PostgreSQL's, or holds a password."""
-    from ringfence.store.postgresql import PostgresDatabase, check_url  # noqa: PLC0415  libpq is loaded when it is used
+    from ringfence.store.postgresql import PostgresDatabase  # noqa: PLC0415  libpq is loaded when it is used
 
-    return PostgresDatabase(check_url(url))
+    return PostgresDatabase(_check_url(url))
+
+
+def _check_url(url: str) -> str:
+    from ringfence.store.postgresql import check_url  # noqa: PLC0415  as above
+
+    return check_url(url)

@@ -146,7 +146,8 @@ def _located(name: str, lines: dict[str, int], error: CallerError) -> Invalid:
     path = error.field or "$"
     while path not in lines and path != "$":
         path = path[: max(path.rfind("."), path.rfind("["), 1)]
-    return Invalid(f"{name}, line {lines.get(path, 1)}: {error}")
+    text = str(error).removeprefix("$: ").removeprefix("$.")  # where the document begins is no field of the file
+    return Invalid(f"{name}, line {lines.get(path, 1)}: {text}")
 
 
 def _compose(text: str) -> yaml.Node:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import socket
 import stat
 import time
 
@@ -323,3 +324,20 @@ def test_a_host_a_group_or_a_limit_that_there_is_not_is_answered_with_the_neares
     said = "ringfence: group: there is no security group 'wep'; did you mean web?\n"
     assert ringfence("host", "counters", "--group", "wep") == (1, "", said)
     assert ringfence("organisation", "quota", "default", "rules=3")[2].startswith("ringfence: expected one of ")
+
+
+def test_what_the_system_refuses_is_told_with_what_to_do(ringfence, tmp_path):
+    ringfence("key", "create")
+    (tmp_path / "there").write_text("")
+    said = f"ringfence: writing {tmp_path / 'there'}: it is there already: a backup is a new file\n"
+    assert ringfence("server", "backup", str(tmp_path / "there"), "--data", str(tmp_path / "data")) == (1, "", said)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, _, err = ringfence("server", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert status == 1
+    assert "Address already in use: who listens there says ss -ltnp; choose another with --listen\n" in err
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated(ringfence):
+    ringfence("key", "create")  # a store that is SQLite's
+    status, _, err = ringfence("server", "--database", "postgresql://u:secret@h/d")
+    assert (status, "PGPASSFILE" in err, "secret" in err) == (2, True, False)

@@ -101,3 +101,16 @@ def test_a_second_server_on_the_same_folder_is_refused_in_words(server, folder):
     )
     assert (refused.returncode, refused.stdout) == (1, "")
     assert str(folder) in refused.stderr
+
+
+@pytest.mark.usefixtures("server")
+def test_metrics_are_what_hosts_should_enforce_and_do(folder):
+    assert _run(folder, "host", "add", "h1")[0] == 0
+    status, shown = _run(folder, "metrics", "--rules")
+    assert status == 0
+    lines = shown.splitlines()
+    assert 'ringfence_host_failing{host="h1"} 0' in lines
+    assert [line for line in lines if line.startswith("ringfence_host_applied_revision")] == []  # it was never heard
+    wanted = [line for line in lines if line.startswith('ringfence_host_wanted_revision{host="h1"} ')]
+    assert len(wanted) == 1
+    assert "# TYPE ringfence_rule_judged_packets_total counter" in lines

@@ -146,10 +146,11 @@ class network_errors:  # noqa: N801  read as a with-statement
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            raise OperatorError(self._step, _reason_of(error)) from error
+            raise OperatorError(self._step, reason_of(error)) from error
 
 
-def _reason_of(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """In words, without the system's numbers."""
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return "whoever answers there speaks no TLS: is it another port, or plain http:// on loopback?"
     said = _REFUSED.sub(lambda found: os.strerror(int(found[1])), str(error))

@@ -21,6 +21,7 @@ from ringfence.api.authority import find_authority
 from ringfence.api.direct import Direct
 from ringfence.api.operator import SESSION_HEADER
 from ringfence.api.server import CONTROL_SOCKET
+from ringfence.cli.output import complain
 from ringfence.cli.session import ssh_session
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import CallerError, Invalid, OperatorError
@@ -40,13 +41,17 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request to the operator's app; ``path`` is below ``/admin/v1``. ``asks_only``: a POST that makes nothing."""
+    """A request to the operator's app; ``path`` is below ``/admin/v1``. ``asks_only``: a POST that makes nothing.
+
+    ``of_hosts``: what is asked is what hosts told the server that runs, and keeps it in memory.
+    """
 
     method: str
     path: str
     body: Document | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     asks_only: bool = False
+    of_hosts: bool = False
 
     @property
     def may_begin(self) -> bool:
@@ -64,7 +69,16 @@ def ask(folder: Path, wanted: Ask) -> Document:
     if not wanted.may_begin and _lacks_store(folder):
         reason = "no ringfence store is there; ringfence server, key create and host add make one: check --data"
         raise OperatorError(f"opening {folder}", reason)
-    return asyncio.run(_ask(folder, wanted))
+    answer = asyncio.run(_ask(folder, wanted))
+    if wanted.of_hosts and not _answers(folder / CONTROL_SOCKET):
+        complain(f"no server runs with {folder}: what hosts tell is known to a server that runs, and to no other")
+    return answer
+
+
+def require_server(folder: Path) -> None:
+    """``OperatorError`` when none runs with the folder."""
+    if not _answers(folder / CONTROL_SOCKET):
+        raise OperatorError(f"asking the server of {folder}", "none runs: start ringfence server, or check --data")
 
 
 async def _ask(folder: Path, wanted: Ask) -> Document:

@@ -32,6 +32,7 @@ from ringfence.cli import (
     instance,
     key,
     lint,
+    metrics,
     observed,
     operation,
     organisation,
@@ -103,6 +104,7 @@ app.command("export", rich_help_panel=_FILES)(export.export)
 app.add_typer(imports.app, name="import", rich_help_panel=_FILES)
 app.command("doctor", rich_help_panel=_RUN)(doctor.doctor)
 app.command("boot", rich_help_panel=_RUN)(boot.boot)
+app.command("metrics", rich_help_panel=_RUN)(metrics.metrics)
 app.add_typer(server.app, name="server", rich_help_panel=_RUN)
 app.add_typer(agent.app, name="agent", rich_help_panel=_RUN)
 app.add_typer(host.app, name="host", rich_help_panel=_RUN)

@@ -28,7 +28,7 @@ def show_flows(data: Path, what: str, query: dict[str, str], *, follow: bool, ou
 
     from ringfence.cli.admin_client import Ask, ask
 
-    answer = ask(data, Ask("GET", f"/{what}", query=query))
+    answer = ask(data, Ask("GET", f"/{what}", query=query, of_hosts=True))
     if not follow:
         show_rows(answer[what], _COLUMNS, output)
         return

@@ -94,7 +94,7 @@ def status(data: DataOption, output: FormatOption = Format.TABLE) -> None:
     """
     from ringfence.cli.admin_client import Ask, ask
 
-    show_rows(ask(data, Ask("GET", "/hosts"))["hosts"], _COLUMNS, output)
+    show_rows(ask(data, Ask("GET", "/hosts", of_hosts=True))["hosts"], _COLUMNS, output)
 
 
 @app.command("counters")
@@ -114,7 +114,7 @@ def counters(
     from ringfence.cli.admin_client import Ask, ask
 
     query = {name: value for name, value in {"host": host, "group": group}.items() if value}
-    show_rows(ask(data, Ask("GET", "/counters", query=query))["counters"], _COUNTER_COLUMNS, output)
+    show_rows(ask(data, Ask("GET", "/counters", query=query, of_hosts=True))["counters"], _COUNTER_COLUMNS, output)
 
 
 @app.command("drops")

@@ -41,7 +41,7 @@ def observed(
     for option, given in (("--since", since), ("--limit", limit), ("--follow", follow)):
         if given:
             raise Invalid("expected only with --log", field=option)
-    answer = ask(data, Ask("GET", "/observed", query=query))
+    answer = ask(data, Ask("GET", "/observed", query=query, of_hosts=True))
     if output is Format.JSON:
         show(json.dumps(answer, indent=2))
         return

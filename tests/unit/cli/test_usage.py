@@ -8,6 +8,7 @@ import pytest
 import typer.main
 
 from ringfence.cli.app import app, run
+from ringfence.cli.metrics import _families
 from ringfence.cli.usage import dress
 
 TREE = dress(typer.main.get_command(app))
@@ -71,3 +72,9 @@ def test_a_reader_that_goes_away_is_no_traceback():
     line = f"{sys.executable} -m ringfence --help | true"
     ended = subprocess.run(["bash", "-c", line], env=os.environ, capture_output=True, check=False)  # noqa: S603, S607
     assert ended.stderr == b""
+
+
+def test_a_name_in_a_metric_is_escaped_as_prometheus_reads_it():
+    row = {"host": "h1", "group": 'a"b\\c\nd', "judged": 7}
+    *_, line = _families((("judged_total", "counter", "Packets.", "judged"),), [row], ("host", "group"))
+    assert line == r'ringfence_judged_total{host="h1",group="a\"b\\c\nd"} 7'

@@ -83,7 +83,9 @@ def test_a_host_gets_the_lines_that_its_agent_reads(ringfence):
 
 def test_a_host_that_was_never_heard_is_listed_with_nulls(ringfence):
     ringfence("host", "add", "h1")
-    (status,) = _json(ringfence, "host", "status")
+    _, out, err = ringfence("host", "status", "-o", "json")
+    (status,) = json.loads(out)
+    assert "no server runs with" in err
     assert (status["host"], status["applied"], status["age_s"], status["error"]) == ("h1", None, None, None)
     assert isinstance(status["wanted"], int)
 
@@ -324,6 +326,12 @@ def test_a_host_a_group_or_a_limit_that_there_is_not_is_answered_with_the_neares
     said = "ringfence: group: there is no security group 'wep'; did you mean web?\n"
     assert ringfence("host", "counters", "--group", "wep") == (1, "", said)
     assert ringfence("organisation", "quota", "default", "rules=3")[2].startswith("ringfence: expected one of ")
+
+
+def test_metrics_of_no_server_are_none(ringfence, tmp_path):
+    ringfence("host", "add", "h1")
+    said = f"ringfence: asking the server of {tmp_path / 'data'}: none runs: start ringfence server, or check --data\n"
+    assert ringfence("metrics") == (1, "", said)
 
 
 def test_what_the_system_refuses_is_told_with_what_to_do(ringfence, tmp_path):

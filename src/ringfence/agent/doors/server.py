@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ringfence.agent.credential import HostCredential
-from ringfence.agent.http import trust
+from ringfence.agent.http import reason_of, trust
 from ringfence.policy.errors import OperatorError
 from ringfence.wire.hostauth import sign_request
 
@@ -64,7 +64,9 @@ def ask_server(url: str, credential: HostCredential) -> Answered:
             takes_host = connection.getresponse().status != HTTPStatus.UNAUTHORIZED
     except ssl.SSLCertVerificationError as error:
         raise NotTrusted(f"ask {url}", error.verify_message) from error
-    except (OSError, HTTPException, ValueError) as error:
+    except OSError as error:
+        raise OperatorError(f"ask {url}", reason_of(error)) from error
+    except (HTTPException, ValueError) as error:
         raise OperatorError(f"ask {url}", str(error) or type(error).__name__) from error
     days_left = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - now) / 86400 if certificate else None
     return Answered(_ahead_s(answer.headers["Date"], now), days_left, takes_host)

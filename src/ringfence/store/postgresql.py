@@ -283,7 +283,7 @@ def _connect(url: str) -> _Connection:
 
 
 def _marked(sql: str) -> bytes:
-    return sql.replace("?", "%s").encode()
+    return sql.replace("%", "%%").replace("?", "%s").encode()
 
 
 @contextmanager

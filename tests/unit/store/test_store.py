@@ -135,6 +135,17 @@ def test_what_was_committed_is_loaded_again_equal_and_in_order(place):
         store.close()
 
 
+def test_when_each_rule_was_made_is_read_from_what_undoes_it(place):
+    start, facts, wanted = everything()
+    store = place.open()
+    store.submit(lambda snapshot: _all_of(start, snapshot)).result()
+    for fact in facts:
+        store.submit(writing([fact])).result()
+    births = store.read_births()
+    store.close()
+    assert births == {rule.id: AUDIT.at for group in wanted.groups.values() for rule in group.rules}
+
+
 def _all_of(start, snapshot):
     facts = [OrganisationCreated(organisation) for organisation in start.organisations.values()]
     facts += [GroupCreated(group) for group in start.groups.values()]

@@ -15,7 +15,11 @@ class DatabaseFault(Exception):
     """The database cannot do it now, in its own words: full, locked, damaged, away."""
 
 
-class Unreachable(DatabaseFault):
+class Hindered(DatabaseFault):
+    """Nothing says that what is stored is damaged: it is locked, full, read-only, or not permitted."""
+
+
+class Unreachable(Hindered):
     """There is no connection to the database, and none could be made."""
 
 

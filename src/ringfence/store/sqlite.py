@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from ringfence.store.database import ConstraintBroken, DatabaseFault, Ear, Values
+from ringfence.store.database import ConstraintBroken, DatabaseFault, Ear, Hindered, Values
 from ringfence.store.folder import prepare_database
 
 BUSY_TIMEOUT_S: Final = 1.0  # how long a commit waits for a foreign process that locks the file
@@ -161,5 +161,9 @@ def _translated() -> Iterator[None]:
         yield
     except sqlite3.IntegrityError as error:
         raise ConstraintBroken(str(error)) from error
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # Python's own, of what is no text, have none
+        kind = DatabaseFault if code == sqlite3.SQLITE_ERROR else Hindered  # as when a table is missing
+        raise kind(str(error)) from error
     except sqlite3.Error as error:
         raise DatabaseFault(str(error)) from error

@@ -16,7 +16,7 @@ from ringfence.policy.errors import Busy, Invalid, OperatorError
 from ringfence.policy.facts import Fact
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName, OrganisationId, Revision, RuleId
-from ringfence.store.database import Database, DatabaseFault, OpenDatabase, Unreachable, Unsuitable
+from ringfence.store.database import Database, DatabaseFault, Hindered, OpenDatabase, Unsuitable
 from ringfence.store.decision import Committed, Decide, StoredKey
 from ringfence.store.folder import Lock, hold_folder
 from ringfence.store.follow import Followed, Follower
@@ -166,12 +166,8 @@ class Store:
 def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
     try:
         database = open_database(folder)
-    except Unreachable as error:
-        raise OperatorError(
-            f"reaching the database of {folder}", f"{error}; the hosts keep enforcing what they have: start anew then"
-        ) from error
     except DatabaseFault as error:
-        raise _damaged(str(folder), error) from error
+        raise _unopened(str(folder), error) from error
     try:
         with ThreadPoolExecutor(1) as beside:  # SQLite's check takes a quarter of a start, and no interpreter
             checked = beside.submit(_check, folder, open_database)
@@ -183,7 +179,7 @@ def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
             checked.result()
     except (DatabaseFault, ValueError, TypeError, Invalid) as error:
         database.close()
-        raise _damaged(database.name, error) from error
+        raise _unopened(database.name, error) from error
     except BaseException:
         database.close()
         raise
@@ -208,6 +204,13 @@ def _load_all(database: Database, seal_key: bytes) -> _Opened:
         database.rollback()
 
 
-def _damaged(name: str, reason: object) -> OperatorError:
-    advice = "use another database" if isinstance(reason, Unsuitable) else "restore the folder from a backup"
+def _unopened(name: str, reason: Exception) -> OperatorError:
+    """Only of what may be damaged it is said that a backup helps: it takes back what was acknowledged since."""
+    match reason:
+        case Hindered():
+            advice = "mend that, then start anew"
+        case Unsuitable():
+            advice = "use another database"
+        case _:
+            advice = "restore the folder from a backup"
     return OperatorError(f"opening {name}", f"{reason}; the hosts keep enforcing what they have: {advice}")

@@ -103,3 +103,13 @@ def test_a_session_that_does_not_keep_what_was_set_is_refused(postgres, tmp_path
     with pytest.raises(OperatorError, match=refused):
         place.open(without_settings)
     place.open().close()
+
+
+def test_a_database_that_refuses_for_now_is_not_called_damaged(postgres, tmp_path):
+    url = postgres.database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        owner = f"owner_{connection.info.dbname}"
+        connection.execute(f"CREATE ROLE {owner} LOGIN CONNECTION LIMIT 1")
+    place = postgres_place(tmp_path, url.replace("ringfence@", f"{owner}@"))
+    with pytest.raises(OperatorError, match=r"too many connections.*: mend that, then start anew"):
+        place.open()

@@ -185,6 +185,12 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
         Store.open(tmp_path)
 
 
+def test_what_only_cannot_be_opened_now_is_not_called_damaged(tmp_path):
+    (tmp_path / DATABASE).mkdir()
+    with pytest.raises(OperatorError, match=r"unable to open database file.*: mend that, then start anew"):
+        Store.open(tmp_path)
+
+
 def test_the_seal_key_may_come_from_systemd_and_goes_before_the_folders(tmp_path, monkeypatch):
     (tmp_path / "credentials").mkdir()
     (tmp_path / "credentials" / "secret.key").write_bytes(bytes(range(32)))

@@ -1,6 +1,8 @@
 """The database brought to the newest format: one numbered SQL file a step, each in one transaction with its number.
 
-Input: an open database. Output: the epoch of the store. A format newer than this program is refused untouched.
+Input: an open database. Output: the epoch of the store. A format newer than this program is refused untouched. Servers
+of a shared database that still run with the format before end themselves at their next look: the journal tells them of
+a step in words that they cannot follow.
 """
 
 import re
@@ -18,6 +20,8 @@ _NEW_META: Final = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (na
 _SET_META: Final = (
     "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
+_JOURNAL: Final = "journal"
+_TELL: Final = f"INSERT INTO {_JOURNAL} SELECT coalesce(max(number), 0) + 1, ?, ? FROM {_JOURNAL}"  # noqa: S608  our own words
 
 
 def load_migrations() -> dict[int, str]:
@@ -45,9 +49,10 @@ def migrate(database: Database, migrations: dict[int, str], before: Callable[[],
         )
     if present < newest:
         before()
+    may_run = database.is_shared and _JOURNAL in database.tables()
     for number, script in migrations.items():
         if number > present:
-            _run_step(database, number, script)
+            _run_step(database, number, script, is_told=may_run)
 
 
 def load_epoch(database: Database) -> str:
@@ -66,12 +71,14 @@ def format_of(database: Database) -> int:
     return max((int(value) for (value,) in database.query("SELECT value FROM meta WHERE name = 'format'")), default=0)
 
 
-def _run_step(database: Database, number: int, script: str) -> None:
+def _run_step(database: Database, number: int, script: str, *, is_told: bool) -> None:
     database.begin()
     try:
         if format_of(database) < number:  # else another server has just done it
             database.define(_statements(script))
             database.write([(_NEW_META, [("epoch", secrets.token_hex(16))]), (_SET_META, [("format", str(number))])])
+            if is_told:
+                database.write([(_TELL, [("migration", f'"format {number}"')])])
         database.commit()
     except BaseException:
         database.rollback()

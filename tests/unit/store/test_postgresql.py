@@ -3,6 +3,7 @@
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -12,9 +13,10 @@ from places import postgres_place
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import GroupCreated, apply_facts
 from ringfence.policy.model import Group
-from ringfence.store import AuditLine, Decision, next_revision
+from ringfence.store import AuditLine, Decision, Lost, next_revision
+from ringfence.store.migrate import load_migrations, migrate
 from ringfence.store.postgresql import PostgresDatabase
-from unit.store.test_store import founded
+from unit.store.test_store import creating, founded
 from waiting import wait_until
 
 SETTINGS = {
@@ -113,3 +115,16 @@ def test_a_database_that_refuses_for_now_is_not_called_damaged(postgres, tmp_pat
     place = postgres_place(tmp_path, url.replace("ringfence@", f"{owner}@"))
     with pytest.raises(OperatorError, match=r"too many connections.*: mend that, then start anew"):
         place.open()
+
+
+def test_a_server_that_still_runs_when_a_newer_one_changed_the_format_ends(postgres, tmp_path):
+    place = postgres_place(tmp_path, postgres.database())
+    store = founded(place)
+    steps = load_migrations()
+    with closing(place.open_database(tmp_path)) as database:
+        migrate(database, {**steps, max(steps) + 1: "CREATE TABLE newer (number INTEGER PRIMARY KEY) STRICT;"})
+    for _ in range(2):
+        with pytest.raises(Lost, match="one of them runs another ringfence"):
+            store.submit(creating("late")).result()
+    store.close()
+    assert place.rows("SELECT count(*) FROM security_group WHERE name = 'late'") == [(0,)]

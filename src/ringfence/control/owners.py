@@ -3,8 +3,9 @@
 Lives in the event loop's thread. Writes go through the store's writer; keys are read from memory.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.commits import Commits
@@ -23,13 +24,17 @@ from ringfence.policy.values import GroupId, KeyId, OrganisationId
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """``snapshot`` and ``asked`` are the plane's: the newest state, and who asks at what time."""
+    """``snapshot`` and ``asked`` are the plane's: the newest state, and who asks at what time.
+
+    Keys are made and rotated one after the other: each by what the ones before left of the limit, and of the secrets.
+    """
 
     snapshot: Callable[[], Snapshot]
     asked: Callable[[Actor], Asked]
     commits: Commits
     use_cases: UseCases
     keys: KeyRing
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def first(self) -> Organisation:
@@ -105,24 +110,26 @@ class Owners:
 
     async def create_key(self, wish: KeyWish, organisation: str | None = None) -> ApiKey:
         """A new API key of the organisation; it is valid when this returns."""
-        owner = self.named(organisation)
-        require_room_for_key(owner, len(self.keys.of(owner.id)))
-        asked = self.asked(operator_of(owner.id))
-        key = mint_api_key(owner.id, wish, resolve_scope(self.snapshot(), owner.id, wish), now_s=asked.now_s)
-        await self.commits.run(self.use_cases.create_key(key, asked))
-        self.keys.put(key)
-        return key
+        async with self._turn:
+            owner = self.named(organisation)
+            require_room_for_key(owner, len(self.keys.of(owner.id)))
+            asked = self.asked(operator_of(owner.id))
+            key = mint_api_key(owner.id, wish, resolve_scope(self.snapshot(), owner.id, wish), now_s=asked.now_s)
+            await self.commits.run(self.use_cases.create_key(key, asked))
+            self.keys.put(key)
+            return key
 
     async def rotate_key(self, id_: KeyId, overlap_s: int) -> ApiKey:
         """A key with a new secret, valid when this returns; the old one is valid for ``overlap_s`` seconds more."""
-        key = self._known(id_)
-        asked = self.asked(operator_of(key.organisation))
-        rotated = rotate_api_key(key, overlap_s=overlap_s, now_s=asked.now_s)
-        await self.commits.run(self.use_cases.rotate_key(rotated, asked))
-        if self.keys.get(id_) is None:
-            raise NotFound(f"API key {id_} was revoked meanwhile")
-        self.keys.put(rotated)
-        return rotated
+        async with self._turn:
+            key = self._known(id_)
+            asked = self.asked(operator_of(key.organisation))
+            rotated = rotate_api_key(key, overlap_s=overlap_s, now_s=asked.now_s)
+            await self.commits.run(self.use_cases.rotate_key(rotated, asked))
+            if self.keys.get(id_) is None:
+                raise NotFound(f"API key {id_} was revoked meanwhile")
+            self.keys.put(rotated)
+            return rotated
 
     async def revoke_key(self, id_: KeyId) -> None:
         """Ends a key; no request signed with it is accepted from the moment this returns."""

@@ -132,6 +132,21 @@ def test_both_secrets_sign_until_the_overlap_ends_across_restarts_too(played):
     played(test)
 
 
+def test_of_keys_that_are_made_or_rotated_at_once_each_counts(played):
+    async def test(open_plane, clock):
+        async with open_plane() as plane:
+            owners = plane.owners
+            await owners.limit("default", {Quota.KEYS: 3})
+            asked = await asyncio.gather(*(owners.create_key(KeyWish()) for _ in range(64)), return_exceptions=True)
+            refused = [one for one in asked if isinstance(one, QuotaReached)]
+            made = [one for one in asked if one not in refused]
+            assert (len(made), len(refused)) == (3, 61)
+            rotated = await asyncio.gather(*(owners.rotate_key(made[0].id, 60) for _ in range(2)))
+            assert {key.secret for key in rotated} == {*owners.key(made[0].id).secrets(clock.now_s())}
+
+    played(test)
+
+
 def test_limits_and_organisations_are_there_again_and_removed_ones_are_not(played):
     async def test(open_plane, _):
         async with open_plane() as plane:

@@ -1,5 +1,6 @@
 """A whole fleet in one thread, under every fault that can be played: nothing opens, nobody is lied to, all heals."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from ringfence.control import use_cases
 from ringfence.policy.model import OperationState
 from ringfence.policy.program import waypoints
 from ringfence.policy.program.steps import DeleteElements
+from simulation import virtual_time
 from simulation.fleet import play
 
 TESTS = Path(__file__).parents[1]
@@ -63,6 +65,20 @@ def _tampering_is_ignored(monkeypatch):
 
 def _old_disk_is_believed(monkeypatch):
     monkeypatch.setattr(loop, "load_view", lambda cache, _: cache.load_view())
+
+
+async def _spin(agent):
+    while True:
+        await agent._kernel.do(int)
+
+
+@pytest.mark.parametrize(
+    "step", [lambda _: asyncio.sleep(0), _spin], ids=["gives turns without end", "takes one without end"]
+)
+def test_a_play_that_never_ends_is_broken(step, monkeypatch):
+    monkeypatch.setattr(virtual_time, "MOST_TURNS", 10_000)
+    monkeypatch.setattr(loop.Agent, "_look_for_missed", step)
+    assert "no end after 10000 turns" in play(0)[0]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from ringfence.policy.view import resolve_view
 from simulation.machine import PORTS, Machine
 from simulation.memory_store import MemoryStore
 from simulation.network import ServerLife, SimulatedServer, Wire
-from simulation.virtual_time import LoopClock, VirtualLoop
+from simulation.virtual_time import Endless, LoopClock, VirtualLoop
 from simulator import open_crossing, simulate
 
 HOSTS = {f"h{number}": [f"i{number}a", f"i{number}b"] for number in (1, 2, 3)}
@@ -45,6 +45,7 @@ OUTSIDE = (ip_address("198.51.100.10"), ip_address("2001:db8::10"))
 TCP_PORTS = (22, 80)
 NETWORKS = ("0.0.0.0/0", "::/0", "198.51.100.0/24", "10.0.1.0/24", "fd00::/16")
 NAMES = ("a", "b", "c", "d")
+_FAULTS = (ArithmeticError, AttributeError, AssertionError, Endless, LookupError, NameError, TypeError)
 STEPS = 40
 HEALED_S = 60.0
 SETTLED_S = 35.0  # the time that operations are given, and the tick that notices its end
@@ -94,7 +95,7 @@ class Fleet:
 
     def _note_end(self, task) -> None:
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, ArithmeticError | AttributeError | AssertionError | LookupError | NameError | TypeError):
+        if isinstance(error, _FAULTS):
             self.broken = self.broken or f"{task.get_name()} ended by {error!r}"
 
     # What is promised
@@ -403,8 +404,8 @@ def play(seed: int) -> tuple[str | None, list[str]]:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             runner.get_loop().set_task_factory(fleet.start_task)
             runner.run(fleet.run())
-    except Broken as error:
-        return str(error), list(fleet.trace)
+    except (Broken, Endless) as error:
+        return fleet.broken or str(error), list(fleet.trace)
     return fleet.broken, list(fleet.trace)
 
 

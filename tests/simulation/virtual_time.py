@@ -1,10 +1,17 @@
 """An event loop in which time passes only when nothing else can happen, and in which threads' work is done on the spot.
 
-Whatever runs in it runs in one order: the one that its own choices make.
+Whatever runs in it runs in one order: the one that its own choices make. It has a bounded number of turns, so that what
+never ends is found and not waited for.
 """
 
 import asyncio
 import selectors
+
+MOST_TURNS = 200_000  # a play takes some 5,000
+
+
+class Endless(BaseException):  # no step may go on after it
+    """More turns were taken than anything that ends takes."""
 
 
 class _NobodyCalls(selectors.BaseSelector):
@@ -40,10 +47,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = 0.0
+        self.turns = 0
         super().__init__(_NobodyCalls(self._pass))
 
     def _pass(self, seconds: float) -> None:
         self._now += seconds
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        self.turns += 1
+        if self.turns > MOST_TURNS:
+            self.turns = 0  # for what there is to end
+            raise Endless(f"no end after {MOST_TURNS} turns, at second {self._now:.1f}")
 
     def time(self) -> float:
         return self._now
@@ -52,6 +67,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Nothing sleeps that would have to be woken."""
 
     def run_in_executor(self, executor, func, *args):  # noqa: ARG002  no thread is needed
+        self._take_turn()  # whoever waits for what is done gives no turn to anybody
         done = self.create_future()
         try:
             done.set_result(func(*args))

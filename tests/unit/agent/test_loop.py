@@ -169,6 +169,28 @@ async def test_a_rule_that_comes_is_in_force_without_a_line_and_then_becomes_one
 
 
 @scenario
+async def test_a_view_that_comes_meanwhile_does_not_wait_for_the_lines_of_the_one_in_force(world):
+    later = replace(MORE, revision=3, rules={WEB: (*MORE.rules[WEB], ingress(444, number=10))})
+    events = asyncio.get_running_loop()
+    async with world.agent() as agent:
+        world.server.publish(ONE)
+        await world.until_applied(1)
+
+        def commit(steps, *, generation, about):
+            FakeNftables.commit(world.nftables, steps, generation=generation, about=about)
+            if about == About(2, "e1"):
+                events.call_soon_threadsafe(world.server.publish, later)
+                wait_until(lambda: agent._wanted.view is later)
+
+        world.nftables.commit = commit
+        world.server.publish(MORE)
+        await world.until_applied(3)
+        world.assert_holds(later)
+    noted = [about.revision for *_, about in world.nftables.commits if about is not None]
+    assert noted[noted.index(2) :][:2] == [2, 3]
+
+
+@scenario
 async def test_lines_that_the_kernel_does_not_take_are_tried_again_while_the_rules_are_in_force(world):
     async with world.agent():
         world.server.publish(ONE)

@@ -517,6 +517,7 @@ class FakeFiles:
         self.contents[path] = present + content
 
     def stamp(self, path):
+        self._check(path)
         return self._stamps.get(path)
 
     def remove(self, path) -> None:

@@ -24,12 +24,12 @@ from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import CLOSED, Enforcer
 from ringfence.agent.generations import Generations
-from ringfence.nft import About, encode_removal
+from ringfence.nft import About, Generation, encode_removal
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.compile import LocalPorts, compile_program
 from ringfence.policy.program.model import Jump, Line
 from ringfence.policy.program.names import profile_chain, profile_of
-from ringfence.policy.program.steps import AddLine
+from ringfence.policy.program.steps import AddLine, AddTable
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.world.namespaces import make_namespace
@@ -429,6 +429,21 @@ class Cursing:
 
 def _is_line_of(step, chain):
     return isinstance(step, AddLine) and step.chain == chain
+
+
+def test_a_table_that_another_program_holds_for_itself_is_told_to_be_that(kernel):
+    namespace, nftables, _ = kernel
+    command = ("nft", "-i")
+    owner = namespace.run(lambda: subprocess.Popen(command, stdin=subprocess.PIPE, text=True))  # noqa: S603  our own
+    try:
+        before = nftables.count_changes()
+        owner.stdin.write("add table inet ringfence { flags owner; }\n")
+        owner.stdin.flush()
+        wait_until(lambda: nftables.count_changes() != before)
+        with pytest.raises(OperatorError, match=r"nothing was changed: another program made the table .*flags owner"):
+            nftables.commit([AddTable()], generation=Generation(1), about=CLOSED)
+    finally:
+        owner.communicate()
 
 
 def test_an_instance_whose_rules_the_kernel_refuses_stays_closed_until_it_takes_them(kernel):

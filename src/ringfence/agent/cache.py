@@ -4,6 +4,7 @@ Input and output: values. With these a restarted agent enforces before it reache
 whole and durably, readable by its owner only; one that is damaged or another's counts as absent and is said to be so.
 """
 
+import logging
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import ip_address
@@ -18,6 +19,8 @@ from ringfence.policy.values import Address, HostName
 from ringfence.wire.feed import FeedView, decode_whole, encode_whole
 
 _MAGIC: Final = "ringfence-view-1"
+
+_log: Final = logging.getLogger("ringfence.agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,14 @@ class Cache:
         self.files.replace(self._memory_file, msgspec.json.encode(shape))
 
     def load_memory(self) -> Memory:
-        """What was saved last; nothing when that is absent or damaged, for it is only a hint."""
+        """What was saved last; nothing when that is absent, damaged or cannot be read, for it is only a hint."""
         try:
             shape = msgspec.json.decode(self.files.read(self._memory_file) or b"", type=_MemoryShape)
             channel = frozenset((ip_address(address), port) for address, port in shape.channel)
         except (msgspec.DecodeError, ValueError):
+            return Memory()
+        except OperatorError as error:
+            _log.warning("%s", error)
             return Memory()
         return Memory(shape.block, frozenset(shape.ports), channel, shape.observed)
 

@@ -101,7 +101,8 @@ def _rules(instruments: Instruments) -> Iterator[Finding]:
         held = f"revision {about.revision}" if about.epoch else "every managed port closed, no policy yet"
         yield Finding("table", State.OK, f"the table ringfence is in force: {held}")
     else:
-        yield Finding("table", State.WARNING, "no table of ringfence: nothing is enforced here", "start the agent")
+        state, advice = (State.PROBLEM, "the agent's log says why") if running else (State.WARNING, "start the agent")
+        yield Finding("table", state, "no table of ringfence: nothing is enforced here", advice)
     if running:
         yield Finding("agent", State.OK, "an agent filters this network namespace")
     else:

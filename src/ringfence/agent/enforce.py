@@ -220,6 +220,13 @@ class Enforcer:
         held = (reading.program, reading.generation, reading.about, reading.dormant)
         return held == (known.program, known.generation, known.about, False)
 
+    def is_in_force(self) -> bool:
+        """Whether a table of ours is in the kernel, as far as that can be seen. Constant cost."""
+        try:
+            return self._nftables.read_about() is not None
+        except OperatorError:
+            return True
+
     def count_changes(self) -> int:
         """The kernel's own number of transactions, anybody's. Constant cost."""
         return self._nftables.count_changes()

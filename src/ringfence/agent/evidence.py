@@ -50,8 +50,11 @@ class Evidence:
         self._allowed = AllowedLog(doors.connections, self._flows, doors.clock) if doors.connections else None
 
     def begin(self) -> None:
-        """Go on from the totals that were kept, and hear what the inventory wants."""
-        self._counts.load()
+        """Go on from the totals that were kept, if they can be read, and hear what the inventory wants."""
+        try:
+            self._counts.load()
+        except OperatorError as error:
+            _log.warning("%s; what each rule allowed is counted anew", error)
         self.listen()
 
     def listen(self) -> None:
@@ -59,8 +62,14 @@ class Evidence:
         wanted = self._declared.inventory.flow_log
         if self._refused is not None:
             self._refused.on = wanted is not Logged.OFF
-        if self._allowed is not None:
+        if self._allowed is None:
+            return
+        try:
             self._allowed.listen(on=wanted is Logged.ALL)
+        except OperatorError as error:
+            self._reporter.set_problem("connections", f"{error}; what is allowed is not logged")
+        else:
+            self._reporter.set_problem("connections", None)
 
     def tell_all(self) -> None:
         """The server knows nothing any more."""

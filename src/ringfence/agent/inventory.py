@@ -117,11 +117,9 @@ def parse_inventory(text: bytes, *, file: str) -> Inventory:
         OperatorError: not TOML, an unknown or missing field, a wrong value, or two instances that claim the same thing.
     """
     try:
-        return _parse(text)
+        return _parse(_load(text))
     except Invalid as error:
         raise OperatorError(f"inventory {file}", str(error)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OperatorError(f"inventory {file}", f"not TOML: {error}") from error
 
 
 def keep_own(view: HostView, inventory: Inventory) -> HostView:
@@ -226,8 +224,15 @@ def _is_same(claim: InstanceClaim, endpoint: Endpoint) -> bool:
     return claim.id == endpoint.instance if claim.id is not None else claim.name == endpoint.name
 
 
-def _parse(text: bytes) -> Inventory:
-    shape = _convert(tomllib.loads(text.decode()), _FileShape, "")
+def _load(text: bytes) -> dict[str, object]:
+    try:
+        return tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:  # a number too long, or lists too deep, among them
+        raise Invalid(f"not TOML: {error}") from error
+
+
+def _parse(table: dict[str, object]) -> Inventory:
+    shape = _convert(table, _FileShape, "")
     _check_version(shape)
     kind = Kind(_one_of(Kind, shape.kind, "kind"))
     instances = tuple(

@@ -38,6 +38,7 @@ RETRY_POLL_S: Final = 0.1
 COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice of one was lost
 _NOTICES_PAUSE_S: Final = 0.02  # others may change their tables a thousand times a second
 BRIDGING_POLL_S: Final = 0.1
+KEEP_AGAIN_S: Final = 5.0  # a full disk is emptied by somebody
 _AFTER_A_FAULT_S: Final = 1.0
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -250,7 +251,7 @@ class Agent:
                     carry_out, self._enforcer, wanted, declared, self._bridging, own=self._own
                 )
             except Exception as error:  # noqa: BLE001  whatever it was: the old rules are in force, and it is tried again
-                self._fail(error)
+                await self._fail(error)
                 return
             self._succeed(wanted, outcome, self._clock.monotonic() - began)
             self._reporter.set_failsafe(declared.ports.lifelines.failsafe)
@@ -263,7 +264,7 @@ class Agent:
             try:
                 await self._kernel.do(self._enforcer.settle)
             except Exception as error:  # noqa: BLE001  as before: what is in force stays, and it is tried again
-                self._fail(error)
+                await self._fail(error)
                 return
         await self._kernel.do(self._enforcer.sweep_ahead)
 
@@ -299,7 +300,7 @@ class Agent:
         self._reporter.set_problem("instances", "; ".join(outcome.refused) or None)
         self._reporter.set_problem("kernel", None)
 
-    def _fail(self, error: Exception) -> None:
+    async def _fail(self, error: Exception) -> None:
         if not isinstance(error, OperatorError):
             _log.error("a fault in ringfence itself, while enforcing", exc_info=error)
         text = str(error) if isinstance(error, OperatorError) else f"a fault in ringfence itself: {error!r}"
@@ -310,7 +311,11 @@ class Agent:
             self._reporter.set_applied(None)
             self._reporter.set_problem("kernel", f"{text}; it is tried again")
             return
-        self._reporter.set_problem("kernel", f"{text}; the rules that were in force stay, and it is tried again")
+        stays = await self._kernel.do(self._enforcer.is_in_force)
+        if not stays:
+            self._reporter.set_applied(None)
+        left = "the rules that were in force stay" if stays else "the kernel holds no rules, and every port is open"
+        self._reporter.set_problem("kernel", f"{text}; {left}; it is tried again")
 
     async def _keep_when_due(self) -> None:
         await self._to_keep.wait()
@@ -319,21 +324,23 @@ class Agent:
             await self._disk.do(self._keep)
         except OperatorError as error:
             self._reporter.set_problem("folder", f"{error}; a restart would begin with what was kept before")
+            await self._clock.sleep(KEEP_AGAIN_S)
+            self._to_keep.set()
         else:
             self._reporter.set_problem("folder", None)
 
     def _keep(self) -> None:
         """In a thread of its own, because the disk may be slow: what a restart needs, after it is in force."""
-        self._declared.keep()
-        declared = self._declared
-        memory = Memory(self._enforcer.block, declared.remembered, self._channel.ends, declared.observed)
-        if memory != self._memory:
-            self._cache.save_memory(memory)
-            self._memory = memory
         enforced = self._enforced
         if enforced is not None and enforced is not self._saved:
             self._cache.save_view(enforced)
             self._saved = enforced
+        declared = self._declared
+        declared.keep()
+        memory = Memory(self._enforcer.block, declared.remembered, self._channel.ends, declared.observed)
+        if memory != self._memory:
+            self._cache.save_memory(memory)
+            self._memory = memory
 
     async def _watch_kernel(self) -> None:
         """Another program flushed or changed our table: mend it at once. Others' own tables cost next to nothing."""

@@ -19,6 +19,8 @@ from ringfence.policy.local import Lifelines, LocalPorts
 from ringfence.policy.values import Kind
 from ringfence.policy.view import Endpoint, HostView
 
+_UNREAD: Final = Stamp((-1, -1, -1))
+
 _log: Final = logging.getLogger("ringfence.agent")
 
 
@@ -111,11 +113,11 @@ class Declared:
 
         A file is read when it stood still from one call to the next: it may still be being written.
         """
-        found, seen = self._files.stamp(self._file), self._seen
-        self._seen = found
-        if found == self._read or found != seen:
-            return False
         try:
+            found, seen = self._look(), self._seen
+            self._seen = found
+            if found == self._read or found != seen:
+                return False
             self._read_file()
         except OperatorError as error:
             self.problem = f"{error}; the last good one stays in force"
@@ -137,9 +139,18 @@ class Declared:
             _log.warning("%s", error)
             return None
 
+    def _look(self) -> Stamp | None:
+        try:
+            return self._files.stamp(self._file)
+        except OperatorError:
+            self._read = _UNREAD
+            raise
+
     def _read_file(self) -> None:
-        self._seen = self._read = self._files.stamp(self._file)
+        self._seen = self._look()
+        self._read = _UNREAD  # read again when it can be: no stamp tells that
         text = self._files.read(self._file)
+        self._read = self._seen
         if text is None:
             raise OperatorError(f"inventory {self._file}", "there is no such file")
         inventory = parse_inventory(text, file=str(self._file))

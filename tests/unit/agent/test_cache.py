@@ -58,6 +58,8 @@ def test_a_damaged_memory_is_only_a_lost_hint():
     files = FakeFiles()
     files.replace(FOLDER / "memory.json", b'{"format":1,"block":"x"')
     assert _cache(files).load_memory() == Memory()
+    files.broken.add(FOLDER / "memory.json")
+    assert _cache(files).load_memory() == Memory()
 
 
 def test_an_inventory_that_did_not_change_is_not_written_again():

@@ -81,6 +81,9 @@ def test_without_a_table_or_an_agent_it_says_that_nothing_is_enforced(host):
     warnings = host.said(State.WARNING)
     assert "table: no table of ringfence: nothing is enforced here" in warnings
     assert "agent: no agent runs in this network namespace" in warnings
+    host.machine.agent_runs = True
+    (problem,) = host.said(State.PROBLEM)
+    assert "table: no table of ringfence" in problem
 
 
 def test_another_firewall_that_may_drop_is_told_with_whose_it_is(host):

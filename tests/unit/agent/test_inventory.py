@@ -102,6 +102,8 @@ def test_a_host_without_instances_is_an_inventory():
         (("managed = false", '"a\\n`" = 0'), "instance 'web': interface[1]: unknown key 'a\\n`'"),
         (("addresses = []\n", ""), "instance 'web': interface[1].addresses: missing"),
         (("[[instance]]", "[[instance]"), "not TOML"),
+        (("version = 1", f"version = {'9' * 5000}"), "not TOML: Exceeds the limit"),
+        (("version = 1", f"version = {'[' * 5000}"), "not TOML: maximum recursion depth"),
     ],
 )
 def test_what_is_wrong_is_said_by_file_instance_and_field(change, words):

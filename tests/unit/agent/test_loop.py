@@ -536,6 +536,19 @@ async def test_a_failing_commit_is_reported_and_tried_again(world):
 
 
 @scenario
+async def test_a_kernel_without_our_rules_that_takes_none_is_told_to_be_open(world):
+    world.server.publish(ONE)
+    async with world.agent():
+        await world.until_applied(1)
+        world.nftables.refuse = lambda _: "Operation not permitted"
+        world.nftables.flush()
+        await world.until_said("Operation not permitted; the kernel holds no rules, and every port is open")
+        assert world.server.reports[-1].applied is None
+        world.nftables.refuse = lambda _: None
+        await world.until_applied(1)
+
+
+@scenario
 async def test_an_instance_that_the_kernel_refuses_is_named_and_comes_back_by_itself_when_it_can(world):
     world.nftables.cursed.add(group_chain(APP, Direction.INGRESS))
     world.server.publish(TWO)
@@ -674,6 +687,19 @@ async def test_a_full_disk_stops_no_change_and_is_reported(world):
         await world.until_said("Input/output error")
         assert world.server.reports[-1].applied == 2
         world.assert_holds(TWO)
+        world.files.broken.clear()
+        await world.until(lambda: world.server.reports[-1].error is None)
+        assert world.cache.load_view().view == TWO
+
+
+@scenario
+async def test_what_is_known_of_rules_counters_hinders_no_rule_when_it_cannot_be_read(world):
+    world.files.broken.add(FOLDER / "counters.json")
+    world.server.publish(ONE)
+    async with world.agent():
+        await world.until_applied(1)
+        world.assert_holds(ONE)
+        world.files.broken.clear()
 
 
 @scenario

@@ -8,6 +8,7 @@ from fake_doors import FakeFiles, FakeLinks
 from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.inventory import declared_endpoints
 from ringfence.agent.ports import Declared
+from ringfence.policy.errors import OperatorError
 
 FILE = Path("/etc/inventory.toml")
 ONE = '[[instance]]\nname = "{0}"\n[[instance.interface]]\nname = "{0}"\naddresses = ["10.0.0.{1}"]\nmanaged = {2}\n'
@@ -68,6 +69,29 @@ def test_an_unreadable_file_changes_nothing_but_what_is_said(declared, files):
     files.replace(FILE, inventory("a"))
     assert _read_again(declared)
     assert declared.problem is None
+
+
+def test_a_file_that_cannot_be_looked_at_is_told_and_read_as_soon_as_it_can(declared, files):
+    files.broken.add(FILE)
+    assert not _read_again(declared)
+    assert declared.problem == f"read {FILE}: Input/output error; the last good one stays in force"
+    files.broken.remove(FILE)  # and its stamp is as it was
+    assert declared.poll()
+    assert declared.problem is None
+
+
+def _deny(path):
+    raise OperatorError(f"read {path}", "Permission denied")
+
+
+def test_a_file_that_can_be_looked_at_and_not_read_is_read_as_soon_as_it_can(declared, files, monkeypatch):
+    files.replace(FILE, inventory("a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "read", _deny)
+        assert not _read_again(declared)
+        assert "Permission denied; the last good one stays in force" in declared.problem
+    assert declared.poll()
+    assert declared.inventory.ports == {"a"}
 
 
 def test_a_port_that_is_no_longer_declared_stays_under_our_care(declared, files):

@@ -190,6 +190,8 @@ class KernelNftables:
 
 
 def _refused(batch: Batch, refusals: Sequence[Refusal]) -> RulesRefused:
+    if refusals[0].errno == errno.EPERM and refusals[0].sequence > 0:  # for want of a right no step is looked at
+        return RulesRefused(_OWNED, {})
     shown = "; ".join(_told(batch, refusal) for refusal in refusals[:_SHOWN_REFUSALS])
     more = len(refusals) - _SHOWN_REFUSALS
     rest = f"; and {more} more" if more > 0 else ""
@@ -204,6 +206,10 @@ def _told(batch: Batch, refusal: Refusal) -> str:
     return f"{step}: {explain_refusal(refusal.errno, refusal.text)}{hint}"
 
 
+_OWNED: Final = (
+    "another program made the table ringfence for itself alone (flags owner) and holds it until it ends;"
+    " `nft list tables` shows that, `nft monitor` who changes it"
+)
 _HINTS: Final = {
     errno.EOPNOTSUPP: " (this kernel lacks a part of nf_tables that the rules need)",
     errno.ENOENT: " (something it refers to is missing: changed by another program, or a module such as nft_ct)",

@@ -61,6 +61,7 @@ class _Wait(Enum):
     DRAINED = auto()  # the rest of a body that was refused
     NEXT = auto()  # another request, on a connection that is kept
     ANSWER = auto()  # of the app
+    READ = auto()  # the caller, to read what it was answered
 
 
 class _HeadTooLarge(Exception):
@@ -272,7 +273,9 @@ class Connection(asyncio.Protocol):
     def _wait_on(self) -> None:
         if self._is_taken:
             return
-        if self._is_busy or self._due:
+        if self._is_full and not self._is_busy:
+            self._go_on_waiting_for(_Wait.READ, KEEP_ALIVE_S)
+        elif self._is_busy or self._due:
             self._wait_for(_Wait.ANSWER, math.inf)
         elif self._reading is not None:
             wait = _Wait.DRAINED if self._drained_bytes else _Wait.BODY

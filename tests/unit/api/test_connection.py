@@ -248,6 +248,20 @@ def test_a_caller_that_reads_nothing_is_asked_for_nothing_more():
     run(main())
 
 
+@pytest.mark.parametrize("asked", [1, 3])
+def test_a_caller_that_never_reads_is_cut_off_whatever_else_it_asked_for(monkeypatch, asked):
+    monkeypatch.setattr("ringfence.api.connection.KEEP_ALIVE_S", 0.05)
+
+    async def main():
+        async with connected(Echo()) as (_, writer, opened):
+            [connection] = opened.connections
+            connection.pause_writing()
+            await send(writer, b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n" * asked)
+            await until(lambda: not opened.connections)
+
+    run(main())
+
+
 def test_a_server_that_ends_lets_an_answer_go_out_and_closes_what_is_idle():
     async def main():
         app = Echo()

@@ -2,6 +2,9 @@
 
 A write gives the interpreter up, and under load the loop must wait until the writer's thread gives it back. A process
 that is killed takes the lines of its last turn with it, some milliseconds; what is worse than information never waits.
+
+A log that cannot be written, on a full disk or into a pipe that nobody reads, breaks nothing: its lines are lost, and
+how many is said as soon as it can be.
 """
 
 import asyncio
@@ -15,6 +18,7 @@ class GatheredLines(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._waiting: list[str] = []
+        self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -30,10 +34,22 @@ class GatheredLines(logging.StreamHandler[TextIO]):
         try:
             waiting, self._waiting = self._waiting, []
             if waiting:
-                self.stream.write("\n".join((*waiting, "")))
-                self.stream.flush()
+                self._write(waiting)
         finally:
             self.release()
+
+    def _write(self, texts: list[str]) -> None:
+        before = [self._gap()] if self._lost else []
+        try:
+            self.stream.write("\n".join((*before, *texts, "")))
+            self.stream.flush()
+            self._lost = 0
+        except OSError:
+            self._lost += sum(text.count("\n") + 1 for text in texts)
+
+    def _gap(self) -> str:
+        text = f"{self._lost} lines of this log before here could not be written and are lost"
+        return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (), None))
 
     def _is_awaited(self) -> bool:
         """Whether the loop writes at its next turn what waits by now."""

@@ -23,7 +23,7 @@ from ringfence.api.authority import Authority, TlsFiles, find_authority
 from ringfence.api.connection import Connection, Open
 from ringfence.api.exchange import HttpApp
 from ringfence.api.listen import BACKLOG, Listen, UnixListen, check_plaintext, is_loopback, open_socket, render_url
-from ringfence.api.tls import HANDSHAKE_TIME_S, Certificate
+from ringfence.api.tls import HANDSHAKE_TIME_S, Certificate, own_certificate
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
 
@@ -112,8 +112,7 @@ async def serve(
 
 def _load_certificate(authority: Authority | None, options: ServeOptions) -> Certificate | None:
     if authority is not None:
-        authority.renew(datetime.now(UTC))  # it may have ended while no server ran
-        return Certificate(authority.server, authority)
+        return own_certificate(authority, datetime.now(UTC))
     return Certificate(options.tls) if options.tls else None
 
 

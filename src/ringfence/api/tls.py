@@ -38,26 +38,38 @@ class Certificate:
         self.context.sni_callback = self._choose
 
     async def keep(self, now: Callable[[], datetime] = lambda: datetime.now(UTC), look_s: float = LOOK_S) -> None:
-        """For ever: renews what the own CA issued before it ends, and takes over what changed in the files."""
+        """For ever: renews what the own CA issued before it ends, and takes over what changed in the files.
+
+        What keeps it from that is said once, until it is something else.
+        """
+        said = ""
         while True:
             await asyncio.sleep(look_s)
-            try:
-                self._renew(now())
-                self._reload()
-            except OperatorError as error:
-                _log.warning("the certificate in use stays: %s", error)
+            hindrance = self._follow(now())
+            if hindrance and hindrance != said:
+                _log.warning("the certificate in use stays: %s", hindrance)
+            said = hindrance
+
+    def _follow(self, now: datetime) -> str:
+        """Why the certificate in use stays though another is due; "" when none is, or it was taken over."""
+        try:
+            self._renew(now)
+            self._reload()
+        except OperatorError as error:
+            return str(error)
+        return ""
 
     def _renew(self, now: datetime) -> None:
         if self._authority is not None and self._authority.renew(now):
             _log.info("the server's certificate was renewed", extra={"fields": {"names": self._authority.names()}})
 
     def _reload(self) -> None:
-        """Takes over changed files; what is wrong with them is said once, until they change again."""
+        """Takes over changed files."""
         stamp = self._look()
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         self._newest = _load_context(self._files)
+        self._stamp = stamp
         _log.info("new connections get the new certificate", extra={"fields": {"file": str(self._files.certificate)}})
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -70,6 +82,20 @@ class Certificate:
         except OSError as error:
             raise OperatorError(f"reading {error.filename}", error.strerror or str(error)) from error
         return tuple((one.st_mtime_ns, one.st_ino, one.st_size) for one in found)
+
+
+def own_certificate(authority: Authority, now: datetime) -> Certificate:
+    """The certificate that the own CA issued, renewed if need be: it may have ended while no server ran.
+
+    One that cannot be renewed, because the CA's key lies elsewhere or the disk is full, is used until it ends.
+    """
+    try:
+        authority.renew(now)
+    except OperatorError as error:
+        if authority.ends() <= now:
+            raise
+        _log.warning("the certificate in use stays: %s", error)
+    return Certificate(authority.server, authority)
 
 
 def _load_context(files: TlsFiles) -> ssl.SSLContext:

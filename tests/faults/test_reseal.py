@@ -1,5 +1,6 @@
 """The secrets sealed anew, and kill -9 meanwhile: the old key and what it opens are in force, or the new one."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from places import Place, postgres_place
+from ringfence.control.commits import Commits
 from ringfence.policy.errors import OperatorError
 from ringfence.store import Decision, FolderHeld, HistoryQuery, KeyCreated, KeyRotated, Lost
 from ringfence.store.copies import back_up, bring_back
@@ -103,6 +105,21 @@ def test_another_server_of_the_database_ends_itself(sealed, tmp_path):
             store.refresh().result()
     shutil.copy(sealed.folder / "secret.key", tmp_path)
     assert keys_in(other) == (ROTATED,)
+
+
+@pytest.mark.parametrize("new_place", ["postgresql"], indirect=True)
+def test_another_server_that_nobody_asks_ends_itself_too(sealed, tmp_path):
+    shutil.copy(sealed.folder / "secret.key", tmp_path)
+    other = postgres_place(tmp_path, (sealed.folder / "database").read_text().strip())
+
+    async def serve(store):
+        commits = Commits(store, publish=print)
+        commits.follow(print)
+        await asyncio.to_thread(reseal, sealed.folder, actor="operator", now_s=1_700_000_000)
+        return await asyncio.wait_for(commits.failure, 20)
+
+    with closing(other.open()) as store:
+        assert "copy secret.key from the server" in str(asyncio.run(serve(store)))
 
 
 @pytest.mark.parametrize("call", NEW_AFTER)

@@ -97,7 +97,11 @@ class Commits:
             self._arrived.append(lambda: self._make_known(outcome))
             self._wake(loop)
 
-        self._store.follow(hear)
+        def lost(error: Lost) -> None:
+            self._arrived.append(lambda: self.fail(error))
+            self._wake(loop)
+
+        self._store.follow(hear, lost)
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called in the writer's thread. A batch of commits wakes the loop once, not once for each."""

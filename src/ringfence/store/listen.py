@@ -7,6 +7,7 @@ from typing import Final
 
 from ringfence.store.database import Database, DatabaseFault, Ear
 from ringfence.store.decision import Committed
+from ringfence.store.follow import Lost
 
 LOOK_S: Final = 0.5
 
@@ -14,7 +15,7 @@ LOOK_S: Final = 0.5
 class Listener:
     """A thread that calls ``look``, unless this server ``knows`` the news.
 
-    A lost connection is made anew, and looked without meanwhile.
+    A lost connection is made anew, and looked without meanwhile. When others cannot be followed any more it ends.
     """
 
     def __init__(
@@ -23,10 +24,13 @@ class Listener:
         self._database = database
         self._look = look
         self._knows = knows
+        self._lost: Callable[[Lost], None] = lambda _: None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ringfence-listener", daemon=True)
 
-    def start(self) -> None:
+    def start(self, lost: Callable[[Lost], None]) -> None:
+        """``lost`` is called at the end, in this thread, with why others cannot be followed any more."""
+        self._lost = lost
         self._thread.start()
 
     def stop(self) -> None:
@@ -39,7 +43,10 @@ class Listener:
         news: str | None = None
         while not self._stopping.is_set():
             if news is None or not self._knows(news):
-                self._look().exception()
+                error = self._look().exception()
+                if isinstance(error, Lost):
+                    self._lost(error)
+                    break
             try:
                 ear = ear or self._database.listen()
                 news = ear.wait(LOOK_S)

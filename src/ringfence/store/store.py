@@ -19,7 +19,7 @@ from ringfence.policy.values import HostName, OrganisationId, Revision, RuleId
 from ringfence.store.database import Database, DatabaseFault, Hindered, OpenDatabase, Unsuitable
 from ringfence.store.decision import Committed, Decide, StoredKey
 from ringfence.store.folder import Lock, hold_folder
-from ringfence.store.follow import Followed, Follower
+from ringfence.store.follow import Followed, Follower, Lost
 from ringfence.store.history import (
     Checked,
     HistoryLine,
@@ -145,11 +145,14 @@ class Store:
         """How long other servers may have committed without this one knowing; 0 when there can be no others."""
         return time.monotonic() - self._writer.heard_s if self.is_shared else 0.0
 
-    def follow(self, hear: Callable[[Followed], None]) -> None:
-        """From now on ``hear`` is told what other servers decided, in the writer's thread, in order."""
+    def follow(self, hear: Callable[[Followed], None], lost: Callable[[Lost], None]) -> None:
+        """From now on ``hear`` is told what other servers decided, in the writer's thread, in order.
+
+        ``lost`` is told, in a thread of its own, when they cannot be followed any more: this one must be started anew.
+        """
         self._follower.hear = hear
         if self._listener is not None:
-            self._listener.start()
+            self._listener.start(lost)
 
     def refresh(self) -> Future[Committed[None]]:
         """Done when everything that others had committed before is published here; ``Busy`` when it cannot be seen."""

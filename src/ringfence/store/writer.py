@@ -19,7 +19,7 @@ from ringfence.policy.errors import Busy, OperatorError, RingfenceError
 from ringfence.policy.model import Snapshot
 from ringfence.store.database import ConstraintBroken, Database, DatabaseFault, InDoubt, Unreachable
 from ringfence.store.decision import Committed, Decide, Decision
-from ringfence.store.follow import Follower
+from ringfence.store.follow import Follower, Lost
 from ringfence.store.history import load_chain
 from ringfence.store.rows import Rows
 from ringfence.store.save import save_decision
@@ -112,7 +112,8 @@ class Writer:
                 _log.critical("%d changes were in doubt when the server ended; their callers get no answer", len(batch))
                 continue
             except Exception as error:  # noqa: BLE001  the thread must outlive any defect, or all writes would hang
-                _log.exception("a batch of %d changes was not written", len(batch))
+                if not isinstance(error, Lost):  # which ends the server, and is told then
+                    _log.exception("a batch of %d changes was not written", len(batch))
                 self._database.rollback()
                 outcomes = [_told(error) for _ in batch]
             for request, outcome in zip(batch, outcomes, strict=True):

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import assert_never
 
 from ringfence.agent.doors.files import Stamp
+from ringfence.agent.doors.links import Master
 from ringfence.agent.doors.nftables import RulesRefused
 from ringfence.nft import About, Generation, Heard, Reading, Touched, kernel_set, render_text
 from ringfence.policy.errors import OperatorError
@@ -454,11 +455,7 @@ class FakeMachine:
     def __init__(self) -> None:
         self.settings: dict[str, str] = {}
         self.modules: set[str] = set()
-        self.bridges: dict[str, str] = {}
         self.agent_runs = True
-
-    def bridge_of(self, interface: str) -> str | None:
-        return self.bridges.get(interface)
 
     def setting(self, name: str) -> str | None:
         return self.settings.get(name)
@@ -473,9 +470,13 @@ class FakeMachine:
 class FakeLinks:
     def __init__(self, *names: str) -> None:
         self.present = {"lo", *names}
+        self.masters: dict[str, Master] = {}
 
     def names(self) -> frozenset[str]:
         return frozenset(self.present)
+
+    def master_of(self, interface: str) -> Master | None:
+        return self.masters.get(interface, Master(None)) if interface in self.present else None
 
 
 class FakeNames:

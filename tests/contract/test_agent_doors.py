@@ -4,6 +4,7 @@ import asyncio
 import socket
 import stat
 import subprocess
+import sys
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -496,6 +497,27 @@ def test_the_loopback_is_among_the_links(kind):
     door = FakeLinks("veth0") if kind == "fake" else KernelLinks()
     assert "lo" in door.names()
     assert "no-such-link" not in door.names()
+
+
+_PORTS = """
+from pyroute2 import IPRoute
+from ringfence.agent.doors.links import KernelLinks, Master
+with IPRoute() as netlink:
+    netlink.link("add", ifname="br0", kind="bridge")
+    netlink.link("add", ifname="v0", kind="veth", peer="v1")
+    netlink.link("set", index=netlink.link_lookup(ifname="v0")[0], master=netlink.link_lookup(ifname="br0")[0])
+door = KernelLinks()
+found = [door.master_of(name) for name in ("v0", "v1", "nowhere")]
+assert found == [Master("br0", is_bridge=True), Master(None), None], found
+"""
+
+
+@pytest.mark.netns
+def test_what_takes_an_interfaces_frames_is_seen():
+    inside = 'mount -t sysfs sysfs /sys && exec "$0" -c "$1"'
+    command = ("unshare", "--net", "--mount", "sh", "-c", inside, sys.executable, _PORTS)
+    seen = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own
+    assert seen.returncode == 0, seen.stderr
 
 
 @pytest.mark.netns

@@ -18,11 +18,11 @@ from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.doors.machine import MachineDoor
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.inventory import Inventory, Logged, declared_endpoints, parse_inventory
+from ringfence.agent.places import find_misplaced
 from ringfence.nft import DEFAULT_MASK
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import Kind
-from ringfence.policy.view import Endpoint
 
 _ENOUGH_BYTES: Final = 4 << 20  # one transaction of some thousand rules
 _FORWARDING: Final = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
@@ -234,8 +234,10 @@ def _declared(inventory: Inventory, instruments: Instruments) -> Iterator[Findin
         if not any(fnmatchcase(name, pattern) for name in links):
             text = f"no interface matches {pattern!r}"
             yield Finding("managed", State.WARNING, text, "harmless, if instances are still to come")
+    for misplaced in find_misplaced(inventory, instruments.links):
+        state = State.PROBLEM if misplaced.is_open else State.WARNING
+        yield Finding("instance", state, misplaced.text, misplaced.advice)
     for endpoint in declared_endpoints(inventory):
-        yield from _plugged(inventory.kind, endpoint, instruments.machine.bridge_of(endpoint.interface))
         if endpoint.interface not in links:
             text = f"instance {endpoint.name!r}: there is no interface {endpoint.interface!r}"
             yield Finding("instance", State.WARNING, text, "start it, or take it out of the inventory")
@@ -243,13 +245,3 @@ def _declared(inventory: Inventory, instruments: Instruments) -> Iterator[Findin
             local = " and any link-local address" if endpoint.has_open_link_local else ""
             text = f"instance {endpoint.name!r} declares no mac: it may send from any MAC address{local}"
             yield Finding("instance", State.WARNING, text, 'declare mac = "..." in the inventory')
-
-
-def _plugged(kind: Kind, endpoint: Endpoint, bridge: str | None) -> Iterator[Finding]:
-    """Whether the port is where the inventory says that it is."""
-    who = f"instance {endpoint.name!r}: {endpoint.interface!r}"
-    if kind is Kind.ROUTED and bridge:
-        text = f"{who} is a port of the bridge {bridge!r}, and the inventory says routed: what crosses it is not judged"
-        yield Finding("instance", State.PROBLEM, text, 'write kind = "bridged" in the inventory')
-    if kind is Kind.BRIDGED and bridge == "":
-        yield Finding("instance", State.WARNING, f"{who} is in no bridge, and so closed", "plug it into its bridge")

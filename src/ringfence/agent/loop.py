@@ -22,6 +22,7 @@ from ringfence.agent.foreign import ForeignTables
 from ringfence.agent.generations import Generations
 from ringfence.agent.inventory import OwnPart
 from ringfence.agent.link import Pauses, follow
+from ringfence.agent.places import find_misplaced
 from ringfence.agent.ports import Declared
 from ringfence.agent.report import REPORT_S, Reporter, Standing
 from ringfence.agent.start import NotEnforceable, carry_out, load_view
@@ -38,6 +39,7 @@ RETRY_POLL_S: Final = 0.1
 COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice of one was lost
 _NOTICES_PAUSE_S: Final = 0.02  # others may change their tables a thousand times a second
 BRIDGING_POLL_S: Final = 0.1
+PLACES_POLL_S: Final = 15.0
 KEEP_AGAIN_S: Final = 5.0  # a full disk is emptied by somebody
 _AFTER_A_FAULT_S: Final = 1.0
 
@@ -62,6 +64,7 @@ class Agent:
         self._cache = cache
         self._clock = doors.clock
         self._bridging = doors.bridging
+        self._links = doors.links
         self._watch = Watch(doors.notices, doors.clock)
         self._foreign = ForeignTables(doors.nftables, doors.clock)
         self._feed_pauses = Pauses(jitter)
@@ -147,6 +150,7 @@ class Agent:
                 ("watch br_netfilter", self._watch_bridging),
                 ("look whether a notice was missed", self._look_for_missed),
                 ("try again", self._retry_when_due),
+                ("look where the ports are", self._look_where_ports_are),
                 *self._evidence.steps(self._kernel, self._disk),
             ):
                 tasks.create_task(self._forever(what, step), name=what)
@@ -397,6 +401,12 @@ class Agent:
             return await self._kernel.do(self._enforcer.is_whole)
         finally:
             self._watch.checked(began)
+
+    async def _look_where_ports_are(self) -> None:
+        inventory = self._declared.inventory
+        found = await self._kernel.do(lambda: [one for one in find_misplaced(inventory, self._links) if one.is_open])
+        self._reporter.set_problem("places", "; ".join(one.text for one in found) or None)
+        await self._clock.sleep(PLACES_POLL_S)
 
     async def _retry_when_due(self) -> None:
         await self._to_retry.wait()

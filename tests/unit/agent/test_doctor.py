@@ -6,6 +6,7 @@ import pytest
 
 from fake_doors import FakeBridging, FakeConntrack, FakeFiles, FakeLinks, FakeMachine, FakeNftables
 from ringfence.agent.doctor import Instruments, State, examine
+from ringfence.agent.doors.links import Master
 from ringfence.nft import About, Generation
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import OperatorError
@@ -126,12 +127,18 @@ def test_br_netfilter_is_a_problem_where_ports_are_bridged(host, kind, state):
 
 
 def test_a_port_that_is_not_where_the_inventory_says_is_named(host):
-    host.machine.bridges = {"veth-web": "br0"}
+    host.links.masters = {"veth-web": Master("br0", is_bridge=True)}
     (problem,) = host.said(State.PROBLEM)
     assert "'veth-web' is a port of the bridge 'br0', and the inventory says routed" in problem
+    host.write(f'kind = "self"\n{INVENTORY}')
+    (problem,) = host.said(State.PROBLEM)
+    assert "'veth-web' is a port of the bridge 'br0', and the inventory says self" in problem
     host.write(f'kind = "bridged"\n{INVENTORY}')
     assert not host.said(State.PROBLEM)
-    host.machine.bridges = {"veth-web": ""}
+    host.links.masters = {"veth-web": Master("ovs-system")}
+    (problem,) = host.said(State.PROBLEM)
+    assert "'veth-web' is a port of the device 'ovs-system', and the inventory says bridged: what" in problem
+    host.links.masters = {}
     assert host.said(State.WARNING) == ["instance: instance 'web': 'veth-web' is in no bridge, and so closed"]
 
 

@@ -26,6 +26,7 @@ from ringfence.agent.allowed import BURST
 from ringfence.agent.cache import Cache
 from ringfence.agent.channel import ServerPlace
 from ringfence.agent.doors.bundle import Doors
+from ringfence.agent.doors.links import Master
 from ringfence.agent.enforce import CLOSED
 from ringfence.agent.inventory import declared_endpoints, keep_own, parse_inventory
 from ringfence.agent.loop import Agent
@@ -546,6 +547,19 @@ async def test_a_kernel_without_our_rules_that_takes_none_is_told_to_be_open(wor
         assert world.server.reports[-1].applied is None
         world.nftables.refuse = lambda _: None
         await world.until_applied(1)
+
+
+@scenario
+async def test_a_port_whose_frames_something_else_takes_is_told_not_to_be_judged(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        world.links.masters["veth-app"] = Master("br0", is_bridge=True)
+        await world.until_said(
+            "instance 'app': 'veth-app' is a port of the bridge 'br0', and the inventory says routed"
+        )
+        world.links.masters.clear()
+        await world.until(lambda: world.server.reports[-1].error is None)
 
 
 @scenario

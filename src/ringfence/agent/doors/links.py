@@ -1,22 +1,38 @@
-"""Our network namespace: which interfaces exist in it, and that one agent alone filters it."""
+"""Our network namespace: which interfaces exist in it, what takes their frames, and that one agent alone filters it."""
 
 import errno
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from ringfence.policy.errors import OperatorError
 
 # Abstract, so it belongs to the network namespace itself, whatever folder an agent has, and goes with the process.
 _LOCK_ADDRESS: Final = "\0ringfence-agent"
+_DEVICES: Final = "/sys/class/net"
 
 
 class Filtered(OperatorError):
     """An agent filters the network namespace already."""
 
 
+@dataclass(frozen=True, slots=True)
+class Master:
+    """What takes an interface's frames before they are packets of this host; ``name`` is None when nothing does."""
+
+    name: str | None
+    is_bridge: bool = False
+
+
 class LinksDoor(Protocol):
+    def master_of(self, interface: str) -> Master | None:
+        """What the interface is a port of; None when that cannot be seen."""
+        ...
+
     def names(self) -> frozenset[str]:
         """The names of all interfaces, up or down."""
         ...
@@ -28,6 +44,26 @@ class KernelLinks:
             return frozenset(name for _, name in socket.if_nameindex())
         except OSError as error:
             raise OperatorError("list the network interfaces", str(error)) from error
+
+    def master_of(self, interface: str) -> Master | None:
+        # Strings, not paths: a host has a thousand ports, and they are looked at for ever.
+        device = f"{_DEVICES}/{interface}"
+        try:
+            name = Path(os.readlink(f"{device}/master")).name  # noqa: PTH115  as above
+        except OSError:
+            there = os.path.exists(device)  # noqa: PTH110  as above; else /sys may be another network namespace's
+            return Master(None) if there else None
+        kind = _kind_of(name)
+        return Master(None) if kind == "vrf" else Master(name, kind == "bridge")  # what a VRF routes passes the rules
+
+
+def _kind_of(device: str) -> str | None:
+    """The kind of a device that has ports, as the kernel calls it, if it calls it anything."""
+    try:
+        told = Path(_DEVICES, device, "uevent").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((line.removeprefix("DEVTYPE=") for line in told if line.startswith("DEVTYPE=")), None)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from ringfence.policy.errors import OperatorError
 
 _SETTINGS: Final = Path("/proc/sys")
 _MODULES: Final = Path("/sys/module")
-_DEVICES: Final = Path("/sys/class/net")
 _SYMBOLS: Final = Path("/proc/kallsyms")
 
 
@@ -19,10 +18,6 @@ class MachineDoor(Protocol):
 
     def has_module(self, name: str) -> bool:
         """Whether a part of the kernel is there, loaded or built in, as far as that can be seen."""
-        ...
-
-    def bridge_of(self, interface: str) -> str | None:
-        """The bridge whose port the interface is; empty when of none, None when that cannot be seen."""
         ...
 
     def is_agent_running(self) -> bool:
@@ -45,12 +40,6 @@ class LinuxMachine:
                 return any(f" {name}_" in line for line in symbols)
         except OSError:
             return False
-
-    def bridge_of(self, interface: str) -> str | None:
-        device = _DEVICES / interface
-        if not device.exists():  # also where /sys is another network namespace's
-            return None
-        return (device / "brport" / "bridge").resolve().name if (device / "brport").exists() else ""
 
     def is_agent_running(self) -> bool:
         try:

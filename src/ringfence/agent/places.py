@@ -1,0 +1,46 @@
+"""Whether each port is where the inventory says that it is: or whether something takes its frames before any rule.
+
+Input: the inventory and the links. Output: ports that are elsewhere, each with what follows from that and what to do.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ringfence.agent.doors.links import LinksDoor
+from ringfence.agent.inventory import Inventory, declared_endpoints
+from ringfence.policy.values import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Misplaced:
+    """``is_open``: nothing judges what the port carries; else nothing passes it."""
+
+    text: str
+    advice: str
+    is_open: bool
+
+
+def find_misplaced(inventory: Inventory, links: LinksDoor) -> Iterator[Misplaced]:
+    """The managed ports that are not where their kind says, of those that can be seen. O(ports)."""
+    for endpoint in declared_endpoints(inventory):
+        master = links.master_of(endpoint.interface)
+        if master is None:
+            continue
+        who = f"instance {endpoint.name!r}: {endpoint.interface!r}"
+        if inventory.kind is Kind.BRIDGED and master.name is None:
+            yield Misplaced(f"{who} is in no bridge, and so closed", "plug it into its bridge", is_open=False)
+        elif master.name is not None and not (inventory.kind is Kind.BRIDGED and master.is_bridge):
+            kind = "bridge" if master.is_bridge else "device"
+            where = f"is a port of the {kind} {master.name!r}, and the inventory says {inventory.kind.value}"
+            text = f"{who} {where}: what crosses it is not judged"
+            yield Misplaced(text, _advice(inventory.kind, master.name), is_open=True)
+
+
+def _advice(kind: Kind, master: str) -> str:
+    match kind:
+        case Kind.SELF:
+            return f"declare {master!r} as the interface: packets of this host come in by that"
+        case Kind.ROUTED:
+            return f'take it out of {master!r}; or, if that is a Linux bridge, write kind = "bridged" in the inventory'
+        case Kind.BRIDGED:
+            return f"plug it into a Linux bridge: what {master!r} switches passes no rule"

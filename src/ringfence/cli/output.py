@@ -2,11 +2,14 @@
 
 import json
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from itertools import zip_longest
+from typing import Annotated, Final
 
 import typer
 
@@ -27,6 +30,7 @@ class KeyFormat(StrEnum):
 
 
 Row = Mapping[str, object]
+_GAP: Final = "  "
 
 FormatOption = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for scripts.")]
 KeyFormatOption = Annotated[
@@ -37,11 +41,17 @@ KeyFormatOption = Annotated[
 def show_rows(
     rows: Sequence[Row], columns: Sequence[str], output: Format, *, nothing: str = "nothing there yet"
 ) -> None:
-    """Rows as aligned columns, or as a JSON list of whole rows; ``nothing`` is what is said when there are none."""
+    """Rows as aligned columns, or as a JSON list of whole rows; ``nothing`` is what is said when there are none.
+
+    On a terminal that is too narrow, texts of several words are wrapped; what goes elsewhere has a line for each row.
+    """
     if output is Format.JSON:
         show(json.dumps(list(rows), indent=2))
     elif rows:
-        show("\n".join(_aligned([columns, *([_cell(row.get(column), column) for column in columns] for row in rows)])))
+        cells = [[_cell(row.get(column), column) for column in columns] for row in rows]
+        show(
+            "\n".join(_aligned([columns, *cells], shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+        )
     else:
         complain(nothing)
 
@@ -67,9 +77,37 @@ def complain(text: str) -> None:
     print(f"ringfence: {_plain_lines(text)}", file=sys.stderr)  # noqa: T201  the command line's own voice
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _aligned(rows: Sequence[Sequence[str]], within: int | None = None) -> list[str]:
+    """A line for each row; ``within`` so many letters, as far as they can be, cells go on below their first line."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if within is not None:
+        _narrow(widths, [max(map(_longest_word, column)) for column in zip(*rows, strict=True)], within)
+    return [line for row in rows for line in _lines(row, widths)]
+
+
+def _narrow(widths: list[int], least: Sequence[int], within: int) -> None:
+    """The widest that can be narrower, again and again; words stay whole, so that ids can be copied."""
+    while sum(widths) + len(_GAP) * (len(widths) - 1) > within:
+        wide = [column for column, width in enumerate(widths) if width > least[column]]
+        if not wide:
+            return
+        widths[max(wide, key=widths.__getitem__)] -= 1
+
+
+def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    cells = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+    for parts in zip_longest(*cells, fillvalue=""):
+        yield _GAP.join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    if len(cell) <= width:
+        return [cell]
+    return textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _longest_word(cell: str) -> int:
+    return max(map(len, cell.split()), default=0)
 
 
 def _cell(value: object, column: str) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import stat
+import sys
 import time
 
 import pytest
@@ -326,6 +327,20 @@ def test_a_host_a_group_or_a_limit_that_there_is_not_is_answered_with_the_neares
     said = "ringfence: group: there is no security group 'wep'; did you mean web?\n"
     assert ringfence("host", "counters", "--group", "wep") == (1, "", said)
     assert ringfence("organisation", "quota", "default", "rules=3")[2].startswith("ringfence: expected one of ")
+
+
+def test_a_table_is_wrapped_where_a_narrow_terminal_ends_and_nowhere_else(ringfence, monkeypatch):
+    ringfence("group", "create", "web", "--description", "what the whole world may see of us")
+    piped = ringfence("group", "list")[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "98")
+    shown = ringfence("group", "list")[1]
+    assert len(piped.splitlines()) == 3
+    assert max(map(len, shown.splitlines())) <= 98 < max(map(len, piped.splitlines()))
+    assert sorted(shown.split()) == sorted(piped.split())
+    monkeypatch.setenv("COLUMNS", "20")  # ids stay whole, for whoever copies them
+    assert ringfence("instance", "list")[0] == 0
+    assert re.search(r"  [0-9a-f]{8}-[0-9a-f-]{27}  ", ringfence("group", "list")[1])
 
 
 def test_metrics_of_no_server_are_none(ringfence, tmp_path):

@@ -108,9 +108,10 @@ class Commits:
         if not self._is_woken:
             self._is_woken = True
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(self._drain)
+                loop.call_soon_threadsafe(self.publish)
 
-    def _drain(self) -> None:
+    def publish(self) -> None:
+        """What the writer has told of so far is known to all."""
         self._is_woken = False  # before looking: what arrives from now on wakes again
         while self._arrived:
             self._arrived.popleft()()

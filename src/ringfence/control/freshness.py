@@ -4,45 +4,51 @@ Who is cut off for longer than it may answer alone trusts nobody: a key or host 
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import Final
 
-from ringfence.policy.errors import Busy, OperatorError
+from ringfence.control.commits import Commits
+from ringfence.control.lookout import Lookout
+from ringfence.policy.errors import Busy
 from ringfence.store import Committed, Lost, Store
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+FRESH_S: Final = 1.0  # how long an answer is waited for
 
-FRESH_S: Final = 1.0  # how long a request waits to learn whether other servers committed
+_Waiters = list[asyncio.Future[None]]
 
 
 class Freshness:
-    """Lives in the event loop's thread; ``fail`` is told when this server can never be fresh again."""
+    """Lives in the event loop's thread; ``commits`` fail when this server can never be fresh again.
 
-    def __init__(self, store: Store, alone_s: float, fail: Callable[[OperatorError], None]) -> None:
+    One question at a time is under way. All who come meanwhile share the next one, for what they wait for may have been
+    committed after this one was asked.
+    """
+
+    def __init__(self, store: Store, alone_s: float, commits: Commits) -> None:
         self._store = store
         self._alone_s = alone_s
-        self._fail = fail
-        self._overdue: Future[Committed[None]] | None = None
+        self._commits = commits
+        self._lookout = Lookout(store.open_question)
+        self._waiting: _Waiters = []
+        self._is_asking = False
+        self._is_overdue = False
 
     async def reach(self) -> None:
         """Returns when this server knows what any other had committed; soon, when the database is away: reads go on.
 
-        While somebody's question, asked in vain, has no answer yet, nobody else waits for one.
+        While a question that was asked in vain has no answer yet, nobody waits for one.
         """
-        if not self._store.is_shared or (self._overdue is not None and not self._overdue.done()):
+        if not self._store.is_shared or self._is_overdue:
             return
-        asked = self._store.refresh()
-        try:
-            async with asyncio.timeout(FRESH_S):
-                await asyncio.wrap_future(asked)
-        except TimeoutError:
-            self._overdue = asked
-        except Busy:
-            return
-        except Lost as error:
-            self._fail(error)
-            raise
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        if not self._is_asking:
+            self._ask()
+        await waiter
+
+    def close(self) -> None:
+        """Nobody asks any more."""
+        self._lookout.close()
 
     @property
     def is_cut_off(self) -> bool:
@@ -56,3 +62,45 @@ class Freshness:
                 f"nothing was done, because this server has not heard from its database for {self._alone_s:.0f} s, and "
                 "who may ask may have changed meanwhile: ask another server, or try again"
             )
+
+    def _ask(self) -> None:
+        """Mostly there is nothing new. What it is, if there is, the writer learns."""
+        waiters, self._waiting = self._waiting, []
+        self._is_asking = True
+        self._lookout.ask(partial(self._look, waiters))
+
+    def _look(self, waiters: _Waiters, newest: int | None) -> None:
+        if newest is not None and newest <= self._store.settled:
+            self._commits.publish()
+            self._answer(waiters, None)
+            return
+        asked = asyncio.wrap_future(self._store.refresh())
+        timer = asyncio.get_running_loop().call_later(FRESH_S, self._wait_no_more, waiters)
+
+        def answered(answer: asyncio.Future[Committed[None]]) -> None:
+            timer.cancel()
+            self._answer(waiters, answer.exception())
+
+        asked.add_done_callback(answered)
+
+    def _answer(self, waiters: _Waiters, error: BaseException | None) -> None:
+        self._is_asking = self._is_overdue = False
+        self._settle(waiters, error)
+        if self._waiting:
+            self._ask()
+
+    def _wait_no_more(self, waiters: _Waiters) -> None:
+        self._is_overdue = True
+        self._settle(waiters + self._waiting, None)
+        self._waiting = []
+
+    def _settle(self, waiters: _Waiters, error: BaseException | None) -> None:
+        if isinstance(error, Lost):
+            self._commits.fail(error)
+        for waiter in waiters:
+            if waiter.done():
+                continue  # nobody waits any more
+            if error is None or isinstance(error, Busy):
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)

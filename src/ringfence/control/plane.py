@@ -92,7 +92,7 @@ class ControlPlane:
         self.evidence = Evidence(store, self._feed.view, clock.now_s)
         self._use_cases = UseCases(ViewCache(lambda: store.snapshot, views), self._presence)
         self._commits = Commits(store, self._publish)
-        self._freshness = Freshness(store, settings.alone_s, self._commits.fail)
+        self._freshness = Freshness(store, settings.alone_s, self._commits)
         keys = KeyRing(store.keys)
         self.history = History(store, self._commits, settings.keep_history_s, self._now_s)
         self.owners = Owners(lambda: store.snapshot, self._asked, self._commits, self._use_cases, keys)
@@ -138,6 +138,7 @@ class ControlPlane:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._freshness.close()
         try:
             await self._save_ends()
         finally:

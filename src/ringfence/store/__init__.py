@@ -5,6 +5,7 @@ memory. This room decides nothing: what shall become true is handed in as a ``De
 and no clock.
 """
 
+from ringfence.store.database import DatabaseFault, Question
 from ringfence.store.decision import (
     AuditLine,
     Committed,
@@ -33,6 +34,7 @@ __all__ = [
     "AuditLine",
     "Checked",
     "Committed",
+    "DatabaseFault",
     "Decide",
     "Decision",
     "FolderHeld",
@@ -46,6 +48,7 @@ __all__ = [
     "KeyRotated",
     "Lost",
     "OperationSettled",
+    "Question",
     "Record",
     "Store",
     "StoredKey",

@@ -49,6 +49,24 @@ class Ear(Protocol):
         """Ends the connection."""
 
 
+class Question(Protocol):
+    """For an event loop: ``ask``, and then ``hear`` as often as ``fileno`` is readable, until there is an answer.
+
+    One at a time. Who was told a ``DatabaseFault`` can only close it.
+    """
+
+    fileno: int
+
+    def ask(self) -> None:
+        """Sends the question; does not wait."""
+
+    def hear(self) -> int | None:
+        """The answer; None as long as not all of it is there."""
+
+    def close(self) -> None:
+        """Ends its connection."""
+
+
 class Database(Protocol):
     """One open connection; used by one thread at a time. Every method but ``close`` may raise ``DatabaseFault``."""
 
@@ -57,6 +75,9 @@ class Database(Protocol):
 
     def listen(self) -> Ear:
         """An ear on a shared database."""
+
+    def question(self, sql: str) -> Question:
+        """One to a shared database, over a connection of its own; may be asked for from any thread."""
 
     def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
         """The rows of a SELECT, one by one; who stops early closes it."""

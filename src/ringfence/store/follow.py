@@ -21,7 +21,7 @@ from ringfence.store.rows import Part, Rows
 KEPT: Final = 20_000  # commits: some minutes of a busy day; a server that missed more is started anew
 
 _INSERT: Final = "INSERT INTO journal (number, author, entries) VALUES (?, ?, ?)"
-_NEWEST: Final = "SELECT coalesce(max(number), 0) FROM journal"
+NEWEST: Final = "SELECT coalesce(max(number), 0) FROM journal"
 _PRUNED_EVERY: Final = 500
 
 
@@ -50,10 +50,15 @@ class Follower:
         self._noted = 0
         self.hear: Callable[[Followed], None] = lambda _: None
 
+    @property
+    def number(self) -> int:
+        """Of the newest commit that is in memory."""
+        return self._number
+
     def begin_here(self) -> None:
         """What is loaded in this transaction is as of the newest commit."""
         if self._database.is_shared:
-            ((self._number,),) = self._database.query(_NEWEST)
+            ((self._number,),) = self._database.query(NEWEST)
 
     def catch_up(self, snapshot: Snapshot) -> Snapshot:
         """``snapshot`` with what others committed since; each of it is told to ``hear``.

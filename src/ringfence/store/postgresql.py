@@ -24,6 +24,7 @@ from ringfence.store.database import (
     Unsuitable,
     Values,
 )
+from ringfence.store.question import PostgresQuestion
 
 T = TypeVar("T")
 
@@ -74,6 +75,18 @@ class PostgresDatabase:
 
     def listen(self) -> "PostgresEar":
         return PostgresEar(self._url)
+
+    def question(self, sql: str) -> PostgresQuestion:
+        """A standby, which may be behind, is not asked."""
+        connection = _connect(self._url)
+        try:
+            with _translated():
+                if connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+                    raise Unsuitable("it is a standby")
+                return PostgresQuestion(connection, sql)
+        except DatabaseFault:
+            connection.close()
+            raise
 
     def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
         self._connect_again()

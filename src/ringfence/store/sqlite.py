@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from ringfence.store.database import ConstraintBroken, DatabaseFault, Ear, Hindered, Values
+from ringfence.store.database import ConstraintBroken, DatabaseFault, Ear, Hindered, Question, Values
 from ringfence.store.folder import prepare_database
 
 BUSY_TIMEOUT_S: Final = 1.0  # how long a commit waits for a foreign process that locks the file
@@ -33,6 +33,9 @@ class SqliteDatabase:
 
     def listen(self) -> Ear:
         raise DatabaseFault("nobody else writes to SQLite")
+
+    def question(self, sql: str) -> Question:
+        raise DatabaseFault(f"nobody else writes to SQLite: {sql}")
 
     def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
         with _translated():

@@ -16,10 +16,10 @@ from ringfence.policy.errors import Busy, Invalid, OperatorError
 from ringfence.policy.facts import Fact
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName, OrganisationId, Revision, RuleId
-from ringfence.store.database import Database, DatabaseFault, Hindered, OpenDatabase, Unsuitable
+from ringfence.store.database import Database, DatabaseFault, Hindered, OpenDatabase, Question, Unsuitable
 from ringfence.store.decision import Committed, Decide, StoredKey
 from ringfence.store.folder import Lock, hold_folder
-from ringfence.store.follow import Followed, Follower, Lost
+from ringfence.store.follow import NEWEST, Followed, Follower, Lost
 from ringfence.store.history import (
     Checked,
     HistoryLine,
@@ -55,6 +55,7 @@ class Store:
         self._lock = lock
         self._open_reader = open_reader
         self._loaded = opened.loaded
+        self._database = opened.database
         self._follower = opened.follower
         self._writer = Writer(opened.database, opened.follower, opened.loaded.snapshot, seal_key=opened.seal_key)
         self._listener = (
@@ -157,6 +158,15 @@ class Store:
     def refresh(self) -> Future[Committed[None]]:
         """Done when everything that others had committed before is published here; ``Busy`` when it cannot be seen."""
         return self._writer.submit(None)
+
+    @property
+    def settled(self) -> int:
+        """The number of the newest commit, here or elsewhere, of which those here were told who are to be."""
+        return self._writer.settled
+
+    def open_question(self) -> Question:
+        """What the number of the newest commit is. Waits for the database; raises ``DatabaseFault``."""
+        return self._database.question(NEWEST)
 
     def close(self) -> None:
         """Writes what was submitted and gives the folder back."""

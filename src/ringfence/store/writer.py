@@ -60,6 +60,7 @@ class Writer:
         self._gate = threading.Lock()
         self._closing = threading.Event()
         self._heard_s = time.monotonic()
+        self._settled = follower.number
         self._thread = threading.Thread(target=self._run, name="ringfence-writer", daemon=True)
         self._thread.start()
 
@@ -67,6 +68,11 @@ class Writer:
     def heard_s(self) -> float:
         """The monotonic time up to which it is known here what others committed; may be read from any thread."""
         return self._heard_s
+
+    @property
+    def settled(self) -> int:
+        """The number of the newest commit whose callers, and who hears of others', were told; as ``heard_s``."""
+        return self._settled
 
     def submit(self, decide: Decide[T] | None) -> Future[Committed[T]]:
         """The future of a decision. It raises what ``decide`` raised, or ``Busy`` when nothing could be written.
@@ -118,6 +124,7 @@ class Writer:
                 outcomes = [_told(error) for _ in batch]
             for request, outcome in zip(batch, outcomes, strict=True):
                 request.settle(outcome)
+            self._settled = self._follower.number
 
     def _take(self) -> tuple[list[_Request[object]], bool]:
         """Waits for one request and takes what else is queued, up to a full batch; True when it was the last."""

@@ -1,22 +1,27 @@
 """Reads wait for what other servers committed, but not for a database that does not answer."""
 
 import asyncio
+import socket
 from concurrent.futures import Future
 
 import pytest
 
 from ringfence.control.freshness import Freshness
 from ringfence.policy.errors import Busy
+from ringfence.store import DatabaseFault
+from waiting import wait_until
 
 
 class Asked:
-    """A shared store that keeps the questions, to be answered by the test."""
+    """A shared store that keeps what its writer is asked, to be answered by the test."""
 
     is_shared = True
+    settled = 5
 
-    def __init__(self):
+    def __init__(self, question=None):
         self.questions = []
         self.unheard_s = 0.0
+        self.question = question
 
     def refresh(self):
         question = Future()
@@ -24,29 +29,140 @@ class Asked:
         self.questions.append(question)
         return question
 
+    def open_question(self):
+        if self.question is None:
+            raise DatabaseFault("away")
+        return self.question
+
+
+class Newest:
+    """A question that the test answers by ``tell``."""
+
+    def __init__(self):
+        self.teller, self.ear = socket.socketpair()
+        self.fileno = self.ear.fileno()
+        self.asked = 0
+
+    def ask(self):
+        self.asked += 1
+
+    def hear(self):
+        told = self.ear.recv(1)
+        if not told:
+            raise DatabaseFault("the connection is closed")
+        return told[0]
+
+    def tell(self, number):
+        self.teller.send(bytes([number]))
+
+    def close(self):
+        self.teller.close()
+        self.ear.close()
+
+
+class Published:
+    """Commits that count how often what was committed is made known."""
+
+    def __init__(self):
+        self.times = 0
+
+    def publish(self):
+        self.times += 1
+
+
+def freshness_of(store):
+    return Freshness(store, 30.0, Published())
+
+
+async def until(predicate):
+    """Beside the loop, which goes on meanwhile."""
+    await asyncio.to_thread(wait_until, predicate)
+
+
+async def watching():
+    """A store whose question is open, and what asks it."""
+    store = Asked(Newest())
+    freshness = freshness_of(store)
+    first = asyncio.ensure_future(freshness.reach())
+    await until(lambda: store.questions)
+    store.questions.pop().set_result(None)
+    await first
+    await until(lambda: freshness._lookout._question)
+    return store, freshness
+
 
 def test_one_reader_waits_for_a_silent_database_and_the_next_ask_when_it_has_answered(monkeypatch):
     monkeypatch.setattr("ringfence.control.freshness.FRESH_S", 0.01)
 
     async def read():
         store = Asked()
-        freshness = Freshness(store, 30.0, lambda _: None)
+        freshness = freshness_of(store)
         for _ in range(3):
             await freshness.reach()
         assert len(store.questions) == 1
         store.questions[0].set_exception(Busy("away"))
+        await until(lambda: not freshness._is_overdue)
         await freshness.reach()
         assert len(store.questions) == 2
 
     asyncio.run(read())
 
 
-def test_a_reader_waits_for_the_answer():
+def test_a_reader_waits_for_the_answer_and_who_comes_meanwhile_for_the_next():
     async def read():
         store = Asked()
-        reading = asyncio.ensure_future(Freshness(store, 30.0, lambda _: None).reach())
+        freshness = freshness_of(store)
+        first = asyncio.ensure_future(freshness.reach())
+        await until(lambda: store.questions)
+        later = [asyncio.ensure_future(freshness.reach()) for _ in range(2)]
         await asyncio.sleep(0)
+        later.pop().cancel()
+        assert not first.done()
+        store.questions[0].set_result(None)
+        await first
+        await until(lambda: len(store.questions) == 2)
+        assert not later[0].done()
+        store.questions[1].set_result(None)
+        await later[0]
+
+    asyncio.run(read())
+
+
+def test_the_writer_is_asked_only_for_what_is_new():
+    async def read():
+        store, freshness = await watching()
+        for number in (5, 4):  # the newest that was settled here, and what was asked just before it
+            reading = asyncio.ensure_future(freshness.reach())
+            await until(lambda: store.question.asked)
+            assert not reading.done()
+            store.question.tell(number)
+            await reading
+            store.question.asked = 0
+        assert (freshness._commits.times, store.questions) == (2, [])
+        reading = asyncio.ensure_future(freshness.reach())
+        await until(lambda: store.question.asked)
+        store.question.tell(6)
+        await until(lambda: store.questions)
         assert not reading.done()
+        store.questions[0].set_result(None)
+        await reading
+        freshness.close()
+
+    asyncio.run(read())
+
+
+@pytest.mark.parametrize("how", ["silent", "ended"])
+def test_a_question_that_gets_no_answer_is_the_writer_s(monkeypatch, how):
+    monkeypatch.setattr("ringfence.control.lookout.SILENT_S", 0.01 if how == "silent" else 60)
+
+    async def read():
+        store, freshness = await watching()
+        reading = asyncio.ensure_future(freshness.reach())
+        await until(lambda: store.question.asked)
+        if how == "ended":
+            store.question.teller.close()
+        await until(lambda: store.questions)
+        assert store.question.ear.fileno() == -1
         store.questions[0].set_result(None)
         await reading
 
@@ -55,7 +171,7 @@ def test_a_reader_waits_for_the_answer():
 
 def test_who_has_not_heard_of_the_others_for_longer_than_it_may_answer_alone_does_nothing_for_anybody():
     store = Asked()
-    freshness = Freshness(store, 30.0, lambda _: None)
+    freshness = freshness_of(store)
     store.unheard_s = 29.9
     freshness.require()
     store.unheard_s = 30.1

@@ -13,7 +13,7 @@ from places import postgres_place
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import GroupCreated, apply_facts
 from ringfence.policy.model import Group
-from ringfence.store import AuditLine, Decision, Lost, next_revision
+from ringfence.store import AuditLine, DatabaseFault, Decision, Lost, next_revision
 from ringfence.store.migrate import load_migrations, migrate
 from ringfence.store.postgresql import PostgresDatabase
 from unit.store.test_store import creating, founded
@@ -91,6 +91,28 @@ def test_what_is_read_behind_the_lock_is_of_that_moment(url):
         assert list(second.query("SELECT number FROM journal")) == [(1,)]
     first.close()
     second.close()
+
+
+def test_a_question_is_answered_without_waiting_and_ends_with_its_connection(url):
+    with closing(PostgresDatabase(url).question("SELECT 7")) as question:
+
+        def answer():
+            question.ask()
+            return wait_until(question.hear)
+
+        assert [answer(), answer()] == [7, 7]
+        with psycopg.connect(url, autocommit=True) as operator:
+            operator.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        with pytest.raises(DatabaseFault):
+            answer()
+
+
+def test_a_question_that_the_database_does_not_understand_is_refused(url):
+    with pytest.raises(DatabaseFault, match="nowhere"):
+        PostgresDatabase(url).question("SELECT * FROM nowhere")
 
 
 def test_a_session_that_does_not_keep_what_was_set_is_refused(postgres, tmp_path):

@@ -20,7 +20,8 @@ from bench.sized import PORTS, address, group_id, rule, sized_view
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.generations import Generations
-from ringfence.agent.inventory import Inventory, OwnPart
+from ringfence.agent.inventory import Inventory
+from ringfence.agent.own_view import OwnPart
 from ringfence.nft import About, encode_batch
 from ringfence.policy.commands import InstanceClaim
 from ringfence.policy.evolving import Evolving

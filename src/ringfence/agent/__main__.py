@@ -1,6 +1,6 @@
 """``python -m ringfence.agent server=URL data=FOLDER inventory=FILE``: the process that ``ringfence agent`` becomes.
 
-It holds what an agent needs and no more. Who runs it checked the command line; so it is no command of its own.
+It loads what an agent needs and no more. ``ringfence agent`` has checked the command line; it is no command of its own.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from ringfence.policy.errors import RingfenceError
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the agent until it is told to end; the exit status comes back."""
+    """Run the agent until it is told to end; returns the exit status."""
     configure_log(sys.stderr)
     given = dict(argument.split("=", 1) for argument in arguments)
     data, flow_file = Path(given["data"]), given.get("flow-file")

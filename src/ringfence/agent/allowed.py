@@ -1,7 +1,7 @@
-"""Connections that were allowed, as records of the flow log and as counts of the rules that let them pass.
+"""Allowed connections, as records of the flow log and as counts for the rules that allowed them.
 
-Input: conntrack's events, and the view in force. Output: records, bounded for each instance, and gains of rules. Which
-rule it was is asked of ``verdict``, in the order in which the kernel asks its lines. It takes at most half of the
+Input: conntrack's events, and the view in force. Output: records, rate-limited for each instance, and gains of rules.
+``verdict`` tells which rule it was, for it evaluates rules in the kernel's order. This takes at most half of the
 agent's time: what comes faster is lost in the kernel's queue, and counted there.
 """
 
@@ -23,10 +23,10 @@ from ringfence.policy.verdict import Allowance, Default, SideVerdict, judge
 from ringfence.policy.view import Endpoint, HostView
 from ringfence.wire.flows import ALLOWED, DEFAULT_EGRESS, FlowRecord
 
-RATE: Final = 20  # records a second of one instance, and
-BURST: Final = 100  # how many of them at once after a silence
-_MOST_KNOWN: Final = 10_000  # answers that are remembered
-_PAUSE_AFTER_S: Final = 0.001  # work of less than this is not worth a pause
+RATE: Final = 20  # records a second for one instance
+BURST: Final = 100  # and how many at once after a silence
+_MOST_KNOWN: Final = 10_000  # cached answers
+_PAUSE_AFTER_S: Final = 0.001  # shorter work is not worth a pause
 _REASON: Final = {
     Default.EGRESS_OPEN: DEFAULT_EGRESS,
     Default.LINK: "own link",
@@ -34,12 +34,12 @@ _REASON: Final = {
     Default.CHANNEL: "agent channel",
 }
 _RULE: Final = "rule"
-_UNKNOWN: Final = "unattributed"  # the rules changed since it was judged, or it touched no interface of ours
+_UNKNOWN: Final = "unattributed"  # the rules changed since it was judged, or it touched no managed interface
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What one side said of a connection; without a ``rule`` the reason says what let it pass."""
+    """Why one side allowed a connection: ``rule``, or without one ``reason``."""
 
     end: Endpoint
     direction: Direction
@@ -48,7 +48,7 @@ class Allowed:
 
 
 class Attribution:
-    """Finds who let a connection pass, by the last view that it was given; remembers answers as long as that stays."""
+    """Finds what allowed a connection, by the view last given to ``use``; caches answers until that changes."""
 
     def __init__(self) -> None:
         self.view: HostView | None = None
@@ -63,10 +63,10 @@ class Attribution:
         owned = [(address.packed, end) for end in view.endpoints for address in end.own_addresses]
         instances = {(packed, end.instance) for packed, end in owned}
         times = Counter(packed for packed, _ in instances)
-        self._ends = {packed: end for packed, end in owned if times[packed] == 1}  # else nobody can tell whose it is
+        self._ends = {packed: end for packed, end in owned if times[packed] == 1}  # others cannot be told apart
 
     def sides(self, connection: Connection) -> tuple[Allowed, ...]:
-        """The sides under our care, none for a connection of others. O(rules) for one that is not remembered."""
+        """The managed sides of a connection; none if it is between others. O(rules) for one that is not cached."""
         one, back = connection.original, connection.reply
         found = [self._ends.get(packed) for packed in (one.source, one.destination, back.source, back.destination)]
         if self.view is None or not any(found):
@@ -98,7 +98,7 @@ class Attribution:
             self.view, packet, source=source, destination=destination, from_host=from_host, lifelines=self._lifelines
         )
         for side in (verdict.egress, verdict.ingress):
-            if side is not None and (side.allowed or not side.endpoint.observe):  # else it was told of as a would-drop
+            if side is not None and (side.allowed or not side.endpoint.observe):  # else it was logged as a would-drop
                 yield _allowed(side)
 
 
@@ -110,7 +110,7 @@ def _allowed(side: SideVerdict) -> Allowed:
 
 
 class AllowedLog:
-    """Takes note of allowed connections: in the flow log, and in the counts of rules."""
+    """Records allowed connections in the flow log, and counts them for their rules."""
 
     def __init__(self, connections: ConnectionsDoor, flows: FlowLog, clock: Clock) -> None:
         self._connections = connections
@@ -119,18 +119,18 @@ class AllowedLog:
         self._gains: dict[RuleId, Gain] = {}
         self._attribution = Attribution()
         self._meter = Meter(RATE, BURST)
-        self._denied = Counter[InstanceId]()  # how many records each could not have
+        self._denied = Counter[InstanceId]()  # records over the rate limit
         self._lost = 0
         self._on = False
 
     def listen(self, *, on: bool) -> None:
-        """Hear of connections from now on, or no more. Raises ``OperatorError``."""
+        """Starts or stops listening to conntrack. Raises ``OperatorError``."""
         if on is not self._on:
             self._connections.listen(on=on)
             self._on = on
 
     async def follow(self, in_force: Callable[[], tuple[HostView, Lifelines]]) -> None:
-        """Wait until connections begin or end, and take note of them by the view that is in force then."""
+        """Waits until connections begin or end, and records them by the view that is in force then."""
         await self._connections.wait()
         began = self._clock.monotonic()
         self._attribution.use(*in_force())
@@ -145,7 +145,7 @@ class AllowedLog:
         return gains
 
     def note_denied(self) -> None:
-        """Tell how many connections were not told of since the last call: for their number, or as events were lost."""
+        """Records how many connections have no record since the last call: over the limit, or events were lost."""
         now, ends = self._clock.now(), {end.instance: end for end in self._endpoints}
         records = [
             summary(now, end.interface, end, ALLOWED, denied)

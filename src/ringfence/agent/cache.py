@@ -1,7 +1,7 @@
-"""What the agent keeps on disk: the last view it enforced, the last good inventory, and a little memory of its own.
+"""What the agent keeps on disk: the last view it enforced, the last good inventory, and a few facts about its host.
 
-Input and output: values. With these a restarted agent enforces before it reaches the server. Every file is replaced
-whole and durably, readable by its owner only; one that is damaged or another's counts as absent and is said to be so.
+With these a restarted agent enforces before it reaches the server. Every file is replaced whole and durably, readable
+by its owner only; a damaged one, or another host's, counts as absent and is reported.
 """
 
 import logging
@@ -25,10 +25,10 @@ _log: Final = logging.getLogger("ringfence.agent")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """``block``: the last used block of generations. ``ports``: interfaces that were under our care when last seen.
+    """``block``: the last used block of generations. ``ports``: interfaces that were managed when last seen.
 
-    ``channel``: addresses and ports at which the server was found. ``observed``: no view yet had this host's uplinks
-    enforced, or the last one no longer did.
+    ``channel``: addresses and ports at which the server was found. ``observed``: this host's uplinks are only observed,
+    as they are until a view enforces them.
     """
 
     block: int | None = None
@@ -84,7 +84,7 @@ class Cache:
         self.files.replace(self._memory_file, msgspec.json.encode(shape))
 
     def load_memory(self) -> Memory:
-        """What was saved last; nothing when that is absent, damaged or cannot be read, for it is only a hint."""
+        """What was saved last; an empty ``Memory`` if that is absent, damaged or unreadable, for it is only a hint."""
         try:
             shape = msgspec.json.decode(self.files.read(self._memory_file) or b"", type=_MemoryShape)
             channel = frozenset((ip_address(address), port) for address, port in shape.channel)

@@ -1,7 +1,7 @@
-"""The agent's own way to its server: every address and port at which it may be, so that no policy ever cuts it.
+"""The agent's channel: every address and port at which its server may be, so that no policy ever cuts it off.
 
 Input: what ``--server`` names, and a door to the resolver. Output: the channel of ``LocalPorts``, which a self host
-lets pass. An address is kept for an hour after it was last found: the connection that lives may still be to it.
+lets pass. An address is kept for an hour after it was last found, because an open connection may still be to it.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ KEPT_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class ServerPlace:
-    """The host, a name or an address, and the TCP port of a server that is reached over a network."""
+    """The host (name or address) and the TCP port of a server that is reached over a network."""
 
     host: str
     port: int
 
 
 class Channel:
-    """``ends`` is what must never be cut. ``remembered`` are the ends of an earlier life of the agent.
+    """``ends`` is what must never be cut; ``remembered`` are the ends of an earlier run of the agent.
 
     A server on a unix socket has no place and no ends.
     """
@@ -44,7 +44,7 @@ class Channel:
         return frozenset(self._found_s)
 
     def resolve(self) -> bool:
-        """Look the server up again, which may take seconds; whether its ends are others than before."""
+        """Looks the server up again, which may take seconds; returns whether its ends changed."""
         if self._place is None:
             return False
         before = self.ends

@@ -45,13 +45,13 @@ _FEED: Final = "ringfence-feed"  # the protocol that the connection is upgraded 
 
 
 class HostRefused(OperatorError):
-    """The server answers, but does not take this host for one of its own."""
+    """The server answers, but does not know this host or its key."""
 
 
 class Server(Protocol):
-    """What the agent asks of the server. Every method raises ``OperatorError`` when it cannot be had.
+    """What the agent asks of the server. Every method raises ``OperatorError`` when the server cannot be reached.
 
-    It is ``HostRefused`` when the server is there and does not know the credential.
+    It is ``HostRefused`` when the server answers but does not know the credential.
     """
 
     async def claim(self, claim: ClaimInstances) -> Claimed: ...
@@ -63,7 +63,7 @@ class Server(Protocol):
     async def counters(self, counts: tuple[RuleCount, ...]) -> None: ...
 
     def hold(self, view: FeedView) -> None:
-        """What this host has from before: of it the feed need not tell again."""
+        """Tells which view this host has already, so that the feed sends only what differs from it."""
         ...
 
     def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
@@ -164,7 +164,7 @@ async def _chunks(stream: Connection) -> AsyncIterator[bytes]:
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Whole lines of a stream, however it is cut."""
+    """The lines of a stream, wherever its chunks are cut."""
     rest = bytearray()
     async for chunk in chunks:
         searched = len(rest)

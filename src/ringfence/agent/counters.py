@@ -1,8 +1,8 @@
-"""What each rule has allowed, over recompiles, restarts and tables made anew: the kernel's counters, added up.
+"""What each rule has allowed in total, over recompilations, restarts and new tables.
 
-Input: the kernel's counters, read every ten seconds, and the connections that ``allowed`` hears of, if it does. Output:
-totals, kept in the agent's folder and told to the server. A counter that is smaller than it was is a new one: what it
-counts is added to what was known.
+Input: the kernel's counters, read every ten seconds, and the connections of ``allowed``, if that is on. Output: totals,
+kept in the agent's folder and sent to the server. A counter that is smaller than before is a new one: its value is
+added to the total.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,9 +26,9 @@ _FORMAT: Final = 3
 
 
 class _Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, gc=False):
-    """A ``RuleCount`` but for the rule, which its counter's name tells; kept by the ten thousand, and so in the file.
+    """A ``RuleCount`` without its rule, which the key tells; small, because there are tens of thousands.
 
-    ``seen``: what the kernel's counter said when it was read last.
+    ``seen``: the kernel's counter when it was read last.
     """
 
     seen: int
@@ -42,7 +42,7 @@ class _Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
 
 @dataclass(slots=True)
 class Gain:
-    """Connections that began by a rule, and of those that ended packets and octets in both directions, if counted."""
+    """Connections that a rule allowed to begin, and packets and octets of those that ended, if conntrack counts."""
 
     connections: int = 0
     packets: int | None = None
@@ -55,7 +55,7 @@ class _KeptShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RuleCounts:
-    """Totals by rule, which are kept until the rule itself is gone."""
+    """Totals by rule, kept until the rule is deleted."""
 
     def __init__(self, files: FilesDoor, folder: Path) -> None:
         self._files = files
@@ -65,7 +65,7 @@ class RuleCounts:
         self._saved: Mapping[str, _Known] | None = None
 
     def load(self) -> None:
-        """Go on from what was saved; from nothing when that is absent or damaged. Raises ``OperatorError``."""
+        """Continues from what was saved, if that is there and intact. Raises ``OperatorError``."""
         try:
             kept = msgspec.json.decode(self._files.read(self._file) or b"", type=_KeptShape)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -75,7 +75,7 @@ class RuleCounts:
         self.tell_all()
 
     def save(self) -> None:
-        """Keep the totals, if they are others than those kept. Raises ``OperatorError``."""
+        """Saves the totals, if they changed since they were saved. Raises ``OperatorError``."""
         known = self._known
         if self._saved == known:
             return
@@ -83,7 +83,7 @@ class RuleCounts:
         self._saved = known
 
     def update(self, hits: Mapping[str, int], now: float) -> None:
-        """Take note of what the kernel's counters say at ``now``. O(counters)."""
+        """Adds what the kernel's counters grew by; ``now`` in seconds since 1970. O(counters)."""
         changed: dict[str, _Known] = {}
         for name, packets in hits.items():
             before = self._known.get(name)
@@ -97,7 +97,7 @@ class RuleCounts:
             self._untold |= changed.keys()
 
     def add(self, gains: Mapping[RuleId, Gain], now: float) -> None:
-        """Take note of connections since the last call. O(counters), if there are any."""
+        """Adds the connections since the last call. O(counters), if there are any."""
         changed: dict[str, _Known] = {}
         for rule, gain in gains.items():
             name = rule_counter(rule)
@@ -107,25 +107,25 @@ class RuleCounts:
             self._untold |= changed.keys()
 
     def keep_only(self, rules: Iterable[RuleId]) -> None:
-        """Forget the rules that are no more: not those whose counters are gone for a moment with their table."""
+        """Forgets all other rules. A counter may be missing for a moment, with its table, while its rule exists."""
         kept = {rule_counter(rule) for rule in rules}
         self._known = {name: one for name, one in self._known.items() if name in kept}
         self._untold &= kept
 
     def tell_all(self) -> None:
-        """The server knows nothing any more."""
+        """Sends everything again, as to a server that knows nothing."""
         self._untold = set(self._known)
 
     async def send(self, server: Server) -> None:
-        """What changed since it was told, in bounded reports. Raises ``OperatorError``; what was not told stays so."""
+        """Sends what changed, in bounded reports. Raises ``OperatorError``; what was not sent is sent next time."""
         while self._untold:
             some = {name: self._known[name] for name in islice(self._untold, MOST_COUNTS)}
             rules = ((parse_rule_counter(name), known) for name, known in some.items())
             counts = (RuleCount(rule, *msgspec.structs.astuple(known)[1:]) for rule, known in rules if rule)
             await server.counters(tuple(counts))
-            # What grew meanwhile is told again.
+            # What grew meanwhile is sent again.
             self._untold.difference_update(name for name, told in some.items() if self._known.get(name, told) == told)
-        self._untold = set()  # an emptied one keeps room for all that was in it
+        self._untold = set()  # an emptied set keeps its memory
 
 
 def _begun(now: float) -> _Known:

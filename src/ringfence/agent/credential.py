@@ -1,7 +1,7 @@
-"""Who this host is to the server: its name and its Ed25519 private key, from the environment or a file.
+"""The host's credential for the server: its name and its Ed25519 private key, from the environment or a file.
 
 Input: environment variables, or DIR/credential in the same form, as ``ringfence host add NAME -o env`` prints it.
-Output: a ``HostCredential``, or an ``OperatorError`` that says what to run. No key occurs in an error or a log.
+Output: a ``HostCredential``, or an ``OperatorError`` that says what to run. No key appears in an error or a log.
 """
 
 from base64 import b64decode, b64encode
@@ -31,7 +31,7 @@ class HostCredential:
 
 
 def load_credential(folder: Path, environment: Mapping[str, str], *, name: str = "credential") -> HostCredential:
-    """From ``environment`` if it has both variables, else from a file in ``folder`` that its owner only may read."""
+    """From ``environment`` if it has both variables, else from a file in ``folder`` that only its owner may read."""
     present = [name for name in (HOST_VARIABLE, KEY_VARIABLE) if environment.get(name)]
     if len(present) == 1:
         missing = HOST_VARIABLE if present == [KEY_VARIABLE] else KEY_VARIABLE

@@ -1,7 +1,7 @@
-"""What this host can and cannot do for ringfence, and what on it stands in the way: for ``ringfence doctor``.
+"""For ``ringfence doctor``: what this host can and cannot do for ringfence, and what is in the way.
 
-Input: doors, and the inventory's file if it is given. Output: findings, each with what to do. Nothing is changed; what
-needs a right that the caller lacks is said to be skipped.
+Input: doors, and the inventory's file if it is given. Output: findings, each with advice. Nothing is changed; what the
+caller has no right to look at is reported as skipped.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ _ENOUGH_BYTES: Final = 4 << 20  # one transaction of some thousand rules
 _FORWARDING: Final = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _EVENTS: Final = "net/netfilter/nf_conntrack_events"
 _ACCOUNTING: Final = "net/netfilter/nf_conntrack_acct"
-# Whose tables they are: what others call them, or begin their names with.
+# The programs that tables belong to, by how the tables' names begin.
 _FIREWALLS: Final = {
     "firewalld": "firewalld",
     "ufw": "ufw",
@@ -61,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """``nftables`` and ``conntrack`` open their doors, and raise ``OperatorError`` where that is not allowed."""
+    """The doors to look through; ``nftables`` and ``conntrack`` open theirs, or raise ``OperatorError``."""
 
     nftables: Callable[[], NftablesDoor]
     conntrack: Callable[[], ConntrackDoor]
@@ -72,7 +72,7 @@ class Instruments:
 
 
 def examine(instruments: Instruments, inventory_file: Path | None) -> list[Finding]:
-    """Every finding, in an order in which one explains the next."""
+    """All findings, causes before effects."""
     inventory, findings = _read_inventory(instruments.files, inventory_file)
     kind = inventory.kind if inventory else None
     return [
@@ -151,7 +151,7 @@ def _flows(instruments: Instruments) -> Iterator[Finding]:
 
 
 def _events(machine: MachineDoor, inventory: Inventory | None) -> Iterator[Finding]:
-    """What the flow log of allowed connections needs of the kernel, where it is asked for."""
+    """What the kernel lacks for the flow log of allowed connections, if the inventory asks for that."""
     if inventory is None or inventory.flow_log is not Logged.ALL:
         return
     if machine.setting(_EVENTS) == "0":
@@ -163,7 +163,7 @@ def _events(machine: MachineDoor, inventory: Inventory | None) -> Iterator[Findi
 
 
 def _foreign_marks(conntrack: ConntrackDoor, nftables: NftablesDoor) -> int:
-    """How many flows have a bit above all of the generations that were given out yet; they are counted from 1 on."""
+    """How many flows have a mark bit that no generation so far has; generations are counted from 1."""
     used = (nftables.read().generation or 0).bit_length()
     marks = (1 << _MARK_SHIFT + bit for bit in range(used, _MARK_BITS))
     return max((conntrack.count(mark, mark) for mark in marks), default=0)

@@ -1,8 +1,8 @@
-"""The applier: from the view that is wanted to a kernel that holds it, by one atomic transaction.
+"""The applier: makes the kernel hold the wanted view, by one atomic transaction.
 
-Input: a view cut to the present inventory, and the ports under our care. Output: an ``Outcome``. It keeps what it knows
-of the kernel (program, generation, note) and believes it only as long as nothing failed and nobody else changed the
-rules. It knows no server, no file and no clock.
+Input: a view cut to the present inventory, and the managed ports. Output: an ``Outcome``. It remembers what the kernel
+holds (program, generation, note), and trusts that only as long as nothing failed and nobody else changed the rules. It
+knows no server, no file and no clock.
 """
 
 from dataclasses import dataclass, replace
@@ -27,26 +27,26 @@ from ringfence.policy.program.waypoints import Leg, find_way
 from ringfence.policy.values import Kind, Revision
 from ringfence.policy.view import Endpoint, HostView
 
-CLOSED: Final = About(0, "")  # the note of a table that no view has reached yet: every port under our care is closed
+CLOSED: Final = About(0, "")  # the note of a table that no view has reached yet: every managed port is closed
 _UNKNOWN: Final = Line((Foreign("of another generation"),))
-_MOST_REFUSALS: Final = 8  # transactions that are tried without ever more instances
-MOST_MENDED: Final = 1000  # objects that are looked at one by one, in some tens of milliseconds
+_MOST_REFUSALS: Final = 8  # transactions tried, each without more instances
+MOST_MENDED: Final = 1000  # objects that are read one by one, in some tens of milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``about``: what the kernel was seen to hold. ``refused``: instances left closed, each with why."""
+    """``about``: the note that the kernel was seen to hold. ``refused``: instances left closed, each with why."""
 
     about: About
     changed: bool
     refused: tuple[str, ...] = ()
-    repaired: str | None = None  # why the kernel had to be read back and made whole
-    left_out: bool = False  # some of the refused are so by the kernel, and are to be tried again
+    repaired: str | None = None  # why the kernel had to be read back and repaired
+    left_out: bool = False  # the kernel refused some of the refused instances: they are to be tried again
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the kernel holds. ``hooked``: the tables that packets reach; if one lacks, the ports are closed first."""
+    """What the kernel holds. ``hooked``: the tables that packets reach; if one is missing, ports are closed first."""
 
     program: Program
     generation: Generation
@@ -71,8 +71,8 @@ class Enforcer:
         self._last_block = last_block
         self._known: _Known | None = None
         self._blamed: Blamed = {}
-        self._rest: tuple[Leg, ...] = ()  # of the way to what is in force and noted: nobody waits for it
-        self.known_until: int | None = None  # the kernel's count of transactions up to which others' work is known
+        self._rest: tuple[Leg, ...] = ()  # legs for ``settle``, which change no verdict
+        self.known_until: int | None = None  # the kernel's count of transactions up to which all changes are known
 
     @property
     def block(self) -> int | None:
@@ -81,11 +81,11 @@ class Enforcer:
 
     @property
     def sweep_problem(self) -> str | None:
-        """Why old flows could not be forgotten; None when they could."""
+        """Why old flows could not be deleted from conntrack; None when they could."""
         return self._generations.problem
 
     def load(self) -> None:
-        """Read what the kernel holds. O(table)."""
+        """Reads what the kernel holds. O(table)."""
         reading = self._nftables.read()
         self.known_until = reading.kernel_generation
         program = reading.program or Program()
@@ -101,28 +101,28 @@ class Enforcer:
         return self._certain().about
 
     def held_ports(self) -> frozenset[str]:
-        """The interfaces that the kernel's table has under our care by name, programmed or closed."""
+        """The interfaces that are managed by the kernel's table, programmed or closed."""
         ports = self._certain().program.sets.get(PORTS, NamedSet(()))
         return frozenset(str(element[0]) for element in ports.elements if isinstance(element, tuple))
 
     def held_observed(self) -> frozenset[str]:
-        """Those of them of which nothing is dropped."""
+        """Those of them that are only observed."""
         observed = self._certain().program.sets.get(OBSERVED, NamedSet(()))
         return frozenset(str(element[0]) for element in observed.elements if isinstance(element, tuple))
 
     def close_ports(self, ports: LocalPorts) -> bool:
-        """If no packet reaches our table: one in which every port under our care is closed, and True."""
+        """If no packet reaches our table, replaces it by one that closes every managed port, and returns True."""
         if self._certain().hooked >= _tables_for(ports):
             return False
         self._close_anew(ports)
         return True
 
     def enforce(self, view: HostView, about: About, ports: LocalPorts) -> Outcome:
-        """Make the kernel enforce ``view``, noted as ``about``; nothing is sent when it does already.
+        """Makes the kernel enforce ``view``, noted as ``about``; sends nothing when it does already.
 
-        ``settle`` is to follow, and may wait until the change is reported: it alters nothing for any packet.
-        An instance that cannot be compiled stays closed and is named. When the kernel refuses, it is read back and made
-        whole once; when that fails too, the old rules are in force, or, if our table is gone, the ports closed.
+        ``settle`` must follow, but may wait until the change is reported: it changes no verdict.
+        An instance that cannot be compiled stays closed and is named. When the kernel refuses, it is read back and
+        repaired once; if that fails too, the old rules stay in force, or, if our table is gone, the ports closed.
         """
         closed = self._close_first(ports)  # compiling may take long
         desired, refused = compile_sound(view, ports, self._compile)
@@ -137,9 +137,9 @@ class Enforcer:
         return Outcome(about, changed, refused)
 
     def _enforce_most(self, view: HostView, about: About, ports: LocalPorts, error: RulesRefused) -> Outcome:
-        """After a refusal: once more from what the kernel holds, then without the instances whose rules it refuses.
+        """After a refusal: tries again from what the kernel holds, then without the instances whose rules it refuses.
 
-        Those that were left out before are so at once, for reading everything would find nothing new.
+        If those are the ones left out before, the first try is skipped: reading everything would find nothing new.
         """
         blamed = find_blamed(view, ports, error.words, compile_program)
         if not blamed or not blamed.keys() <= self._blamed.keys():
@@ -173,9 +173,9 @@ class Enforcer:
         raise error
 
     def narrow(self, declared: tuple[Endpoint, ...], ports: LocalPorts) -> Outcome:
-        """Close what the kernel holds of an earlier life and the inventory does not declare; its note stays.
+        """Without a view: closes what the kernel holds from an earlier run and the inventory does not declare.
 
-        For when no view is known. Nothing is opened: that only a view can.
+        Nothing is opened, for only a view can do that; the note in the table stays.
         """
         closed = self.close_ports(ports)
         known = self._certain()
@@ -184,12 +184,12 @@ class Enforcer:
         return Outcome(about, changed or closed)
 
     def mend(self, touched: Touched, ports: LocalPorts) -> bool:
-        """Write anew what others changed of the objects that they touched, and the fixed chains; whether anything was.
+        """Repairs the objects that others touched, and the fixed chains; returns whether anything was wrong.
 
-        O(what was touched). A table that was itself touched, or of which more was than is quickly looked at, is
-        replaced by a closed one: ``enforce`` makes it whole.
+        O(what was touched). If the table itself was touched, or more of it than can be read quickly, it is replaced by
+        a closed one, and ``enforce`` makes it whole.
         """
-        # Whoever empties a table takes the note with it, and the kernel tells of the table itself last of all.
+        # Emptying a table deletes the note, too, and the kernel's notice of the table itself comes last.
         if touched.table or len(touched) > MOST_MENDED or self._nftables.read_about() is None:
             self._close_anew(ports)
             return True
@@ -212,7 +212,7 @@ class Enforcer:
         return True
 
     def is_whole(self) -> bool:
-        """Whether the kernel holds exactly what we know, by reading all of it. O(table)."""
+        """Whether the kernel holds exactly what is expected, by reading all of it. O(table)."""
         known = self._known
         if known is None:
             return False
@@ -236,14 +236,14 @@ class Enforcer:
         self._known = None
 
     def settle(self) -> None:
-        """Make lines of the rules that are in force as elements, if there are any."""
+        """Turns the rules that are in force as elements into lines (``hasten``), if there are any."""
         known, rest, self._rest = self._known, self._rest, ()
         if rest and known is not None:
             self._known = None  # when it fails, the kernel is to be read
             self._known = self._go(rest, known, known.about or CLOSED)
 
     def sweep_ahead(self) -> None:
-        """Forget the flows of generations that come next; for when nobody waits."""
+        """Deletes the flows of generations that come next; for when nobody waits."""
         if self._known is not None and self._known.hooked:
             self._generations.sweep_ahead(self._known.generation)
 
@@ -255,7 +255,10 @@ class Enforcer:
         return self._known
 
     def _converge(self, desired: Program, about: About, endpoints: tuple[Endpoint, ...] | None = None) -> bool:
-        """Whether anything had to be sent. With its endpoints, what of the way can be left to ``settle`` is."""
+        """Makes the kernel hold ``desired``; returns whether anything had to be sent.
+
+        With ``endpoints``, rules that were added come as elements first, and the rest is left to ``settle``.
+        """
         known, self._rest = self._certain(), ()
         hasty = hasten(known.program, desired, endpoints) if endpoints else ()
         way = hasty[:1] or find_way(known.program, desired)
@@ -266,7 +269,7 @@ class Enforcer:
         return changed
 
     def _go(self, way: tuple[Leg, ...], known: _Known, about: About) -> _Known:
-        """What the kernel holds once all of ``way`` is gone. Noted with the last leg: until then not all is taken."""
+        """Carries out all legs of ``way``; returns what the kernel holds then. The note comes with the last leg."""
         stamping: tuple[Step, ...] = ()
         for number, leg in enumerate(way, 1):
             if number > 1:
@@ -281,9 +284,9 @@ class Enforcer:
         return known
 
     def _flip(self, leg: Leg, known: _Known, about: About | None) -> tuple[_Known, tuple[Step, ...]]:
-        """What the kernel holds once ``leg`` is in force and noted, and what it still lacks.
+        """Carries out one leg; returns what the kernel holds then, and the steps that it still lacks.
 
-        The latter is what stamps flows, for when no packet of the old rules is under way.
+        Those bring back the lines that stamp flows, once no packet is under way by the old rules.
         """
         delta = leg.delta
         generation = self._generations.follow(known.generation) if delta.narrows else known.generation
@@ -309,15 +312,15 @@ class Enforcer:
         try:
             for _ in self._nftables.commit_pieces(pieces, generation=known.generation):
                 done += 1
-                if len(pieces) > 1 and self._is_removed():  # the ports are open until it is noticed
+                if len(pieces) > 1 and self._is_removed():  # until that is noticed, the ports are open
                     raise OperatorError("load the rules", "another program removed our table meanwhile")
         except RulesRefused:
             if done:
-                self.distrust()  # what came before is in force, and would be taken for whole
+                self.distrust()  # earlier pieces are in force, and what is known does not include them
             raise
 
     def _is_removed(self) -> bool:
-        """Whether the note that we know of is gone from the kernel, and so our table. Constant cost."""
+        """Whether our table is gone from the kernel, as its missing note tells. Constant cost."""
         known = self._known
         return known is not None and known.about is not None and self._nftables.read_about() is None
 
@@ -325,11 +328,11 @@ class Enforcer:
         try:
             return self.close_ports(ports)
         except OperatorError:
-            self.distrust()  # whether the kernel cannot be had at all is found out by what follows
+            self.distrust()  # what follows finds out whether the kernel can be reached at all
             return False
 
     def _close_anew(self, ports: LocalPorts) -> None:
-        """Whatever is there now: one transaction puts a table in its place in which every managed port is closed."""
+        """Replaces whatever table there is, in one transaction, by one in which every managed port is closed."""
         generation = self._generations.begin(self._last_block)
         closed = compile_program(HostView(Revision(0)), ports)
         tables = [family for family in TableFamily if family in _tables_of(closed)]
@@ -343,7 +346,7 @@ class Enforcer:
         self._last_block = block_number(generation)
 
     def _rebuild(self, desired: Program, about: About, ports: LocalPorts) -> None:
-        """Once more, from what the kernel really holds; a missing table is first of all closed."""
+        """Tries again from what the kernel really holds; where the table is missing, closes the ports first."""
         before, self._known = self._known, None
         try:
             self.close_ports(ports)
@@ -355,7 +358,7 @@ class Enforcer:
             raise
 
     def _close_damaged(self, before: _Known, ports: LocalPorts) -> None:
-        """The last resort: when what judged packets is not what we left and cannot be mended, close every port."""
+        """The last resort: closes every port if the rules were tampered with and could not be repaired."""
         self.load()
         present = self._certain().program
         if (present.chains, present.maps) != (before.program.chains, before.program.maps):
@@ -364,7 +367,7 @@ class Enforcer:
 
 
 def _with_prepared(program: Program, steps: tuple[Step, ...], desired: Program) -> Program:
-    """The program once its preparation is in force, which makes things whole that nothing refers to yet."""
+    """The program once the steps of ``prepare`` are in force, which make only what nothing refers to yet."""
     counters, sets, maps, chains = set(program.counters), dict(program.sets), dict(program.maps), dict(program.chains)
     for step in steps:
         match step:
@@ -377,12 +380,12 @@ def _with_prepared(program: Program, steps: tuple[Step, ...], desired: Program) 
             case AddChain(name):
                 chains[name] = desired.chains[name]
             case _:
-                pass  # what fills them
+                pass  # their elements and lines
     return Program(frozenset(counters), sets, maps, chains)
 
 
 def _only(program: Program, looked: Touched) -> Program:
-    """Of the program only the objects that were looked at. O(them), and O(sets) when a set is among them."""
+    """The part of the program that was looked at. O(that), and O(sets) when a set is in it."""
     sets = program.sets.items() if looked.sets else ()
     return Program(
         program.counters & looked.counters,
@@ -397,17 +400,17 @@ def _tables_for(ports: LocalPorts) -> frozenset[TableFamily]:
 
 
 def _tables_of(program: Program) -> frozenset[TableFamily]:
-    """The tables of a program of ours, every one of which packets reach."""
+    """The tables of a program that ringfence compiled."""
     return frozenset(TableFamily) if FRAME_PORTS in program.sets else frozenset({TableFamily.INET})
 
 
 def _hooked_tables(program: Program) -> frozenset[TableFamily]:
-    """The tables that packets reach in what was found."""
+    """The tables that packets reach in a program that was read from the kernel."""
     return frozenset(place_of(name)[0] for name, chain in program.chains.items() if chain.hook)
 
 
 def _of_no_generation(program: Program) -> Program:
-    """The program with what holds the generation marked as wrong, so that all of it is written anew."""
+    """The program with the objects that hold the generation marked as wrong, so that they are rewritten."""
     chains, sets = dict(program.chains), dict(program.sets)
     if STAMP in chains:
         chains[STAMP] = replace(chains[STAMP], lines=(*chains[STAMP].lines, _UNKNOWN))

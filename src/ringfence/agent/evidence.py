@@ -1,7 +1,7 @@
-"""What the rules did: what each of them let pass, and which packets were refused or allowed.
+"""What the rules did: how often each one allowed something, and which packets were refused or allowed.
 
-Input: the kernel's counters, its words about packets and connections, and the view in force. Output: totals and a flow
-log, both in the agent's folder and told to the server. It changes no rule, and nothing waits for it.
+Input: the kernel's counters, its events about packets and connections, and the view in force. Output: totals and a flow
+log, both kept in the agent's folder and sent to the server. It changes no rule, and nothing waits for it.
 """
 
 import logging
@@ -30,7 +30,7 @@ _log: Final = logging.getLogger("ringfence.agent")
 
 
 class Evidence:
-    """Owns the counts and the flow log. ``view`` is to be the one in force; each of ``steps`` is to be run for ever."""
+    """Owns the counts and the flow log. The caller sets ``view`` to the one in force, and runs ``steps`` for ever."""
 
     def __init__(
         self, doors: Doors, declared: Declared, folder: Path, *, server: Server, reporter: Reporter, pauses: Pauses
@@ -50,7 +50,7 @@ class Evidence:
         self._allowed = AllowedLog(doors.connections, self._flows, doors.clock) if doors.connections else None
 
     def begin(self) -> None:
-        """Go on from the totals that were kept, if they can be read, and hear what the inventory wants."""
+        """Continues from the saved totals, if they can be read, and listens to what the inventory wants logged."""
         try:
             self._counts.load()
         except OperatorError as error:
@@ -58,7 +58,7 @@ class Evidence:
         self.listen()
 
     def listen(self) -> None:
-        """Hear of what the inventory wants to be logged, and of no more."""
+        """Listens to what the inventory wants logged, and to nothing else."""
         wanted = self._declared.inventory.flow_log
         if self._refused is not None:
             self._refused.on = wanted is not Logged.OFF
@@ -72,15 +72,15 @@ class Evidence:
             self._reporter.set_problem("connections", None)
 
     def tell_all(self) -> None:
-        """The server knows nothing any more."""
+        """Sends everything again, as to a server that knows nothing."""
         self._counts.tell_all()
 
     def keep(self) -> None:
-        """Keep the totals. Raises ``OperatorError``."""
+        """Saves the totals. Raises ``OperatorError``."""
         self._counts.save()
 
     def steps(self, kernel: Worker, disk: Worker) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What to do side by side, each by its name. ``kernel`` and ``disk`` are for what blocks."""
+        """The tasks to run concurrently, by name; blocking work goes to the threads ``kernel`` and ``disk``."""
         yield "count", lambda: self._count(kernel, disk)
         yield "send the flow log", self._send
         if (refused := self._refused) is not None:

@@ -1,4 +1,4 @@
-"""All that ``ringfence doctor`` finds on a host: the real doors opened for it, and closed again."""
+"""Runs ``doctor`` on the real host: opens its doors, and closes them again."""
 
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -16,7 +16,7 @@ from ringfence.agent.doors.server import ask_server
 
 
 def examine_host(inventory: Path | None, folder: Path | None = None) -> list[Finding]:
-    """What is found on this host, in the network namespace of the caller, and of the server of ``folder``."""
+    """The findings about this host, in the network namespace of the caller, and about the server of ``folder``."""
     with ExitStack() as opened:
 
         def nftables() -> KernelNftables:

@@ -1,7 +1,7 @@
 """The flow log: what was refused and what was allowed, as lines of a file and as reports to the server.
 
-Input: records, as ``refused`` and ``allowed`` make them. Output: a file, and reports. What cannot be sent in time is
-counted and not kept: a log must not grow without end.
+Input: records of ``refused`` and ``allowed``. Output: a file, and reports. Records that cannot be sent in time are
+dropped and counted, for nothing may grow without bound.
 """
 
 from collections import deque
@@ -26,14 +26,14 @@ FILE_SIZE_BYTES: Final = 8 << 20  # then it becomes flows.jsonl.1, and a new one
 _MOST_WAITING: Final = 1000  # records that wait for the server
 _MOST_GROUPS: Final = 32
 _PAUSE_S: Final = 0.5  # between two reports at least
-EVERYWHERE: Final = "*"  # instead of an interface: of the whole host
+EVERYWHERE: Final = "*"  # in place of an interface: the whole host
 
 
 class FlowLog:
-    """Owns the file and what waits for the server. ``problem`` says why the file is not written, if so."""
+    """Owns the file and the records that wait for the server. ``problem`` says why the file is not written, if so."""
 
     def __init__(self, files: FilesDoor, clock: Clock, folder: Path, *, file: Path | None = None) -> None:
-        """``file``: one of the operator's own, which somebody else keeps from growing; else one in ``folder``."""
+        """``file``: the operator's own, which another program rotates; without it one in ``folder``."""
         self._files = files
         self._clock = clock
         self._file = file or folder / FILE
@@ -43,7 +43,7 @@ class FlowLog:
         self.problem: str | None = None
 
     def note(self, records: Collection[FlowRecord]) -> None:
-        """Write them down, and let them wait for the server."""
+        """Appends records to the file, and queues them for the server."""
         self._keep(records)
         self._waiting += records
         while len(self._waiting) > _MOST_WAITING:
@@ -51,7 +51,7 @@ class FlowLog:
             self._untold += 1
 
     async def send(self, server: Server) -> None:
-        """What waits, in bounded reports; after a failure it still waits. Raises ``OperatorError``."""
+        """Sends what is queued, in bounded reports. Raises ``OperatorError``; what was not sent stays queued."""
         await self._clock.sleep(_PAUSE_S)
         while self._waiting or self._untold:
             some = tuple(self._waiting)[:MOST_RECORDS]
@@ -75,14 +75,14 @@ class FlowLog:
 
 
 def summary(at: float, interface: str, end: Endpoint | None, verdict: str, packets: int) -> FlowRecord:
-    """The record of so many packets, or connections, that were too many to be told of one by one."""
+    """The record that stands for so many packets, or connections, that have no record of their own."""
     instance = end.instance if end else None
     return FlowRecord(round(at, 3), interface, instance, None, verdict, RATE_LIMIT, packets=packets)
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Where a packet was judged, whose it is there, which way it goes, and when (seconds since 1970)."""
+    """The interface and endpoint that judged a packet, its direction, and the time (seconds since 1970)."""
 
     interface: str
     end: Endpoint | None
@@ -93,7 +93,7 @@ class Side:
 def make_record(
     packet: Packet, side: Side, verdict: str, reason: str, *, view: HostView, rule: RuleId | None = None
 ) -> FlowRecord:
-    """The record of what one side said of a packet."""
+    """The record of one side's verdict on a packet."""
     peer = packet.destination if side.direction is Direction.EGRESS else packet.source
     has_ports, has_types = packet.protocol in (TCP, UDP), packet.protocol in (ICMP, ICMPV6)
     return FlowRecord(
@@ -118,7 +118,7 @@ def make_record(
 def make_frame_record(
     ends: tuple[IPv4Address, IPv4Address] | None, side: Side, verdict: str, reason: str
 ) -> FlowRecord:
-    """The record of what was said of a frame that is none of IP; ``ends``: whom ARP names as sender and target."""
+    """The record of a verdict on a frame that is not IP; ``ends``: sender and target, if it is ARP."""
     source, destination = (None, None) if ends is None else map(str, ends)
     return FlowRecord(
         at=round(side.at, 3),
@@ -133,7 +133,7 @@ def make_frame_record(
 
 
 def _groups_of(peer: Address, end: Endpoint, view: HostView) -> tuple[GroupId, ...]:
-    """Of the groups that rules of the endpoint name as a peer, those that the address is in."""
+    """The groups with that address, among those that the endpoint's rules name as peers."""
     rules = (rule for group in end.groups for rule in view.rules.get(group, ()))
     named = sorted({rule.peer.group for rule in rules if isinstance(rule.peer, GroupPeer)})
     return tuple(group for group in named if group in view.peers and peer in view.peers[group])[:_MOST_GROUPS]

@@ -1,9 +1,9 @@
-"""Other programs' tables, which may drop what ours lets pass: read again when the kernel tells of a change of them.
+"""Other programs' tables, which may drop what ringfence allows: read again when the kernel notifies of a change.
 
-Of a change by iptables-legacy it tells nothing: for that they are read every five minutes.
+It does not notify of changes by iptables-legacy, so they are read every five minutes as well.
 
-Input: notices, and the door. Output: those of their base chains that may drop. They are read at most a twentieth of the
-time, however often they change; nothing is done to them.
+Input: notices, and the door. Output: their base chains that may drop. Reading takes at most a twentieth of the time,
+however often they change; nothing is done to them.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _REST_S: Final = 300  # the longest time without a reading
 
 
 class ForeignTables:
-    """Owns whether they are to be read; at first they are."""
+    """Decides when they are to be read; at first they are."""
 
     def __init__(self, door: NftablesDoor, clock: Clock) -> None:
         self._door = door
@@ -31,26 +31,26 @@ class ForeignTables:
         self._read_at = clock.monotonic()
 
     def note(self, heard: Heard) -> None:
-        """Others may have changed what is theirs."""
+        """Takes note of what was heard: others may have changed their tables."""
         if heard.others or heard.lost:
             self._due.set()
 
     def distrust(self) -> None:
-        """A notice may have been missed."""
+        """Takes note that a notice may have been missed."""
         self._due.set()
 
     def note_time(self) -> None:
-        """So much time may have passed that they are to be read although nothing was heard."""
+        """Called at intervals: makes a reading due when the last one is too long ago."""
         if self._clock.monotonic() - self._read_at >= _REST_S:
             self._due.set()
 
     async def wait(self) -> None:
-        """Until they are to be read."""
+        """Waits until they are to be read."""
         await self._due.wait()
         await self._clock.sleep(self._pause_s)
 
     def read(self) -> tuple[ForeignChain, ...]:
-        """The base chains that may drop, whether or not they do. O(others' lines). Raises ``OperatorError``."""
+        """The base chains that may drop. O(others' lines). Raises ``OperatorError``."""
         self._due.clear()
         began = self._read_at = self._clock.monotonic()
         try:

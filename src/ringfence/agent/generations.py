@@ -1,8 +1,8 @@
-"""Which generation comes next, so that no live flow still carries it from an earlier life.
+"""Chooses the next generation, so that no live flow still carries it from an earlier use.
 
-A generation is a few bits of the connection mark, so its values come round again. Before one is used anew, every flow
-that still carries it must be forgotten. That is done a block ahead and off the way of a change: on entering a block of
-256 generations the next block is swept. What cannot be swept is said and does not stop a change.
+A generation is a few bits of the connection mark, so its values recur. Before one is used again, every flow that still
+carries it must be deleted from conntrack. That is done ahead of time: on entering a block of 256 generations, the next
+block is swept. A sweep that fails is reported and does not stop a change.
 """
 
 import logging
@@ -26,7 +26,7 @@ class Generations:
         self.problem: str | None = None
 
     def begin(self, last_block: int | None) -> Generation:
-        """The generation of a table that is made anew: flows may carry anything, so its block is swept here and now.
+        """The generation for a new table: flows may carry anything, so its block is swept at once.
 
         ``last_block`` is a hint: the block after it is the one whose flows are oldest.
         """
@@ -36,7 +36,7 @@ class Generations:
         return Generation(max(block * BLOCK, 1))
 
     def follow(self, present: Generation) -> Generation:
-        """The generation after ``present``; its block is swept now if nobody swept it ahead."""
+        """The generation after ``present``; its block is swept now if it was not swept ahead."""
         following = next_generation(present, self._mask)
         block = block_number(following)
         if block != block_number(present) and self._swept != block:
@@ -44,7 +44,7 @@ class Generations:
         return following
 
     def sweep_ahead(self, present: Generation) -> None:
-        """Sweep the block that comes after ``present``'s, once: to be called when nobody waits."""
+        """Sweeps the block after that of ``present``, once; to be called when nobody waits."""
         last_of_block = Generation(block_number(present) * BLOCK + BLOCK - 1)
         following = block_number(next_generation(last_of_block, self._mask))
         if self._swept != following:
@@ -68,11 +68,11 @@ def block_number(generation: Generation) -> int:
 
 
 def _selectors(block: int, mask: int) -> Iterator[tuple[int, int]]:
-    """Marks and masks that select every flow of the block, and none that was never judged (0): those are others'."""
+    """Marks and masks that select every flow of the block, but not generation 0: such flows are not ours."""
     if block > 0:
         yield block_of(Generation(block * BLOCK), mask)
         return
     first = 1
-    while first < BLOCK:  # 1, 2-3, 4-7, ... 128-255: together the block but for 0
+    while first < BLOCK:  # 1, 2-3, 4-7, ... 128-255: together the block without 0
         yield mark_of(Generation(first), mask), mask & ~mark_of(Generation(first - 1), mask)
         first *= 2

@@ -1,6 +1,6 @@
 """HTTP to one server, over TCP, TLS or a unix socket: requests in, answers out, each tried once.
 
-Input: the server's address as an operator writes it. What the network does comes out as an ``OperatorError``.
+Input: the server's address as an operator writes it. Network errors come out as ``OperatorError``.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class HttpClient:
-    """One server at ``place``, called as in ``base``; connections that it leaves open are used again for a while."""
+    """One server at ``place``, named as in the URL ``base``; open connections are reused for a while."""
 
     def __init__(self, place: Place, base: str) -> None:
         self.place = place
@@ -46,7 +46,7 @@ class HttpClient:
     async def request(
         self, method: str, path: str, *, content: bytes = b"", headers: Mapping[str, str] = _NO_HEADERS
     ) -> Answer:
-        """The whole answer; it may be an error of the server's."""
+        """The whole answer, whatever its status."""
         connection = self._kept() or await open_connection(self.place)
         is_kept = False
         try:
@@ -62,7 +62,7 @@ class HttpClient:
     async def upgrade(
         self, path: str, headers: Mapping[str, str], *, silence_s: float
     ) -> AsyncIterator[tuple[Answer, Connection]]:
-        """A connection of its own, and what the server says to the request that it become something else than HTTP."""
+        """The answer to a request to upgrade, and the connection of its own that it was sent over."""
         connection = await open_connection(self.place)
         try:
             yield await connection.ask(self._render("GET", path, b"", headers), silence_s), connection
@@ -75,7 +75,7 @@ class HttpClient:
         self._idle = []
 
     def _kept(self) -> Connection | None:
-        """A connection that is open still; those that are not, or idle for long, are closed."""
+        """An idle connection that is still open; closes those that are not, or have been idle too long."""
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection, since = self._idle.pop()
@@ -94,7 +94,7 @@ class HttpClient:
 async def open_client(
     address: str, verify: Callable[[], ssl.SSLContext], *, insecure: bool = False
 ) -> AsyncIterator[HttpClient]:
-    """HTTP to ``address``, as ``client.open_server`` takes it; ``verify`` is asked for unless it is a unix socket."""
+    """HTTP to ``address``, in the forms of ``client.open_server``; ``verify`` makes the TLS context for https."""
     with closing(_client(address, verify, insecure=insecure)) as client:
         yield client
 
@@ -109,12 +109,12 @@ def _client(address: str, verify: Callable[[], ssl.SSLContext], *, insecure: boo
 
 
 def trust(ca: bytes | None) -> ssl.SSLContext:
-    """Verifies servers by this CA (DER) and no other, or by the system's store when there is none."""
+    """A TLS context that trusts this CA (DER) alone, or the system's store when there is none."""
     return ssl.create_default_context(cadata=ca) if ca else ssl.create_default_context()
 
 
 def place_of(address: str) -> ServerPlace | None:
-    """Where on the network the server at ``address`` is; None if it is nowhere there, as a unix socket is."""
+    """The network place of the server at ``address``; None for a unix socket."""
     try:
         url = urlsplit("" if address.startswith(_UNIX) else address)
         port = url.port or _PORTS.get(url.scheme)
@@ -128,7 +128,7 @@ def is_success(answer: Answer) -> bool:
 
 
 def message_of(answer: Answer) -> str:
-    """The sentence in an error of the server's; of anybody else's error, which may be on the way, its beginning."""
+    """The message in a server's error; of another error, say a proxy's, its first characters."""
     try:
         return msgspec.json.decode(answer.content, type=_Problem).message[:_SHOWN]
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -136,7 +136,7 @@ def message_of(answer: Answer) -> str:
 
 
 class network_errors:  # noqa: N801  read as a with-statement
-    """Turns what the network does into an ``OperatorError`` that names the step."""
+    """Turns an ``OSError`` into an ``OperatorError`` that names the step."""
 
     def __init__(self, step: str) -> None:
         self._step = step

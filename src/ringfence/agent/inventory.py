@@ -1,15 +1,14 @@
 """The inventory: which interfaces of this host belong to which instances, as its operator declares in a TOML file.
 
 Input: the file's text. Output: an ``Inventory``, or an ``OperatorError`` naming file, instance and field. It knows no
-server: what the server does not accept of it is the server's to say.
+server, which may refuse parts of it later.
 """
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -17,9 +16,8 @@ import msgspec
 
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.errors import Invalid, OperatorError
-from ringfence.policy.evolving import common_ends
 from ringfence.policy.local import Failsafe
-from ringfence.policy.model import GroupPeer, Interface
+from ringfence.policy.model import Interface
 from ringfence.policy.values import (
     MAX_PORT,
     HostName,
@@ -33,7 +31,7 @@ from ringfence.policy.values import (
     parse_interface_pattern,
     parse_mac,
 )
-from ringfence.policy.view import Endpoint, HostView
+from ringfence.policy.view import Endpoint
 from ringfence.wire.hostauth import parse_host_name
 
 VERSION: Final = 1
@@ -42,7 +40,7 @@ _NO_ID: Final = InstanceId(UUID(int=0))
 
 
 class Logged(Enum):
-    """What the flow log holds: nothing, what is refused, or that and every connection that is allowed."""
+    """What the flow log contains: nothing, what is refused, or also every connection that is allowed."""
 
     OFF = "off"
     DROPS = "drops"
@@ -51,9 +49,9 @@ class Logged(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """``managed``: patterns of interfaces that are closed until programmed; those of instances are in any case.
+    """``managed``: patterns of interfaces that are closed until programmed; those of instances always are.
 
-    With ``kind`` SELF the one instance is the host itself, and ``failsafe`` what no group closes.
+    With ``kind`` SELF the only instance is the host itself, and ``failsafe`` are its ports that no group closes.
     """
 
     host: HostName
@@ -69,7 +67,7 @@ class Inventory:
 
     @property
     def ports(self) -> frozenset[InterfaceName]:
-        """The interfaces of present instances that are to be filtered."""
+        """The interfaces of declared instances that are to be filtered."""
         return frozenset(
             interface.name for claim in self.instances for interface in claim.interfaces if interface.managed
         )
@@ -122,67 +120,8 @@ def parse_inventory(text: bytes, *, file: str) -> Inventory:
         raise OperatorError(f"inventory {file}", str(error)) from error
 
 
-def keep_own(view: HostView, inventory: Inventory) -> HostView:
-    """What of the server's view this host enforces: only endpoints that its own present inventory declares.
-
-    An endpoint keeps only the addresses that are declared here too, and the MAC address that is declared here, so that
-    what is taken out of the inventory is closed at once, whatever the server says or whether it can be reached.
-    """
-    return OwnPart().keep(view, inventory)
-
-
-class OwnPart:
-    """``keep_own`` of one view after another: in constant time while endpoints and inventory are the same objects."""
-
-    def __init__(self) -> None:
-        self._inventory: Inventory | None = None
-        self._declared: dict[InterfaceName, tuple[InstanceClaim, Interface]] = {}
-        self._endpoints: tuple[Endpoint, ...] = ()
-        self._parts: tuple[Endpoint | None, ...] = ()  # of each endpoint; None: not declared here
-        self._kept: tuple[Endpoint, ...] = ()
-
-    def keep(self, view: HostView, inventory: Inventory) -> HostView:
-        if inventory is not self._inventory:
-            self._declare(inventory)
-        if view.endpoints is not self._endpoints:
-            self._keep(view.endpoints)
-        own = replace(view, endpoints=self._kept)
-        # The server sends the groups that its endpoints wear, and no others.
-        return own if len(self._kept) == len(view.endpoints) else only_worn(own)
-
-    def _declare(self, inventory: Inventory) -> None:
-        self._declared = {
-            interface.name: (claim, interface)
-            for claim in inventory.instances
-            for interface in claim.interfaces
-            if interface.managed
-        }
-        self._inventory, self._endpoints, self._parts, self._kept = inventory, (), (), ()
-
-    def _keep(self, endpoints: tuple[Endpoint, ...]) -> None:
-        first, last = common_ends(self._endpoints, endpoints)
-        before = slice(first, len(self._endpoints) - last)
-        known = {id(one): part for one, part in zip(self._endpoints[before], self._parts[before], strict=True)}
-        parts = tuple(
-            known[id(one)] if id(one) in known else _own_part(one, self._declared)
-            for one in endpoints[first : len(endpoints) - last]
-        )
-        self._parts = (*self._parts[:first], *parts, *self._parts[before.stop :])
-        self._kept = tuple(filter(None, self._parts))
-        self._endpoints = endpoints
-
-
-def only_worn(view: HostView) -> HostView:
-    """The view without the groups that none of its endpoints wears, and without peers that no rule names any more."""
-    worn = {group for endpoint in view.endpoints for group in endpoint.groups}
-    rules = {group: rules for group, rules in view.rules.items() if group in worn}
-    named = {rule.peer.group for listed in rules.values() for rule in listed if isinstance(rule.peer, GroupPeer)}
-    peers = {group: peer for group, peer in view.peers.items() if group in named}
-    return replace(view, rules=MappingProxyType(rules), peers=MappingProxyType(peers))
-
-
 def declared_endpoints(inventory: Inventory) -> tuple[Endpoint, ...]:
-    """What the inventory alone says of each of its ports: whose it is and what it may send, but no groups."""
+    """The endpoints as the inventory alone declares them, without groups."""
     return tuple(
         Endpoint(
             claim.id or _NO_ID,
@@ -209,19 +148,6 @@ def find_reassigned(before: Inventory, inventory: Inventory) -> frozenset[Interf
 def _same_owner(one: Endpoint, other: Endpoint) -> bool:
     both_have_ids = _NO_ID not in (one.instance, other.instance)
     return one.instance == other.instance if both_have_ids else one.name == other.name
-
-
-def _own_part(endpoint: Endpoint, declared: Mapping[InterfaceName, tuple[InstanceClaim, Interface]]) -> Endpoint | None:
-    claim, interface = declared.get(endpoint.interface, (None, None))
-    if claim is None or interface is None or not _is_same(claim, endpoint):
-        return None
-    addresses = tuple(address for address in endpoint.addresses if address in interface.addresses)
-    return replace(endpoint, addresses=addresses, mac=interface.mac, kind=interface.kind)
-
-
-def _is_same(claim: InstanceClaim, endpoint: Endpoint) -> bool:
-    """Whether both mean one instance: by its id where the inventory gives one, else by its name."""
-    return claim.id == endpoint.instance if claim.id is not None else claim.name == endpoint.name
 
 
 def _load(text: bytes) -> dict[str, object]:
@@ -357,7 +283,7 @@ def _convert(table: dict[str, object], shape: type[_S], where: str) -> _S:
 
 
 def _in_our_words(text: str) -> tuple[str, str]:
-    """The key and what is wrong with it, from msgspec's words for that."""
+    """The key and what is wrong with it, from msgspec's message."""
     words, _, place = text.partition(" - at `$.")
     path = place.removesuffix("`")
     if found := re.fullmatch(r"Object missing required field `(.+)`", words):

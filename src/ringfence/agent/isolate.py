@@ -1,27 +1,27 @@
-"""One instance that cannot be enforced must not keep the others from it: who that is, and the view without it.
+"""Finds the instances that cannot be enforced, and leaves them out, so that all others still are.
 
 Input: a view, and what failed: the compilation, or objects of the program that the kernel refused. Output: programs,
-and the interfaces to leave out, which stay closed, each with why. Pure but for the compiler that is handed in.
+and the interfaces to leave out, which stay closed, each with the reason. Pure, with the compiler as an argument.
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from ringfence.agent.inventory import only_worn
+from ringfence.agent.own_view import only_worn
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.program.model import Program
 from ringfence.policy.values import InterfaceName, Revision
 from ringfence.policy.view import Endpoint, HostView
 
 Compile = Callable[[HostView, LocalPorts], Program]
-Blamed = Mapping[InterfaceName, str]  # why nothing but closing these is possible
+Blamed = Mapping[InterfaceName, str]  # interfaces that must stay closed, each with the reason
 
 
 def compile_sound(view: HostView, ports: LocalPorts, compile_: Compile) -> tuple[Program, tuple[str, ...]]:
-    """The program without the endpoints that do not compile even alone, and their names with why.
+    """The program without the endpoints that do not compile even alone, and a sentence for each of those.
 
-    O(endpoints x members) when one does not, else as ``compile_``.
+    O(endpoints * members) when one does not, else as ``compile_``.
     """
     with suppress(Exception):  # whatever it is, one instance must not keep the others from converging
         return compile_(view, ports), ()
@@ -36,9 +36,9 @@ def compile_sound(view: HostView, ports: LocalPorts, compile_: Compile) -> tuple
 
 
 def find_blamed(view: HostView, ports: LocalPorts, words: Mapping[str, str], compile_: Compile) -> Blamed:
-    """The endpoints whose own rules need a refused object; none when only what all share was refused.
+    """The endpoints whose own rules need a refused object; none when only shared objects were refused.
 
-    ``words``: what the kernel said of each refused object. O(combinations of groups x their rules and members).
+    ``words``: the kernel's reason for each refused object. O(combinations of groups * their rules and members).
     """
     shared = _objects(compile_(HostView(Revision(0)), ports))
     suspects = words.keys() - shared
@@ -54,7 +54,7 @@ def find_blamed(view: HostView, ports: LocalPorts, words: Mapping[str, str], com
 
 
 def leave_out(view: HostView, blamed: Blamed) -> tuple[HostView, tuple[str, ...]]:
-    """The view without the blamed interfaces, and what to say of them."""
+    """The view without the blamed interfaces, and a sentence for each of those."""
     kept = tuple(endpoint for endpoint in view.endpoints if endpoint.interface not in blamed)
     said = tuple(
         _stays_closed(endpoint, f"the kernel refused its rules: {blamed[endpoint.interface]}")

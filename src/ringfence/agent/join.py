@@ -1,8 +1,8 @@
-"""How this host comes to a server: it proves by a token that an operator wants it, and registers a key of its own.
+"""Registers this host with a server: a token proves that an operator wants it, and the host registers its own key.
 
-Input: the server's address, the token, the agent's folder. Output: the file ``credential`` there, last and whole: a
-host that has it has joined. Until then the key lies in ``credential.joining``, so that the same command, said again
-after it was broken off anywhere, asks with the same key and is answered as before.
+Input: the server's address, the token, the agent's folder. Output: the file ``credential`` there, written last: a host
+that has it has joined. Until then the key is in ``credential.joining``, so that the same command, repeated after it was
+interrupted anywhere, sends the same key and gets the same answer.
 """
 
 import ssl
@@ -26,9 +26,9 @@ async def join_server(address: str, text: str, folder: Path) -> HostName:
     """The name under which this host has joined; its credential is in ``folder`` then.
 
     Raises:
-        Invalid: this is no token.
+        Invalid: ``text`` is no token.
         OperatorError: the server cannot be reached, is not the token's, or does not accept it; or an agent runs with
-            the folder, or it is another host's.
+            the folder, or the folder is another host's.
     """
     token = parse_token(text)
     files = SystemFiles()
@@ -43,7 +43,7 @@ async def join_server(address: str, text: str, folder: Path) -> HostName:
 
 
 def _begin(files: SystemFiles, folder: Path, token: JoinToken) -> HostCredential:
-    """The key to join with: that of an earlier try for the same host, or a new one, on disk before it is told."""
+    """The key to join with: that of an earlier try for the same host, or a new one, saved before it is sent."""
     present = _load(folder, "credential")
     if present is not None and present.host != token.host:
         reason = f"{folder} is that of host {present.host}, and the token is for {token.host}: choose another --data"
@@ -62,7 +62,7 @@ def _load(folder: Path, name: str) -> HostCredential | None:
 
 
 async def _fetch_ca(address: str, fingerprint: str) -> bytes:
-    """The server's CA, in DER, if it is the one of the token. Nothing is told to the server, which is not known yet."""
+    """The server's CA, in DER, if it is the token's. No secret is sent: the server has not been verified yet."""
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     async with open_client(address, lambda: unverified) as client:

@@ -1,7 +1,6 @@
-"""The connection to the server: claimed, followed, and tried again with growing, jittered pauses.
+"""The connection to the server: claims, follows the feed, and reconnects after growing, jittered pauses.
 
-Input: the server, and what to do with a view. Output: none; it runs until cancelled. A thousand agents whose server
-restarts come back spread over seconds, because every pause is drawn anew.
+It runs until cancelled. The jitter spreads the reconnects of a thousand agents, whose server restarts, over seconds.
 """
 
 import logging
@@ -23,7 +22,7 @@ _log: Final = logging.getLogger("ringfence.agent")
 
 
 class Pauses:
-    """How long to wait before each try: anything up to a bound that doubles; ``jitter`` gives numbers from 0 to 1."""
+    """How long to wait before each try; ``jitter`` returns random numbers from 0 to 1."""
 
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter = jitter
@@ -47,9 +46,10 @@ async def follow(
     connected: Callable[[], Awaitable[None]],
     offer: Callable[[FeedView], None],
 ) -> None:
-    """For ever: ``connected`` (which claims), then every view of the feed to ``offer``; after a failure a pause.
+    """Follows the feed for ever: calls ``connected`` (which claims), then ``offer`` with every view.
 
-    A failure is logged when it differs from the one before, so that an hour without the server is one line.
+    After a failure it pauses and starts over. It logs a failure only if it differs from the one before, so that an hour
+    without the server is one line.
     """
     said: tuple[str, str] | None = None
     while True:

@@ -1,8 +1,8 @@
 """The agent's loop: view -> compile -> delta -> one atomic transaction -> read back -> report, for ever.
 
-Input: doors, the server, and the files of this host. Output: none; it runs until cancelled and leaves the rules as they
-are. Several steps run side by side on one event loop, each for ever and none able to end another: the feed, the
-inventory, the kernel's own changes, the reports, and the one that enforces whatever the others found to be wanted.
+It runs until cancelled, and leaves the rules as they are. Its steps run concurrently on one event loop, each for ever,
+and none can end another: they follow the feed, the inventory and changes of the kernel's rules, send reports, and
+enforce what the others found to be wanted.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.evidence import Evidence
 from ringfence.agent.foreign import ForeignTables
 from ringfence.agent.generations import Generations
-from ringfence.agent.inventory import OwnPart
 from ringfence.agent.link import Pauses, follow
+from ringfence.agent.own_view import OwnPart
 from ringfence.agent.places import find_misplaced
 from ringfence.agent.ports import Declared
 from ringfence.agent.report import REPORT_S, Reporter, Standing
@@ -34,9 +34,9 @@ from ringfence.policy.values import Kind
 from ringfence.wire.feed import FeedView
 
 INVENTORY_POLL_S: Final = 0.25
-FIND_SERVER_S: Final = 5.0  # a start without a name server must not wait for ever
+FIND_SERVER_S: Final = 5.0  # a start without a name server must not hang
 RETRY_POLL_S: Final = 0.1
-COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice of one was lost
+COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice was lost
 _NOTICES_PAUSE_S: Final = 0.02  # others may change their tables a thousand times a second
 BRIDGING_POLL_S: Final = 0.1
 PLACES_POLL_S: Final = 15.0
@@ -78,13 +78,13 @@ class Agent:
         self._declared.channel = self._channel.ends
         self._own = OwnPart()
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
-        # One thread for what takes the kernel long, one for what takes the disk long: no door is used by two at a time.
+        # One thread for slow work of the kernel and one for the disk, so that no door is used by two threads at a time.
         self._kernel = Worker("kernel")
         self._disk = Worker("disk")
         self._wanted: FeedView | None = None
         self._enforced: FeedView | None = None
         self._saved: FeedView | None = None
-        self._oldest = CLOSED  # the note that the kernel had at the start: no older view of its epoch is taken
+        self._oldest = CLOSED  # the note that the kernel had at the start: no older view of its epoch is accepted
         self._reporter = Reporter(server, doors.clock)
         self._evidence = Evidence(
             doors, self._declared, cache.folder, server=server, reporter=self._reporter, pauses=Pauses(jitter)
@@ -96,17 +96,17 @@ class Agent:
         self._is_bridged = asyncio.Event()
         self._to_claim = True
         self._retry_at: float | None = None  # after a failure
-        self._heal_at: float | None = None  # for what the kernel refused of some instances
+        self._heal_at: float | None = None  # when to try again the instances whose rules the kernel refused
 
     @property
     def standing(self) -> Standing:
         return self._reporter.standing
 
     async def start(self) -> None:
-        """Close every port under our care, then enforce the last view from disk: before any packet to the server.
+        """Closes every managed port, then enforces the last view from disk, before any packet to the server.
 
         Raises:
-            OperatorError: there is no usable inventory, now or kept from before, or the kernel cannot be had at all.
+            OperatorError: there is no usable inventory, now or saved, or the kernel has no nf_tables for us.
         """
         self._watch.begin(await self._kernel.do(self._enforcer.count_changes))
         held = await self._kernel.do(self._enforcer.held)
@@ -127,7 +127,7 @@ class Agent:
         await self._enforce()
 
     def close(self) -> None:
-        """Wait for the change that the kernel is just taking, if any, and keep what is in force; no step may run."""
+        """Waits for a change that is being applied, and saves what is in force; no step may be running."""
         self._kernel.close()
         self._disk.close()
         try:
@@ -170,7 +170,7 @@ class Agent:
         await follow(self._server, self._clock, self._feed_pauses, connected=self._claim_and_report, offer=self._offer)
 
     def _offer(self, offered: FeedView) -> None:
-        """A view came: the newest of an epoch counts, and another epoch is another life of the store."""
+        """Takes a view from the feed, unless it is older than one of the same epoch (life of the server's store)."""
         epoch, revision = offered.epoch, offered.view.revision
         newest = self._newest_of(epoch)
         if newest is not None and revision < newest:
@@ -186,13 +186,13 @@ class Agent:
         self._to_enforce.set()
 
     def _newest_of(self, epoch: str) -> int | None:
-        """The newest revision of this epoch that was wanted or in force; None when we know none of it."""
+        """The newest revision of this epoch that was wanted or in force; None when none is known."""
         if self._wanted is not None:
             return self._wanted.view.revision if self._wanted.epoch == epoch else None
         return self._oldest.revision if self._oldest.epoch == epoch else None
 
     async def _find_server(self) -> bool:
-        """Whether the server is to be found elsewhere than before. Only a host that filters itself needs to know."""
+        """Looks the server up; returns whether its addresses changed. Only a self host needs to know them."""
         if self._declared.inventory.kind is not Kind.SELF:
             return False
         moved = await asyncio.to_thread(self._channel.resolve)
@@ -245,7 +245,7 @@ class Agent:
         await self._enforce()
 
     async def _enforce(self) -> None:
-        """Make the kernel hold what is wanted now, then report, then keep on disk what a restart needs."""
+        """Makes the kernel hold what is wanted, then lets the report and the saving to disk follow."""
         self._to_enforce.clear()
         async with self._enforcing:
             began = self._clock.monotonic()
@@ -254,7 +254,7 @@ class Agent:
                 outcome = await self._kernel.do(
                     carry_out, self._enforcer, wanted, declared, self._bridging, own=self._own
                 )
-            except Exception as error:  # noqa: BLE001  whatever it was: the old rules are in force, and it is tried again
+            except Exception as error:  # noqa: BLE001  whatever it was, the old rules stay, and it is tried again
                 await self._fail(error)
                 return
             self._succeed(wanted, outcome, self._clock.monotonic() - began)
@@ -263,8 +263,8 @@ class Agent:
         self._reporter.set_problem("conntrack", self._enforcer.sweep_problem)
 
     async def _finish(self) -> None:
-        """What the kernel still is to take of a change that is in force, and what makes the next one quick."""
-        if not self._to_enforce.is_set():  # else whoever waits comes first
+        """Completes a change that is in force already, and prepares for the next one."""
+        if not self._to_enforce.is_set():  # else the next change comes first
             try:
                 await self._kernel.do(self._enforcer.settle)
             except Exception as error:  # noqa: BLE001  as before: what is in force stays, and it is tried again
@@ -273,7 +273,7 @@ class Agent:
         await self._kernel.do(self._enforcer.sweep_ahead)
 
     async def _watch_bridging(self) -> None:
-        """Somebody may switch it off at any time; the bridge's own table still holds, and the rest is put right."""
+        """Switches br_netfilter on again when another program switched it off; the bridge table holds meanwhile."""
         await self._is_bridged.wait()
         await self._clock.sleep(BRIDGING_POLL_S)
         if self._retry_at is None and not self._bridging.is_on():
@@ -334,7 +334,7 @@ class Agent:
             self._reporter.set_problem("folder", None)
 
     def _keep(self) -> None:
-        """In a thread of its own, because the disk may be slow: what a restart needs, after it is in force."""
+        """Saves what a restart needs. It runs in a thread, because the disk may be slow."""
         enforced = self._enforced
         if enforced is not None and enforced is not self._saved:
             self._cache.save_view(enforced)
@@ -347,7 +347,7 @@ class Agent:
             self._memory = memory
 
     async def _watch_kernel(self) -> None:
-        """Another program flushed or changed our table: mend it at once. Others' own tables cost next to nothing."""
+        """Repairs our table at once when another program changed it; changes of other tables cost next to nothing."""
         await self._watch.wait()
         async with self._enforcing:
             heard = self._watch.hear(self._enforcer.known_until)
@@ -376,7 +376,7 @@ class Agent:
             self._to_enforce.set()
 
     async def _look_for_missed(self) -> None:
-        """The safety net, at constant cost: transactions counted by the kernel of which we heard nothing."""
+        """The safety net, at constant cost: looks for transactions that the kernel counted but sent no notice of."""
         await self._clock.sleep(COUNT_POLL_S)
         self._reporter.set_notice(self._watch.notice)
         self._foreign.note_time()

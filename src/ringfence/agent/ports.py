@@ -1,7 +1,7 @@
-"""The inventory's file as it stands, and the ports that it puts under our care.
+"""Follows the inventory file, and knows which ports are managed by it.
 
-Input: doors and the agent's folder. Output: the newest good inventory, the ports to close unless programmed, and what
-is wrong with the file. A file that cannot be read changes nothing: the last good inventory stays, over restarts too.
+Output: the newest good inventory, the ports to close unless programmed, and what is wrong with the file. A file that
+cannot be read changes nothing: the last good inventory stays in use, even after a restart.
 """
 
 import logging
@@ -26,7 +26,7 @@ _log: Final = logging.getLogger("ringfence.agent")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``endpoints``: what is declared, less the ports that went from one instance to another since the agent began."""
+    """``endpoints``: those declared, without ports that moved from one instance to another since the agent started."""
 
     inventory: Inventory
     ports: LocalPorts
@@ -36,10 +36,10 @@ class Snapshot:
 class Declared:
     """What the operator declares. ``begin`` comes first; ``problem`` says why the file is not followed, if so.
 
-    Ports that the inventory named and names no longer are remembered: taking an instance out closes its port, it does
-    not free it. They are forgotten when their link is gone, or when the inventory declares them unmanaged.
+    Ports that the inventory no longer names are remembered: taking an instance out closes its port, it does not free
+    it. They are forgotten when their link is gone, or when the inventory declares them unmanaged.
 
-    ``observed`` tells whether an uplink that no view programmes is only observed, as a host is at birth.
+    ``observed`` tells whether an uplink without a view is only observed, as that of a new host is.
     """
 
     def __init__(self, file: Path, *, files: FilesDoor, links: LinksDoor, cache: Cache, memory: Memory) -> None:
@@ -67,7 +67,7 @@ class Declared:
 
     @property
     def ports(self) -> LocalPorts:
-        """Everything under our care, in a stable order."""
+        """All managed ports, in a stable order."""
         patterns = {*self.inventory.managed, *map(str, self.inventory.ports), *self.remembered}
         inventory = self.inventory
         uplinks = tuple(replace(one, observe=self.observed) for one in declared_endpoints(inventory))
@@ -84,11 +84,11 @@ class Declared:
         return self._snapshot
 
     def begin(self, held: frozenset[str], observed: frozenset[str] = frozenset()) -> None:
-        """Read the file, or what was kept of it when it was last good; ``OperatorError`` when there is neither.
+        """Reads the file, or else the saved copy of when it was last good; raises ``OperatorError`` without either.
 
-        ``held``: the ports that the kernel has under our care from an earlier life, of which ``observed`` are only
-        observed. What of them, and of the kept inventory, the file names no longer was taken out while nobody looked,
-        and is remembered as if one had.
+        ``held``: the ports that the kernel still manages from an earlier run, of which ``observed`` are only observed.
+        If the file no longer names one of these, or of the saved copy, it was taken out while no agent ran, and is
+        remembered all the same.
         """
         kept = self._load_kept()
         self.remembered |= held - (_uplinks_of(kept) | frozenset(kept.managed) if kept else frozenset())
@@ -103,7 +103,7 @@ class Declared:
         self.observed = self.observed and self.inventory.ports.isdisjoint(held - observed)
 
     def note_view(self, view: HostView) -> None:
-        """What a view said of this host's uplinks holds for them until another one says something of them."""
+        """Takes note of whether a view observes this host's uplinks; that holds until another view says otherwise."""
         for endpoint in view.endpoints if self.inventory.kind is Kind.SELF else ():
             if endpoint.interface in self.inventory.ports:
                 self.observed = endpoint.observe
@@ -111,7 +111,7 @@ class Declared:
     def poll(self) -> bool:
         """Whether there is a new good inventory since the last call. To be called at intervals.
 
-        A file is read when it stood still from one call to the next: it may still be being written.
+        A file is read only if it did not change between two calls: otherwise it may still be being written.
         """
         try:
             found, seen = self._look(), self._seen
@@ -125,7 +125,7 @@ class Declared:
         return True
 
     def keep(self) -> None:
-        """Keep the last good inventory on disk, for a start that finds the file unreadable."""
+        """Saves the last good inventory, for a start at which the file cannot be read."""
         text = self._text
         if text is not None:
             self._cache.save_inventory(text)
@@ -175,17 +175,14 @@ class Declared:
 def remember_ports(
     remembered: frozenset[str], before: Inventory | None, inventory: Inventory, links: frozenset[str]
 ) -> frozenset[str]:
-    """What to remember from now on: ports of earlier inventories whose links exist and that are not given free."""
+    """The ports to remember: those of earlier inventories whose links exist and that are not declared unmanaged."""
     known = remembered | (frozenset(map(str, before.ports)) - _uplinks_of(before) if before else frozenset())
     present = frozenset(map(str, inventory.ports))
     return frozenset(name for name in known - present if name in links and name not in _given_free(inventory))
 
 
 def _uplinks_of(inventory: Inventory) -> frozenset[str]:
-    """A host's own uplinks, which are free when the inventory names them no longer.
-
-    Closing them would shut its operator out, and protect nobody.
-    """
+    """A self host's uplinks, which are not remembered: closing them would shut its operator out and protect nobody."""
     return frozenset(map(str, inventory.ports)) if inventory.kind is Kind.SELF else frozenset()
 
 

@@ -1,7 +1,8 @@
-"""What the kernel tells of refused packets, as records of the flow log.
+"""Refused packets, as records of the flow log.
 
-Input: the kernel's words, its tallies, and which view is in force. Output: records. Each port has its own limit in the
-kernel, so that a flood at one costs no other its log; what is beyond it is counted there, and told of as a number.
+Input: the packets that the kernel logs, its tallies, and the view in force. Output: records. The kernel limits the
+logging of each port by itself, so that a flood at one port does not silence the others; what is over the limit is
+counted in tallies, and recorded as a number.
 """
 
 from collections import Counter
@@ -37,28 +38,29 @@ _DIRECTION: Final = {Refusal.DENIED_IN: Direction.INGRESS, Refusal.DENIED_OUT: D
 
 
 class RefusedLog:
-    """Takes note of refused packets in the flow log; with ``on`` False it hears them and says nothing."""
+    """Records refused packets in the flow log; while ``on`` is False it takes them from the kernel and drops them."""
 
     def __init__(self, packets: PacketsDoor, flows: FlowLog, clock: Clock) -> None:
         self._packets = packets
         self._flows = flows
         self._clock = clock
         self.on = True
-        self._told: Counter[_Port] = Counter()  # and summed up
+        self._told: Counter[_Port] = Counter()  # packets with a record, of their own or in a sum
         self._counted: Counter[_Port] = Counter()  # what the tallies grew by until they were read last
-        self._seen: Mapping[_Port, int] | None = None  # what they said then; None: they were not read yet
+        self._seen: Mapping[_Port, int] | None = None  # the tallies then; None: not read yet
 
     async def follow(self, in_force: Callable[[], HostView]) -> None:
-        """Wait until the kernel tells of something, and take note of it by the view that is in force then."""
+        """Waits until the kernel logs packets, and records them by the view that is in force then."""
         await self._packets.wait()
         told = self._packets.take()
         if self.on:
             self._flows.note(tuple(self._records(told, in_force())))
 
     def note_tallies(self, tallies: Mapping[_Port, int], view: HostView) -> None:
-        """Take note of what was not told one by one. Called every few seconds.
+        """Records how many packets have no record of their own. Called every few seconds.
 
-        What was counted at the call before and is not told yet will never be: the kernel holds nothing back so long.
+        A packet that was counted at the previous call and has no record by now will never have one: the kernel does
+        not hold packets back for so long.
         """
         if not self.on or self._seen is None:
             self._told.clear()
@@ -109,13 +111,13 @@ def _as_begun(packet: Packet, side: Side) -> Packet:
 
 
 def _direction(refusal: Refusal, told: Told, end: Endpoint | None) -> Direction:
-    # What comes in by an uplink enters the host that is its own instance.
+    # At a self host, what comes in by an uplink enters the instance.
     leaves = told.leaves is not (end is not None and end.kind is Kind.SELF)
     return _DIRECTION.get(refusal, Direction.EGRESS if leaves else Direction.INGRESS)
 
 
 def _bridged_end(told: Told, view: HostView) -> Endpoint | None:
-    """Behind a bridge the interface is the bridge: whose packet it was only its address says."""
+    """The endpoint of a packet behind a bridge: there the interface is the bridge, and only the address tells."""
     if told.packet is None:
         return None
     address = told.packet.source if told.leaves else told.packet.destination

@@ -1,7 +1,6 @@
-"""What the agent says of itself to the server: the revision its kernel was seen to hold, and what is wrong.
+"""The agent's reports to the server: the revision that its kernel was seen to hold, and what is wrong.
 
-Input: what the agent's steps found. Output: one report after every change of it, and at least every ``REPORT_S``, which
-is what keeps the host counted as live.
+A report is sent after every change, and at least every ``REPORT_S``, which keeps the host counted as live.
 """
 
 import asyncio
@@ -26,9 +25,9 @@ _log: Final = logging.getLogger("ringfence.agent")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """``problems`` by what they are about ("inventory", "kernel", ...), so that one is cleared without the others.
+    """``problems`` by what they are about ("inventory", "kernel", ...), so that each is cleared by itself.
 
-    ``foreign``: other programs' base chains that may drop; None: not looked at yet. ``failsafe``: ports that no group
+    ``foreign``: other programs' base chains that may drop; None: not read yet. ``failsafe``: ports that no group
     closes; None: the inventory was not read yet.
     """
 
@@ -48,13 +47,13 @@ class Standing:
 
 
 def compose_report(standing: Standing) -> Report:
-    """One report; problems in a stable order, each on its own."""
+    """The report of a standing, with its problems in a stable order."""
     texts = [standing.problems[about] for about in sorted(standing.problems)]
     return Report(standing.applied, "; ".join(texts) or None, standing.notice, standing.foreign, standing.failsafe)
 
 
 class Reporter:
-    """Owns the standing, and tells the server of it."""
+    """Owns the standing, and reports it to the server."""
 
     def __init__(self, server: Server, clock: Clock) -> None:
         self._server = server
@@ -67,7 +66,7 @@ class Reporter:
         return self._standing
 
     def set_problem(self, about: str, text: str | None) -> None:
-        """One thing that is wrong, or no more; a new text is logged and reported at once."""
+        """Sets or clears (None) one problem; a new text is logged and reported at once."""
         if self._standing.problems.get(about) == text:
             return
         self._standing = self._standing.with_problem(about, text)
@@ -76,7 +75,7 @@ class Reporter:
             _log.warning("%s", text, extra={"fields": {"about": about}})
 
     def set_notice(self, text: str | None) -> None:
-        """Something that happened and is over, or is told no more; a new text is logged and reported at once."""
+        """Sets or clears (None) the notice of something that is over; a new text is logged and reported at once."""
         if self._standing.notice == text:
             return
         self._standing = replace(self._standing, notice=text)
@@ -85,7 +84,7 @@ class Reporter:
             _log.warning("%s", text)
 
     def set_foreign(self, chains: tuple[ForeignChain, ...]) -> None:
-        """Other programs' base chains that may drop; others than before are logged and reported at once."""
+        """Sets other programs' base chains that may drop; a change is logged and reported at once."""
         if self._standing.foreign == chains:
             return
         for chain in set(chains) - set(self._standing.foreign or ()):
@@ -94,22 +93,22 @@ class Reporter:
         self._due.set()
 
     def set_failsafe(self, ports: tuple[Failsafe, ...]) -> None:
-        """The ports that no group closes; others than before are reported at once."""
+        """Sets the ports that no group closes; a change is reported at once."""
         if self._standing.failsafe != ports:
             self._standing = replace(self._standing, failsafe=ports)
             self._due.set()
 
     def set_applied(self, applied: Revision | None) -> None:
-        """The kernel was seen to hold this revision, or none: reported at once, the same one again too."""
+        """Sets the revision that the kernel was seen to hold, or none; reported at once, even if unchanged."""
         self._standing = self._standing.with_applied(applied)
         self._due.set()
 
     def wake(self) -> None:
-        """Let a report be sent now."""
+        """Makes a report due now."""
         self._due.set()
 
     async def wait(self, longest_s: float = REPORT_S) -> None:
-        """Until a report is due."""
+        """Waits until a report is due, at most ``longest_s``."""
         waits = {asyncio.ensure_future(self._due.wait()), asyncio.ensure_future(self._clock.sleep(longest_s))}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -119,10 +118,10 @@ class Reporter:
         self._due.clear()
 
     async def send(self) -> None:
-        """The present standing. Raises ``OperatorError`` when the server cannot be had."""
+        """Sends the present standing. Raises ``OperatorError`` when the server cannot be reached."""
         report = compose_report(self._standing)
         try:
             await self._server.report(report)
         except OperatorError:
-            # A kept connection that the server just closed; a lost report would leave an operation pending for long.
+            # The server may just have closed the connection; a lost report would leave an operation pending for long.
             await self._server.report(report)

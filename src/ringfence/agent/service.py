@@ -1,7 +1,6 @@
-"""The agent as a service: its real doors opened, its folder and its network namespace locked, ended by SIGTERM.
+"""The agent as a service: opens its real doors, locks its folder and network namespace, and ends at SIGTERM.
 
-Input: where the server is, the agent's folder, the inventory's file, the credential. It ends only when it is told to,
-or with an ``OperatorError`` when it cannot even start.
+It ends only when it is told to, or with an ``OperatorError`` when it cannot start.
 """
 
 import asyncio
@@ -40,10 +39,10 @@ from ringfence.policy.program.names import TableFamily
 from ringfence.policy.program.steps import AddTable, DeleteTable
 from ringfence.policy.values import HostName
 
-# malloc.h. As glibc begins, but to stay so: it raises both with the first large buffer that it is given back.
+# malloc.h. The thresholds are glibc's initial ones; set explicitly they stay, else freeing a large buffer raises them.
 _KEPT_WHOLE: Final = 128 << 10
 _MALLOC: Final = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, _KEPT_WHOLE), "M_TRIM_THRESHOLD": (-1, _KEPT_WHOLE)}
-_ALLOCATIONS: Final = 100_000  # between two looks at what was allocated since the last
+_ALLOCATIONS: Final = 100_000  # allocations between two collections of the youngest objects
 
 _log: Final = logging.getLogger("ringfence.agent")
 
@@ -94,7 +93,7 @@ async def run_agent(
 
 @contextmanager
 def _open_packets() -> Iterator[KernelPackets | None]:
-    """What the kernel tells of refused packets; None where that cannot be had: enforcing does not depend on it."""
+    """The log of refused packets; None where the kernel has none to give, for enforcing does not depend on it."""
     try:
         opened = KernelPackets()
     except OperatorError as error:
@@ -106,11 +105,11 @@ def _open_packets() -> Iterator[KernelPackets | None]:
 
 
 def spare_collections() -> None:
-    """A policy is a hundred thousand objects that stay and form no cycles: walking them again doubles a load.
+    """Tunes garbage collection and malloc for a policy: a hundred thousand objects that live long and form no cycles.
 
-    And one heap for all threads, of which one at a time runs: what one of them frees another can use. What is large
-    lies outside of it, and goes back to the kernel when it is freed: a view, a batch, the kernel's answer. What loading
-    the program left behind (each class with slots was made twice) is gone before a policy comes to lie around it.
+    Collecting less often halves the time of a load. One heap for all threads lets one thread use what another freed;
+    large buffers (a view, a batch, the kernel's answer) are outside of it, and return to the kernel when freed. The
+    garbage of loading the program is collected first, before a policy's objects surround it.
     """
     gc.collect()
     gc.set_threshold(_ALLOCATIONS, 50, 100)
@@ -120,13 +119,13 @@ def spare_collections() -> None:
 
 
 def _give_back() -> None:
-    """To the kernel what compiling and loading a policy needed, but for what lies among what stays."""
+    """Returns to the kernel the free memory that compiling and loading a policy needed."""
     with suppress(AttributeError):  # of another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Outcome:
-    """Close every managed port of the caller's network namespace, or enforce what was kept, without any server.
+    """Enforces the saved view in the caller's network namespace, or else closes its managed ports, without a server.
 
     Raises:
         Filtered: an agent filters the namespace already.
@@ -158,7 +157,7 @@ def _remove_table(nftables: KernelNftables, family: TableFamily) -> None:
 
 
 def _host(folder: Path, inventory: Path, environment: Mapping[str, str]) -> HostName:
-    """As the credential says; without one what the inventory says, for a host that was never registered closes too."""
+    """The host's name by its credential, else by its inventory: a host that never joined closes its ports, too."""
     try:
         return load_credential(folder, environment).host
     except OperatorError as error:

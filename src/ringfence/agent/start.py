@@ -1,7 +1,6 @@
-"""What is enforced before the server is reached: the last view kept on disk, or a table in which every port is closed.
+"""What is enforced before the server is reached: the last view saved on disk, or a table that closes every port.
 
-Input: what the kernel holds, the agent's folder, the inventory. Output: an ``Outcome``. The agent begins with it, and
-``boot`` is nothing but it: for the moment at which a machine has no network yet.
+The agent starts with it, and ``boot`` consists of it, for when a machine has no network yet.
 """
 
 import logging
@@ -17,7 +16,7 @@ from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.generations import Generations
-from ringfence.agent.inventory import OwnPart
+from ringfence.agent.own_view import OwnPart
 from ringfence.agent.ports import Declared, Snapshot
 from ringfence.nft import About
 from ringfence.policy.errors import OperatorError
@@ -43,10 +42,10 @@ class BootDoors:
 
 
 def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
-    """Enforce the last kept view if it is good, else close every managed port. Nothing is written to disk.
+    """Enforces the last saved view if it is good, else closes every managed port. Writes nothing to disk.
 
     Raises:
-        OperatorError: there is no usable inventory, now or kept from before, or the kernel refuses.
+        OperatorError: there is no usable inventory, now or saved, or the kernel refuses.
     """
     memory = cache.load_memory()
     enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=memory.block)
@@ -62,7 +61,7 @@ def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
 
 
 def load_view(cache: Cache, held: About) -> FeedView | None:
-    """The view kept on disk, unless the kernel already holds a newer one, as ``held`` says."""
+    """The view saved on disk, unless the kernel already holds a newer one, as ``held`` says."""
     try:
         kept = cache.load_view()
     except OperatorError as error:
@@ -70,7 +69,7 @@ def load_view(cache: Cache, held: About) -> FeedView | None:
         return None
     if kept is None or held == CLOSED:
         return kept
-    # What the kernel holds was enforced before it was kept, so another epoch in the kernel is the later one.
+    # A view is enforced before it is saved, so if the epochs differ, the kernel's is the later one.
     is_older = held.epoch != kept.epoch or held.revision > kept.view.revision
     return None if is_older else kept
 
@@ -78,10 +77,10 @@ def load_view(cache: Cache, held: About) -> FeedView | None:
 def carry_out(
     enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot, bridging: BridgingDoor, *, own: OwnPart
 ) -> Outcome:
-    """Make the kernel hold what is wanted; without a view open nothing, and close what the inventory closes.
+    """Makes the kernel hold the wanted view; without one it opens nothing, and closes what the inventory closes.
 
     Raises:
-        NotEnforceable: the ports are closed, because nothing would judge what passes them.
+        NotEnforceable: nothing would judge what crosses the bridge, so all ports are closed.
     """
     if declared.ports.kind is Kind.BRIDGED:
         _show_bridges(enforcer, declared.ports, bridging)
@@ -90,12 +89,12 @@ def carry_out(
         return enforcer.enforce(own.keep(wanted.view, declared.inventory), about, declared.ports)
     if enforcer.held() in (None, CLOSED):
         return enforcer.enforce(HostView(Revision(0)), CLOSED, declared.ports)
-    # Rules of an earlier life are in force: what else they should become only the server knows.
+    # Rules of an earlier run are in force, and only the server knows what they should become.
     return enforcer.narrow(declared.endpoints, declared.ports)
 
 
 def _show_bridges(enforcer: Enforcer, ports: LocalPorts, bridging: BridgingDoor) -> None:
-    """Without br_netfilter nothing would judge what crosses a bridge: then all of its ports stay closed."""
+    """Switches br_netfilter on; if that fails, closes all ports, for nothing would judge what crosses a bridge."""
     if bridging.is_on():
         return
     try:

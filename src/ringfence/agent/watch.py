@@ -1,10 +1,10 @@
-"""Other programs' hands on our rules: what was heard, what may have been missed, and what to tell of it.
+"""Tampering with our rules by other programs: what was heard of it, what may have been missed, what to report.
 
 Input: the kernel's notices and its count of transactions. Output: ``Heard`` to mend, whether the whole table should be
-read, and a sentence for the operator. It touches no rules.
+read, and a sentence for the operator. It changes no rules.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,16 +12,16 @@ from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.notices import NoticesDoor
 from ringfence.nft import Heard
 
-SHOWN_S: Final = 300.0  # how long after it happened tampering is told of in the host's status
-_TOLD_EVERY_S: Final = 1.0  # a program that tampers without pause is not reported more often
-_WHOLE_CHECK_S: Final = 1.0  # at least so long between readings of the whole table, and 20 times what one takes
+SHOWN_S: Final = 300.0  # for so long after it happened, tampering is shown in the host's status
+_TOLD_EVERY_S: Final = 1.0  # tampering without pause is not reported more often
+_WHOLE_CHECK_S: Final = 1.0  # between two readings of the whole table at least, and 20 times what one takes
 _WHOLE_CHECK_SHARE: Final = 20
 _COUNT_RANGE: Final = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
 class Tampering:
-    """``began`` and ``at``: monotonic and of the day. ``mended_s``, ``whole_s``: how long after ``began``."""
+    """``began`` is monotonic, ``at`` in seconds since 1970; ``mended_s`` and ``whole_s``: how long after ``began``."""
 
     by: str
     what: str
@@ -63,7 +63,7 @@ class Watch:
         await self._notices.wait()
 
     def hear(self, known_until: int | None) -> Heard:
-        """What came next, but for transactions up to the count ``known_until``, whose work is known."""
+        """What came since the last call, without transactions up to the count ``known_until``, which are known."""
         heard = self._notices.take(known_until)
         if heard.changes is not None:
             self._heard_changes = heard.changes
@@ -71,7 +71,7 @@ class Watch:
         return heard
 
     def compare(self, changes: int) -> None:
-        """The kernel's count at this moment. What was counted at the last look must have been heard of by now."""
+        """Takes note of the kernel's count. What was counted at the last call must have been heard of by now."""
         if 0 < (self._counted - self._heard_changes) % _COUNT_RANGE < _COUNT_RANGE // 2:
             self._whole_check_wanted = True
             self._heard_changes = self._counted
@@ -82,13 +82,13 @@ class Watch:
         return self._whole_check_wanted and self._clock.monotonic() >= self._whole_check_at
 
     def checked(self, began: float) -> None:
-        """The whole table was read, beginning then."""
+        """Takes note that the whole table was read, beginning at ``began``."""
         now = self._clock.monotonic()
         self._whole_check_wanted = False
         self._whole_check_at = now + max(_WHOLE_CHECK_S, _WHOLE_CHECK_SHARE * (now - began))
 
     def note_tampering(self, heard: Heard, began: float) -> None:
-        """What was heard was the work of others on our rules; it is just mended, or closed until it is whole."""
+        """Takes note that others changed our rules: they are mended by now, or closed until the table is whole."""
         now = self._clock.monotonic()
         by = ", ".join(sorted(heard.authors)) or "another program"
         what = heard.touched.text or "unseen"
@@ -96,17 +96,14 @@ class Watch:
         self._tampering = Tampering(by, what, began, self._clock.now() - (now - began), now - began, None, times)
 
     def note_whole(self) -> None:
-        """The kernel now holds what it should."""
+        """Takes note that the kernel holds what it should."""
         known = self._tampering
         if known is not None and known.whole_s is None:
-            whole_s = self._clock.monotonic() - known.began
-            self._tampering = Tampering(
-                known.by, known.what, known.began, known.at, known.mended_s, whole_s, known.times
-            )
+            self._tampering = replace(known, whole_s=self._clock.monotonic() - known.began)
 
     @property
     def notice(self) -> str | None:
-        """What to tell of tampering: for a while after it, and without repeating itself."""
+        """The sentence about tampering, for a while after it; it does not change more often than every second."""
         now = self._clock.monotonic()
         if self._tampering is not None and now - self._tampering.began > SHOWN_S:
             self._tampering = None

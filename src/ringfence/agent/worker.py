@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 class Worker:
-    """One thread: what it is given is done in order, and a door that only it uses by one at a time."""
+    """One thread, which does what it is given in order: a door that only it uses has one user at a time."""
 
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)

@@ -7,15 +7,15 @@ from ringfence.policy.errors import Denied
 from ringfence.policy.values import GroupId, HostName, OrganisationId
 
 if TYPE_CHECKING:
-    from ringfence.policy.lockout import Connection  # the command line names roles, and need not wait for verdicts
+    from ringfence.policy.lockout import Connection  # not loaded for the command line, which only needs roles
 
-OPERATOR_NAME: Final = "operator"  # whoever may open the control socket; no key id and no host is named so
+OPERATOR_NAME: Final = "operator"  # whoever may open the control socket; no key id and no host has this name
 
 
 class Role(Enum):
-    """What an API key may do: an owner everything that the API offers, an operator all but reading the history.
+    """What an API key may do: an owner everything that the API offers, an operator all but read the history.
 
-    A reader may only look, and not at the history either.
+    A reader may read everything but the history, and change nothing.
     """
 
     OWNER = "owner"
@@ -23,7 +23,7 @@ class Role(Enum):
     READER = "reader"
 
 
-class Actor(NamedTuple):  # made for every request: a third of a dataclass's time
+class Actor(NamedTuple):  # made for every request, in a third of a dataclass's time
     """``name`` is a key id, ``host:NAME`` or ``operator``; address and request id go to the audit line.
 
     ``connection`` is what the actor's own change must not cut.
@@ -59,12 +59,12 @@ def host_actor(organisation: OrganisationId, host: HostName) -> Actor:
 
 
 def require_writer(actor: Actor) -> None:
-    """``Denied`` for an actor that may only read."""
+    """Raises ``Denied`` for an actor that may only read."""
     if actor.role is Role.READER:
         raise Denied(f"key {actor.name} may only read: use a key with role owner or operator")
 
 
 def require_owner(actor: Actor) -> None:
-    """``Denied`` for an actor that may not read who did what."""
+    """Raises ``Denied`` for an actor that may not read the history."""
     if actor.role is not Role.OWNER:
         raise Denied(f"key {actor.name} may not read the history: use a key with role owner")

@@ -1,4 +1,4 @@
-"""Letting an address in for a time: to all who wear a group, or to one instance by a group of its own. Pure.
+"""Lets an address in for a time: to all members of a group, or to one instance, by a group of its own. Pure.
 
 Input: a snapshot and what is to be allowed. Output: the edits of one change.
 """
@@ -15,18 +15,18 @@ from ringfence.policy.model import Group, Snapshot
 from ringfence.policy.values import GroupId, OrganisationId
 from ringfence.wire.change import Allowance
 
-_OWN: Final = "allow-me-"  # and the instance's name: the group in which only such rules are
+_OWN: Final = "allow-me-"  # prefix of the instance's name: the name of the group that has only such rules
 
 
 def allow_edits(
     snapshot: Snapshot, organisation: OrganisationId, allowance: Allowance, new_id: Callable[[], UUID]
 ) -> tuple[Edit, ...]:
-    """The rule, and before it what it takes for an instance to have a group of its own.
+    """The edit that adds the rule, after those that give an instance a group of its own, if need be.
 
     Raises:
-        NotFound: nobody is named so.
-        Invalid: a group and an instance are, or several instances.
-        Conflict: the instance's own group is worn by others too, whom nobody meant.
+        NotFound: the target is unknown.
+        Invalid: the target is ambiguous.
+        Conflict: the instance's own group is also worn by others, which would be opened as well.
     """
     target = find_named(snapshot, allowance.target, field="$.target", owner=organisation, others=())
     if isinstance(target, Group):

@@ -1,4 +1,4 @@
-"""The operations that can be asked for, in memory: the newest ten thousand, those that wait, and those to be saved.
+"""The operations in memory: the newest ten thousand, the pending ones, and those whose end is to be saved.
 
 Lives in the event loop's thread.
 """
@@ -30,14 +30,14 @@ class OperationBook:
         self._foreign: set[OperationId] = set()
 
     def find(self, id_: OperationId, organisation: OrganisationId) -> Operation:
-        """An operation of the organisation; ``NotFound`` for others and for those long past."""
+        """An operation of the organisation; raises ``NotFound`` for any other, and for those that are too old."""
         operation = self._known.get(id_)
         if operation is None or operation.organisation != organisation:
             raise NotFound(f"there is no operation {id_}")
         return operation
 
     def latest(self, operation: Operation) -> Operation:
-        """An operation as it stands; as it was committed when it is not known here, or not any more."""
+        """The present state of an operation; the given state if it is not known here (any more)."""
         return self._known.get(operation.id, operation)
 
     def newest(self, organisation: OrganisationId, most: int) -> list[Operation]:
@@ -57,10 +57,10 @@ class OperationBook:
         deadline_s: float,
         is_foreign: bool = False,
     ) -> None:
-        """Takes note of a committed operation; a pending one is waited for until ``deadline_s`` (monotonic).
+        """Adds a committed operation; a pending one ends at the latest at ``deadline_s`` (monotonic).
 
-        The end of a foreign one is saved by the server that opened it; only when its time is long up, because that
-        server is gone, by this one.
+        The end of a foreign operation is saved by the server that opened it, or by this one when that server is gone,
+        some seconds after the deadline.
         """
         operation = stored.operation
         if is_foreign:
@@ -76,11 +76,11 @@ class OperationBook:
     def report(
         self, hosts: Iterable[HostName], said: Said, before: Mapping[HostName, str], *, offered: Revision, now_s: float
     ) -> None:
-        """What hosts say, as ``PendingOperations.report``."""
+        """Takes in what hosts report, as ``PendingOperations.report``."""
         self._end(self._pending.report(hosts, said, before, offered=offered, now_s=now_s))
 
     def settle(self, operation: Operation) -> None:
-        """It ended so, says the server that saved it, without its hosts."""
+        """Ends an operation as another server saved it, which does not include its hosts."""
         self._pending.forget(operation.id)
         self._foreign.discard(operation.id)
         self._unsaved.pop(operation.id, None)
@@ -90,7 +90,7 @@ class OperationBook:
             end.set()
 
     def expire(self, now_s: float, errors: Errors) -> None:
-        """Ends what waited too long, as ``PendingOperations.expire``."""
+        """Ends the operations whose deadline has passed, as ``PendingOperations.expire``."""
         expired = self._pending.expire(now_s, errors)
         self._foreign.difference_update(operation.id for operation in expired)
         self._end(expired)

@@ -1,4 +1,4 @@
-"""The time: of the day for what people read, monotonic for every deadline: a jump of the clock decides nothing."""
+"""The time: time of day for what people read, monotonic for every deadline, so that no jump of the clock matters."""
 
 import time
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""From the event loop to the store's writer and back: a decision goes in, what it changed comes out and is published.
+"""The way from the event loop to the store's writer and back: runs decisions, and publishes what they changed.
 
-What is committed is published whether or not its caller still waits: a client that hangs up changes nothing.
+A committed change is published even if its caller no longer waits.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """What else follows when another server decided: ``keys`` are all that there are, when some changed."""
+    """What else follows from another server's decision; ``keys`` are all keys, or None when none changed."""
 
     settled: tuple[Operation, ...]
     keys: tuple[StoredKey, ...] | None
@@ -45,7 +45,7 @@ class Foreign:
 
 
 class Outcome(NamedTuple, Generic[T_co]):  # as Decision
-    """What a decision answers its caller, and what must follow from it even if the caller waits no more."""
+    """What a decision returns to its caller, and what must follow from it even if the caller no longer waits."""
 
     value: T_co
     change: Change | None = None
@@ -67,21 +67,21 @@ class Commits:
         self.failure: asyncio.Future[OperatorError] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: OperatorError) -> None:
-        """What this process has in memory is not what is stored any more: it must end, and be started anew."""
+        """Ends this server, because its memory no longer agrees with the store: it must be restarted."""
         if not self.failure.done():
             _log.critical("this server ends, to be started anew: %s", error)
             self.failure.set_result(error)
 
     async def run(self, decide: Decide[Outcome[T]]) -> T:
-        """The value that ``decide`` answered, once it is on stable storage.
+        """The value that ``decide`` returned, once the decision is on stable storage.
 
         Raises:
-            RingfenceError: what ``decide`` raised; ``Busy`` when nothing could be written. In any case nothing changed.
+            RingfenceError: what ``decide`` raised; ``Busy`` when nothing could be written. Either way nothing changed.
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
 
-        def deliver(outcome: "Committed[Outcome[T]] | Exception") -> None:  # quoted, or it is made anew for each change
+        def deliver(outcome: "Committed[Outcome[T]] | Exception") -> None:  # quoted: else evaluated for each change
             self._arrived.append(lambda: self._arrive(outcome, waiter))
             self._wake(loop)
 
@@ -89,7 +89,7 @@ class Commits:
         return await waiter
 
     def follow(self, outcome_of: Callable[[Followed], Outcome[None]]) -> None:
-        """From now on what other servers decide is published too, in its place in the order of commits."""
+        """Publishes from now on what other servers decide, too, in the order of commits."""
         loop = asyncio.get_running_loop()
 
         def hear(followed: Followed) -> None:
@@ -104,7 +104,7 @@ class Commits:
         self._store.follow(hear, lost)
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Called in the writer's thread. A batch of commits wakes the loop once, not once for each."""
+        """Wakes the loop once for a batch of commits. Called in the writer's thread."""
         if not self._is_woken:
             self._is_woken = True
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -117,7 +117,7 @@ class Commits:
             self._arrived.popleft()()
 
     def _arrive(self, outcome: Committed[Outcome[T]] | Exception, waiter: asyncio.Future[T]) -> None:
-        """A refusal, and a defect of ours, is its caller's to hear of."""
+        """Publishes a commit and hands its value to the caller; an exception goes to the caller alone."""
         if isinstance(outcome, Exception):
             if isinstance(outcome, Lost):
                 self.fail(outcome)
@@ -129,7 +129,7 @@ class Commits:
             waiter.set_result(outcome.result.value)
 
     def _make_known(self, outcome: Outcome[object]) -> None:
-        """It is committed, and its caller hears so, even when a defect of ours keeps this server from following it."""
+        """Publishes a committed outcome. If that fails, the caller still gets its answer, and this server ends."""
         try:
             self._publish(outcome)
         except Exception as error:  # noqa: BLE001  any defect of ours: going on would spread it
@@ -140,7 +140,7 @@ class Commits:
 def follow(
     cache: ViewCache, snapshot: Snapshot, facts: tuple[Fact, ...], *, held_by: OrganisationId | None = None
 ) -> tuple[Snapshot | None, Change | None]:
-    """The snapshot and the views that ``facts`` lead to; None and None when there are none.
+    """The snapshot and the views that ``facts`` lead to; None for both when there are no facts.
 
     Raises:
         Conflict: an assertion of the organisation ``held_by`` would be broken.

@@ -1,7 +1,7 @@
-"""What hosts told of their rules' counters: the newest of each host and rule, in memory only.
+"""The counters of rules that hosts reported: the newest of each host and rule, in memory only.
 
-Input: hosts' reports, believed of rules that they enforce. Output: counts by host. A restart of the server forgets
-them, and each host tells all of them again when it connects.
+A host is believed only about rules that it enforces. A restart of the server forgets the counts, and each host sends
+all of them again when it connects.
 """
 
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ class CountBook:
         self._counts: dict[HostName, dict[RuleId, RuleCount]] = {}
 
     def add(self, host: HostName, counts: Iterable[RuleCount], rules: frozenset[RuleId]) -> None:
-        """Take note of counts of ``rules``, which are those that the host enforces; of others nothing is kept."""
+        """Adds the newest counts; only those of ``rules``, which the host enforces, are kept."""
         known = {rule: count for rule, count in self._counts.get(host, {}).items() if rule in rules}
         self._counts[host] = known | {count.rule: count for count in counts if count.rule in rules}
 
     def forget(self, host: HostName) -> None:
-        """The host was removed."""
+        """Drops the counts of a removed host."""
         self._counts.pop(host, None)
 
     def of(self, host: HostName) -> dict[RuleId, RuleCount]:

@@ -1,7 +1,7 @@
-"""What the server does by itself when its time has come: it ends rules that expire, and undoes what nobody confirmed.
+"""What the server does by itself when it is due: deletes expired rules, and undoes changes that nobody confirmed.
 
-Lives in the event loop's thread. The state says what is due, so nothing is forgotten by a restart; of several servers
-of one database the first to commit does it, for each decides over the newest state.
+Lives in the event loop's thread. The snapshot says what is due, so a restart forgets nothing; of several servers of one
+database the first to commit does it, for each decides over the newest snapshot.
 """
 
 import logging
@@ -29,14 +29,14 @@ _What = tuple[object, int]  # an organisation's trial or a rule, and the time of
 
 
 class _Done(NotFound):
-    """What was due is not any more: another server was first, or somebody confirmed."""
+    """It is no longer due: another server was first, or somebody confirmed."""
 
 
 @dataclass(slots=True)
 class Deadlines:
     """``change`` commits a wish. ``now_s`` is the time of day, because deadlines outlive the process.
 
-    ``monotonic_s`` is the other, by which nothing comes later than it would have, should the time of day go back.
+    ``monotonic_s`` is the monotonic time, by which nothing comes late should the time of day be set back.
     """
 
     snapshot: Callable[[], Snapshot]
@@ -47,7 +47,7 @@ class Deadlines:
     _ends_s: dict[_What, float] = field(default_factory=dict)  # monotonic
 
     async def meet(self) -> None:
-        """Does what is due by now; what cannot be done is tried again."""
+        """Does everything that is due; what fails is tried again at the next call."""
         now_s, snapshot = self.now_s(), self.snapshot()
         trials = [(one.id, one.trial) for one in snapshot.organisations.values() if one.trial is not None]
         rules = [(group.organisation, (rule.id, ends_at)) for group, rule, ends_at in expiring_rules(snapshot)]

@@ -1,4 +1,4 @@
-"""Every command -> its decision, and the group that its operation refers to. Pure: ids and the time come in."""
+"""Dispatches every command to its decision, and names the group that its operation refers to. Pure."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -36,7 +36,7 @@ from ringfence.policy.values import GroupId, InstanceId
 
 
 def decide(snapshot: Snapshot, command: GroupCommand | InstanceCommand, actor: Actor, given: Given) -> tuple[Fact, ...]:
-    """The facts that follow from ``command``; none when everything it asks for is so already.
+    """The facts that follow from ``command``; none when everything it asks for is already so.
 
     Raises:
         Invalid, NotFound, Conflict, Denied: as the functions of ``decide_groups`` and ``decide_instances`` say.
@@ -58,10 +58,10 @@ def decide(snapshot: Snapshot, command: GroupCommand | InstanceCommand, actor: A
 def decide_edits(
     snapshot: Snapshot, edits: Sequence[Edit], actor: Actor, *, now_s: int, offer_all: bool
 ) -> tuple[Fact, ...]:
-    """The facts that follow from all edits, each decided over what those before it made.
+    """The facts that follow from all edits, each decided over the result of those before it.
 
     Raises:
-        Invalid, NotFound, Conflict, Denied: as ``decide``; of several edits the text says which one it was.
+        Invalid, NotFound, Conflict, Denied: as ``decide``; among several edits the text says which one it was.
     """
     facts: tuple[Fact, ...] = ()
     working = snapshot
@@ -110,7 +110,7 @@ def _decide_on_group(
 
 
 def referred_group(snapshot: Snapshot, edit: Edit, actor: Actor) -> GroupId:
-    """What the operation of ``edit`` refers to: its group, for rules, sources and instances too (Exoscale)."""
+    """The group that the operation of ``edit`` refers to, as with Exoscale, whatever in it is changed."""
     match edit.command:
         case CreateGroup():
             return GroupId(edit.new_id)
@@ -121,7 +121,7 @@ def referred_group(snapshot: Snapshot, edit: Edit, actor: Actor) -> GroupId:
 
 
 def subject_of(command: GroupCommand | InstanceCommand, referred: GroupId) -> str:
-    """What the audit line names: the group, and what of it."""
+    """The subject of the audit line: the group, and what in it is changed."""
     match command:
         case CreateGroup() | AddInstance():
             name = command.name if isinstance(command, CreateGroup) else command.instance.name

@@ -1,8 +1,8 @@
-"""The decision on a host's inventory: which of its instances are what they say they are. Pure.
+"""The decision on a host's inventory: which of its claims are accepted. Pure.
 
-A host is not trusted with more than itself: an id belongs to the first host that claimed it, and an address to one
-instance of its realm. Otherwise one compromised host could join any group's members. What is refused contributes
-nothing, and never keeps the rest from being accepted.
+A host is trusted with its own instances only: an id belongs to the first host that claimed it, and an address to one
+instance of its realm. Otherwise a compromised host could join any group's members. A refused claim contributes nothing,
+and does not keep the others from being accepted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +18,13 @@ from ringfence.policy.model import Host, Instance, Snapshot
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import Address, InstanceId, InterfaceName
 
-# Membership knows no realms yet: in a realm of its own a host could put another's address into every peer group.
+# Membership does not consider realms: in a realm of its own a host could put another's address into every peer group.
 _REALM: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
 class DecidedClaim:
-    """Names and ids of the accepted, names and reasons of the refused."""
+    """The facts, the names and ids of accepted claims, and the names of refused ones with the reason."""
 
     facts: tuple[Fact, ...]
     accepted: tuple[tuple[str, InstanceId], ...]
@@ -34,10 +34,10 @@ class DecidedClaim:
 def decide_claim(
     snapshot: Snapshot, command: ClaimInstances, host: Host, *, new_ids: Sequence[InstanceId], now_s: int
 ) -> DecidedClaim:
-    """The inventory of ``host`` made true as far as it may be. O(its instances).
+    """Decides the inventory of ``host``, claim by claim. O(its instances).
 
-    ``new_ids`` has one id for each claim, used for those without one that are not known yet. Instances of the host that
-    it names no longer, or not acceptably, lose host and interfaces and keep id, name and groups.
+    ``new_ids`` has an id for each claim, for use if the claim has none and is a new instance's. Instances of the host
+    that no accepted claim names lose host and interfaces, and keep id, name and groups.
     """
     ledger = _Ledger.of(snapshot, host, command)
     accepted, refused = [], []
@@ -57,14 +57,14 @@ def decide_claim(
 
 @dataclass(slots=True)
 class _Ledger:
-    """What is taken while one inventory is gone through."""
+    """What is taken (ids, names, interfaces, addresses) while the claims of one inventory are decided."""
 
     host: Host
     known: Mapping[InstanceId, Instance]
-    own: tuple[Instance, ...]  # bound to this host, those that it runs first, then the youngest
-    named: frozenset[InstanceId]  # ids that the inventory gives itself
-    births: int  # how many instances may still come that are not known yet
-    addresses: dict[tuple[str, Address], Instance]  # of those that it claims, what is not this host's
+    own: tuple[Instance, ...]  # bound to this host: those that it runs first, then by age, the youngest first
+    named: frozenset[InstanceId]  # ids that the inventory itself gives
+    births: int  # how many new instances the quota still allows
+    addresses: dict[tuple[str, Address], Instance]  # the claimed addresses that instances of others have
     claimed: dict[tuple[str, Address], str] = field(default_factory=dict)
     interfaces: dict[InterfaceName, str] = field(default_factory=dict)
     ids: set[InstanceId] = field(default_factory=set)
@@ -78,7 +78,7 @@ class _Ledger:
         taken = {
             (instance.realm, address): instance
             for claim in command.instances
-            for address in _addresses(claim)
+            for address in claim.addresses
             for instance in index.holding(address)
             if instance.bound_to != host.name
         }
@@ -87,9 +87,10 @@ class _Ledger:
         return cls(host, snapshot.instances, tuple(own), named, births, taken)
 
     def precedence(self, claim: tuple[InstanceClaim, InstanceId]) -> int:
-        """Claims of instances that no host is bound to come first: the addresses that they leave may serve the others.
+        """The order of decision: claims of instances that are bound to no host come first.
 
-        So the same inventory has the same outcome in any order and when it is sent again.
+        The addresses that these give up may be claimed by others, so the outcome does not depend on the order of the
+        inventory, and is the same when it is sent again.
         """
         known = self.known.get(claim[0].id) if claim[0].id else None
         return 0 if known is not None and known.bound_to is None else 1
@@ -102,7 +103,7 @@ class _Ledger:
         return next(alike, None)
 
     def refusal(self, claim: InstanceClaim, id_: InstanceId) -> str | None:
-        """Why the claim cannot stand, or None."""
+        """Why the claim is refused, or None."""
         if claim.realm != _REALM:
             return "realms other than default are not offered yet"
         if claim.name in self.names:
@@ -120,7 +121,7 @@ class _Ledger:
         self.ids.add(id_)
         self.names.add(claim.name)
         self.interfaces.update({interface.name: claim.name for interface in claim.interfaces})
-        self.claimed.update({(claim.realm, address): claim.name for address in _addresses(claim)})
+        self.claimed.update({(claim.realm, address): claim.name for address in claim.addresses})
 
     def missing(self) -> Iterator[Instance]:
         """Instances that this host runs in the snapshot and that no accepted claim names."""
@@ -146,7 +147,7 @@ class _Ledger:
         return None
 
     def _refused_address(self, claim: InstanceClaim, id_: InstanceId) -> str | None:
-        addresses = _addresses(claim)
+        addresses = claim.addresses
         for address in addresses:
             owner = self.addresses.get((claim.realm, address))
             if owner is not None and owner.id != id_:
@@ -172,15 +173,10 @@ def _place(snapshot: Snapshot, claim: InstanceClaim, id_: InstanceId, host: Host
     ):
         return ()
     placed = InstancePlaced(id_, claim.name, host.name, claim.interfaces, claim.realm)
-    # An instance that was only declared so far becomes a host: that is its birth as one.
+    # An instance that was only declared so far turns out to be a host: it starts observed, as a new host does.
     observed = claim.is_host and known.bound_to is None and not known.observe
     return (placed, InstanceObserved(id_, observe=True)) if observed else (placed,)
 
 
 def _release(instance: Instance) -> InstancePlaced:
     return InstancePlaced(instance.id, instance.name, None, (), instance.realm)
-
-
-def _addresses(claim: InstanceClaim) -> list[Address]:
-    """Those that would become members: of managed interfaces. Private networks may use any address again."""
-    return [address for interface in claim.interfaces if interface.managed for address in interface.addresses]

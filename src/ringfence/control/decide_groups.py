@@ -1,7 +1,7 @@
 """Decisions on groups, their rules and their external sources: pure, one function per command.
 
-Input: a snapshot, a command, who asks, and an id for what is new. Output: the facts that follow (none when all is so
-already), or an error. Nothing here is done; the store does it.
+Input: a snapshot, a command, who asks, and an id for what is new. Output: the facts that follow (none when all is
+already so), or an error. The store then makes them durable.
 """
 
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ from ringfence.policy.values import Cidr, GroupId, OrganisationId, Protocol, Rul
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a decision may not make up itself."""
+    """What a pure decision cannot get by itself: a new id, the time, a setting."""
 
     new_id: UUID  # of the group, rule or instance that it may create
     now_s: int  # seconds since the epoch
@@ -65,7 +65,7 @@ def decide_create_group(snapshot: Snapshot, command: CreateGroup, actor: Actor, 
 
 
 def decide_delete_group(snapshot: Snapshot, command: DeleteGroup, actor: Actor) -> tuple[Fact, ...]:
-    """The group's end, unless it is ``default``, worn, or named by a rule of another group (its own do not count).
+    """Deletes the group, unless it is ``default``, worn, or named by a rule of another group.
 
     Exoscale: "Cannot delete group when it's in use by virtual machines".
     """
@@ -79,9 +79,9 @@ def decide_delete_group(snapshot: Snapshot, command: DeleteGroup, actor: Actor) 
 
 
 def decide_add_rule(snapshot: Snapshot, command: AddRule, actor: Actor, given: Given) -> tuple[Fact, ...]:
-    """A new rule, last in its group; when the group has one that is equal, that one, for as long as anybody asked.
+    """Adds a rule, last in its group. If the group has an equal one, only prolongs that one, if need be.
 
-    Terraform gives two equal rules the same id, and the service's ancestor adds no second one (CloudStack).
+    Terraform gives two equal rules the same id, and CloudStack, the service's ancestor, adds no second one.
     """
     group = find_group_to_change(snapshot, command.group, actor)
     if command.rule.protocol is Protocol.ALL and not given.offer_all:
@@ -105,7 +105,7 @@ def decide_delete_rule(snapshot: Snapshot, command: DeleteRule, actor: Actor) ->
 
 
 def decide_add_source(snapshot: Snapshot, command: AddSource, actor: Actor) -> tuple[Fact, ...]:
-    """A new external source; none when the group has that network, however it was spelled."""
+    """Adds an external source, unless the group has that network already, in whatever spelling."""
     group = find_group_to_change(snapshot, command.group, actor)
     if _find_source(group, command.source):
         return ()
@@ -114,7 +114,7 @@ def decide_add_source(snapshot: Snapshot, command: AddSource, actor: Actor) -> t
 
 
 def decide_remove_source(snapshot: Snapshot, command: RemoveSource, actor: Actor) -> tuple[Fact, ...]:
-    """The end of an external source, by any spelling of its network."""
+    """Removes an external source, given in any spelling of its network."""
     group = find_group_to_change(snapshot, command.group, actor)
     present = _find_source(group, command.source)
     if present is None:

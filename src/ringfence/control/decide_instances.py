@@ -1,4 +1,4 @@
-"""Decisions on instances that callers and operators make: what one wears, and those without a host. Pure."""
+"""Decisions on instances: attach and detach groups, add an instance without a host, observe. Pure."""
 
 from ringfence.control.actor import Actor
 from ringfence.control.lookup import find_group_to_change, find_instance
@@ -12,7 +12,7 @@ from ringfence.policy.values import HostName, InstanceId, OrganisationId
 
 
 def decide_attach(snapshot: Snapshot, command: Attach, actor: Actor) -> tuple[Fact, ...]:
-    """The instance wears the group; nothing new when it does already."""
+    """The instance wears the group; no facts when it already does."""
     group = find_group_to_change(snapshot, command.group, actor)
     instance = find_instance(snapshot, command.instance, actor.organisation)
     if group.id in instance.groups:
@@ -48,7 +48,7 @@ def decide_add_instance(
 
 
 def decide_observe(snapshot: Snapshot, command: Observe, actor: Actor) -> tuple[Fact, ...]:
-    """The instances are observed, or enforced again; nothing new of those that are so already."""
+    """The instances are observed, or enforced again; no facts for those that already are."""
     if not actor.is_operator:
         raise Denied("only the operator of the server may have an instance observed")
     instances = [find_instance(snapshot, id_, actor.organisation) for id_ in command.instances]
@@ -80,10 +80,9 @@ def born_instance(
 
 
 def _require_free_addresses(snapshot: Snapshot, claim: InstanceClaim) -> None:
-    wanted = [address for interface in claim.interfaces if interface.managed for address in interface.addresses]
-    for address in sorted(wanted, key=str):
+    for address in sorted(claim.addresses, key=str):
         for other in index_of(snapshot).holding(address):
             if other.realm == claim.realm:
                 raise Conflict(f"address {address} belongs to instance {other.name}")
-    if len(set(wanted)) < len(wanted):
+    if len(set(claim.addresses)) < len(claim.addresses):
         raise Conflict("the same address is given twice")

@@ -1,4 +1,4 @@
-"""How hosts come and go: added with a key, invited with a secret, joined, removed.
+"""Hosts are added with a key, invited with a secret, join, and are removed.
 
 Lives in the event loop's thread. Writes go through the store's writer.
 """
@@ -19,7 +19,7 @@ from ringfence.wire.join import JoinRequest, hash_secret
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """``snapshot`` is the newest state, ``now_s`` the time of day; a host is of one of the ``owners``."""
+    """``snapshot`` returns the newest snapshot, ``now_s`` the time of day; a host belongs to one of the ``owners``."""
 
     snapshot: Callable[[], Snapshot]
     now_s: Callable[[], int]
@@ -28,7 +28,7 @@ class Enrolment:
     owners: Owners
 
     async def add_host(self, name: HostName, public_key: bytes | None, organisation: str | None = None) -> AddedHost:
-        """A new host with the given Ed25519 key, or with one made here, whose private part is answered once."""
+        """Adds a host with the given Ed25519 key, or with one made here, whose private part is returned only now."""
         private_key = None
         if public_key is None:
             private_key, public_key = mint_key()
@@ -37,7 +37,7 @@ class Enrolment:
         return AddedHost(host, private_key)
 
     async def invite_host(self, name: HostName, life_s: int, organisation: str | None = None) -> str:
-        """The secret with which the host may join within ``life_s``; it is kept nowhere. One before counts no more."""
+        """The secret with which the host may join within ``life_s``; it is not stored, and replaces earlier ones."""
         secret, now_s = mint_secret(), self.now_s()
         invitation = Invitation(hash_secret(secret), now_s + life_s)
         host = Host(name, self.owners.named(organisation).id, b"", now_s, invitation)
@@ -51,12 +51,12 @@ class Enrolment:
             Denied: the token does not count, whatever the reason.
         """
         host = self.snapshot().hosts.get(request.host)
-        check_invitation(host, request, self.now_s())  # here too, so that guessing costs the writer nothing
+        check_invitation(host, request, self.now_s())  # checked here, too, so that guessing does not load the writer
         organisation = host.organisation if host else self.owners.first.id
         actor = host_actor(organisation, request.host)._replace(address=address, request_id=request_id)
         await self.commits.run(self.use_cases.join_host(request, self.owners.asked(actor)))
 
     async def remove_host(self, name: HostName) -> None:
-        """Ends a host; when this returns its requests are refused, and its open feeds end."""
+        """Removes a host; when this returns, its requests are refused and its feeds have ended."""
         actor = operator_of(find_host(self.snapshot(), name).organisation)
         await self.commits.run(self.use_cases.remove_host(name, self.owners.asked(actor)))

@@ -1,6 +1,6 @@
-"""What hosts tell of the work of their rules: counts, refused packets, allowed connections.
+"""What hosts report about their rules at work: counts, refused packets, allowed connections.
 
-Lives in the event loop's thread. Input: hosts' reports. Output: what they add up to, for whoever asks.
+Lives in the event loop's thread.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from ringfence.wire.flows import FlowRecord, FlowReport
 
 
 class Evidence:
-    """``view`` is what is wanted of a host that there is, ``now_s`` the time of day."""
+    """``view`` returns the view wanted of an existing host, ``now_s`` the time of day."""
 
     def __init__(self, store: Store, view: Callable[[HostName], HostView], now_s: Callable[[], float]) -> None:
         self._store = store
@@ -28,28 +28,28 @@ class Evidence:
         self._counts = CountBook()
 
     def note_counts(self, host: HostName, counts: tuple[RuleCount, ...]) -> None:
-        """What ``host`` says its rules have allowed; counts of rules that it is not to enforce are nobody's."""
+        """Takes in the counts that ``host`` reports, for rules that it has to enforce; drops the others."""
         known = self._known(host)
         rules = frozenset(rule.id for group in self._view(known).rules.values() for rule in group)
         self._counts.add(known, counts, rules)
 
     def counts(self, host: HostName) -> dict[RuleId, RuleCount]:
-        """The counts of a host that there is, by rule."""
+        """The counts of a host, by rule; raises ``NotFound`` for an unknown host."""
         return self._counts.of(self._known(host))
 
     async def unused(self) -> tuple[float, list[Unused]]:
-        """The time of day, and the rules of which no host has seen a packet."""
+        """The time of day, and the rules for which no host has seen a packet."""
         births = await asyncio.to_thread(self._store.read_births)
         return self._now_s(), [*find_unused(self._store.snapshot, self._counts.of, births)]
 
     def note_flows(self, host: HostName, report: FlowReport) -> None:
-        """Packets that ``host`` says it refused, and connections that it allowed."""
+        """Takes in the packets that ``host`` says it refused, and the connections that it allowed."""
         self._flows.add(self._known(host), report, self._store.snapshot)
 
     def flows(self, after: int, host: HostName | None = None, *, allowed: bool = False) -> list[Kept]:
-        """What hosts told of refused packets, or of allowed connections too, after that number.
+        """The records of refused packets, with ``allowed`` of connections too, after number ``after``.
 
-        ``NotFound`` for a host that there is not.
+        Raises ``NotFound`` for an unknown host.
         """
         return self._flows.after(after, None if host is None else self._known(host), allowed=allowed)
 
@@ -58,11 +58,11 @@ class Evidence:
         return self._flows.connections(host)
 
     def flow_tallies(self, *, allowed: bool = False) -> list[Tally]:
-        """What refused packets, or allowed connections too, of all hosts add up to since the server began."""
+        """The sums over all hosts of refused packets, with ``allowed`` of connections too, since the server started."""
         return self._flows.tallies(allowed=allowed)
 
     def forget(self, host: HostName) -> None:
-        """The host was removed."""
+        """Drops what a removed host reported."""
         self._flows.forget(host)
         self._counts.forget(host)
 

@@ -1,7 +1,7 @@
-"""The newest view that each host shall enforce, told to whoever follows it: changes as deltas, else the whole view.
+"""The feed: sends each host's newest view to the agents that follow it, changes as deltas, else the whole view.
 
-Lives in the event loop's thread. It keeps no history and queues nothing: a follower that cannot take a line now gets
-the newest whole view when it can, so that a stopped agent costs the same whatever happens meanwhile.
+Lives in the event loop's thread. It keeps no history and no queue: a follower that cannot take a line now gets the
+newest whole view when it can, so that a stopped agent costs the same however much changes meanwhile.
 """
 
 from collections import defaultdict
@@ -15,11 +15,11 @@ from ringfence.policy.values import Address, HostName, Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import Base, WholeEncoder, encode_changes, encode_delta
 
-_MOST_OF_A_HOST = 4  # a connection that broke may not be known to be broken yet; more are a host that runs twice
+_MOST_OF_A_HOST = 4  # followers of one host: some connections may be dead without being known to be
 
 
 class Feed:
-    """``publish`` for the one side, ``follow`` for the other."""
+    """Views come in by ``publish``, agents by ``follow``."""
 
     def __init__(self, epoch: str, snapshot: Snapshot, views: Views) -> None:
         self.epoch = epoch
@@ -31,7 +31,7 @@ class Feed:
         self._channels: dict[Address, dict[Follower, Connection]] = defaultdict(dict)
 
     def wanted(self, host: HostName) -> Wanted:
-        """What is wanted of ``host``, in short."""
+        """The revision and digest of the view wanted of ``host``; raises ``NotFound`` for an unknown host."""
         if host not in self._views:
             raise NotFound(f"there is no host {host}: add it with ringfence host add")
         return self._views[host]
@@ -46,9 +46,9 @@ class Feed:
         return self._encoder.encode(self.view(host), self.wanted(host).digest)
 
     def publish(self, change: Change) -> None:
-        """Makes the views of ``change`` the newest, and tells those who follow a host that it touches.
+        """Makes the views of ``change`` the newest, and sends the changes to the followers of the hosts it touches.
 
-        What is new is encoded once for all hosts for which the same is.
+        Equal changes are encoded once for all hosts.
         """
         before, self._snapshot, self._views = self._views, change.snapshot, change.views
         encoded: dict[int, bytes] = {}
@@ -62,10 +62,10 @@ class Feed:
                 follower.offer(wanted, encoded[id(changes)])
         for host in change.removed:
             if host in before:
-                self.end(host)  # also if a host of that name is added
+                self.end(host)  # even if a host of that name was added again
 
     def end(self, host: HostName) -> None:
-        """Ends whoever follows ``host``: who began to may do so no more."""
+        """Ends all followers of ``host``, which may not follow any more."""
         for follower in tuple(self._followers.get(host, ())):
             follower.end()
 
@@ -78,9 +78,9 @@ class Feed:
         end: Callable[[], None],
         channel: Connection | None = None,
     ) -> "Follower":
-        """A follower of ``host``, which is sent what is new since ``base``, or the whole view, before this returns.
+        """A new follower of ``host``; before this returns it is sent what is new since ``base``, or the whole view.
 
-        ``send`` takes a line; ``end`` is called when there will be no more. ``channel`` is the connection that it uses.
+        ``send`` takes a line; ``end`` is called when there will be no more. ``channel`` is the agent's connection.
         """
         self.wanted(host)
         follower = Follower(self, host, send, end)
@@ -96,13 +96,13 @@ class Feed:
         return follower
 
     def channels(self, snapshot: Snapshot) -> Iterator[Connection]:
-        """The agents' channels that end at a host which is its own instance. From any thread."""
+        """The agents' channels that end at a self host. Safe from any thread."""
         for address, channels in list(self._channels.items()):
             if guards_itself(snapshot, address):
                 yield from list(channels.values())
 
     def channel(self, host: HostName) -> Connection | None:
-        """How the agent of ``host`` is connected, if that ends at a host which is its own instance."""
+        """The channel of the agent of ``host``, if it ends at a self host."""
         channel = next((one.channel for one in reversed(self._followers.get(host, ()))), None)
         return channel if channel is not None and guards_itself(self._snapshot, channel.server) else None
 
@@ -113,7 +113,7 @@ class Feed:
                 follower.end()
 
     def forget(self, follower: "Follower") -> None:
-        """It is told nothing from here on."""
+        """Removes a follower."""
         followers = self._followers.get(follower.host, [])
         if follower in followers:
             followers.remove(follower)
@@ -125,7 +125,7 @@ class Feed:
 
 
 class Follower:
-    """Who follows one host's feed over one connection."""
+    """One agent that follows one host's feed over one connection."""
 
     __slots__ = ("_end", "_feed", "_is_behind", "_is_paused", "_send", "channel", "host", "offered")
 
@@ -140,7 +140,7 @@ class Follower:
         self.offered = Revision(0)  # the newest revision that it was sent
 
     def begin(self, base: Base | None) -> None:
-        """Sends what makes the newest view of the one that the agent says it holds."""
+        """Sends what leads from the view that the agent says it has to the newest one."""
         wanted, epoch = self._feed.wanted(self.host), self._feed.epoch
         if (
             base is not None
@@ -153,7 +153,7 @@ class Follower:
             self.send_whole()
 
     def offer(self, wanted: Wanted, changes: bytes) -> None:
-        """``changes`` are new; one that is paused gets the newest view when it goes on."""
+        """Sends ``changes``, unless it is paused: then it gets the newest view when it goes on."""
         if self._is_paused or self._is_behind:
             self._is_behind = True
             return
@@ -161,7 +161,7 @@ class Follower:
         self.offered = wanted.revision
 
     def send_whole(self) -> None:
-        """The newest view, whole; later if it is paused."""
+        """Sends the newest view whole, or later if it is paused."""
         if self._is_paused:
             self._is_behind = True
             return
@@ -170,11 +170,11 @@ class Follower:
         self._send(self._feed.whole(self.host))
 
     def pause(self) -> None:
-        """It can take nothing now."""
+        """Stops sending: the connection cannot take more now."""
         self._is_paused = True
 
     def go_on(self) -> None:
-        """It can take lines again: the newest view, if any was missed."""
+        """Resumes sending, with the newest view if anything was missed."""
         self._is_paused = False
         if self._is_behind:
             self.send_whole()

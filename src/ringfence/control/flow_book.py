@@ -1,8 +1,7 @@
-"""What hosts told of refused packets and allowed connections: the newest of each host, in memory only.
+"""The refused packets and allowed connections that hosts reported: the newest of each host, in memory only.
 
-Input: hosts' reports, which are hosts' words: an instance that is not theirs is not believed. Output: numbered records,
-so that whoever follows them can say from where on, and what they add up to, which goes further back. A restart of the
-server forgets them; each host's own file has more.
+A host is not believed about instances of other hosts. Records are numbered, so that a reader can continue where it
+stopped; their sums go further back. A restart of the server forgets them; each host's own file has more.
 """
 
 from collections import deque
@@ -16,12 +15,12 @@ from ringfence.policy.model import Snapshot
 from ringfence.policy.values import HostName
 from ringfence.wire.flows import FlowRecord, FlowReport, flow_of
 
-MOST_KEPT: Final = 1000  # of each host, refused and allowed each: what is allowed pushes out nothing refused
+MOST_KEPT: Final = 1000  # of each host, for refused and allowed each, so that neither pushes out the other
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """``number`` counts the records of all hosts since the server began. ``untold`` came before it and was not sent."""
+    """``number`` counts the records of all hosts since the server started; ``untold`` records before it are missing."""
 
     number: int
     host: HostName
@@ -31,7 +30,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Records of one flow, by ``wire.flows.flow_of``: ``record`` is the newest. Times in seconds since 1970."""
+    """The sum of the records of one flow (``wire.flows.flow_of``), and the newest. Times in seconds since 1970."""
 
     record: FlowRecord
     packets: int
@@ -41,7 +40,7 @@ class Tally:
 
 @dataclass(slots=True)
 class _Shelf:
-    """One host's records, and what they add up to; of both the newest."""
+    """One host's newest records and newest sums."""
 
     newest: deque[Kept] = field(default_factory=lambda: deque(maxlen=MOST_KEPT))
     tallies: dict[FlowRecord, Tally] = field(default_factory=dict)  # the one that grew last comes last
@@ -74,22 +73,22 @@ class FlowBook:
             book.setdefault(host, _Shelf()).add(kept)
 
     def forget(self, host: HostName) -> None:
-        """The host was removed."""
+        """Drops the records of a removed host."""
         self._refused.pop(host, None)
         self._allowed.pop(host, None)
         self._untold.pop(host, None)
 
     def after(self, number: int, host: HostName | None = None, *, allowed: bool = False) -> list[Kept]:
-        """The refused packets after that number, and with ``allowed`` connections too, oldest first. O(kept)."""
+        """The records after ``number``, oldest first: refused packets, with ``allowed`` connections too. O(all)."""
         kept = (one for shelf in self._shelves(host, allowed=allowed) for one in shelf.newest)
         return sorted((one for one in kept if one.number > number), key=lambda one: one.number)
 
     def connections(self, host: HostName) -> list[FlowRecord]:
-        """The connections that a host told of, oldest first; none of a host that tells of none."""
+        """The allowed connections of a host, oldest first; none if it logs none."""
         return [one.record for one in self._allowed.get(host, _Shelf()).newest]
 
     def tallies(self, *, allowed: bool = False) -> list[Tally]:
-        """What the refused packets of all hosts add up to, and with ``allowed`` connections too. O(kept)."""
+        """The sums of refused packets of all hosts, with ``allowed`` of connections too. O(all)."""
         return [tally for shelf in self._shelves(None, allowed=allowed) for tally in shelf.tallies.values()]
 
     def _shelves(self, host: HostName | None, *, allowed: bool) -> Iterator[_Shelf]:

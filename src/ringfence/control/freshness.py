@@ -1,6 +1,7 @@
-"""What other servers of a shared database committed is known here before a request is answered; soon, if it is away.
+"""Makes sure that a server of a shared database knows what the others committed before it answers a request.
 
-Who is cut off for longer than it may answer alone trusts nobody: a key or host may have been revoked elsewhere.
+If the database is away, it answers from memory for a while; then it refuses everybody, because a key or host may have
+been revoked elsewhere.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ _Waiters = list[asyncio.Future[None]]
 class Freshness:
     """Lives in the event loop's thread; ``commits`` fail when this server can never be fresh again.
 
-    One question at a time is under way. All who come meanwhile share the next one, for what they wait for may have been
+    At most one question to the database is under way. All requests that come meanwhile share the next one, because
+    what they must see may have been
     committed after this one was asked.
     """
 
@@ -34,9 +36,9 @@ class Freshness:
         self._is_overdue = False
 
     async def reach(self) -> None:
-        """Returns when this server knows what any other had committed; soon, when the database is away: reads go on.
+        """Returns when this server knows what all others have committed, or after a second: reads go on.
 
-        While a question that was asked in vain has no answer yet, nobody waits for one.
+        While one such question to the database is overdue, later requests do not wait for another.
         """
         if not self._store.is_shared or self._is_overdue:
             return
@@ -52,7 +54,7 @@ class Freshness:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether this server has been without the database for longer than it may answer alone."""
+        """Whether this server has been without the database for longer than it may answer from memory."""
         return self._store.unheard_s > self._alone_s
 
     def require(self) -> None:

@@ -1,6 +1,6 @@
-"""The lock-out guard: what a change would cut of the caller's own connection, and of the channels of agents.
+"""The lock-out guard: whether a change would cut the caller's own connection, or the channels of agents.
 
-It knows the channels to this server, and those to others as those told of them. Safe from the writer's thread.
+It knows the channels to this server, and to other servers as far as they reported them. Safe from the writer's thread.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from ringfence.policy.model import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """``now_s`` are monotonic seconds."""
+    """``now_s`` returns monotonic seconds."""
 
     feed: Feed
     presence: Presence
@@ -32,6 +32,6 @@ class Guard:
         yield from find_cuts(before, after, connections, self.presence.failsafe)
 
     def require_uncut(self, before: Snapshot, after: Snapshot, own: Connection | None) -> None:
-        """Raises ``Conflict`` for a change that would cut one."""
+        """Raises ``Conflict`` for a change that would cut a connection."""
         for cut in self.cuts(before, after, own):
             raise Conflict(f"{cut.text}; nothing was changed. If that is meant, say --force")

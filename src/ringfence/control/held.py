@@ -1,6 +1,6 @@
-"""Assertions that an organisation holds: set by its operator, kept by every change of its groups. Pure.
+"""The assertions that an organisation holds: the operator sets them, and no change of its groups may break them. Pure.
 
-What a host says of its instances is never refused: it tells what is so, and ``ringfence check`` shows what follows.
+A host's inventory is never refused for them: it states what is so, and ``ringfence check`` shows the consequences.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ MOST: Final = 1000
 def require_held(before: Snapshot, after: Snapshot, owner: OrganisationId) -> None:
     """Raises ``Conflict``, naming assertion and packet, when a change breaks an assertion that its organisation holds.
 
-    One that was wrong before may stay so, of no more packets than before.
+    One that failed before may go on failing, but not for more packets.
     """
     broken = find_broken(before, after, owner)
     if broken is None:
@@ -32,11 +32,11 @@ def require_held(before: Snapshot, after: Snapshot, owner: OrganisationId) -> No
 def decide_hold(
     snapshot: Snapshot, organisation: Organisation, texts: Sequence[str], *, accept_failing: bool
 ) -> tuple[Fact, ...]:
-    """Other assertions in place of those that are held; none ends it. Nothing new when they are the same.
+    """Replaces the assertions that are held, by none at all if ``texts`` is empty; no facts when they are the same.
 
     Raises:
-        Invalid, NotFound: one is no assertion, or names nobody; by its place in ``$.assertions``.
-        Conflict: one does not hold as it is, and that is not accepted.
+        Invalid, NotFound: a text is no assertion, or names something unknown; by its place in ``$.assertions``.
+        Conflict: one does not hold at present, and ``accept_failing`` is False.
     """
     if len(texts) > MOST:
         raise Invalid(f"expected at most {MOST}, got {len(texts)}", field="$.assertions")
@@ -49,7 +49,7 @@ def decide_hold(
 
 
 def require_true(after: Snapshot, texts: Iterable[str], owner: OrganisationId) -> None:
-    """Raises ``Conflict``, naming assertion and packet, when one does not hold after a change that is to make it true.
+    """Raises ``Conflict``, naming assertion and packet, when an assertion does not hold after a change.
 
     ``Invalid`` and ``NotFound`` as ``decide_hold``.
     """

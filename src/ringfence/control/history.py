@@ -1,4 +1,4 @@
-"""Who did what: read from the store, checked, and what has been kept long enough forgotten.
+"""The history of who did what: reads it from the store, verifies it, and deletes what has been kept long enough.
 
 Lives in the event loop's thread; the store is read in another, because the history is not in memory.
 """
@@ -14,15 +14,15 @@ from ringfence.policy.errors import Busy
 from ringfence.policy.model import Snapshot
 from ringfence.store import Checked, Decision, HistoryLine, HistoryQuery, Store, Tidied
 
-TIDY_S: Final = 3600.0  # how long what time has ended may still be on disk
-_AGAIN_S: Final = 60.0  # after which it is tried again, when the store could not be written
+TIDY_S: Final = 3600.0  # between two clean-ups
+_AGAIN_S: Final = 60.0  # before the next try, when the store could not be written
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class History:
-    """``keep_s`` is how long lines are kept, None for ever; ``now_s`` the time of day, ``monotonic_s`` the other."""
+    """``keep_s``: how long lines are kept, None for ever; ``now_s`` returns the time of day."""
 
     store: Store
     commits: Commits
@@ -31,15 +31,15 @@ class History:
     _due_s: float = 0.0
 
     async def read(self, wanted: HistoryQuery) -> list[HistoryLine]:
-        """The lines that are asked for, oldest first; ``Busy`` when the store cannot be read now."""
+        """The wanted lines, oldest first; raises ``Busy`` when the store cannot be read now."""
         return await asyncio.to_thread(self.store.read_history, wanted)
 
     async def check(self) -> Checked:
-        """Whether every line still is what was written, and none is missing between two. O(lines)."""
+        """Whether all lines are as they were written, and none between two is missing. O(lines)."""
         return await asyncio.to_thread(self.store.check_history)
 
     async def tidy(self, monotonic_s: float) -> None:
-        """Once an hour: old secrets whose overlap is over, and lines that are older than they are to be kept, go."""
+        """Once an hour, deletes secrets of keys whose overlap is over, and lines that have been kept long enough."""
         if monotonic_s < self._due_s:
             return
         now_s = self.now_s()

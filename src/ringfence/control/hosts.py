@@ -1,7 +1,7 @@
-"""The hosts as they are seen: when each was last heard, what it enforces, what is wrong. And adding, removing one.
+"""The presence of hosts (last heard, applied revision, problems), and the decisions to add, invite and remove one.
 
-What a host has applied is kept in memory only: the truth is in that host's kernel, and it says so again within seconds
-of a restart of the server. A stored figure would be stale just when it matters, and cost a write per host and change.
+What a host has applied is kept in memory only: the truth is in that host's kernel, and it reports it again within
+seconds of a restart of the server. A stored value would be stale when it matters, and cost a write per host and change.
 """
 
 import hmac
@@ -24,7 +24,7 @@ from ringfence.store import HostSaid
 from ringfence.wire.hostauth import KEY_SIZE_BYTES, derive_public_key
 from ringfence.wire.join import JoinRequest, hash_secret, refuse_token
 
-LONGEST_INVITATION_S: Final = 24 * 3600  # longer ones lie about in scripts and histories
+LONGEST_INVITATION_S: Final = 24 * 3600  # tokens tend to stay in scripts and shell histories
 
 _NOTHING: Final = HostSaid()
 _NONE: Final = Invitation(bytes(KEY_SIZE_BYTES), 0)
@@ -32,9 +32,9 @@ _NONE: Final = Invitation(bytes(KEY_SIZE_BYTES), 0)
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """``wanted`` and ``applied`` are revisions, ``age_s`` the time since the host was last heard; None: never yet.
+    """``wanted`` and ``applied`` are revisions, ``age_s`` the time since the host was last heard, None if never.
 
-    ``foreign``: base chains of other programs' tables there that may drop as well; None: not known.
+    ``foreign``: other programs' base chains on the host that may drop packets; None: not known.
     """
 
     host: HostName
@@ -48,7 +48,7 @@ class HostStatus:
 
 @dataclass(frozen=True, slots=True)
 class AddedHost:
-    """``private_key`` is the raw Ed25519 key (32 bytes) when it was made here; it is kept nowhere."""
+    """``private_key`` is the raw Ed25519 key (32 bytes) if it was made here; it is stored nowhere."""
 
     host: Host
     private_key: bytes | None
@@ -67,13 +67,13 @@ class Presence:
         self._errors: dict[HostName, str] = {}
 
     def seen(self, hosts: Iterable[HostName], now_s: float) -> None:
-        """Authenticated messages of ``hosts`` came in."""
+        """Takes note that authenticated messages of ``hosts`` came in."""
         heard_s = self._heard_s
         for host in hosts:
             heard_s[host] = max(now_s, heard_s.get(host, now_s))
 
     def report(self, hosts: Collection[HostName], said: HostSaid) -> dict[HostName, str]:
-        """What ``hosts`` said last; back comes what was wrong by their word before, where anything was."""
+        """Stores what ``hosts`` reported; returns the errors that they reported before, for those that did."""
         before = {host: self._errors.pop(host) for host in hosts if host in self._errors} if self._errors else {}
         self._said |= dict.fromkeys(hosts, said)
         if said.error is not None:
@@ -81,23 +81,23 @@ class Presence:
         return before
 
     def forget(self, host: HostName) -> None:
-        """``host`` was removed; another of its name begins anew."""
+        """Forgets a removed host, so that a new one of the same name starts afresh."""
         for known in (self._heard_s, self._said, self._errors):
             known.pop(host, None)
 
     def errors(self, hosts: AbstractSet[HostName]) -> dict[HostName, str]:
-        """What those of ``hosts`` last said is wrong that said so. O(errors of all)."""
+        """The errors that ``hosts`` last reported, for those that did. O(errors of all hosts)."""
         return {host: error for host, error in self._errors.items() if host in hosts}
 
     def failsafe(self, host: HostName) -> tuple[Failsafe, ...] | None:
-        """The ports that no group closes there, as the host said; None: not known."""
+        """The host's failsafe ports, as it reported them; None: not known."""
         return self._said.get(host, _NOTHING).failsafe
 
     def is_live(self, host: HostName, now_s: float) -> bool:
         return not self.offline((host,), now_s)
 
     def offline(self, hosts: Iterable[HostName], now_s: float) -> frozenset[HostName]:
-        """Those of ``hosts`` that are not live."""
+        """The hosts among ``hosts`` that are not live."""
         heard_s, since_s = self._heard_s, now_s - self._live_s
         return frozenset([host for host in hosts if heard_s.get(host, since_s) <= since_s])
 
@@ -109,7 +109,7 @@ class Presence:
 
 
 def mint_key() -> tuple[bytes, bytes]:
-    """A fresh Ed25519 key: private and public part, raw."""
+    """A new Ed25519 key: private and public part, raw."""
     private = secrets.token_bytes(KEY_SIZE_BYTES)
     return private, derive_public_key(private)
 
@@ -120,7 +120,7 @@ def mint_secret() -> str:
 
 
 def decide_invite(snapshot: Snapshot, host: Host) -> tuple[Fact, ...]:
-    """An invitation for a new host, or for one that is there and is to have another key."""
+    """An invitation for a new host, or for an existing one that is to get another key."""
     if host.invitation is not None and host.name in snapshot.hosts:
         return (HostInvited(host.name, host.invitation),)
     _check_name(snapshot, host)
@@ -128,9 +128,9 @@ def decide_invite(snapshot: Snapshot, host: Host) -> tuple[Fact, ...]:
 
 
 def decide_join(snapshot: Snapshot, request: JoinRequest, now_s: int) -> tuple[Fact, ...]:
-    """The host's own key, registered; nothing new when this very key used this very token before.
+    """Registers the host's own key; no facts when this key has used this token before.
 
-    So a try may be repeated whose answer was lost.
+    So a request whose answer was lost can be repeated.
     """
     host = snapshot.hosts.get(request.host)
     check_invitation(host, request, now_s)
@@ -140,7 +140,7 @@ def decide_join(snapshot: Snapshot, request: JoinRequest, now_s: int) -> tuple[F
 
 
 def check_invitation(host: Host | None, request: JoinRequest, now_s: int) -> None:
-    """``Denied``, always with the same words, unless the token counts for this key."""
+    """Raises ``Denied``, always with the same text, unless the token is valid for this key."""
     invitation = (host and host.invitation) or _NONE
     is_known = hmac.compare_digest(invitation.secret_hash, hash_secret(request.secret))
     is_spent = invitation.used and (host is None or host.public_key != request.public_key)
@@ -149,7 +149,7 @@ def check_invitation(host: Host | None, request: JoinRequest, now_s: int) -> Non
 
 
 def decide_add_host(snapshot: Snapshot, host: Host) -> tuple[Fact, ...]:
-    """A new host; its name must be free and fit into a header and a file name."""
+    """Adds a host; its name must be free, and fit into a header and a file name."""
     if len(host.public_key) != KEY_SIZE_BYTES:
         raise Invalid(f"expected a raw Ed25519 key of {KEY_SIZE_BYTES} bytes", field="$.public-key")
     _check_name(snapshot, host)
@@ -164,7 +164,7 @@ def _check_name(snapshot: Snapshot, host: Host) -> None:
 
 
 def decide_remove_host(snapshot: Snapshot, name: HostName) -> tuple[Fact, ...]:
-    """The end of a host. Its instances keep id, name and groups, and have neither host nor addresses any more."""
+    """Removes a host. Its instances keep id, name and groups, and lose their host and addresses."""
     find_host(snapshot, name)
     released = (
         InstancePlaced(instance.id, instance.name, None, (), instance.realm) for instance in index_of(snapshot).on(name)

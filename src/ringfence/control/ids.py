@@ -1,7 +1,7 @@
-"""Ids for what is new: random UUIDs, of randomness that is drawn for many at once.
+"""New ids: random UUIDs, with randomness drawn for many of them at once.
 
-To draw it gives the interpreter up; under load the event loop would wait each time until the writer's thread gives it
-back. A process that forks shares none of them.
+Drawing randomness releases the interpreter lock, and under load the event loop would each time have to wait for the
+writer's thread to get it back. A forked process does not share the drawn ids.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""API keys: made, kept in memory for the signature check, rotated, revoked.
+"""API keys: minted, held in memory to verify signatures, rotated, revoked.
 
 A secret is 256 bits of the system's randomness. It cannot be hashed, because HMAC needs it; the store seals it.
 """
@@ -33,7 +33,7 @@ class ApiKey:
     previous_until: int | None = None
 
     def secrets(self, now_s: float) -> tuple[str, ...]:
-        """What it may sign with at that time, the newest first."""
+        """The secrets that are valid at that time, the newest first."""
         if self.previous is not None and self.previous_until is not None and now_s < self.previous_until:
             return (self.secret, self.previous)
         return (self.secret,)
@@ -49,7 +49,7 @@ class KeyRing:
         self.reset(stored)
 
     def reset(self, stored: Iterable[StoredKey]) -> None:
-        """Makes these the only ones."""
+        """Replaces all keys."""
         self._keys = {key.id: _key_of(key) for key in stored}
 
     def __getitem__(self, id_: KeyId) -> ApiKey:
@@ -59,11 +59,11 @@ class KeyRing:
         return self._keys.get(id_)
 
     def of(self, organisation: OrganisationId | None = None) -> list[ApiKey]:
-        """Those of one organisation, or all."""
+        """The keys of one organisation, or all."""
         return [key for key in self._keys.values() if organisation in (None, key.organisation)]
 
     def put(self, key: ApiKey) -> None:
-        """A new key, or what a rotation made of a known one."""
+        """Adds a new key, or replaces a rotated one."""
         self._keys[key.id] = key
 
     def remove(self, id_: KeyId) -> None:
@@ -72,7 +72,7 @@ class KeyRing:
 
 @dataclass(frozen=True, slots=True)
 class KeyWish:
-    """What an operator wants a key to be; ``groups`` are names of the only groups that it may change, none for all."""
+    """A key as an operator wants it; ``groups`` are names of the only groups that it may change, none for all."""
 
     name: str | None = None
     role: Role = Role.OWNER
@@ -82,23 +82,23 @@ class KeyWish:
 def mint_api_key(
     organisation: OrganisationId, wish: KeyWish, scope: frozenset[GroupId] | None, *, now_s: int
 ) -> ApiKey:
-    """A fresh key, in the form of Exoscale's: clients take any, people recognise these."""
+    """A new key in Exoscale's form: clients accept any, but people recognise this one."""
     id_ = KeyId(f"EXO{secrets.token_hex(13)}")
     return ApiKey(id_, _mint_secret(), organisation, wish.role, wish.name, now_s, scope)
 
 
 def rotate_api_key(key: ApiKey, *, overlap_s: int, now_s: int) -> ApiKey:
-    """``key`` with a fresh secret; the one before signs for ``overlap_s`` more, the one before that no longer."""
+    """``key`` with a new secret; the last one stays valid for ``overlap_s``, the one before that no longer."""
     if not overlap_s:
         return replace(key, secret=_mint_secret(), previous=None, previous_until=None)
     return replace(key, secret=_mint_secret(), previous=key.secret, previous_until=now_s + overlap_s)
 
 
 def resolve_scope(snapshot: Snapshot, organisation: OrganisationId, wish: KeyWish) -> frozenset[GroupId] | None:
-    """The groups that the wished key is limited to.
+    """The groups that the wanted key is limited to, None for no limit.
 
     Raises:
-        Invalid: a name is no group's, or the role is not operator: an owner is not limited, a reader changes nothing.
+        Invalid: a name is not a group's, or the role is not operator: owners have no limit, readers change nothing.
     """
     if not wish.groups:
         return None

@@ -1,6 +1,7 @@
-"""Finding what a command names, within what its actor may know of.
+"""Finds what a command names, among what its actor may know of.
 
-Things of another organisation do not exist for the actor, and the texts do not tell the difference.
+For an actor, things of another organisation do not exist, and error texts do not tell the difference. Every function
+raises ``NotFound``, unless it says otherwise.
 """
 
 from collections.abc import Collection, Iterable
@@ -21,7 +22,7 @@ _NAMED_AT_MOST = 10
 
 
 def find_group(snapshot: Snapshot, id_: GroupId, actor: Actor, *, field: str | None = None) -> Group:
-    """A group of the actor's organisation; a public one only for the operator, others know those by name alone."""
+    """A group of the actor's organisation; a public one only for the operator (others refer to those by name)."""
     group = snapshot.groups.get(id_)
     is_known = group is not None and group.organisation == actor.organisation
     if group is None or not is_known or (group.visibility is Visibility.PUBLIC and not actor.is_operator):
@@ -30,7 +31,7 @@ def find_group(snapshot: Snapshot, id_: GroupId, actor: Actor, *, field: str | N
 
 
 def find_group_to_change(snapshot: Snapshot, id_: GroupId, actor: Actor) -> Group:
-    """As ``find_group``; ``Denied`` for one that the actor knows and may not change."""
+    """As ``find_group``; raises ``Denied`` for one that the actor may see and not change."""
     group = find_group(snapshot, id_, actor)
     if actor.scope is not None and id_ not in actor.scope:
         raise Denied(f"key {actor.name} may change {_scope_text(snapshot, actor.scope)} only, not {group.name}")
@@ -47,7 +48,7 @@ def find_organisation(snapshot: Snapshot, name: str) -> Organisation:
 
 
 def find_host(snapshot: Snapshot, name: HostName) -> Host:
-    """The host of that name, whosever it is."""
+    """The host of that name, of any organisation."""
     try:
         return snapshot.hosts[name]
     except KeyError:
@@ -65,10 +66,10 @@ def find_instance(snapshot: Snapshot, id_: InstanceId, organisation: Organisatio
 
 
 def find_instance_of(snapshot: Snapshot, text: str, organisation: str | None) -> Instance:
-    """The one instance of that name or id, among those of the organisation that is named, if one is.
+    """The instance of that name or id, of the organisation if one is named.
 
     Raises:
-        NotFound: there is none, or no such organisation; ``Invalid``: several have the name.
+        NotFound: there is no such instance or organisation. ``Invalid``: several instances have the name.
     """
     if organisation:
         id_ = find_organisation(snapshot, organisation).id
@@ -78,7 +79,7 @@ def find_instance_of(snapshot: Snapshot, text: str, organisation: str | None) ->
 
 
 def find_peer(snapshot: Snapshot, reference: GroupReference, organisation: OrganisationId) -> Group:
-    """The group that a rule names: a private one of the organisation by id, a public one of anybody by name."""
+    """The group that a rule names: a private one of the organisation by id, any public one by name."""
     if reference.visibility is Visibility.PUBLIC:
         return _find_public(snapshot, reference.name)
     if reference.id is None:
@@ -95,13 +96,13 @@ def require_group_named(snapshot: Snapshot, text: str, *, field: str) -> None:
 
 
 def find_group_named(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> Group:
-    """A group of the organisation by its name or id, a private one before a public one; ``NotFound`` suggests one."""
+    """A group of the organisation by name or id, a private one before a public one; ``NotFound`` suggests a name."""
     own = [group for group in snapshot.groups.values() if group.organisation == organisation]
     return _only_named(own, text, field)
 
 
 def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> GroupReference:
-    """As ``find_group_named``, of the groups that a rule may name: public ones of anybody too."""
+    """As ``find_group_named``, among the groups that a rule may name, which include all public ones."""
     groups = snapshot.groups.values()
     named = [one for one in groups if one.organisation == organisation or one.visibility is Visibility.PUBLIC]
     if text in (ANY, INTERNET) and not any(one.name == text for one in named):
@@ -112,7 +113,7 @@ def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId,
 
 
 def find_meant(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> list[Instance]:
-    """The one instance that the organisation calls so, or all that wear the group of that name."""
+    """The organisation's instance of that name, or all instances that wear its group of that name."""
     found = find_named(snapshot, text, field=field, owner=organisation, others=())
     if isinstance(found, Instance):
         return [found]
@@ -120,7 +121,7 @@ def find_meant(snapshot: Snapshot, text: str, organisation: OrganisationId, *, f
 
 
 def name_some(names: Collection[str]) -> str:
-    """Names for a sentence: sorted, the first ten and how many more. O(names), which may be those of all hosts."""
+    """Names for a sentence: the first ten in order, and how many more. O(names), for there may be thousands."""
     more = len(names) - _NAMED_AT_MOST
     return ", ".join(nsmallest(_NAMED_AT_MOST, names)) + (f" and {more} more" if more > 0 else "")
 

@@ -1,6 +1,6 @@
 """What was refused of some instances, or would have been while they were observed, as flows for a person to judge.
 
-Input: a snapshot, instances, what hosts' records add up to. Output: what JSON shows; nothing is changed.
+Input: a snapshot, instances, sums of hosts' records. Output: values for JSON.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,8 @@ def report_refused(
 ) -> list[dict[str, object]]:
     """A row for each instance, verdict, peer and service, those with the most packets first.
 
-    A peer is the instance that has the address, else the address; ``groups`` are what it wears, or is in as a source.
+    A peer is the instance with the address, else the address itself; ``groups`` are those that it wears, or that have
+    the address as an external source.
     """
     known = {instance.id: instance for instance in instances}
     rows: dict[_Key, Tally] = {}
@@ -77,7 +78,7 @@ def _peer_groups(snapshot: Snapshot, record: FlowRecord) -> list[str]:
 
 
 def _peer_instance(snapshot: Snapshot, record: FlowRecord) -> Instance | None:
-    """The one that has the address; several realms may have it, and then it is nobody's for sure."""
+    """The instance with the peer's address; None if none or several have it (in different realms)."""
     text = _peer_address(record)
     holding = [] if text is None else index_of(snapshot).holding(ip_address(text))
     return holding[0] if len(holding) == 1 else None
@@ -88,7 +89,7 @@ def _peer_address(record: FlowRecord) -> str | None:
 
 
 def _service(record: FlowRecord) -> str | None:
-    """As ``explain`` takes it, where it is a service; None of what was only counted."""
+    """The service in the form that ``explain`` takes; None for a record that only counts."""
     if record.protocol is None:
         return None
     protocol: Protocol | None = _PROTOCOLS.get(record.protocol)

@@ -1,7 +1,7 @@
-"""Operations from commit to their end: which hosts each one waits for, and what the hosts' reports make of it.
+"""Operations from commit to their end: which hosts each one waits for, and how the hosts' reports settle it.
 
 Input: touched hosts, reports and monotonic times, all as arguments. Output: operations in a new state. It knows no
-store and no event loop, so that time and hosts can be played in tests.
+store and no event loop, so that tests can play the hosts and the time.
 """
 
 from bisect import bisect_right
@@ -20,13 +20,13 @@ from ringfence.store import StoredOperation
 
 NO_HOST: Final = "stored; no host enforces it yet"
 UNCHANGED: Final = "it was so already; nothing was changed"
-_REPEATED_AT_LEAST: Final = 3  # reports of an old error that make it a failure: one may be on its way, one stale
-_MOST_HEARD: Final = 1000  # operations of which it is kept what each host said
+_REPEATED_AT_LEAST: Final = 3  # reports of an old error that make it a failure: one may be under way, one stale
+_MOST_HEARD: Final = 1000  # operations for which each host's answer is kept
 _MAX_ERROR: Final = 500  # characters of a host's error text that a message carries
 
 
-Said = tuple[Revision | None, str | None]  # of a host: the revision that it enforces, and what is wrong
-Errors = Callable[[AbstractSet[HostName]], Mapping[HostName, str]]  # what those hosts last said is wrong, if they did
+Said = tuple[Revision | None, str | None]  # a host's report: the revision that it enforces, and what is wrong
+Errors = Callable[[AbstractSet[HostName]], Mapping[HostName, str]]  # the errors that those hosts last reported
 
 
 def open_operation(operation: Operation, offline: frozenset[HostName]) -> Operation:
@@ -44,17 +44,17 @@ def open_operation(operation: Operation, offline: frozenset[HostName]) -> Operat
 
 
 class Standing(Enum):
-    """Where a host stands with one operation."""
+    """What a host has done about one operation."""
 
     APPLIED = "applied"
     FAILED = "failed"
-    SILENT = "silent"  # it is there, and has not said that it applied it
+    SILENT = "silent"  # it is live, and has not reported that it applied it
     OFFLINE = "offline"
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of an operation on one host; ``after_ms`` is the time from its commit, None when it was not seen."""
+    """What became of an operation on one host; ``after_ms`` is the time from its commit, None if not known."""
 
     host: HostName
     standing: Standing
@@ -65,7 +65,7 @@ class Fate:
 def fate_of(revision: Revision, status: HostStatus, heard: "Pending | None", *, is_live: bool) -> Fate:
     """What became of the operation of ``revision`` on a host, by what was ``heard`` while it was pending, and since.
 
-    Converging goes on after an operation's end: a host that applied it late has applied it.
+    A host that applied it after the operation's end has applied it all the same.
     """
     host = status.host
     if heard is not None and host in heard.applied:
@@ -79,7 +79,7 @@ def fate_of(revision: Revision, status: HostStatus, heard: "Pending | None", *, 
 
 @dataclass(slots=True)
 class Pending:
-    """An operation that waits for hosts, and what they said of it; times are monotonic seconds."""
+    """An operation that waits for hosts, and what they reported; times are monotonic seconds."""
 
     operation: Operation
     revision: Revision
@@ -92,17 +92,17 @@ class Pending:
     failed: dict[HostName, str] = field(default_factory=dict)
 
     def applied_on(self, hosts: set[HostName], now_s: float) -> None:
-        """A later success of a host outweighs its earlier failure."""
+        """Takes note that ``hosts`` applied it, which outweighs an earlier failure."""
         self.waiting -= hosts
         if self.failed:
             self.failed = {host: error for host, error in self.failed.items() if host not in hosts}
         self.applied |= dict.fromkeys(hosts, round((now_s - self.opened_s) * 1000))
 
     def hear_error(self, hosts: set[HostName], error: str, before: Mapping[HostName, str]) -> None:
-        """An error, of which reports do not say to what it happened: whether it is a failure of this revision.
+        """Decides whether an error that hosts report is a failure of this revision, which reports do not say.
 
-        A new one is. One that stood ``before`` may have nothing to do with it (a refused instance), and be reported
-        while the host still works on this revision; when it keeps being all that the host has to say, it is.
+        A new error is. One that they reported ``before``, too, may be about something else (a refused instance) while
+        the host still works on this revision; it counts when it has been reported several times.
         """
         self.repeated.update(hosts)
         for host in hosts:
@@ -112,7 +112,7 @@ class Pending:
 
 
 class PendingOperations:
-    """Those that wait for hosts. Every method answers the operations that it has brought to their end."""
+    """The operations that wait for hosts. ``report`` and ``expire`` return those that they have ended."""
 
     def __init__(self) -> None:
         self._pending: dict[OperationId, Pending] = {}  # in the order in which they were opened
@@ -137,16 +137,16 @@ class PendingOperations:
             self._of_host |= dict.fromkeys(waiting - busy, alone)
 
     def heard(self, id_: OperationId) -> Pending | None:
-        """What hosts said of an operation while it was pending; None when nobody was waited for, or it is long past."""
+        """What hosts reported on an operation while it was pending; None if it waited for none, or is too old."""
         return self._heard.get(id_)
 
     def report(
         self, hosts: Iterable[HostName], said: Said, before: Mapping[HostName, str], *, offered: Revision, now_s: float
     ) -> list[Operation]:
-        """``hosts`` say what they enforce and what is wrong; ``before`` has what they last said to be wrong.
+        """Takes in what ``hosts`` enforce and what is wrong; ``before`` has the errors that they reported last.
 
-        ``offered`` is the newest revision that they were sent: an error says nothing of later ones. O(operations that
-        they say something of, for all hosts of which the same are awaited).
+        ``offered`` is the newest revision that they were sent: an error says nothing about later ones. O(operations
+        concerned), once for all hosts that are waited for by the same operations.
         """
         applied, error = said
         heard: list[Pending] = []
@@ -165,7 +165,7 @@ class PendingOperations:
         return self._take(list(over.values()), _answered)
 
     def _asked_alike(self, hosts: Iterable[HostName]) -> list[tuple[tuple[Pending, ...], set[HostName]]]:
-        """Those of ``hosts`` that are waited for, by the operations: after a change of thousands they are the same."""
+        """The hosts that are waited for, grouped by the operations that do: after a large change, most are alike."""
         alike: dict[int, tuple[tuple[Pending, ...], set[HostName]]] = {}
         for host in hosts:
             if asked := self._of_host.get(host):
@@ -173,17 +173,17 @@ class PendingOperations:
         return list(alike.values())
 
     def forget(self, id_: OperationId) -> None:
-        """It ended elsewhere."""
+        """Drops an operation that another server ended."""
         if pending := self._pending.get(id_):
             self._take([pending], lambda pending: pending.operation)
 
     def expire(self, now_s: float, errors: Errors) -> list[Operation]:
-        """Ends those whose time is up; ``errors`` says what silent hosts last said to be wrong."""
+        """Ends the operations whose deadline has passed; ``errors`` has what silent hosts last reported."""
         over = [one for one in self._pending.values() if now_s >= one.deadline_s]
         return self._take(over, lambda pending: _expired(pending, errors(pending.waiting)))
 
     def _take(self, over: list[Pending], end: Callable[[Pending], Operation]) -> list[Operation]:
-        """The ends of those that are ``over``: no host is asked of them any more."""
+        """Removes the operations that are ``over``, and returns them as ``end`` makes them."""
         for pending in over:
             del self._pending[pending.operation.id]
         ended = set(map(id, over))
@@ -213,7 +213,7 @@ def _answered(pending: Pending) -> Operation:
 
 
 def _expired(pending: Pending, errors: Mapping[HostName, str]) -> Operation:
-    """The end of an operation that some host left unanswered; a failure, when another one failed."""
+    """The end of an operation that some host did not answer in time: a failure if another host failed."""
     silent = f"not enforced in time on {name_some(_silent_names(pending, errors))}"
     if pending.failed:
         reason = OperationReason.PARTIAL if pending.applied else OperationReason.FAULT
@@ -231,7 +231,7 @@ def _failed_text(pending: Pending) -> str:
 
 
 def _silent_names(pending: Pending, errors: Mapping[HostName, str]) -> list[str]:
-    """The hosts that were waited for in vain, each with what it last had to say."""
+    """The hosts that did not answer in time, each with its last error."""
     return [f"{host} ({errors[host][:_MAX_ERROR]})" if host in errors else host for host in pending.waiting]
 
 

@@ -1,4 +1,4 @@
-"""Decisions on organisations, which the operator of the server makes: founded, ended, limited. Pure."""
+"""Decisions of the server's operator on organisations: create, remove, set quotas. Pure."""
 
 from collections.abc import Sequence
 
@@ -22,9 +22,9 @@ def decide_found(snapshot: Snapshot, name: str, id_: OrganisationId, default_gro
 
 
 def decide_end(snapshot: Snapshot, organisation: Organisation) -> tuple[Fact, ...]:
-    """The end of an organisation that has nothing but its default group and keys, which end with it.
+    """Removes an organisation that has nothing but its default group and keys, which go with it.
 
-    The first one stays: public groups, and what names no organisation, are its.
+    The first organisation stays: public groups, and what names no organisation, belong to it.
     """
     if organisation.id == next(iter(snapshot.organisations)):
         raise Conflict(f"organisation {organisation.name} is the server's first and stays")
@@ -35,7 +35,7 @@ def decide_end(snapshot: Snapshot, organisation: Organisation) -> tuple[Fact, ..
 
 
 def decide_limit(organisation: Organisation, quota: Quota, limit: int | None) -> tuple[Fact, ...]:
-    """Another limit, or the default again (None); what is beyond a lower limit stays. Nothing new when it is so."""
+    """Sets a limit, or the default again (None); what exceeds a lower limit stays. No facts when it is already so."""
     if limit is not None and limit < UNLIMITED:
         raise Invalid(f"expected a number from 0, or {UNLIMITED} for no limit, got {limit}", field=f"$.{quota.value}")
     return () if organisation.limits.get(quota) == limit else (LimitSet(organisation.id, quota, limit),)

@@ -1,4 +1,4 @@
-"""Organisations, their limits and their keys, as the operator changes them and as requests are signed with them.
+"""Organisations, their quotas and their keys, as the operator changes them and requests use them.
 
 Lives in the event loop's thread. Writes go through the store's writer; keys are read from memory.
 """
@@ -56,7 +56,7 @@ class Owners:
         return self.snapshot().organisations[id_]
 
     async def remove(self, name: str) -> None:
-        """Ends an organisation that is empty; when this returns its keys are refused."""
+        """Removes an empty organisation; when this returns, its keys are refused."""
         organisation = self.named(name)
         asked = self.asked(operator_of(organisation.id))
         await self.commits.run(
@@ -70,7 +70,7 @@ class Owners:
         )
 
     async def limit(self, name: str, limits: Mapping[Quota, int | None]) -> None:
-        """Other limits of an organisation, all or none; None gives a default back."""
+        """Sets limits of an organisation, all or none; None restores a default."""
         asked = self.asked(operator_of(self.named(name).id))
         subject = ", ".join(f"{quota.value}={'default' if n is None else n}" for quota, n in limits.items())
         await self.commits.run(
@@ -89,7 +89,7 @@ class Owners:
     async def hold(
         self, texts: Sequence[str], organisation: str | None = None, *, accept_failing: bool
     ) -> Organisation:
-        """Other assertions that every change of the organisation must keep true; none ends it."""
+        """Replaces the assertions that no change of the organisation may break."""
         id_ = self.named(organisation).id
         await self.commits.run(
             self.use_cases.change_organisation(
@@ -104,7 +104,7 @@ class Owners:
         return self.snapshot().organisations[id_]
 
     def usage(self, organisation: OrganisationId) -> tuple[Usage, ...]:
-        """What the organisation uses of every limit."""
+        """What the organisation uses of every quota."""
         snapshot = self.snapshot()
         return usage_of(snapshot, snapshot.organisations[organisation], len(self.keys.of(organisation)))
 

@@ -1,4 +1,4 @@
-"""The way back: how the policy was at a revision, how two revisions differ, and what undoes a change.
+"""Past revisions: how two of them differ, going back to one, confirming a change on trial.
 
 Lives in the event loop's thread. What undoes each revision is read from the store, in another thread.
 """
@@ -30,7 +30,7 @@ from ringfence.store import HistoryQuery, Store
 
 T = TypeVar("T")
 
-_TRIES: Final = 5  # at reading and deciding without a change between
+_TRIES: Final = 5  # to read and decide without a change in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ class Past:
     now_s: Callable[[], int]
 
     async def undo(self, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...]:
-        """What undoes the organisation's revisions above ``after`` up to ``until``; ``NotFound`` if it is not kept."""
+        """What undoes the organisation's revisions above ``after`` up to ``until``; ``NotFound`` if not kept."""
         return await asyncio.to_thread(self.store.read_undo, organisation, after, until)
 
     async def difference(self, organisation: OrganisationId, old: int, new: int) -> tuple[str, ...]:
-        """What makes the organisation's policy of revision ``new`` of that of ``old``, in words.
+        """The changes that turn the organisation's policy at revision ``old`` into that at ``new``, in words.
 
         Raises:
-            NotFound: there is no such revision, or how it was is not kept.
+            NotFound: there is no such revision, or what undoes later ones is not kept.
         """
         snapshot = self.store.snapshot
         _require_revisions(snapshot, old, new)
@@ -66,7 +66,7 @@ class Past:
         return await asyncio.to_thread(compared)
 
     async def confirm(self, revision: int, actor: Actor) -> None:
-        """Has the change on trial that made ``revision`` stay; ``NotFound`` tells what became of one that is not."""
+        """Confirms the change on trial that made ``revision``; ``NotFound`` tells what became of it otherwise."""
         wish = Wish(
             lambda snapshot: decide_confirm(snapshot, actor.organisation, revision),
             lambda snapshot: snapshot.organisations[actor.organisation].default_group,
@@ -85,10 +85,10 @@ class Past:
             raise NotFound(fate) from None
 
     async def back(self, revision: int, organisation: OrganisationId, do: Callable[[Wish], Awaitable[T]]) -> T:
-        """Does what makes the organisation's policy what it was at ``revision``.
+        """Runs ``do`` with the wish that makes the organisation's policy what it was at ``revision``.
 
         Raises:
-            NotFound: there is no such revision, or how it was is not kept.
+            NotFound: there is no such revision, or what undoes later ones is not kept.
             Conflict: another organisation uses what would have to go.
             Busy: others kept changing the policy meanwhile; nothing was done.
         """
@@ -121,11 +121,11 @@ class Past:
 
 
 class _Overtaken(Busy):
-    """Something was committed between reading what is to be undone and deciding it."""
+    """Another change was committed between reading and deciding."""
 
 
 def _is_over(fact: Fact, now_s: int) -> bool:
-    """Whether it brings back a rule whose time is up."""
+    """Whether it would restore a rule that has expired."""
     return isinstance(fact, RuleAdded) and fact.rule.expires_at is not None and fact.rule.expires_at <= now_s
 
 

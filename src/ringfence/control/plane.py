@@ -1,4 +1,4 @@
-"""The control plane: the parts of this room composed into what the API, the agents' feed and the command line use.
+"""The control plane: composes the parts of this package into what the API, the feed and the command line use.
 
 Everything here runs in one event loop; writes go through the store's writer, reads come from memory.
 """
@@ -57,7 +57,7 @@ from ringfence.policy.view import HostView
 from ringfence.store import HostSaid, Store, StoredOperation, place_of, remember
 from ringfence.wire.feed import Claimed, Report
 
-_ALLOCATIONS = 10_000  # between two looks at what was allocated since the last
+_ALLOCATIONS = 10_000  # allocations between two collections of the youngest objects
 _TELL_S = 0.02
 _TICK_S = 0.5  # how late the end of an operation that times out may be noticed
 
@@ -66,9 +66,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The state before a change that was not made, the state after it, and in words what it would do.
+    """A change that is not made: the snapshots before and after it, and what it ``would`` do in words.
 
-    ``cuts`` is what the lock-out guard would refuse it for.
+    ``cuts`` are those for which the lock-out guard would refuse it.
     """
 
     before: Snapshot
@@ -132,7 +132,7 @@ class ControlPlane:
         return plane
 
     async def close(self) -> None:
-        """Ends the watches, writes what is outstanding and gives the folder back."""
+        """Ends all feeds and tasks, writes what is outstanding, and releases the folder."""
         self._feed.close()
         tasks = list(self._tasks)
         for task in tasks:
@@ -181,7 +181,7 @@ class ControlPlane:
     async def apply(
         self, wanted: Callable[[Snapshot], Sequence[Edit]], actor: Actor, *, safety: Safety = USUAL
     ) -> Changed:
-        """As ``change``, with the edits, if any, that ``wanted`` answers for the state that they are decided over."""
+        """As ``change``, with the edits (perhaps none) that ``wanted`` returns for the snapshot to decide over."""
         require_writer(actor)
         decide = self._decided(wanted, actor)
         wish = Wish(decide, lambda snapshot: snapshot.organisations[actor.organisation].default_group, "Apply", "")
@@ -190,7 +190,7 @@ class ControlPlane:
     def _decided(
         self, wanted: Callable[[Snapshot], Sequence[Edit]], actor: Actor
     ) -> Callable[[Snapshot], tuple[Fact, ...]]:
-        """The facts that follow from the edits wanted of a state, as of this moment."""
+        """A function from a snapshot to the facts that follow from the edits wanted of it, as of this moment."""
         now_s, offer_all = self._now_s(), self.settings.offer_all_protocol
         return lambda snapshot: decide_edits(snapshot, wanted(snapshot), actor, now_s=now_s, offer_all=offer_all)
 
@@ -234,14 +234,14 @@ class ControlPlane:
     async def foresee(
         self, preview: Preview, organisation: OrganisationId, assertions: Sequence[str] = ()
     ) -> dict[str, object]:
-        """All that a change would do, as ``planning`` shows it; ``assertions`` are the organisation's."""
+        """All effects of a change, as ``planning`` shows them; ``assertions`` use names of the organisation."""
         outlook = await asyncio.to_thread(look_ahead, preview.before, preview.after, assertions, owner=organisation)
         connections = {host: self.evidence.connections(host) for host in outlook.hosts}
         seen = Seen(connections, self.evidence.flow_tallies())
         return await asyncio.to_thread(show_outlook, outlook, seen, organisation)
 
     async def claim(self, host: HostName, command: ClaimInstances) -> Claimed:
-        """Makes the inventory of ``host`` true as far as it may be; what changes nothing makes no revision."""
+        """Decides and commits the inventory of ``host``; one that changes nothing makes no revision."""
         found = find_host(self.snapshot, host)
         new_ids = tuple(InstanceId(new_id()) for _ in command.instances)
         asked = self._asked(host_actor(found.organisation, host))
@@ -276,12 +276,12 @@ class ControlPlane:
 
     @property
     def failure(self) -> "asyncio.Future[OperatorError]":
-        """Done when this process can only end, and be started anew."""
+        """Done when this process can only end and be restarted."""
         return self._commits.failure
 
     @property
     def feed(self) -> Feed:
-        """What every host shall enforce, to follow; it ends with ``close``."""
+        """The feed of what every host shall enforce; it ends with ``close``."""
         return self._feed
 
     @property
@@ -298,16 +298,16 @@ class ControlPlane:
         self._freshness.require()
 
     def seen(self, host: HostName) -> None:
-        """An authenticated message of ``host`` came in."""
+        """Takes note that an authenticated message of ``host`` came in."""
         self._presence.seen((host,), self._clock.monotonic_s())
         if self._store.is_shared:
             self._telling.alive(host, self._clock.monotonic_s())
 
     def report(self, host: HostName, report: Report, *, offered: Revision) -> None:
-        """What ``host`` says it enforces and what is wrong; operations that waited for it may end by it.
+        """Takes in what ``host`` enforces and what is wrong; operations that waited for it may end.
 
-        A revision that this store has not made yet is of another store's life and counts as none. ``offered`` is the
-        newest that the host was sent.
+        A revision that this store has not made yet is from another store and counts as none. ``offered`` is the newest
+        revision that the host was sent.
         """
         if report.applied is not None and report.applied > self.snapshot.revision:
             if self._store.is_shared:
@@ -326,7 +326,7 @@ class ControlPlane:
         self._book.report(hosts, (said.applied, said.error), before, offered=said.offered, now_s=now_s)
 
     def _report_later(self, host: HostName, report: Report, offered: Revision) -> None:
-        """The host may have it from another server, and be ahead of this one for a moment."""
+        """Takes in the report again once this server has caught up: the host may have the view from another one."""
 
         async def catch_up() -> None:
             await self.fresh()
@@ -338,7 +338,7 @@ class ControlPlane:
         task.add_done_callback(self._tasks.discard)
 
     def status_of(self, host: HostName) -> HostStatus:
-        """As ``host_status``, of a host that there is."""
+        """As ``host_status``, for one host; raises ``NotFound``."""
         known = find_host(self.snapshot, host).name
         return self._presence.status(known, self._feed.wanted(known).revision, self._clock.monotonic_s())
 
@@ -348,7 +348,7 @@ class ControlPlane:
         return [self._presence.status(host, self._feed.wanted(host).revision, now_s) for host in self.snapshot.hosts]
 
     def _publish(self, outcome: Outcome[object]) -> None:
-        """In the order of commits: first the operation, so that no host's answer comes before it is known."""
+        """Publishes an outcome, in the order of commits: first the operation, so that no host answers before that."""
         if outcome.opened is not None:
             self._open(outcome.opened, is_foreign=outcome.foreign is not None)
         if outcome.change is not None:
@@ -382,12 +382,12 @@ class ControlPlane:
         self._book.open(stored, opened_s=now_s, deadline_s=deadline_s, is_foreign=is_foreign)
 
     async def _expire(self) -> None:
-        """Beside ``_tick``, which waits for the store."""
+        """Ends overdue operations; apart from ``_tick``, because that one waits for the store."""
         while True:
             await asyncio.sleep(self._pause_s)
             self._book.expire(self._clock.monotonic_s(), self._presence.errors)
             if self._freshness.is_cut_off:
-                self._feed.close()  # hosts go to a server that knows which of them are there, and what is new
+                self._feed.close()  # agents then turn to a server that is up to date
 
     async def _tick(self) -> None:
         while True:
@@ -397,7 +397,7 @@ class ControlPlane:
             await self.history.tidy(self._clock.monotonic_s())
 
     async def _tell(self) -> None:
-        """Tells the other servers of this one's hosts, in few commits."""
+        """Tells the other servers about this one's hosts, in few commits."""
         while True:
             await asyncio.sleep(_TELL_S)
             if due := self._telling.take(self._clock.monotonic_s()):
@@ -407,7 +407,7 @@ class ControlPlane:
                     self._telling.put_back(due, self._clock.monotonic_s())
 
     async def _save_ends(self) -> None:
-        """Writes how operations ended. When that fails it is tried again; what a host reports would end them anew."""
+        """Writes how operations ended. When that fails, it is tried again."""
         ended = self._book.unsaved()
         if not ended:
             return
@@ -427,9 +427,10 @@ class ControlPlane:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """A large policy is millions of objects that stay and form no cycles: walking them again and again doubles a start.
+    """Suspends garbage collection: a large policy is millions of objects that live long and form no cycles.
 
-    What is there at the end is looked at no more; what comes later is, less often than by default.
+    Collecting them again and again would double the time of a start. What exists at the end is exempt from collection
+    from then on, and later objects are collected less often than by default.
     """
     gc.disable()
     try:
@@ -441,7 +442,7 @@ def _no_collections() -> Iterator[None]:
 
 
 def _open_store(folder: Path, database: str | None, now_s: int) -> Store:
-    """The store, founded when it is new; then opened anew, because another server may have founded it just before."""
+    """The store, with a first organisation if it is new; then reopened, for another server may have been faster."""
     store = Store.open(folder, place_of(folder, database))
     if database is not None:
         remember(folder, database)

@@ -1,6 +1,6 @@
-"""What a change that is not made yet would do: what it opens, closes, cuts and drops, on which hosts, what then fails.
+"""The effects of a change that is not made yet: what it opens, closes, cuts and drops, on which hosts, what then fails.
 
-Input: the snapshots before and after it, and what hosts told of their flows. Output: what JSON shows. Pure.
+Input: the snapshots before and after it, and the flows that hosts reported. Output: values for JSON. Pure.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ NOTHING: Final[Answer] = {part: [] for part in _PARTS}
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What hosts told of: how connections began, by host, and what was refused or would have been."""
+    """What hosts reported: connections that began, by host, and what was refused or would have been."""
 
     connections: Logs
     refused: Sequence[Tally] = ()
@@ -40,9 +40,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """A change looked at: ``hosts`` have to enforce something else, ``failing`` assertions do not hold after it.
+    """The effects of a change: ``hosts`` have to enforce something else, ``failing`` assertions fail after it.
 
-    ``findings`` are those of ``lint`` that there were not before.
+    ``findings`` are the new ones of ``lint``.
     """
 
     plan: Plan
@@ -54,12 +54,12 @@ class Outlook:
 def look_ahead(
     before: Snapshot, after: Snapshot, assertions: Iterable[str] = (), *, owner: OrganisationId | None = None
 ) -> Outlook:
-    """What a change does, and which of the ``assertions``, in which names are those of ``owner``, fail after it.
+    """The effects of a change; ``assertions`` use the names of ``owner``.
 
     O(n log n) of everything: some seconds for a large fleet.
 
     Raises:
-        NotFound, Invalid: an assertion is none, or names nobody; by its place in ``$.assertions``.
+        NotFound, Invalid: a text is no assertion, or names something unknown; by its place in ``$.assertions``.
     """
     asked = parse_assertions(assertions)
     plan = compare(before, after)
@@ -69,9 +69,11 @@ def look_ahead(
 
 
 def show_outlook(outlook: Outlook, seen: Seen | None = None, owner: OrganisationId | None = None) -> Answer:
-    """``connections``: what would be cut of those that each host told of; ``cut`` is null where it told of none.
+    """The outlook for JSON.
 
-    ``drops``: what passed only because it was observed, and would not any more. Without ``seen`` nobody was asked.
+    ``connections``: how many of the connections that each host reported would be cut; ``cut`` is null if it reported
+    none. ``drops``: what passes only because its instance is observed, and would not any more. Without ``seen`` both
+    are empty.
     """
     opens, closes = portray_plan(outlook.plan)
     after = outlook.plan.population.snapshots[1]
@@ -87,7 +89,7 @@ def show_outlook(outlook: Outlook, seen: Seen | None = None, owner: Organisation
 
 
 def _show_cuts(outlook: Outlook, logs: Logs) -> Iterator[Answer]:
-    """A log tells how connections began, not whether they still live."""
+    """For each host, how many logged connections would be cut; the log does not tell whether they are still open."""
     is_closed = _closing(outlook.plan)
     for host in outlook.hosts if outlook.plan.closes else ():
         told = logs.get(host, ())
@@ -97,7 +99,7 @@ def _show_cuts(outlook: Outlook, logs: Logs) -> Iterator[Answer]:
 
 
 def _show_drops(outlook: Outlook, refused: Iterable[Tally]) -> list[Answer]:
-    """Of the instances that are observed no more; what a rule lets in by now is dropped no more either."""
+    """What would be dropped of instances that are no longer observed, unless a rule allows it by now."""
     before, after = outlook.plan.population.snapshots
     enforced = [one for one in after.instances.values() if not one.observe and _is_observed(before, one.id)]
     is_closed = _closing(outlook.plan)
@@ -115,7 +117,7 @@ def _is_observed(snapshot: Snapshot, id_: InstanceId) -> bool:
 
 
 def _closing(plan: Plan) -> Callable[[Packet], bool]:
-    """Whether a change closes what a packet began."""
+    """A function that tells whether the change closes the flow of a first packet."""
     population = plan.population
     closed = [
         (population.addresses(part.sources), population.addresses(part.destinations), part.services)

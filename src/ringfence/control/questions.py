@@ -1,6 +1,6 @@
-"""What is asked of a policy alone, and answered alike by a server and of a file: one method for each question.
+"""The questions about a policy, answered alike by a server and for a policy file: one method for each question.
 
-Input: a snapshot and the arguments of the question, as text. Output: what JSON shows. Pure but for what is kept ready.
+Input: a snapshot and the arguments of the question, as text. Output: values for JSON. Pure, with a cache.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ Answer = dict[str, object]
 
 @dataclass(slots=True)
 class Questions:
-    """The newest snapshot that was asked about is kept ready: it is asked again more often than it changes."""
+    """Keeps the last snapshot prepared, for it is asked about more often than it changes."""
 
     _prepared: Reachability | None = None
 
@@ -49,7 +49,7 @@ class Questions:
         return {"allowed": found.verdict.allowed, "text": found.text, "packet": packet, "sides": sides}
 
     def reach(self, snapshot: Snapshot, query: Query) -> Answer:
-        """``from``, ``to``, ``service``: who reaches whom, exactly; without ends every group and every group."""
+        """``from``, ``to``, ``service``: who reaches whom, exactly; without ends, from every group to every group."""
         source, destination, service = (query.get(name) for name in ("from", "to", "service"))
         services = None if service is None else parse_services(service, field="?service")
         ends = None
@@ -58,10 +58,10 @@ class Questions:
         return {"reach": [show_row(row) for row in self._rows(snapshot, ends, services)]}
 
     def check(self, snapshot: Snapshot, query: Query) -> Answer:
-        """``assertions``, one a line, and ``organisation``, whose names are meant: whether each holds, or the proof.
+        """``assertions``, one a line, in names of ``organisation``: whether each holds, or a packet that proves not.
 
-        Without ``assertions`` those that the organisation holds, or the first one. ``probe-from``: addresses, for
-        packets that could be sent from there.
+        Without ``assertions``, those that the organisation holds (by default the first). ``probe-from``: addresses from
+        which example packets could be sent.
         """
         owner, texts = _owner(snapshot, query), query.get("assertions")
         if texts is None and owner is None:
@@ -83,14 +83,14 @@ class Questions:
         }
 
     def lint(self, snapshot: Snapshot, query: Query) -> Answer:
-        """``organisation``: what is doubtful in its groups, or in all, the gravest first."""
+        """``organisation``: the findings about its groups, or about all, the gravest first."""
         owner = _owner(snapshot, query)
         found = lint(self._ready(snapshot))
         wanted = [one for one in found if owner in (None, snapshot.groups[one.group].organisation)]
         return {"findings": [show_finding(snapshot, one) for one in wanted]}
 
     def export(self, snapshot: Snapshot, query: Query) -> Answer:
-        """``organisation``: all that it has, as a policy file says it."""
+        """``organisation``: its policy as a policy file."""
         owner = _owner(snapshot, query) or next(iter(snapshot.organisations))
         return encode_policy(document_of(snapshot, owner))
 
@@ -123,7 +123,7 @@ def _owner(snapshot: Snapshot, query: Query) -> OrganisationId | None:
 
 
 def _end(snapshot: Snapshot, text: str, organisation: str | None) -> str:
-    """An end as it was given, or the id of the instance that the named organisation calls so."""
+    """An end as it was given, or the id of the organisation's instance of that name."""
     if not organisation:
         return text
     find_organisation(snapshot, organisation)
@@ -140,7 +140,7 @@ def _given(query: Query, name: str) -> str:
 
 
 def _show_side(snapshot: Snapshot, side: SideVerdict) -> Answer:
-    """What one end's instance says; ``host`` is who enforces it, ``rule`` the one that allows."""
+    """The verdict of one side; ``host`` enforces it, ``rule`` is the one that allows."""
     instance = snapshot.instances[side.endpoint.instance]
     said = {
         "direction": side.direction.value,

@@ -1,6 +1,6 @@
-"""What the servers of one shared database tell each other of the hosts that are connected to them.
+"""What the servers of one shared database tell each other about the hosts that are connected to them.
 
-Lives in the event loop's thread. Reports go at once, that a host is alive every few seconds; both ride on commits.
+Lives in the event loop's thread. Reports are passed on at once, signs of life every few seconds, both with commits.
 """
 
 from collections import defaultdict
@@ -17,14 +17,14 @@ TOLD_EVERY_S: Final = 10.0  # well within the time after which a silent host no 
 
 
 class Telling:
-    """What is still to be told; of each host only the newest."""
+    """What is still to be passed on; only the newest of each host."""
 
     def __init__(self) -> None:
         self._last: dict[HostName, tuple[HostSaid, float]] = {}
         self._due: dict[HostName, tuple[HostSaid, float]] = {}
 
     def alive(self, host: HostName, now_s: float) -> None:
-        """A message of ``host`` came in at that monotonic time."""
+        """Takes note that a message of ``host`` came in at that monotonic time."""
         said, told_s = self._last.get(host, (HostSaid(), -TOLD_EVERY_S))
         if now_s - told_s >= TOLD_EVERY_S:
             self.reported(host, said, now_s)
@@ -33,9 +33,9 @@ class Telling:
         self._last[host] = self._due[host] = said, now_s
 
     def take(self, now_s: float) -> tuple[HostsSeen, ...]:
-        """What is due, with how long ago it was heard, because clocks of servers may differ; it is due no more.
+        """Takes out what is due, with how long ago it was heard, because the servers' clocks may differ.
 
-        Hosts that said the same within a second are told of at once: after a change that is most of them.
+        Hosts that reported the same within a second come together: after a change those are most of them.
         """
         alike: defaultdict[tuple[HostSaid, int], list[HostName]] = defaultdict(list)
         for host, (said, heard_s) in self._due.items():
@@ -48,30 +48,30 @@ class Telling:
         return due
 
     def put_back(self, seen: tuple[HostsSeen, ...], now_s: float) -> None:
-        """It could not be told; what came since is newer."""
+        """Puts back what could not be passed on, except where something newer has come since."""
         self._due = {host: (one.said, now_s - one.ago_s) for one in seen for host in one.hosts} | self._due
 
 
 class Elsewhere:
-    """The channels of agents that are connected to other servers; each counts as long as that server tells of it."""
+    """The channels of agents that are connected to other servers, as long as those servers report them."""
 
     def __init__(self, live_s: float) -> None:
         self._live_s = live_s
         self._channels: dict[HostName, tuple[Connection, float]] = {}
 
     def told(self, hosts: Iterable[HostName], channel: Connection | None, heard_s: float) -> None:
-        """Another server says that it heard of ``hosts`` at that monotonic time, over ``channel``."""
+        """Takes note that another server heard from ``hosts`` at that monotonic time, over ``channel``."""
         for host in hosts:
             self.came(host)
             if channel is not None:
                 self._channels[host] = replace(channel, whose=f"{channel.whose} to another server"), heard_s
 
     def came(self, host: HostName) -> None:
-        """The host is connected to this server, or is none any more."""
+        """Forgets a host that is connected to this server, or was removed."""
         self._channels.pop(host, None)
 
     def channels(self, snapshot: Snapshot, now_s: float) -> Iterator[Connection]:
-        """Those that end at a host which is its own instance. From any thread."""
+        """The channels that end at a self host. Safe from any thread."""
         for channel, heard_s in list(self._channels.values()):
             if now_s - heard_s < self._live_s and guards_itself(snapshot, channel.server):
                 yield channel

@@ -1,4 +1,4 @@
-"""How careful a change is to be: must it be confirmed, may it cut the caller and agents off, what holds after it."""
+"""The precautions for a change: whether it must be confirmed, may cut off caller and agents, what must hold after."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,9 +11,9 @@ from ringfence.policy.values import OrganisationId
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """``trial_s``: undone after so many seconds, unless somebody confirms it; None for a change that stays.
+    """``trial_s``: the change is undone after so many seconds, unless somebody confirms it; None: it stays.
 
-    ``force``: the caller's own connection and agents' channels may be cut. ``assertions`` must be true after it.
+    ``force``: it may cut the caller's own connection and agents' channels. ``assertions`` must hold after it.
     """
 
     trial_s: int | None = None
@@ -25,7 +25,7 @@ USUAL: Final = Safety()
 
 
 def careful(wish: Wish, organisation: OrganisationId, safety: Safety, *, now_s: int) -> Wish:
-    """The wish, as ``safety`` wants it."""
+    """The wish with the precautions of ``safety``."""
     if safety.assertions:
         wish = wish._replace(require=lambda after: require_true(after, safety.assertions, organisation))
     if safety.trial_s is None:

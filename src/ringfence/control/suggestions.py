@@ -1,6 +1,6 @@
-"""From what hosts told of an instance's refused packets to rules that would allow them, as a policy file to review.
+"""The refused packets of an instance, as hosts reported them -> a policy file with rules that would allow them.
 
-Input: a snapshot, an instance, flow records. Output: what JSON shows; nothing is changed.
+Input: a snapshot, an instance, flow records. Output: values for JSON, to review; nothing is changed.
 """
 
 from collections import Counter
@@ -22,9 +22,9 @@ _SUFFIX = "-seen"  # of the suggested group's name
 def suggest_rules(
     snapshot: Snapshot, instance: Instance, records: Iterable[FlowRecord], *, egress: bool
 ) -> dict[str, object]:
-    """What ``records`` of the instance need; with ``egress`` also what it may send by the open default, to close that.
+    """The rules that allow what ``records`` show; with ``egress`` also what the instance sends by the open default.
 
-    ``policy`` is a file of one group more that the instance wears; ``left-out`` says what is no matter of rules.
+    ``policy`` is a file with a new group that the instance wears; ``left-out`` counts what no rule can allow.
     """
     seen, left_out = [], Counter[str]()
     for record in merge_records(records):
@@ -49,7 +49,7 @@ def suggest_rules(
 
 
 def merge_records(records: Iterable[FlowRecord]) -> list[FlowRecord]:
-    """Records that differ in nothing that a rule could tell apart, as one each, with their packets."""
+    """Merges records that no rule could tell apart, adding up their packets."""
     found: dict[FlowRecord, int] = {}
     for record in records:
         alike = flow_of(record)
@@ -58,7 +58,7 @@ def merge_records(records: Iterable[FlowRecord]) -> list[FlowRecord]:
 
 
 def _seen(record: FlowRecord, *, egress: bool) -> Seen | None:
-    """What a record says that a rule could have allowed; None when no rule is asked."""
+    """The first packet of a record, if a rule could have allowed it; None otherwise."""
     if record.reason not in (DEFAULT_INGRESS, DEFAULT_EGRESS) or (record.is_allowed and not egress):
         return None
     if (packet := record.packet) is None:

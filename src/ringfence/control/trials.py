@@ -1,6 +1,6 @@
-"""Changes on trial: undone when their time is up, unless somebody confirms them. Pure.
+"""Changes on trial, which are undone when their time is up unless somebody confirms them. Pure.
 
-An organisation has one at a time, so that undoing one never meets another half done.
+An organisation has one at a time, so that undoing one never interferes with another.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ _BACK_TO: Final = "to revision "
 def on_trial(
     snapshot: Snapshot, facts: tuple[Fact, ...], organisation: OrganisationId, *, ends_at: int
 ) -> tuple[Fact, ...]:
-    """The facts of a change, and that it is undone then. One that changes nothing needs no trial.
+    """The facts of a change that is undone at ``ends_at`` (seconds since 1970). No facts need no trial.
 
     Raises:
         Conflict: another change of the organisation waits to be confirmed.
@@ -40,7 +40,7 @@ def on_trial(
 
 
 def decide_confirm(snapshot: Snapshot, organisation: OrganisationId, revision: int) -> tuple[Fact, ...]:
-    """The end of the trial of ``revision``; ``NotFound`` when it is not on trial (any more)."""
+    """Ends the trial of ``revision``; raises ``NotFound`` when it is not on trial (any more)."""
     waiting = snapshot.organisations[organisation].trial
     if waiting is None or waiting.revision != revision:
         others = "no other does" if waiting is None else f"revision {waiting.revision} does"
@@ -49,28 +49,28 @@ def decide_confirm(snapshot: Snapshot, organisation: OrganisationId, revision: i
 
 
 def taken_back(snapshot: Snapshot, organisation: OrganisationId, revision: int) -> tuple[Fact, ...]:
-    """The end of a trial whose change a rollback to ``revision`` undoes: nobody need confirm what is not there."""
+    """Ends the trial of a change that a rollback to ``revision`` undoes; no facts if there is none."""
     waiting = snapshot.organisations[organisation].trial
     return () if waiting is None or waiting.revision <= revision else (TrialEnded(organisation),)
 
 
 def back_to(revision: int) -> str:
-    """How the history calls a rollback."""
+    """The subject of a rollback in the history."""
     return f"{_BACK_TO}{revision}"
 
 
 def unconfirmed(revision: int) -> str:
-    """How the history calls what was undone."""
+    """The subject of an undone change in the history."""
     return f"revision {revision} was not confirmed"
 
 
 def confirmed(revision: int) -> str:
-    """How the history calls what stays."""
+    """The subject of a confirmed change in the history."""
     return f"revision {revision}"
 
 
 def fate_of_trial(lines: Iterable[HistoryLine], revision: int) -> str | None:
-    """What became of a change that is on trial no more, as the history's lines tell; None when they tell nothing."""
+    """What became of a change that is no longer on trial, by the lines of the history; None if they do not tell."""
     for line in lines:
         subject = line.subject.partition(":")[0]
         if (line.action, subject) == (UNDONE, unconfirmed(revision)):

@@ -1,6 +1,7 @@
-"""Rules that no host has seen a packet of: since when that was counted, where, and whether it says enough. Pure.
+"""Rules for which no host has seen a packet: since when, on which hosts, and whether that is conclusive. Pure.
 
-A rule is judged by the counts of every host that enforces it; what a host has not told of is not known, never unused.
+A rule is judged by the counts of every host that enforces it; a host that has not reported a count does not count as
+one without hits.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,9 @@ Counts = Callable[[HostName], Mapping[RuleId, RuleCount]]
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A rule without a hit. ``since``: from when on all ``hosts`` counted it; None when not one did.
+    """A rule without a hit. ``since``: from when on all ``hosts`` have counted; None if none has.
 
-    ``silent`` are hosts that enforce it and told no count of it. ``created_at`` is None when the history does not know.
+    ``silent`` hosts enforce it and reported no count. ``created_at`` is None when the history does not know it.
     """
 
     group: Group
@@ -29,12 +30,12 @@ class Unused:
     silent: tuple[HostName, ...]
 
     def is_safe(self, now_s: float, window_s: float) -> bool:
-        """Whether every host that enforces it has counted for so long."""
+        """Whether every host that enforces it has counted for at least ``window_s``."""
         return self.since is not None and not self.silent and now_s - self.since >= window_s
 
 
 def find_unused(snapshot: Snapshot, counts: Counts, births: Mapping[RuleId, int]) -> Iterator[Unused]:
-    """The rules that some host enforces and none has seen a packet of. O(rules x hosts that enforce them)."""
+    """The rules that some host enforces and none has seen a packet for. O(rules * hosts that enforce them)."""
     index = index_of(snapshot)
     for group in snapshot.groups.values():
         enforcing = sorted(index.hosts_of(group.id))

@@ -1,6 +1,6 @@
-"""Each use case as one decision for the store: facts, operation and audit line together, so that none can be without.
+"""Each use case as one decision for the store, with its facts, operation and audit line together.
 
-Input: what is asked, by whom, when. Output: functions of a snapshot. They run in the writer's thread.
+Input: what is asked, by whom, when. Output: functions of a snapshot, which run in the writer's thread.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +39,7 @@ from ringfence.store import (
 from ringfence.wire.feed import Claimed
 from ringfence.wire.join import JoinRequest
 
-_TOLD_AT_MOST: Final = 20  # of what a change did, in its line of the history
+_TOLD_AT_MOST: Final = 20  # sentences about what a change did, in its line of the history
 
 
 class Asked(NamedTuple):  # as Decision
@@ -64,10 +64,10 @@ class Asked(NamedTuple):  # as Decision
 
 
 class Wish(NamedTuple):  # as Decision
-    """What is to change at once, and how the history calls it; ``group`` is what its operation refers to.
+    """A change to decide and commit, with its action and subject in the history; its operation refers to ``group``.
 
-    ``is_due``: time brings it, and nobody asks; so no assertion refuses it. ``guard`` refuses the way from one state to
-    the next when hosts have to enforce something else by it, ``require`` the state that it leads to, new or not.
+    ``is_due``: the server makes it because its time has come, so no assertion refuses it. ``guard`` may refuse the step
+    between two snapshots, if a host has to enforce something else, and ``require`` the snapshot that results.
     """
 
     decide: Callable[[Snapshot], tuple[Fact, ...]]
@@ -80,7 +80,7 @@ class Wish(NamedTuple):  # as Decision
 
 
 class Changed(NamedTuple):  # as Decision
-    """What became of a wish: its operation, and in words what it did."""
+    """The result of a wish: its operation, and what it did in words."""
 
     operation: Operation
     did: tuple[str, ...]
@@ -88,7 +88,7 @@ class Changed(NamedTuple):  # as Decision
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """The state before what was tried, the state that it leads to (the same when nothing changes), and the facts."""
+    """A change that was tried: the snapshots before and after it (the same when nothing changes), and the facts."""
 
     before: Snapshot
     after: Snapshot
@@ -96,14 +96,14 @@ class Tried:
 
 
 class UseCases:
-    """Builds decisions; keeps the cache of views that they are followed with."""
+    """Builds decisions; owns the cache of views."""
 
     def __init__(self, cache: ViewCache, presence: Presence) -> None:
         self._cache = cache
         self._presence = presence
 
     def change(self, wish: Wish, asked: Asked, operation_id: OperationId) -> Decide[Outcome[Changed]]:
-        """What a caller wants changed, with the operation that tells its fate."""
+        """A change that a caller wants, with its operation."""
 
         def decision(snapshot: Snapshot) -> "Decision[Outcome[Changed]]":  # as in Commits.run
             facts = wish.decide(snapshot)
@@ -140,7 +140,7 @@ class UseCases:
     def claim(
         self, command: ClaimInstances, host: HostName, asked: Asked, new_ids: Sequence[InstanceId]
     ) -> Decide[Outcome[Claimed]]:
-        """A host's inventory. One that changes nothing leaves no trace: hosts repeat theirs at every connection."""
+        """A host's inventory. One that changes nothing is not recorded: hosts send theirs with every connection."""
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[Claimed]]:
             if host not in snapshot.hosts:
@@ -170,7 +170,7 @@ class UseCases:
         return decision
 
     def invite_host(self, host: Host, asked: Asked) -> Decide[Outcome[None]]:
-        """A token for a host; the audit line has its name, and nothing of the token."""
+        """A token for a host; the audit line has the host's name and nothing of the token."""
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
             facts = decide_invite(snapshot, host)
@@ -181,7 +181,7 @@ class UseCases:
         return decision
 
     def join_host(self, request: JoinRequest, asked: Asked) -> Decide[Outcome[None]]:
-        """A host's own key; who held the one before is the host no more."""
+        """A host's own key; the holder of an earlier key is no longer the host."""
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
             facts = decide_join(snapshot, request, asked.now_s)
@@ -193,7 +193,7 @@ class UseCases:
         return decision
 
     def remove_host(self, name: HostName, asked: Asked) -> Decide[Outcome[None]]:
-        """The end of a host; whoever has its instances as peers enforces that their addresses are gone."""
+        """Removes a host; hosts whose rules name groups of its instances enforce that their addresses are gone."""
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
             facts = decide_remove_host(snapshot, name)
@@ -209,7 +209,7 @@ class UseCases:
         return decision
 
     def followed(self, followed: Followed) -> Outcome[None]:
-        """What follows here from a decision that another server has made."""
+        """The outcome, on this server, of a decision that another server has made."""
         entry, opened = followed.entry, None
         change = self._cache.change(followed.before, followed.after, entry.facts) if entry.facts else None
         if entry.operation is not None:
@@ -255,7 +255,7 @@ class UseCases:
         *,
         revoked: tuple[KeyId, ...] = (),
     ) -> Decide[Outcome[None]]:
-        """What an operator changes of an organisation; no host has to enforce anything by it."""
+        """An operator's change of an organisation, by which no host has to enforce anything else."""
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
             facts = decide_facts(snapshot)
@@ -267,7 +267,7 @@ class UseCases:
 
 
 def attempt(decide: Callable[[Snapshot], tuple[Fact, ...]]) -> Decide[Outcome[Tried]]:
-    """What ``decide`` would lead to: decided where changes are, and nothing of it is kept."""
+    """Tries ``decide`` where changes are decided, without keeping anything of it."""
 
     def decision(snapshot: Snapshot) -> Decision[Outcome[Tried]]:
         facts = decide(snapshot)
@@ -278,18 +278,18 @@ def attempt(decide: Callable[[Snapshot], tuple[Fact, ...]]) -> Decide[Outcome[Tr
 
 
 def tell_seen(seen: tuple[HostsSeen, ...]) -> Decide[Outcome[None]]:
-    """What this server heard of its hosts, for the others."""
+    """Tells the other servers what this one heard from its hosts."""
     return lambda _: Decision(Outcome(None), seen=seen)
 
 
 def save_ends(ended: Iterable[Operation]) -> Decide[Outcome[None]]:
-    """How operations ended; no audit line, for nobody asked for it."""
+    """Saves how operations ended, without an audit line, for nobody asked for it."""
     records = tuple(OperationSettled(operation) for operation in ended)
     return lambda _: Decision(Outcome(None), records=records)
 
 
 def found_organisation(organisation_id: UUID, group_id: UUID, now_s: int, name: str = "default") -> Decide[None]:
-    """What a fresh store begins with: one organisation and its group ``default``, without rules."""
+    """The content of a new store: one organisation and its group ``default``, without rules."""
     id_ = OrganisationId(organisation_id)
     asked = Asked(operator_of(id_), now_s, 0.0)
 
@@ -303,7 +303,7 @@ def found_organisation(organisation_id: UUID, group_id: UUID, now_s: int, name: 
 
 @lru_cache(maxsize=32)
 def _shared(hosts: frozenset[HostName]) -> frozenset[HostName]:
-    """The first of equal sets: thousands of operations are remembered, and many touch the same hosts."""
+    """One object for equal sets: thousands of operations are kept, and many touch the same hosts."""
     return hosts
 
 

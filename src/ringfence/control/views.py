@@ -1,7 +1,7 @@
-"""What each host shall enforce: the revision that last changed it and its digest, kept from snapshot to snapshot.
+"""What each host shall enforce: the revision that last changed its view, and the view's digest, for every snapshot.
 
-Pure but for the cache. A change finds the hosts it touches in the snapshot's index, and what it means for each of them
-once for all that are alike; views themselves are kept nowhere, for the snapshot has all that they are made of.
+Pure but for the cache. A change finds the hosts it touches by the snapshot's index, and computes what is new once for
+all hosts that are alike; views themselves are not kept, for they can be resolved from the snapshot.
 """
 
 from collections import defaultdict, deque
@@ -54,7 +54,7 @@ from ringfence.policy.view_changes import (
 
 
 class Wanted(NamedTuple):
-    """``revision`` is the newest that changed what the host must enforce, ``digest`` that of the view it then has."""
+    """``revision`` is the last one that changed what the host must enforce, ``digest`` that of its view."""
 
     revision: Revision
     digest: Digest
@@ -62,13 +62,13 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What is wanted of every host: two mappings, so that what is new for very many is put in few steps."""
+    """What is wanted of every host, as two mappings, so that updating very many hosts takes few steps."""
 
     revisions: Evolving[HostName, Revision]
     digests: Evolving[HostName, Digest]
 
     def evolve(self, revision: Revision, digests: Mapping[HostName, Digest], gone: frozenset[HostName]) -> "Views":
-        """The views after ``gone`` went, and ``revision`` gave the hosts of ``digests`` others."""
+        """The views without the hosts ``gone``, and with new ``digests`` at ``revision``."""
         revisions = self.revisions.evolve(dict.fromkeys(digests, revision), gone)
         return Views(revisions, self.digests.evolve(digests, gone))
 
@@ -81,9 +81,9 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The views of ``snapshot``; ``touched`` has the hosts that must enforce something else, and what is new for each.
+    """The views of ``snapshot``; ``touched`` has the hosts that must enforce something else, with what is new.
 
-    Hosts for which the same is new have the very same tuple. ``removed`` are hosts that are no more.
+    Hosts for which the same is new share one tuple. ``removed`` are hosts that no longer exist.
     """
 
     snapshot: Snapshot
@@ -93,7 +93,7 @@ class Change:
 
 
 def resolve_views(snapshot: Snapshot, wanted: Mapping[HostName, Revision]) -> Views:
-    """What every host shall enforce, as of the revision that last touched it. O(everything that is enforced)."""
+    """The views of all hosts; ``wanted`` has the revision that last touched each. O(everything that is enforced)."""
     index = index_of(snapshot)
     worn = {
         group: digest_rules(group, snapshot.groups[group].rules) for group in index.worn_on if group in snapshot.groups
@@ -110,7 +110,7 @@ def resolve_views(snapshot: Snapshot, wanted: Mapping[HostName, Revision]) -> Vi
 
 
 def wanted_view(snapshot: Snapshot, views: Views, host: HostName) -> HostView:
-    """The whole view of ``host``, of which ``views`` keep only what tells it from others."""
+    """The whole view of ``host``, at the revision that last touched it."""
     return replace(resolve_view(snapshot, host), revision=views[host].revision)
 
 
@@ -131,7 +131,7 @@ def change_views(views: Views, before: Snapshot, after: Snapshot, facts: Iterabl
 
 
 def find_touched(before: Snapshot, after: Snapshot) -> list[HostName]:
-    """The hosts that would have to enforce something else after than before, by name."""
+    """The hosts that have to enforce something else after a change than before it, by name."""
     groups, instances = differing(before.groups, after.groups), differing(before.instances, after.instances)
     news = _Step(before, after, _Subjects(groups, instances, set())).news()
     return sorted(host for hosts, _ in news for host in hosts)
@@ -139,7 +139,7 @@ def find_touched(before: Snapshot, after: Snapshot) -> list[HostName]:
 
 @dataclass(frozen=True, slots=True)
 class _Subjects:
-    """What facts are about."""
+    """The groups, instances and hosts that facts are about."""
 
     groups: set[GroupId]
     instances: set[InstanceId]
@@ -176,14 +176,14 @@ class _Subjects:
 
 @dataclass(frozen=True, slots=True)
 class _News:
-    """What is new for a host, and what its digest moves by."""
+    """What is new for a host, and what that adds to its digest."""
 
     changes: tuple[ViewChange, ...]
     digest: Digest
 
 
 class _Turn(Enum):
-    """What may become of a group in the views of hosts whose own instances stay as they are."""
+    """How a group may change in the views of hosts whose own instances do not."""
 
     RULES = "it is worn there, and has other rules"
     PEER = "it is named there, and has other addresses"
@@ -195,7 +195,7 @@ _Turns = dict[tuple[_Turn, GroupId], set[HostName]]  # on which hosts
 
 
 class _Step:
-    """From one snapshot to the next: for which hosts what is new."""
+    """Finds, between two snapshots, for which hosts what is new."""
 
     def __init__(self, before: Snapshot, after: Snapshot, subjects: _Subjects) -> None:
         self._before, self._after = before, after
@@ -204,7 +204,7 @@ class _Step:
         self._known: dict[frozenset[tuple[_Turn, GroupId]], _News] = {}
 
     def news(self) -> Iterator[tuple[Iterable[HostName], _News]]:
-        """Each host that must enforce something else, once, among those for which the same is new."""
+        """All hosts that must enforce something else, each once, grouped by what is new for them."""
         instances = [
             found
             for id_ in self._subjects.instances
@@ -222,7 +222,7 @@ class _Step:
                 yield hosts - movers if movers else hosts, news
 
     def _turns(self, instances: list[Instance]) -> _Turns:
-        """What turns out otherwise on which hosts, as far as it follows from groups."""
+        """What changes on which hosts because of groups."""
         found: _Turns = {}
         for group in self._subjects.groups:
             old, new = self._old.groups.get(group), self._new.groups.get(group)
@@ -249,7 +249,7 @@ class _Step:
             found.setdefault((_Turn.UNNAMED, peer), set()).update(hosts)
 
     def _naming_nowhere_else(self, naming: AbstractSet[GroupId], group: GroupId) -> Iterator[HostName]:
-        """The hosts on which ``group`` is worn, and none of the groups ``naming``."""
+        """The hosts on which ``group`` is worn and none of the groups ``naming`` is."""
         for host in self._new.hosts_of(group):
             if not naming or not any(
                 worn in naming for one in self._new.on(host) if is_port(one) for worn in one.groups
@@ -277,8 +277,8 @@ class _Step:
 
 
 def _alike(turns: _Turns) -> Iterator[tuple[frozenset[tuple[_Turn, GroupId]], set[HostName]]]:
-    """The hosts for which the same turns out otherwise."""
-    if len(turns) == 1:  # most changes; of the default group on every host there is
+    """The hosts grouped by what changes for them."""
+    if len(turns) == 1:  # as in most changes, perhaps on every host
         yield from ((frozenset({turn}), hosts) for turn, hosts in turns.items())
         return
     of_host: dict[HostName, set[tuple[_Turn, GroupId]]] = defaultdict(set)
@@ -292,9 +292,9 @@ def _alike(turns: _Turns) -> Iterator[tuple[frozenset[tuple[_Turn, GroupId]], se
 
 
 class ViewCache:
-    """The views of the published snapshot and of those that came after it, found by the snapshot itself.
+    """The views of the published snapshot and of those made from it, looked up by the snapshot.
 
-    Used in the writer's thread. A snapshot that was thrown away, because its commit failed, is never asked for again.
+    Used in the writer's thread. A snapshot whose commit failed is never asked for again.
     """
 
     def __init__(self, published: Callable[[], Snapshot], views: Views) -> None:

@@ -1,9 +1,9 @@
-"""PURE: the program as nfnetlink bytes and as nft text, and what the kernel holds read back into a program.
+"""PURE: a program as nfnetlink octets and as nft text, and the kernel's answers read back into a program.
 
-This room opens no socket: ``agent/doors/nftables.py`` carries its octets to the kernel and back.
+It opens no socket: ``agent/doors/nftables.py`` carries the octets to the kernel and back.
 """
 
-from ringfence.nft.batch import ABOUT, TABLE, About, Batch, encode_batch, encode_removal
+from ringfence.nft.batch import ABOUT, About, Batch, encode_batch, encode_removal
 from ringfence.nft.foreign import ForeignChain, read_foreign
 from ringfence.nft.generation import (
     BLOCK,
@@ -15,6 +15,7 @@ from ringfence.nft.generation import (
     next_generation,
 )
 from ringfence.nft.members import kernel_set
+from ringfence.nft.messages import TABLE
 from ringfence.nft.netlink import Refusal, parse_messages, parse_refusal
 from ringfence.nft.notices import Heard, Notices, Touched
 from ringfence.nft.reading import (

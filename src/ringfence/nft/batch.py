@@ -1,23 +1,44 @@
-"""Steps -> one nfnetlink batch: the bytes of one atomic transaction, and what each message in it does.
+"""Steps -> one nfnetlink batch: the octets of one atomic transaction, and what each message in it does.
 
-Pure: values in, bytes out. The kernel runs all of a batch or none of it (nfnetlink_rcv_batch).
+Pure. The kernel carries out all of a batch or nothing of it (nfnetlink_rcv_batch).
 """
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, assert_never
 
-from ringfence.nft.expressions import (
-    OBJECT_COUNTER,
-    count_here,
-    encode_line,
-    jump_verdict,
+from ringfence.nft.elements import (
+    TYPE_NUMBER,
+    TYPE_SIZE,
+    encode_element,
+    encode_elements,
+    encode_targets,
+    key_size,
+    key_type,
 )
-from ringfence.nft.fields import INTERFACE_SIZE
+from ringfence.nft.expressions import count_here, encode_line
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import kernel_set, word_octets
+from ringfence.nft.messages import (
+    DELETE_CHAIN,
+    DELETE_ELEMENTS,
+    DELETE_OBJECT,
+    DELETE_RULE,
+    DELETE_SET,
+    DELETE_TABLE,
+    NEW_CHAIN,
+    NEW_ELEMENTS,
+    NEW_OBJECT,
+    NEW_RULE,
+    NEW_SET,
+    NEW_TABLE,
+    OBJECT_COUNTER,
+    PROTOCOL_FAMILY,
+    TABLE,
+    message_type,
+)
 from ringfence.nft.netlink import (
     BATCH_BEGIN,
     BATCH_END,
@@ -26,8 +47,6 @@ from ringfence.nft.netlink import (
     F_CREATE,
     F_EXCL,
     F_REQUEST,
-    NFPROTO_BRIDGE,
-    NFPROTO_INET,
     NFPROTO_UNSPEC,
     SUBSYSTEM_NFTABLES,
     fill,
@@ -37,8 +56,7 @@ from ringfence.nft.netlink import (
     pack_number,
     pack_text,
 )
-from ringfence.policy.addresses import Interval
-from ringfence.policy.program.model import TALLY_LIFE_S, Counted, Element, ElementType, HookName, NamedSet, Scalar
+from ringfence.policy.program.model import TALLY_LIFE_S, ElementType, HookName, NamedSet
 from ringfence.policy.program.names import FRESH, TableFamily, bare_name, place_of
 from ringfence.policy.program.steps import (
     AddChain,
@@ -62,46 +80,16 @@ from ringfence.policy.program.steps import (
     Step,
 )
 
-TABLE: Final = "ringfence"
 ABOUT: Final = "about"
 
-NEW_TABLE, DELETE_TABLE = 0, 2
-NEW_CHAIN, DELETE_CHAIN = 3, 5
-NEW_RULE, DELETE_RULE = 6, 8
-NEW_SET, DELETE_SET = 9, 11
-NEW_ELEMENTS, DELETE_ELEMENTS = 12, 14
-NEW_OBJECT, DELETE_OBJECT = 18, 20
-
 SET_INTERVAL, SET_MAP = 0x4, 0x8
-SET_COUNTED: Final = 0xC4  # of joined intervals (NFT_SET_INTERVAL, NFT_SET_CONCAT) that lead to objects
-SET_TALLY: Final = 0x30  # made by packets (NFT_SET_EVAL), and forgotten after a while (NFT_SET_TIMEOUT)
+SET_COUNTED: Final = 0xC4  # concatenated intervals with objects (NFT_SET_INTERVAL, NFT_SET_CONCAT, NFT_SET_OBJECT)
+SET_TALLY: Final = 0x30  # elements are made by packets (NFT_SET_EVAL) and expire (NFT_SET_TIMEOUT)
 TALLY_SIZE: Final = 65535  # elements
-FRESH_SIZE: Final = 1  # that it is bounded makes the kernel take a hash table of fixed size, which is faster
+FRESH_SIZE: Final = 1  # for a set of bounded size the kernel uses a hash table of fixed size, which is faster
 TALLY_LIFE_MS: Final = TALLY_LIFE_S * 1000
-ELEMENT_INTERVAL_END: Final = 1
 DATA_VERDICT: Final = 0xFFFFFF00
-# nft's own numbers for data types (datatype.h), and octets in a key, joined parts padded to four.
-TYPE_NUMBER: Final = {
-    ElementType.INTERFACE: 41,
-    ElementType.IPV4: 7,
-    ElementType.IPV6: 8,
-    ElementType.ETHER: 9,
-    ElementType.NUMBER: 19,  # nft's "mark", its only type of 32 bits without a meaning of its own
-    ElementType.PROTOCOL: 12,
-    ElementType.PORT: 13,
-}
-TYPE_SIZE: Final = {
-    ElementType.INTERFACE: 16,
-    ElementType.IPV4: 4,
-    ElementType.IPV6: 16,
-    ElementType.ETHER: 6,
-    ElementType.NUMBER: 4,
-    ElementType.PROTOCOL: 1,
-    ElementType.PORT: 2,
-}
-_TYPE_BITS: Final = 6
 HOOK_NUMBER: Final = {HookName.PREROUTING: 0, HookName.INPUT: 1, HookName.POSTROUTING: 4}  # alike in both families
-PROTOCOL_FAMILY: Final = {TableFamily.INET: NFPROTO_INET, TableFamily.BRIDGE: NFPROTO_BRIDGE}
 _POLICY_ACCEPT: Final = 1
 _LIST_ELEMENT: Final = 1
 _ELEMENTS_PER_MESSAGE: Final = 500  # far below the 64 KiB that one netlink attribute can hold
@@ -115,7 +103,7 @@ _ABOUT_TEXT: Final = re.compile(r"revision=(\d+) epoch=([0-9a-z-]*)")
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the table holds, written into it by the same transaction: proof of the revision for whoever reads it."""
+    """The note in the table, written by the same transaction as the rules: it proves which revision the table holds."""
 
     revision: int
     epoch: str
@@ -130,13 +118,14 @@ class About:
 
 
 def parse_about(text: str) -> About | None:
+    """The inverse of ``About.text``; None for any other text."""
     found = _ABOUT_TEXT.fullmatch(text)
     return About(int(found[1]), found[2]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``steps[i]`` says what the message with sequence number ``i + 1`` does; the last of them asks for the answer."""
+    """``steps[i]`` says what the message with sequence number ``i + 1`` does; the last one asks for an answer."""
 
     data: bytes
     steps: tuple[str, ...]
@@ -146,7 +135,7 @@ class Batch:
         return len(self.steps)
 
 
-class _Request(NamedTuple):  # a hundred thousand are made: quicker than a frozen dataclass
+class _Request(NamedTuple):  # quicker to make than a frozen dataclass, and there may be a hundred thousand
     """A message before it has a sequence number."""
 
     type: int
@@ -158,7 +147,7 @@ class _Request(NamedTuple):  # a hundred thousand are made: quicker than a froze
 def encode_batch(
     steps: Sequence[Step], *, generation: Generation, about: About | None, mask: int = DEFAULT_MASK
 ) -> Batch:
-    """One transaction that carries out ``steps`` in order and notes ``about`` in the table. O(steps)."""
+    """The transaction that carries out ``steps`` in order, and writes ``about`` into the table. O(steps)."""
     requests = [
         (table, request)
         for step in steps
@@ -170,7 +159,7 @@ def encode_batch(
     messages = [_frame(BATCH_BEGIN, 0)]
     for sequence, (table, request) in enumerate(requests, start=1):
         flags = F_REQUEST | request.flags | (F_ACK if sequence == len(requests) else 0)
-        type_ = SUBSYSTEM_NFTABLES << 8 | request.type
+        type_ = message_type(request.type)
         family = PROTOCOL_FAMILY[table]
         messages.append(pack_message(type_, flags, sequence, request.payload, family=family))
     messages.append(_frame(BATCH_END, len(requests) + 1))
@@ -178,7 +167,7 @@ def encode_batch(
 
 
 def encode_removal(family: TableFamily = TableFamily.INET) -> Batch:
-    """One transaction that removes our table of that family, and what it enforces: for tests and for uninstalling."""
+    """The transaction that deletes our table of that family, and with it all that it enforces."""
     return encode_batch([DeleteTable(family)], generation=Generation(0), about=None)
 
 
@@ -235,19 +224,19 @@ def _encode_step(step: Step, table: TableFamily, generation: Generation, mask: i
         case AddSet() | AddMap() | DeleteSet() | DeleteMap():
             yield from _set_requests(step)
         case AddElements(name, shape, elements):
-            encoded = _encode_elements(name, shape, elements)
+            encoded = encode_elements(name, shape, elements)
             yield from _element_requests(NEW_ELEMENTS, name, encoded, "add elements to set")
         case DeleteElements(name, shape, elements):
-            encoded = _encode_elements(name, shape, elements)
+            encoded = encode_elements(name, shape, elements)
             yield from _element_requests(DELETE_ELEMENTS, name, encoded, "delete elements from set")
         case SetGeneration():
-            present = _element(word_octets(mark_of(generation, mask)))
+            present = encode_element(word_octets(mark_of(generation, mask)))
             yield _Request(DELETE_ELEMENTS, 0, _named(_of_name, FRESH), f"empty set {FRESH}")
             yield from _element_requests(NEW_ELEMENTS, FRESH, iter((present,)), "add the generation to set")
         case AddTargets(name, targets):
-            yield from _element_requests(NEW_ELEMENTS, name, _encode_targets(targets), "add keys to map")
+            yield from _element_requests(NEW_ELEMENTS, name, encode_targets(targets), "add keys to map")
         case DeleteTargets(name, targets):
-            yield from _element_requests(DELETE_ELEMENTS, name, _encode_targets(targets), "delete keys from map")
+            yield from _element_requests(DELETE_ELEMENTS, name, encode_targets(targets), "delete keys from map")
         case AddCounter() | DeleteCounter():
             yield _counter_request(step)
         case _:
@@ -255,7 +244,7 @@ def _encode_step(step: Step, table: TableFamily, generation: Generation, mask: i
 
 
 def _named(shape: Callable[[bytes], bytes], name: str) -> bytes:
-    """A thing of ours: the table, and its name there in the attribute that its kind has for that."""
+    """The attributes that name an object of ours: its table and, as ``shape`` puts it, its name there."""
     return fill(shape, bare_name(name).encode("ascii"))
 
 
@@ -300,7 +289,7 @@ def _chain_request(step: AddChain | FlushChain | DeleteChain | DeleteLine) -> _R
 def _set_requests(step: AddSet | AddMap | DeleteSet | DeleteMap) -> Iterator[_Request]:
     match step:
         case AddSet(name) | DeleteSet(name) if kernel_set(name)[1]:
-            pass  # its elements lie in a set that is there as long as the table
+            pass  # its elements are in the set of all members, which exists as long as the table
         case AddSet(name, shape):
             flags = _set_flags(shape)
             payload = _set_header(name, flags, key_type(shape.types), key_size(shape.types))
@@ -329,86 +318,14 @@ def _set_flags(shape: NamedSet) -> int:
 
 def _set_header(name: str, flags: int, type_: int, size: int) -> bytes:
     shape = pack_number(3, flags) + pack_number(4, type_) + pack_number(5, size)
-    # nft keeps the order of a key's octets here; without it a listing shows every interface as "".
+    # nft notes the byte order of keys here; without it a listing shows every interface as "".
     order = struct.pack("=BBI", _KEY_ORDER, 4, _HOST_ORDER if type_ in _IN_HOST_ORDER else _BIG_ENDIAN)
     return _named(_of_name, name) + shape + pack_number(10, 1) + pack(13, order)
 
 
-def key_type(types: tuple[ElementType, ...]) -> int:
-    """Nft's number for a joined type: six bits each, the first highest."""
-    number = 0
-    for type_ in types:
-        number = number << _TYPE_BITS | TYPE_NUMBER[type_]
-    return number
-
-
-def key_size(types: tuple[ElementType, ...]) -> int:
-    """Octets of a key; parts of a joined one are padded to four."""
-    if len(types) == 1:
-        return TYPE_SIZE[types[0]]
-    return sum((TYPE_SIZE[type_] + 3) & ~3 for type_ in types)
-
-
-def _encode_elements(set_: str, shape: NamedSet, elements: Iterable[Element]) -> Iterator[bytes]:
-    """One attribute string per element; an interval is its first address and, flagged, the one after its last."""
-    before = b"".join(map(word_octets, kernel_set(set_)[1]))
-    for element in elements:
-        if isinstance(element, Interval):
-            size = TYPE_SIZE[shape.types[0]]
-            encoded = _element(element.first.to_bytes(size, "big"))
-            if element.last + 1 < 1 << (8 * size):
-                encoded += _element((element.last + 1).to_bytes(size, "big"), ELEMENT_INTERVAL_END)
-            yield encoded
-        elif isinstance(element, Counted):
-            yield _counted_element(element, shape.types)
-        else:
-            scalars = b"".join([_scalar_octets(scalar, joined=len(element) > 1) for scalar in element])
-            yield fill(_element, before + scalars)
-
-
-def _counted_element(element: Counted, types: tuple[ElementType, ...]) -> bytes:
-    spans = [_span_octets(value, TYPE_SIZE[type_]) for value, type_ in zip(element.key, types, strict=True)]
-    first, last = (b"".join(octets) for octets in zip(*spans, strict=True))
-    keys = pack_nested(1, pack(1, first)), pack_nested(10, pack(1, last))
-    return pack_nested(_LIST_ELEMENT, *keys, pack_text(9, bare_name(element.counter)))
-
-
-def _span_octets(value: Interval | str, size: int) -> list[bytes]:
-    """The first and the last value that match, each as a part of a joined key."""
-    if isinstance(value, str):
-        return [_scalar_octets(value, joined=True)] * 2
-    padding = bytes(-size % 4)
-    return [end.to_bytes(size, "big") + padding for end in (value.first, value.last)]
-
-
-def _scalar_octets(scalar: Scalar, *, joined: bool) -> bytes:
-    if isinstance(scalar, int):
-        octets = word_octets(scalar)
-    elif not isinstance(scalar, str):
-        octets = scalar.packed
-    elif ":" in scalar:
-        octets = bytes.fromhex(scalar.replace(":", ""))
-    else:
-        octets = scalar.encode("ascii").ljust(INTERFACE_SIZE, b"\0")
-    return octets.ljust((len(octets) + 3) & ~3, b"\0") if joined else octets
-
-
-def _encode_targets(targets: Iterable[tuple[Scalar, str]]) -> Iterator[bytes]:
-    for scalar, chain in targets:
-        key = pack_nested(1, pack(1, _scalar_octets(scalar, joined=False)))
-        # Jump, not goto: to a packet that is under way when the map changes, a chain born with its element may still be
-        # empty. It must then come back and be dropped by the next line; goto would end in the base chain's "accept".
-        yield pack_nested(_LIST_ELEMENT, key, pack_nested(2, jump_verdict(bare_name(chain))))
-
-
-def _element(key: bytes, flags: int = 0) -> bytes:
-    attributes = pack_nested(1, pack(1, key)) + (pack_number(3, flags) if flags else b"")
-    return pack_nested(_LIST_ELEMENT, attributes)
-
-
 def _element_requests(type_: int, name: str, encoded: Iterator[bytes], does: str) -> Iterator[_Request]:
     """Messages of a bounded number of elements each, because one attribute holds at most 64 KiB."""
-    elements = sorted(encoded)  # a batch depends on its steps alone, and sets have no order
+    elements = sorted(encoded)  # sets have no order, and a batch is to depend on its steps alone
     place = _named(_of_name, kernel_set(name)[0])
     flags = F_CREATE if type_ == NEW_ELEMENTS else 0
     for start in range(0, len(elements), _ELEMENTS_PER_MESSAGE):

@@ -1,7 +1,7 @@
-"""What conntrack tells of connections as they begin and end (ctnetlink): the groups to join, and each event read.
+"""Conntrack's events about connections that begin and end (ctnetlink): the groups to join, and the events parsed.
 
-Pure: octets in, values out. Layout: linux/netfilter/nfnetlink_conntrack.h. An event comes when a connection's first
-packet has passed every hook, so what any table dropped never begins one.
+Pure: octets in, values out. Layout: linux/netfilter/nfnetlink_conntrack.h. A connection begins when its first packet
+has passed every hook, so there is no event for a packet that any table dropped.
 """
 
 from collections.abc import Iterator
@@ -35,9 +35,10 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One that began, or with ``ended`` one that is over; ``packets`` and ``octets`` of both directions if counted.
+    """A connection that began, or has ended. ``packets`` and ``octets`` are of both directions, None if not counted.
 
-    ``original`` is as its first packet was sent, ``reply`` as the answers come: they differ by what was translated.
+    ``original`` is the direction of the first packet as sent, ``reply`` that of the answers as they arrive: address
+    translation makes them differ.
     """
 
     ended: bool
@@ -56,7 +57,7 @@ class Connection:
 
     @property
     def reached(self) -> Packet:
-        """Its first packet as it arrived, after its destination was translated."""
+        """Its first packet as it arrived, after translation of the destination."""
         return self._packet(self.reply.source, self.reply.source_port)
 
     def _packet(self, destination: bytes, port: int) -> Packet:
@@ -65,13 +66,13 @@ class Connection:
         return Packet(*ends, self.protocol, *ports, icmp_type=self.icmp_type, icmp_code=self.icmp_code)
 
 
-@lru_cache(maxsize=4096)  # the same few addresses come in most events
+@lru_cache(maxsize=4096)  # most events are about the same few addresses
 def _address(packed: bytes) -> IPv4Address | IPv6Address:
     return ip_address(packed)
 
 
 def parse_connections(datagram: bytes) -> Iterator[Connection]:
-    """Every event in a received datagram. Raises ``ValueError`` or ``KeyError`` when one is not to be understood."""
+    """Every event in a received datagram. Raises ``ValueError`` or ``KeyError`` when one is malformed."""
     for message in parse_messages(datagram):
         if message.type in (_NEW, _DELETE):
             yield _connection(parse(message.payload), ended=message.type == _DELETE)

@@ -1,7 +1,7 @@
-"""What the counters of a table have counted, read so quickly that it can be done every few seconds for ten thousand.
+"""Parses the values of a table's counters, fast enough to do it every few seconds for ten thousand of them.
 
-Pure: the octets of the kernel's answer in, numbers out. Messages of one length have one layout, because nothing in them
-but the name varies in length: it is found once for each length, and after that every number is where it was.
+Pure: the octets of the kernel's answer in, numbers out. Messages of equal length have the same layout, because only the
+counter's name varies in length: the layout is found once for each length and then reused.
 """
 
 import struct
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ringfence.nft.batch import NEW_OBJECT, TABLE
-from ringfence.nft.netlink import SUBSYSTEM_NFTABLES, pack_text, text_of
+from ringfence.nft.messages import NEW_OBJECT, TABLE, message_type
+from ringfence.nft.netlink import pack_text, text_of
 
 _FRAME: Final = struct.Struct("=IH")  # of nlmsghdr: length and type
 _HEAD_BYTES: Final = 16  # of nlmsghdr
@@ -18,16 +18,16 @@ _BODY: Final = 20  # where attributes begin: after nlmsghdr and nfgenmsg
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _TYPE_MASK: Final = 0x3FFF
 _OURS: Final = pack_text(1, TABLE)  # how every message about something in a table of our name begins
-_WANTED: Final = SUBSYSTEM_NFTABLES << 8 | NEW_OBJECT
+_WANTED: Final = message_type(NEW_OBJECT)
 _NAME, _DATA = 2, 4
 _OCTETS, _PACKETS = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """``unpack`` finds three things in a message: the name, what precedes the numbers, and the packets.
+    """``unpack`` finds in a message the name, the octets before the numbers, and the packets.
 
-    ``head`` is what precedes the numbers in this layout; anything else is another one.
+    ``head`` are the octets before the numbers in this layout; a message with others has another layout.
     """
 
     unpack: Callable[[bytes, int], tuple[bytes, bytes, int]]
@@ -35,10 +35,10 @@ class _Layout:
 
 
 def parse_counters(answer: bytes) -> dict[str, int]:
-    """How many packets each counter of our table has counted, by its name in the kernel. A microsecond each.
+    """The packets counted by each counter of our table, by its name in the kernel. A microsecond for each.
 
-    Counters of rules count flows as they are judged, not every packet of a flow. Raises ``ValueError`` when a length is
-    impossible, ``KeyError`` when something is missing.
+    A rule's counter counts the flows that it allowed, when they are judged, not every packet of a flow. Raises
+    ``ValueError`` when a length is impossible, ``KeyError`` when something is missing.
     """
     found: dict[str, int] = {}
     layouts: dict[int, _Layout] = {}

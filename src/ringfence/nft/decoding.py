@@ -1,9 +1,8 @@
 """nf_tables expressions -> one line of the program: the inverse of ``expressions``.
 
-Whatever we would not have written becomes a ``Foreign`` part, so that a tampered chain never equals a desired one.
+What ringfence would not have written becomes a ``Foreign`` part, so that a tampered chain never equals a desired one.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
@@ -23,6 +22,7 @@ from ringfence.nft.expressions import (
     VERDICT_DROP,
     VERDICT_GOTO,
     VERDICT_JUMP,
+    needs_of,
     register_at,
     registers_of,
 )
@@ -30,7 +30,6 @@ from ringfence.nft.fields import (
     CT_MARK,
     CT_STATE,
     ETHERNET,
-    IS_TCP,
     LINK_TYPE,
     LOADS,
     MARK,
@@ -42,12 +41,12 @@ from ringfence.nft.fields import (
     Source,
     field_of,
     loads_of,
-    needed_by,
     value_of,
 )
 from ringfence.nft.generation import DEFAULT_MASK, Generation, generation_of
 from ringfence.nft.members import FAMILY_OF, WORDS, member_set_of
-from ringfence.nft.netlink import Attributes, number_of, parse, parse_list, text_of
+from ringfence.nft.messages import expressions_in
+from ringfence.nft.netlink import Attributes, number_of, parse, text_of
 from ringfence.policy.program.model import (
     LOG_BURST,
     LOG_RATE,
@@ -81,10 +80,10 @@ from ringfence.policy.program.model import (
 )
 from ringfence.policy.program.names import FRESH, TableFamily, placed_name
 
-_ETHERNET_ONLY: Final = Foreign("meta iiftype ether")  # dropped again when the joined key that needs it follows
+_ETHERNET_ONLY: Final = Foreign("meta iiftype ether")  # dropped again when the concatenated key that needs it follows
 _SPECIAL: Final = (CT_STATE, CT_MARK, TCP_FLAGS, LINK_TYPE, MARK)
 _PORTS: Final = {LOADS[Field.SOURCE_PORT], LOADS[Field.DESTINATION_PORT]}
-_TRANSPORT_OF: Final = {  # what the bytes at the transport header are, by the protocol compared before
+_TRANSPORT_OF: Final = {  # the fields of the transport header, by the protocol that was compared before
     6: {TCP_FLAGS, *_PORTS},
     1: {LOADS[Field.ICMP_TYPE], LOADS[Field.ICMP_CODE]},
     58: {
@@ -104,7 +103,7 @@ _TRANSPORT_OF: Final = {  # what the bytes at the transport header are, by the p
 
 
 class _Unknown(Exception):
-    """An expression or a use of one that we never write."""
+    """An expression, or a use of one, that ringfence never writes."""
 
 
 @dataclass(slots=True)
@@ -174,14 +173,14 @@ class _Reader:
         if part is None:
             return
         self.check_whole()
-        if self.parts and isinstance(self.parts[-1], Equal | Foreign):  # what is needed is of these
+        if self.parts and isinstance(self.parts[-1], Equal | Foreign):  # all that ``_needs`` returns are such
             for needed in _needs(part, self._table):
                 if self.parts and self.parts[-1] == needed:
                     self.parts.pop()
-        self.parts.append(part if isinstance(part, Count) else _shared(part))  # nearly every line has a counter alone
+        self.parts.append(part if isinstance(part, Count) else _shared(part))  # counters are different in each line
 
     def check_whole(self) -> None:
-        """Raises when a range was begun and not ended: it would be lost, and the line be taken for a wider one."""
+        """Raises when a range has only its lower end: dropping it would make the line look wider than it is."""
         if self._from is not None:
             raise _Unknown("half a range")
 
@@ -325,9 +324,9 @@ class _Reader:
         return int.from_bytes(register.xor, MARK.order)
 
     def _tallied(self, attributes: Attributes) -> Part:
-        # The kernel tells of an inverted update by a flag, and of the expressions by nothing but themselves.
+        # A flag says that the update is inverted; kernels may or may not set the one for expressions.
         inverted = number_of(attributes.get(9, b"")) & ~HOLDS_EXPRESSIONS
-        inner = list(_expressions(attributes.get(10, b"")))
+        inner = list(expressions_in(attributes.get(10, b"")))
         wanted = (UPDATE_ELEMENT, ["counter", "limit"])
         if inverted or (number_of(attributes[3]), [name for name, _ in inner]) != wanted:
             raise _Unknown("an update of a set")
@@ -336,10 +335,7 @@ class _Reader:
         return Seldom(field_of(self._register(attributes[4]).load), self._named(attributes[1]))
 
     def _joined_from(self, first: bytes) -> tuple[Field, ...]:
-        """The fields in the registers from the first on, as far as they follow one another without a gap.
-
-        They are used at once: what lies there must not be taken for part of a later, shorter key.
-        """
+        """The fields in consecutive registers from the first on; forgets them, for a later key may be shorter."""
         fields = [self._field_in(self._register(first))]
         while True:
             *_, following = registers_of((*fields, Field.PROTOCOL))
@@ -352,25 +348,15 @@ class _Reader:
 def decode_line(
     expressions: bytes, mask: int = DEFAULT_MASK, *, table: TableFamily = TableFamily.INET
 ) -> tuple[Line, Generation | None]:
-    """The line that a rule's list of expressions in a table stands for, and the generation in it, if any."""
+    """The line for a list of expressions in a table of that family, and the generation that it stamps, if any."""
     reader = _Reader(mask, table)
     try:
-        for name, attributes in _expressions(expressions):
+        for name, attributes in expressions_in(expressions):
             reader.read(name, attributes)
         reader.check_whole()
     except (_Unknown, KeyError, IndexError, ValueError, StopIteration) as error:
         return Line((Foreign(f"not one of ringfence's lines: {error}"),)), None
     return Line(tuple(reader.parts)), reader.generation
-
-
-def _expressions(blob: bytes) -> Iterator[tuple[str, Attributes]]:
-    return (_expression(element) for _, element in parse_list(blob))
-
-
-@lru_cache(maxsize=4096)  # the same few are in most lines
-def _expression(element: bytes) -> tuple[str, Attributes]:
-    attributes = parse(element)
-    return text_of(attributes[1]), parse(attributes.get(2, b""))
 
 
 @lru_cache(maxsize=4096)
@@ -380,7 +366,7 @@ def _value(nested: bytes) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _shared(part: Part | Foreign) -> Part | Foreign:
-    """The same object for equal parts, so that a hundred thousand lines do not hold one each."""
+    """One object for equal parts, so that a hundred thousand lines do not hold one each."""
     return part
 
 
@@ -433,16 +419,6 @@ def _header_of(attributes: Attributes) -> Header:
 
 
 def _needs(part: Part | Foreign, table: TableFamily) -> list[Equal | Foreign]:
-    match part:
-        case NotOpening():
-            return [IS_TCP]
-        case Equal() | Differs() | Between() | Masked() | Within() | Dispatch():
-            needed = LOADS[part.field].needs
-            return [] if needed is None else [needed]
-        case Has(header):
-            return [needed_by(header, table)]
-        case Member(fields) | CountBy(fields):
-            ethernet: list[Equal | Foreign] = [_ETHERNET_ONLY] if Field.ETHER_SOURCE in fields else []
-            return [*ethernet, *(n for field in fields if (n := LOADS[field].needs) is not None)]
-        case _:
-            return []
+    """What nft may have put before ``part`` by itself, in our batch or in a text: it is no part of the line."""
+    ethernet = isinstance(part, Member | CountBy) and Field.ETHER_SOURCE in part.fields
+    return [*([_ETHERNET_ONLY] if ethernet else []), *([] if isinstance(part, Foreign) else needs_of(part, table))]

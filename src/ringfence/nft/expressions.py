@@ -1,7 +1,7 @@
-"""One line of the program -> nf_tables expressions as attribute bytes.
+"""One line of the program -> nf_tables expressions as attribute octets.
 
-The shapes follow what nft 1.0.6 itself emits for the same text (``nft --debug=netlink``), so that a listing of either
-is the same. Each expression loads into register 1 (a joined key continues in register 2) and is used at once.
+The shapes follow what nft 1.0.6 emits for the same text (``nft --debug=netlink``), so that both give the same listing.
+Each expression loads into register 1 (a concatenated key continues in the next ones) and is used at once.
 """
 
 from collections.abc import Iterator
@@ -29,6 +29,7 @@ from ringfence.nft.fields import (
 )
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import WORDS, kernel_set
+from ringfence.nft.messages import OBJECT_COUNTER
 from ringfence.nft.netlink import fill, pack, pack_nested, pack_number, pack_text
 from ringfence.policy.program.model import (
     LOG_BURST,
@@ -66,10 +67,9 @@ EQUAL, NOT_EQUAL, LESS_EQUAL, GREATER_EQUAL = 0, 1, 3, 5
 VERDICT_ACCEPT, VERDICT_DROP, VERDICT_JUMP, VERDICT_GOTO = 1, 0, -3, -4
 REGISTER_VERDICT, REGISTER_1 = 0, 1
 _REGISTER_32: Final = 8
-OBJECT_COUNTER: Final = 1
 EXTHDR_PRESENT: Final = 1
 _LIST_ELEMENT: Final = 1
-LOG_GROUP: Final = 5280  # of nfnetlink_log: ours alone, so that another program's listener is not in the way
+LOG_GROUP: Final = 5280  # of nfnetlink_log; no other program is known to use it, and a group has one listener
 LOG_SNAPLEN: Final = 128  # octets of a packet that are logged: its headers
 UPDATE_ELEMENT: Final = 1
 HOLDS_EXPRESSIONS: Final = 2  # NFT_DYNSET_F_EXPR
@@ -78,14 +78,14 @@ HOLDS_EXPRESSIONS: Final = 2  # NFT_DYNSET_F_EXPR
 def encode_line(
     line: Line, generation: Generation, mask: int = DEFAULT_MASK, *, table: TableFamily = TableFamily.INET
 ) -> bytes:
-    """The list of expressions of one rule (content of NFTA_RULE_EXPRESSIONS) in a chain of our table of that family.
+    """The list of expressions of one line (content of NFTA_RULE_EXPRESSIONS) in a chain of our table of that family.
 
-    Raises ``TypeError`` for a ``Foreign`` part: what we cannot express we never write.
+    Raises ``TypeError`` for a ``Foreign`` part.
     """
     listed: list[bytes] = []
     satisfied: set[Equal] = set()
     for part in line.parts:
-        if isinstance(part, (Count, Stamp, Fresh)):  # another in each line, or by generation and mask
+        if isinstance(part, (Count, Stamp, Fresh)):  # differs in each line, or by generation and mask: not cached
             listed.append(_listed(_encode_part(part, generation, mask)))
             continue
         needs, octets = _encode_lasting(part, table)
@@ -101,11 +101,11 @@ def encode_line(
 
 @lru_cache(maxsize=1024)
 def _encode_lasting(part: Part | Foreign, table: TableFamily) -> tuple[list[Equal], bytes]:
-    """A part that says the same whatever the generation, and mostly in many lines; and what it needs."""
+    """What a part needs before it, and the part encoded; cached, for it depends on no generation and recurs."""
     if isinstance(part, Foreign):
         raise TypeError(f"a foreign line is never written: {part.text}")
     octets = _listed([*_ethernet(part, table), *_encode_part(part, Generation(0), DEFAULT_MASK)])
-    return _needs(part, table), octets
+    return needs_of(part, table), octets
 
 
 def _counting(counter: bytes) -> bytes:
@@ -144,19 +144,19 @@ def _goto(chain: bytes) -> bytes:
 
 
 def _ethernet(part: Part, table: TableFamily) -> list[bytes]:
-    """A joined key with a MAC address is preceded by the check that there is one; on a bridge every frame has one."""
+    """The check that a packet has a MAC address, before a key that contains it; on a bridge every frame has one."""
     if table is TableFamily.BRIDGE or not (isinstance(part, Member) and Field.ETHER_SOURCE in part.fields):
         return []
     return _compare(LINK_TYPE, ETHERNET.to_bytes(LINK_TYPE.size, LINK_TYPE.order))
 
 
 def count_here() -> bytes:
-    """A counter of the line's own; what it counts nobody asks."""
+    """An anonymous counter, whose value is never read."""
     return _expression("counter")
 
 
-def _needs(part: Part, table: TableFamily) -> list[Equal]:
-    """What must be compared before ``part`` makes sense; nft adds the same dependencies by itself."""
+def needs_of(part: Part, table: TableFamily) -> list[Equal]:
+    """What must be compared before ``part`` makes sense; nft adds the same comparisons by itself."""
     match part:
         case NotOpening():
             return [IS_TCP]
@@ -237,7 +237,7 @@ def _encode_action(part: Action, generation: Generation, mask: int) -> list[byte
 
 
 def _update(tally: str) -> bytes:
-    """Make or touch the element, count in it, and go on as long as its limit allows."""
+    """Adds or updates the element for the field's value, counts in it, and goes on if its limit allows."""
     inner = pack_nested(_LIST_ELEMENT, _counter()) + pack_nested(_LIST_ELEMENT, _limit())
     place = pack_text(1, bare_name(tally)) + pack_number(3, UPDATE_ELEMENT) + pack_number(4, REGISTER_1)
     return _expression("dynset", place, pack_number(9, HOLDS_EXPRESSIONS), pack_nested(10, inner))
@@ -256,7 +256,7 @@ def _limit() -> bytes:
 
 
 def _within(part: Within) -> list[bytes]:
-    """An address in a network: a shorter comparison for whole octets, a mask otherwise."""
+    """An address in a network: compares only the first octets for a prefix of whole octets, else uses a mask."""
     load, network = LOADS[part.field], part.network
     octets = network.network_address.packed
     whole, rest = divmod(network.prefixlen, 8)
@@ -287,9 +287,9 @@ def _bitwise_octets(mask: bytes, xor: bytes, *, register: int = REGISTER_1) -> b
 
 
 def registers_of(fields: tuple[Field, ...]) -> Iterator[int]:
-    """Where each part of a joined key is loaded: register 1 to 4 hold 16 octets, 8 and up hold four of the same octets.
+    """The register of each part of a concatenated key: 1 to 4 are of 16 octets, 8 and up name the same by fours.
 
-    A part that begins at a whole register is named by it, as nft does (enum nft_registers).
+    A part that begins at a register of 16 octets uses that one's number, as nft does (enum nft_registers).
     """
     offset = 0
     for field in fields:
@@ -298,13 +298,13 @@ def registers_of(fields: tuple[Field, ...]) -> Iterator[int]:
 
 
 def register_at(offset: int) -> int:
-    """The register in which the part of a joined key begins that has so many of four octets before it."""
+    """The register of the part of a concatenated key that has ``offset`` units of four octets before it."""
     whole, rest = divmod(offset, 4)
     return REGISTER_1 + whole if rest == 0 else _REGISTER_32 + offset
 
 
 def _load_numbered(words: tuple[int, ...], fields: tuple[Field, ...]) -> list[bytes]:
-    """Constants in the first registers, and behind them the field."""
+    """Loads constants into the first registers, and the field behind them."""
     constants = [
         octets
         for offset, word in enumerate(words)
@@ -317,14 +317,14 @@ def _load_numbered(words: tuple[int, ...], fields: tuple[Field, ...]) -> list[by
 
 
 def _load_all(fields: tuple[Field, ...]) -> list[bytes]:
-    """The joined fields in consecutive registers, each padded to four octets."""
+    """Loads the fields of a concatenated key into consecutive registers, each padded to four octets."""
     return [
         _load(LOADS[field], register=register) for field, register in zip(fields, registers_of(fields), strict=True)
     ]
 
 
 def _present(presence: Presence) -> list[bytes]:
-    """One octet: whether the packet has it. The kernel wants type and operation in different widths (nft_exthdr.c)."""
+    """Whether the packet has a header: loads one octet, 1 or 0 (the widths of attributes are as nft_exthdr.c wants)."""
     what = (pack_number(1, REGISTER_1), pack(2, bytes([presence.number])), pack_number(3, 0), pack_number(4, 1))
     how = (pack_number(5, EXTHDR_PRESENT), pack_number(6, presence.operation))
     return [_expression("exthdr", *what, *how), _cmp(b"\x01")]

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from ringfence.policy.program.model import Equal, Field, Header
+from ringfence.policy.program.model import ORIGINAL, REPLY, Equal, Field, Header
 from ringfence.policy.program.names import TableFamily
 from ringfence.policy.values import PROTOCOL_NUMBER, Protocol
 
-ORIGINAL, REPLY = 0, 1
 NFPROTO_OF_FAMILY: Final = {4: 2, 6: 10}
 INTERFACE_SIZE: Final = 16
 
@@ -29,9 +28,9 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Load:
-    """Each is one of a kind, equal to itself alone.
+    """How a field is loaded. ``size`` in octets; compared by identity.
 
-    ``key`` is a meta or ct key, or an offset into the header; ``needs`` must hold before the field has a meaning.
+    ``key`` is a meta or ct key, or an offset into the header; ``needs`` must hold for the field to have a meaning.
     """
 
     source: Source
@@ -91,12 +90,12 @@ LOADS: Final[dict[Field, Load]] = {
     Field.RS_OPTION: Load(Source.TRANSPORT, 8, 2, "@th,64,16"),
     Field.RS_OPTION_ETHER: Load(Source.TRANSPORT, 10, 6, "@th,80,48"),
 }
-# Chains of family bridge have one protocol family of their own, so there the frame's own type tells IPv4 from IPv6.
+# In chains of family bridge "meta nfproto" is always bridge, so there the frame's type tells IPv4 from IPv6.
 _BRIDGE_LOADS: Final = LOADS | {Field.FAMILY: Load(Source.META, 1, 2, "meta protocol")}
 
 
 def loads_of(table: TableFamily) -> dict[Field, Load]:
-    """How fields are loaded in chains of a table's family."""
+    """How fields are loaded in chains of a table of that family."""
     return _BRIDGE_LOADS if table is TableFamily.BRIDGE else LOADS
 
 
@@ -104,7 +103,7 @@ _FIELDS: Final = {load: field for loads in (LOADS, _BRIDGE_LOADS) for field, loa
 
 
 def field_of(load: Load) -> Field:
-    """The field that is loaded so. Raises ``KeyError`` for a load that is none's."""
+    """The field that is loaded so. Raises ``KeyError`` for a load of no field."""
     return _FIELDS[load]
 
 
@@ -132,7 +131,7 @@ def needed_by(header: Header, table: TableFamily) -> Equal:
     return Equal(Field.ETHER_TYPE, ETHERTYPE_OF_FAMILY[family]) if is_frame else Equal(Field.FAMILY, family)
 
 
-# Loads with no field of their own in the program: parts of Fresh, Stamp, InState and NotOpening, and Ethernet itself.
+# Loads that are no fields of the program but belong to Fresh, Stamp, InState, NotOpening, and the check for Ethernet.
 CT_STATE: Final = Load(Source.CT, 0, 4, "ct state", order=HOST_ORDER)
 CT_MARK: Final = Load(Source.CT, 3, 4, "ct mark", order=HOST_ORDER)
 TCP_FLAGS: Final = Load(Source.TRANSPORT, 13, 1, "tcp flags")

@@ -1,35 +1,31 @@
-"""Other programs' base chains that may drop what ours lets pass: a conversation of dump requests and their answers.
+"""Other programs' base chains that may drop what ringfence allows: a conversation of dump requests and answers.
 
-Pure, as ``reading``. An accept in our table ends nothing in theirs, nor one in theirs anything in ours: a packet passes
-when no chain at any hook drops it. For ``doctor`` and ``explain``; nothing is ever changed there.
+Pure, as ``reading``. An accept in one table ends nothing in another: a packet passes when no chain at any hook drops
+it. Serves ``doctor`` and ``explain``; nothing is ever changed in those tables.
 """
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ringfence.nft.batch import NEW_CHAIN, NEW_RULE, PROTOCOL_FAMILY, TABLE
-from ringfence.nft.netlink import (
-    F_DUMP,
-    F_REQUEST,
-    SUBSYSTEM_NFTABLES,
-    Attributes,
-    number_of,
-    pack_message,
-    pack_text,
-    parse,
-    parse_list,
-    parse_messages,
-    text_of,
+from ringfence.nft.expressions import VERDICT_DROP, VERDICT_GOTO, VERDICT_JUMP
+from ringfence.nft.messages import (
+    GET_CHAIN,
+    GET_RULE,
+    NEW_CHAIN,
+    NEW_RULE,
+    PROTOCOL_FAMILY,
+    TABLE,
+    answers_in,
+    expressions_in,
+    request_dump,
 )
+from ringfence.nft.netlink import Attributes, number_of, pack_text, parse, text_of
 from ringfence.policy.values import Direction, Kind
 
-_GET_CHAIN, _GET_RULE = 4, 7
 _HOOK: Final = 4
 _POLICY_DROP: Final = 0
-_VERDICT_DROP: Final = 0
-_VERDICT_JUMP, _VERDICT_GOTO = -3, -4
-_CT_KEY, _CT_SOURCE = 2, 4  # of the expression; with a source it sets
+_CT_KEY, _CT_SOURCE = 2, 4  # attributes of expression "ct"; one with a source register sets
 _CT_MARK: Final = 3
 _INGRESS_FAMILY: Final = 5
 _FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", _INGRESS_FAMILY: "netdev", 7: "bridge", 10: "ip6"}
@@ -41,9 +37,9 @@ _MISSED_BY_PORTS: Final = {Direction.INGRESS: "input", Direction.EGRESS: "output
 
 @dataclass(frozen=True, slots=True)
 class ForeignChain:
-    """A base chain outside our table. ``drops``: some line that it leads to may drop or reject a packet.
+    """A base chain outside our table. ``drops``: a line that it leads to may drop or reject a packet.
 
-    ``marks``: some may set the mark of a connection, of which ringfence needs some bits.
+    ``marks``: a line that it leads to may set the connection mark, of which ringfence uses some bits.
     """
 
     family: str
@@ -73,9 +69,9 @@ class ForeignChain:
 
 
 def meets(chain: ForeignChain, side: Direction, *, version: int, kind: Kind) -> bool:
-    """Whether a packet of an IP version that is judged on a side of an instance may come through the chain there.
+    """Whether a packet of an IP version that one side of an instance judges may also traverse the chain.
 
-    Where it comes from or goes to besides is not asked: the host itself, a container behind it, or the network.
+    In doubt yes: whether the other end is the host itself, a container or the network does not matter.
     """
     families = {"inet", "netdev", "ip" if version == 4 else "ip6"}
     families |= {"bridge"} if kind is Kind.BRIDGED else set()
@@ -93,14 +89,14 @@ class _Lines:
 
 
 def read_foreign() -> Generator[bytes, bytes, tuple[ForeignChain, ...]]:
-    """Every base chain that is not in our table, in the order of its hook and priority. O(foreign lines)."""
+    """Every base chain that is not in our table, sorted by hook and priority. O(lines outside our table)."""
     found: list[ForeignChain] = []
     for family in _FAMILIES:
-        answer = yield _dump(_GET_CHAIN, family)
+        answer = yield request_dump(GET_CHAIN, family)
         ours = TABLE if family in PROTOCOL_FAMILY.values() else None
-        bases = [base for base in _answers(answer, NEW_CHAIN) if _HOOK in base and text_of(base[1]) != ours]
+        bases = [base for base in answers_in(answer, NEW_CHAIN) if _HOOK in base and text_of(base[1]) != ours]
         for table in sorted({text_of(base[1]) for base in bases}):
-            lines = _lines((yield _dump(_GET_RULE, family, pack_text(1, table))))
+            lines = _lines((yield request_dump(GET_RULE, family, pack_text(1, table))))
             found += [_chain(family, base, lines) for base in bases if text_of(base[1]) == table]
     return tuple(sorted(found, key=lambda one: (one.hook, one.priority, one.family, one.table, one.chain)))
 
@@ -135,9 +131,9 @@ def _reached(chain: str, lines: Mapping[str, _Lines]) -> Iterator[_Lines]:
 
 def _lines(rules: bytes) -> dict[str, _Lines]:
     found: dict[str, _Lines] = {}
-    for attributes in _answers(rules, NEW_RULE):
+    for attributes in answers_in(rules, NEW_RULE):
         known = found.setdefault(text_of(attributes[2]), _Lines(drops=False, marks=False, targets=set()))
-        for name, details in _expressions(attributes.get(4, b"")):
+        for name, details in expressions_in(attributes.get(4, b"")):
             _judge(known, name, details)
     return found
 
@@ -148,27 +144,12 @@ def _judge(known: _Lines, name: str, details: Attributes) -> None:
     elif name == "ct" and _CT_SOURCE in details and number_of(details.get(_CT_KEY, b"")) == _CT_MARK:
         known.marks = True
     elif name == "target" and text_of(details.get(1, b"")) == "CONNMARK":
-        known.marks = True  # or only reads it: what it does is its own to know
+        known.marks = True  # or only reads it: its data is not parsed here
     elif name == "lookup" and number_of(details.get(3, b"\1")) == 0:
-        known.drops = True  # a map of verdicts, which may hold any
+        known.drops = True  # a verdict map, which may hold any verdict
     elif name == "immediate" and 2 in (value := parse(details.get(2, b""))):
         verdict = parse(value[2])
         code = int.from_bytes(verdict[1], "big", signed=True)
-        known.drops |= code == _VERDICT_DROP
-        if code in (_VERDICT_JUMP, _VERDICT_GOTO):
+        known.drops |= code == VERDICT_DROP
+        if code in (VERDICT_JUMP, VERDICT_GOTO):
             known.targets.add(text_of(verdict.get(2, b"")))
-
-
-def _expressions(blob: bytes) -> Iterator[tuple[str, Attributes]]:
-    for _, element in parse_list(blob):
-        attributes = parse(element)
-        yield text_of(attributes[1]), parse(attributes.get(2, b""))
-
-
-def _dump(type_: int, family: int, payload: bytes = b"") -> bytes:
-    return pack_message(SUBSYSTEM_NFTABLES << 8 | type_, F_REQUEST | F_DUMP, 1, payload, family=family)
-
-
-def _answers(blob: bytes, type_: int) -> list[Attributes]:
-    wanted = SUBSYSTEM_NFTABLES << 8 | type_
-    return [parse(message.payload) for message in parse_messages(blob) if message.type == wanted]

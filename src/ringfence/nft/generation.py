@@ -1,18 +1,19 @@
-"""The generation: which state of the rules a live flow was last judged by, kept in some bits of its connection mark.
+"""The generation of the rules that a live flow was last judged by, kept in some bits of its connection mark.
 
-Moving to the next generation makes every live flow be judged anew by its next packet, in either direction: that cuts
-exactly the flows that are no longer allowed, for one evaluation per live flow, and without walking conntrack.
+Moving to the next generation makes the next packet of every live flow, in either direction, be judged again. That cuts
+exactly the flows that are no longer allowed, at the cost of one evaluation per live flow, without walking conntrack.
 """
 
 from typing import Final, NewType
 
 Generation = NewType("Generation", int)  # 1 .. the largest that the mask holds; 0 is "never judged"
 
-DEFAULT_MASK: Final = 0xFFFF0000  # the high half; the low half stays with whoever else uses connection marks
+DEFAULT_MASK: Final = 0xFFFF0000  # the high half; the low half is left to other users of connection marks
 BLOCK: Final = 256  # generations that one masked conntrack deletion sweeps
 
 
 def largest_generation(mask: int = DEFAULT_MASK) -> int:
+    """The largest generation that the mask can hold."""
     return mask >> _shift(mask)
 
 
@@ -27,6 +28,7 @@ def mark_of(generation: Generation, mask: int = DEFAULT_MASK) -> int:
 
 
 def generation_of(mark: int, mask: int = DEFAULT_MASK) -> Generation:
+    """The generation in a connection mark; the inverse of ``mark_of``."""
     return Generation((mark & mask) >> _shift(mask))
 
 
@@ -37,5 +39,5 @@ def block_of(generation: Generation, mask: int = DEFAULT_MASK) -> tuple[int, int
 
 
 def _shift(mask: int) -> int:
-    """How far the mask's lowest bit is from bit 0; the mask must be one run of bits."""
+    """The number of the mask's lowest bit; the mask must be one run of bits."""
     return (mask & -mask).bit_length() - 1

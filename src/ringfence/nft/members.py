@@ -1,7 +1,8 @@
-"""Where the elements of a member set lie in the kernel: all groups' in one set of a family, behind the group's number.
+"""Where the kernel holds a member set: all groups' members are in one set for each family, behind the group's number.
 
-The program has a set per group; the kernel would walk the list of all sets at every reference to one. A number is two
-constants of 32 bits, loaded as nft text can say it: the packet's mark, none of it kept, and the number put in.
+The program has one set per group, but the kernel would walk the list of all sets at every reference to one. A group's
+number is two constants of 32 bits; nft text can only load one as the packet's mark, masked to nothing, with the
+constant put in.
 """
 
 from typing import Final
@@ -16,7 +17,7 @@ _LOW: Final = 0xFFFFFFFF
 
 
 def kernel_set(name: str) -> tuple[str, tuple[int, ...]]:
-    """The kernel's set that holds a set's elements, and the words that stand before each of them there."""
+    """The kernel's set with a set's elements, and the constants before each of them there; none for other sets."""
     if not name.startswith("m_") or (found := parse_numbered_set(name)) is None:
         return name, ()
     number, family = found
@@ -29,5 +30,5 @@ def member_set_of(words: tuple[int, ...], family: Family) -> str:
 
 
 def word_octets(word: int) -> bytes:
-    """A word as an element of the kernel's set, and a register, has it."""
+    """A constant as octets of an element or a register."""
     return word.to_bytes(4, HOST_ORDER)

@@ -1,7 +1,6 @@
-"""Netlink messages and attributes as bytes, and back: the framing below nfnetlink, without a socket.
+"""Netlink messages and attributes as octets, and back: the framing of nfnetlink, without a socket.
 
-Input: numbers and bytes. Output: bytes for ``sendmsg``, or parsed messages. Layout: linux/netlink.h,
-netfilter/nfnetlink.h.
+Layout: linux/netlink.h, linux/netfilter/nfnetlink.h.
 """
 
 import struct
@@ -81,14 +80,14 @@ def pack_text(type_: int, text: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def pack_number(type_: int, value: int) -> bytes:
-    """A 32-bit number in network order, as every attribute of nf_tables has it."""
+    """An attribute with a 32-bit number in network order, as all numbers of nf_tables are."""
     return pack(type_, struct.pack(">I", value & 0xFFFFFFFF))
 
 
 def fill(shape: Callable[[bytes], bytes], value: bytes) -> bytes:
-    """``shape(value)``, which is made once for each length of a value: all around it is the same octets.
+    """``shape(value)``, where ``shape`` puts the value unchanged in one place between octets that depend on its length.
 
-    For names and addresses, of which there are hundreds of thousands. ``shape`` puts the value in one place, as it is.
+    Calls ``shape`` once for each length only: there are hundreds of thousands of names and addresses.
     """
     before, after = _around(shape, len(value))
     return before + value + after
@@ -102,7 +101,7 @@ def _around(shape: Callable[[bytes], bytes], size: int) -> tuple[bytes, bytes]:
 
 
 def parse(blob: bytes) -> Attributes:
-    """Attributes by type; of several with one type the last."""
+    """Attributes by type; the last one of each type."""
     return dict(parse_list(blob))
 
 
@@ -140,9 +139,9 @@ def parse_messages(blob: bytes) -> Iterator[Message]:
 
 
 def scan_dump(part: bytes) -> tuple[bool, Message | None]:
-    """Whether a received part of a dump says that it was interrupted, and the message that ends the dump, if it does.
+    """Whether a received part of a dump says that the dump was interrupted, and the message that ends it, if here.
 
-    It may be any one message that says so. Looks at no payload: a third of a microsecond each. ``ValueError`` as above.
+    Looks at no payload: a third of a microsecond for each message. Raises ``ValueError`` when a length is impossible.
     """
     frame, offset = _FRAME.unpack_from, 0
     while offset + _HEADER.size <= len(part):
@@ -166,7 +165,7 @@ def parse_refusal(message: Message) -> Refusal | None:
 
 
 def _error_text(message: Message) -> str:
-    whole = len(message.payload) >= 4 + _HEADER.size  # or there is no request in it, and nothing behind that
+    whole = len(message.payload) >= 4 + _HEADER.size  # else it repeats no request, and nothing can follow
     if message.type != NLMSG_ERROR or not message.flags & _ACK_TLVS or not whole:
         return ""
     request_length = _HEADER.unpack_from(message.payload, 4)[0]

@@ -1,6 +1,6 @@
-"""What the kernel tells of changes to its rules: which objects of our table they named, and who made them.
+"""The kernel's notifications about changes to its rules: which objects of our table were changed, and by whom.
 
-Pure: received octets in, ``Heard`` out. One transaction comes as one or several datagrams that name each object, and a
+Pure: received octets in, ``Heard`` out. A transaction comes as one or several datagrams that name each object, and a
 last one (NEWGEN) with the kernel's count of transactions and the process (nf_tables_api.c: nft_commit_notify,
 nf_tables_gen_notify).
 """
@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ringfence.nft.batch import PROTOCOL_FAMILY, TABLE
-from ringfence.nft.netlink import SUBSYSTEM_NFTABLES, Attributes, number_of, pack_text, parse, text_of
+from ringfence.nft import messages
+from ringfence.nft.messages import NEW_GENERATION, PROTOCOL_FAMILY, TABLE, message_type
+from ringfence.nft.netlink import Attributes, number_of, pack_text, parse, text_of
 from ringfence.policy.program.names import placed_name
 
 _FRAME: Final = struct.Struct("=IHHIIB3x")  # nlmsghdr, and of nfgenmsg the family
-_NEW_GENERATION: Final = 15
 _OUR_NAME: Final = pack_text(1, TABLE)  # how every message about something in a table of our name begins
-_TABLE_TYPES: Final = frozenset({0, 2, 26})
-_CHAIN_TYPES: Final = frozenset({3, 5, 27})
-_RULE_TYPES: Final = frozenset({6, 8, 28})
-_SET_TYPES: Final = frozenset({9, 11, 12, 14, 29, 30})
-_OBJECT_TYPES: Final = frozenset({18, 20, 31})
+_TABLE_TYPES: Final = frozenset({messages.NEW_TABLE, messages.DELETE_TABLE, messages.DESTROY_TABLE})
+_CHAIN_TYPES: Final = frozenset({messages.NEW_CHAIN, messages.DELETE_CHAIN, messages.DESTROY_CHAIN})
+_RULE_TYPES: Final = frozenset({messages.NEW_RULE, messages.DELETE_RULE, messages.DESTROY_RULE})
+_ELEMENT_TYPES: Final = frozenset({messages.NEW_ELEMENTS, messages.DELETE_ELEMENTS, messages.DESTROY_ELEMENTS})
+_SET_TYPES: Final = _ELEMENT_TYPES | {messages.NEW_SET, messages.DELETE_SET, messages.DESTROY_SET}
+_OBJECT_TYPES: Final = frozenset({messages.NEW_OBJECT, messages.DELETE_OBJECT, messages.DESTROY_OBJECT})
 _RULING_TYPES: Final = _TABLE_TYPES | _CHAIN_TYPES | _RULE_TYPES
 _TABLE_OF: Final = {family: table for table, family in PROTOCOL_FAMILY.items()}
 _SHOWN_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/")
@@ -31,9 +32,9 @@ _COUNT_RANGE: Final = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """Names of objects in our table that were made, changed or removed; maps are among the sets.
+    """Names of objects in our table that were added, changed or deleted; maps are among the sets.
 
-    ``table``: the table itself was: made, removed, or switched off.
+    ``table``: the table itself was added, deleted or switched off.
     """
 
     table: bool = False
@@ -67,10 +68,11 @@ NOTHING: Final = Touched()
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """``authors``: the processes that touched our table. ``changes``: the kernel's count of transactions up to here.
+    """What was heard since the last time.
 
-    ``others``: tables, chains or lines that are not ours were made, changed or removed. ``lost``: there was more than
-    the socket could hold, so anything may have been touched. ``more``: there is more to be taken at once.
+    ``authors``: the processes that touched our table. ``changes``: the kernel's count of transactions up to here.
+    ``others``: tables, chains or lines outside our table were changed. ``lost``: the socket overflowed, so anything may
+    have been touched. ``more``: more is waiting to be taken.
     """
 
     touched: Touched = NOTHING
@@ -82,25 +84,24 @@ class Heard:
 
 
 class Notices:
-    """Puts together what datagrams tell; ``take`` gives what came since it was last asked."""
+    """Collects what datagrams say; ``take`` returns what came since the last time."""
 
     def __init__(self) -> None:
         self._done = NOTHING
-        self._current = NOTHING  # of the transaction that is being told of
-        self._is_ours = False  # it touches our table
+        self._current = NOTHING  # of the transaction whose datagrams are coming
+        self._is_ours = False  # that transaction touches our table
         self._others = False
         self._authors: set[str] = set()
         self._changes: int | None = None
-        self._last_end: bytes | None = (
-            None  # read when it matters: of others' transactions only the last one's count does
-        )
+        # The last NEWGEN. It is parsed only when needed: of other programs' transactions only the last count matters.
+        self._last_end: bytes | None = None
         self._known_until: int | None = None
 
     def feed(self, datagram: bytes) -> None:
-        """Cheap for what concerns only others' tables. Raises ``ValueError`` when a length is impossible."""
+        """Takes in a datagram; cheap if it is about other tables. Raises ``ValueError`` when a length is impossible."""
         if len(datagram) < _FRAME.size:
             raise ValueError(f"a netlink datagram of {len(datagram)} octets")
-        if _FRAME.unpack_from(datagram)[1] == SUBSYSTEM_NFTABLES << 8 | _NEW_GENERATION:
+        if _FRAME.unpack_from(datagram)[1] == message_type(NEW_GENERATION):
             self._last_end = datagram
             if self._is_ours:
                 self._end_transaction()
@@ -114,11 +115,11 @@ class Notices:
                 self._current |= named
 
     def forget_until(self, changes: int) -> None:
-        """What transactions up to this count did is known: they are told of no more."""
+        """Transactions up to this count are known already, and are not reported any more."""
         self._known_until = changes
 
     def take(self, *, lost: bool = False, more: bool = False) -> Heard:
-        """What was told so far, also of a transaction that is not told to its end yet."""
+        """All that was heard since the last time, including a transaction whose end has not come yet."""
         self._end_transaction()
         touched, self._done = self._done, NOTHING
         if self._is_told():
@@ -141,16 +142,16 @@ class Notices:
         self._is_ours = False
 
     def _is_told(self) -> bool:
-        """Whether the transaction that is being told of is news."""
+        """Whether the transaction whose datagrams are coming is news."""
         return self._changes is None or self._is_news(self._changes + 1)
 
     def _is_news(self, changes: int) -> bool:
-        """Counts are of 32 bits and come round."""
+        """Whether a transaction is newer than the last known one; counts have 32 bits and wrap around."""
         return self._known_until is None or 0 < (changes - self._known_until) % _COUNT_RANGE < _COUNT_RANGE // 2
 
 
 def _tells_of_others(datagram: bytes) -> bool:
-    """Whether it names others' tables, chains or lines. What is in their sets decides nothing that we tell of."""
+    """Whether it names tables, chains or lines that are not ours; sets are left out, for nothing is read of those."""
     return any(
         type_ in _RULING_TYPES and not (family in _TABLE_OF and payload.startswith(_OUR_NAME))
         for type_, family, payload in _messages(datagram)
@@ -191,7 +192,7 @@ def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _author(attributes: Attributes) -> str:
-    """A process may call itself anything, terminal controls included."""
+    """Name and pid of the process. It may call itself anything, terminal controls included."""
     return f"{_shown(text_of(attributes.get(3, b'')))} (pid {number_of(attributes.get(2, b''))})"
 
 

@@ -1,4 +1,4 @@
-"""What the kernel logs of packets (nfnetlink_log): the requests that ask for it, and each told packet read.
+"""The packets that the kernel logs (nfnetlink_log): the requests to get them, and each logged packet parsed.
 
 Pure: octets in, octets or values out. Layout: linux/netfilter/nfnetlink_log.h; headers: RFC 791, 8200, 9293, 768, 792.
 """
@@ -29,7 +29,7 @@ _SUBSYSTEM: Final = 4
 _PACKET, _CONFIG = 0, 1
 _BIND: Final = 1
 _COPY_PACKET: Final = 2
-_TIMEOUT_CS: Final = 10  # hundredths of a second that the kernel may keep told packets together
+_TIMEOUT_CS: Final = 10  # hundredths of a second for which the kernel may collect packets into one datagram
 _PREROUTING, _INPUT = 0, 1
 _IP, _ARP = (0x0800, 0x86DD), 0x0806  # ethertypes
 _ARP_OF_IPV4: Final = bytes((0, 1, 8, 0, 6, 4))  # of Ethernet and IPv4 addresses (RFC 826)
@@ -44,10 +44,10 @@ _LATER_FRAGMENT6: Final = 0xFFF8
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A logged packet: the rule's prefix, the interface that was judged by its index, and what it is.
+    """A logged packet: the line's log prefix, the index of the interface that was judged, and the packet.
 
-    ``packet`` is None when it is none of IP. ``leaves``: it was told of before routing. ``port``: the one of a bridge
-    that it came to or goes to, if it does. ``arp``: what ARP names as sender and target.
+    ``packet`` is None when it is not IP. ``leaves``: it was logged before routing. ``port``: the index of the bridge
+    port that it came in or goes out by, if any. ``arp``: sender and target that an ARP packet names.
     """
 
     prefix: str
@@ -59,7 +59,7 @@ class Told:
 
 
 def encode_requests() -> tuple[bytes, ...]:
-    """What a socket asks to be told of our group, in order; the first is refused when another program has the group."""
+    """The requests of a socket for our log group, in order; the first is refused if another program has the group."""
     mode = struct.pack(">IBx", LOG_SNAPLEN, _COPY_PACKET)
     attributes = (pack(1, bytes([_BIND])), pack(2, mode), pack_number(4, _TIMEOUT_CS))
     return tuple(
@@ -89,7 +89,7 @@ def _told(attributes: Attributes) -> Told:
 
 
 def parse_packet(octets: bytes) -> Packet | None:
-    """The headers of an IP packet as far as they are there; None when they are not those of one."""
+    """An IP packet from its first octets, as far as its headers are there; None when it is not IP."""
     match octets[0] >> 4 if octets else 0:
         case 4 if len(octets) >= _IPV4_SIZE:
             return _parse_ipv4(octets)

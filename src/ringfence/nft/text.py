@@ -1,15 +1,16 @@
-"""A program as nft text: for people, for goldens, and as the other way to load it (``nft -f``) for tests to compare."""
+"""A program as nft text: for people, for golden files, and for tests that load it with ``nft -f`` to compare."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, assert_never
 
-from ringfence.nft.batch import ABOUT, FRESH_SIZE, TABLE, TALLY_SIZE, About
+from ringfence.nft.batch import ABOUT, FRESH_SIZE, TALLY_SIZE, About
 from ringfence.nft.expressions import LOG_GROUP, LOG_SNAPLEN
 from ringfence.nft.fields import LOADS, MARK, PRESENCES
 from ringfence.nft.generation import DEFAULT_MASK, Generation, mark_of
 from ringfence.nft.members import kernel_set
+from ringfence.nft.messages import TABLE
 from ringfence.policy.addresses import Interval
 from ringfence.policy.program.model import (
     LOG_BURST,
@@ -71,10 +72,9 @@ _WAY_TEXT = {0: "original", 1: "reply"}
 
 
 def render_text(program: Program, generation: Generation, about: About | None, mask: int = DEFAULT_MASK) -> str:
-    """A file for ``nft -f`` that makes the same tables as the program's batch. Stable: equal programs, equal text.
+    """A file for ``nft -f`` that makes the same tables as the program's batch. Equal programs give equal text.
 
-    But for lines that look into the options of neighbour discovery: those nft reads only from version 1.0.8 on, if at
-    all.
+    Lines that match options of neighbour discovery (bridged ports) need nft 1.0.8 or newer.
     """
     lines: list[str] = []
     for family in TableFamily:
@@ -104,7 +104,7 @@ def _table(
 
 
 def _callees_first(program: Program) -> list[str]:
-    """Chains so ordered that each is defined before one that goes to it, as nft asks; otherwise by name."""
+    """The chains by name, except that each comes before those that jump to it, as nft demands."""
     ordered: dict[str, None] = {}
 
     def visit(name: str) -> None:
@@ -122,7 +122,7 @@ def _callees_first(program: Program) -> list[str]:
 
 
 def _kernel_sets(program: Program, mark: int) -> dict[str, NamedSet]:
-    """The sets as the kernel has them: groups' members together, each with its group's number, and the generation."""
+    """The sets as the kernel has them: all members in one set, with their groups' numbers, and the generation."""
     sets = {name: set_ for name, set_ in program.sets.items() if not kernel_set(name)[1]}
     if FRESH in sets:
         sets[FRESH] = replace(sets[FRESH], elements=frozenset({(mark,)}))
@@ -188,6 +188,7 @@ def _chain(name: str, chain: Chain, generation: Generation, mask: int) -> Iterat
 
 
 def render_line(line: Line, generation: Generation, mask: int = DEFAULT_MASK) -> str:
+    """A line as nft text; a foreign one as a comment."""
     return " ".join(_part(part, generation, mask) for part in line.parts)
 
 

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from ringfence.policy.model import Interface
-from ringfence.policy.values import Cidr, Direction, GroupId, Icmp, InstanceId, Kind, Protocol, RuleId, Visibility
+from ringfence.policy.values import (
+    Address,
+    Cidr,
+    Direction,
+    GroupId,
+    Icmp,
+    InstanceId,
+    Kind,
+    Protocol,
+    RuleId,
+    Visibility,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,11 @@ class InstanceClaim:
     id: InstanceId | None
     interfaces: tuple[Interface, ...]
     realm: str = "default"
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The addresses that would become members: those of managed interfaces."""
+        return tuple(address for interface in self.interfaces if interface.managed for address in interface.addresses)
 
     @property
     def is_host(self) -> bool:

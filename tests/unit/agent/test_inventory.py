@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from ringfence.agent.inventory import OwnPart, declared_endpoints, keep_own, parse_inventory
+from ringfence.agent.inventory import declared_endpoints, parse_inventory
+from ringfence.agent.own_view import OwnPart
 from ringfence.policy.commands import InstanceClaim
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import Failsafe
@@ -148,7 +149,7 @@ WANTED = view(
 
 
 def test_only_instances_of_the_present_inventory_are_enforced_and_what_only_others_need_is_left_out():
-    own = keep_own(WANTED, _parse(SIMPLE))
+    own = OwnPart().keep(WANTED, _parse(SIMPLE))
     assert own == view(4, endpoint("web", WEB), rules={WEB: WANTED.rules[WEB]}, peers={APP: PeerAddresses()})
 
 
@@ -161,12 +162,12 @@ def test_only_instances_of_the_present_inventory_are_enforced_and_what_only_othe
     ],
 )
 def test_an_instance_that_the_inventory_has_changed_is_not_enforced(change):
-    assert keep_own(WANTED, _parse(SIMPLE.replace(*change))).endpoints == ()
+    assert OwnPart().keep(WANTED, _parse(SIMPLE.replace(*change))).endpoints == ()
 
 
 def test_an_instance_keeps_only_the_addresses_that_are_still_declared_and_the_declared_mac():
     changed = SIMPLE.replace('"10.77.0.119"', '"10.77.0.120"') + 'mac = "02:00:00:00:00:01"\n'
-    (own,) = keep_own(WANTED, _parse(changed)).endpoints
+    (own,) = OwnPart().keep(WANTED, _parse(changed)).endpoints
     assert (own.addresses, own.mac) == ((ip_address("fd77::77"),), "02:00:00:00:00:01")
 
 
@@ -183,7 +184,7 @@ def test_of_one_view_after_another_as_much_is_kept_as_of_each_alone_and_what_is_
         ends[changed] = replace(ends[changed])
         wanted = view(4, *(end for end in ends if rng.random() < 0.8), rules={WEB: WANTED.rules[WEB]})
         own = kept.keep(wanted, inventory)
-        assert own.endpoints == keep_own(wanted, inventory).endpoints
+        assert own.endpoints == OwnPart().keep(wanted, inventory).endpoints
         parts = {one.interface: one for one in own.endpoints}
         known = {id(end): (end, parts.get(end.interface)) for end in wanted.endpoints}
         assert all(known[one][1] is before[one][1] for one in known.keys() & before.keys())
@@ -200,7 +201,7 @@ name = "veth-web"
 addresses = ["10.77.0.119"]
 managed = false
 """
-    assert keep_own(WANTED, _parse(unmanaged)).endpoints == ()
+    assert OwnPart().keep(WANTED, _parse(unmanaged)).endpoints == ()
 
 
 SELF = """

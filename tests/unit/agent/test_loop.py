@@ -28,8 +28,9 @@ from ringfence.agent.channel import ServerPlace
 from ringfence.agent.doors.bundle import Doors
 from ringfence.agent.doors.links import Master
 from ringfence.agent.enforce import CLOSED
-from ringfence.agent.inventory import declared_endpoints, keep_own, parse_inventory
+from ringfence.agent.inventory import declared_endpoints, parse_inventory
 from ringfence.agent.loop import Agent
+from ringfence.agent.own_view import OwnPart
 from ringfence.agent.watch import SHOWN_S
 from ringfence.nft import About, ForeignChain, Generation, Touched, render_text
 from ringfence.nft.connections import Connection, Way
@@ -127,7 +128,7 @@ class World:
         declared = parse_inventory(text, file="test")
         ports = LocalPorts(tuple(sorted({*declared.managed, *declared.ports, *extra})))
         about = About(wanted.revision, epoch) if epoch else CLOSED
-        program = compile_program(keep_own(wanted, declared), ports)
+        program = compile_program(OwnPart().keep(wanted, declared), ports)
         generation = self.nftables.read().generation or Generation(0)
         wanted_text = render_text(program, generation, about)
         with suppress(AssertionError):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.nft.batch import NEW_OBJECT, TABLE
 from ringfence.nft.counting import parse_counters
+from ringfence.nft.messages import NEW_OBJECT, TABLE
 from ringfence.nft.netlink import (
     NFPROTO_INET,
     SUBSYSTEM_NFTABLES,

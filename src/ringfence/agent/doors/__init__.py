@@ -1,5 +1,5 @@
-"""The only places of the agent that call the operating system: one Protocol each, with its real implementation.
+"""The doors: the only modules of the agent that call the operating system. Each has a Protocol and its implementation.
 
-Everything else of the agent is given these and can be run against fakes. A door decides nothing: it does what it is
-told, and says in an ``OperatorError`` what the system answered when it could not.
+The rest of the agent gets them as arguments and can be run against fakes. A door decides nothing: it does what it is
+told, or raises an ``OperatorError`` with the system's answer.
 """

@@ -1,4 +1,4 @@
-"""br_netfilter: whether the kernel shows what a bridge carries to the rules for IP, without which nothing judges it.
+"""br_netfilter: whether the kernel passes bridged packets to the rules for IP, without which nothing judges them.
 
 The settings belong to the network namespace of the caller and can be changed by anybody (sysctl.d of other programs).
 """
@@ -14,11 +14,11 @@ SETTINGS: Final = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 
 class BridgingDoor(Protocol):
     def is_on(self) -> bool:
-        """Whether both families are shown. Constant cost."""
+        """Whether it is on for both IP families. Constant cost."""
         ...
 
     def switch_on(self) -> None:
-        """Both are shown from now on; ``OperatorError`` when that cannot be had."""
+        """Switches it on for both families; raises ``OperatorError`` when that fails."""
         ...
 
 

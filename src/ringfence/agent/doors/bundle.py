@@ -25,6 +25,6 @@ class Doors:
     names: NamesDoor
     clock: Clock
     bridging: BridgingDoor
-    packets: PacketsDoor | None = None  # without it no refused packet is told of
-    connections: ConnectionsDoor | None = None  # nor without this an allowed connection
-    flow_file: Path | None = None  # of the operator's own, instead of the one in the agent's folder
+    packets: PacketsDoor | None = None  # without it no refused packet is logged
+    connections: ConnectionsDoor | None = None  # without it no allowed connection is logged
+    flow_file: Path | None = None  # the operator's own, instead of the one in the agent's folder

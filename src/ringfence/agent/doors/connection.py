@@ -1,7 +1,7 @@
 """One connection to an HTTP server, over TCP, TLS or a unix socket: a request out, its answer in.
 
-Input: octets. Output: ``Answer``s, or an ``OSError``. asyncio's streams with the parser that the server has, too: an
-HTTP client made for everything is some megabytes of every agent.
+Input: octets. Output: ``Answer``s, or an ``OSError``. It is asyncio's streams with the parser that the server uses,
+too: a full HTTP client would cost every agent some megabytes.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import httptools
 
 STEP_TIMEOUT_S: Final = 10.0  # to connect, to write, and for the next octets of an answer
 _CHUNK_BYTES: Final = 64 << 10
-_OTHER_ADDRESS_S: Final = 0.25  # a name's next address is tried when one is silent for so long
+_OTHER_ADDRESS_S: Final = 0.25  # when an address is silent for so long, the name's next one is tried as well
 _SILENT: Final = "the server did not answer in time"
 
 _T = TypeVar("_T")
@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server is: a port, with ``tls`` if it speaks it; or the path of a unix socket."""
+    """Where a server is: host and port, with a TLS context if it uses TLS; or the path of a unix socket."""
 
     host: str = ""
     port: int = 0
@@ -37,7 +37,7 @@ class Place:
 
 
 class Connection:
-    """An open connection; for one request at a time. ``open_connection`` makes it."""
+    """An open connection, for one request at a time; made by ``open_connection``."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -53,7 +53,7 @@ class Connection:
         self._writer.close()
 
     async def ask(self, request: bytes, silence_s: float = STEP_TIMEOUT_S) -> Answer:
-        """The whole answer to a request; of one that upgrades the connection its head, and then ``read``."""
+        """The whole answer to a request; if it upgrades the connection, only its head: go on with ``read``."""
         await self.write(request)
         heard = _Heard()
         parser = httptools.HttpResponseParser(heard)
@@ -86,7 +86,7 @@ class Connection:
 
 
 class _Heard:
-    """What the parser calls as an answer comes."""
+    """The parser's callbacks."""
 
     def __init__(self) -> None:
         self.body = bytearray()

@@ -1,7 +1,7 @@
-"""Connections as conntrack tells of them: a socket in its groups of events, while somebody wants to hear.
+"""Conntrack's events about connections: a socket in its multicast groups, while somebody listens.
 
-Output: ``Connection`` events, and how many of them found no room, as the kernel counts them. While nobody listens the
-kernel makes no event (``nf_conntrack_events`` = 2, its default), so that hearing nothing costs nothing.
+Output: ``Connection`` events, and how many the kernel dropped because the socket was full. While nobody listens, the
+kernel makes no events (``nf_conntrack_events`` = 2, its default), so that they cost nothing.
 """
 
 import errno
@@ -10,23 +10,21 @@ import struct
 from contextlib import suppress
 from typing import Final, Protocol
 
-from ringfence.agent.doors.netlink import explain_refusal, open_netlink, wait_readable
+from ringfence.agent.doors.netlink import READ_SIZE_BYTES, SOL_NETLINK, explain_refusal, open_netlink, wait_readable
 from ringfence.nft.connections import GROUP_BEGUN, GROUP_ENDED, Connection, parse_connections
 from ringfence.policy.errors import OperatorError
 
 _RECEIVE_SIZE_BYTES: Final = 8 << 20  # some 15,000 events
-_READ_SIZE_BYTES: Final = 1 << 16
 _MOST_EVENTS: Final = 256  # in one ``take``: some ten milliseconds
-_SOL_NETLINK: Final = 270
 _JOIN, _LEAVE = 1, 2  # NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP
 _SO_MEMINFO: Final = 55
-_MEMINFO: Final = struct.Struct("=9I")  # the last: what was dropped for want of room
+_MEMINFO: Final = struct.Struct("=9I")  # the last: how many were dropped because the socket was full
 _STEP: Final = "listen to connections"
 
 
 class ConnectionsDoor(Protocol):
     def listen(self, *, on: bool) -> None:
-        """Be told of connections that begin and end from now on, or no more."""
+        """Starts or stops receiving events."""
         ...
 
     async def wait(self) -> None:
@@ -38,7 +36,7 @@ class ConnectionsDoor(Protocol):
         ...
 
     def lost(self) -> int:
-        """How many events found no room so far."""
+        """How many events were dropped so far."""
         ...
 
 
@@ -55,7 +53,7 @@ class KernelConnections:
     def listen(self, *, on: bool) -> None:
         try:
             for group in (GROUP_BEGUN, GROUP_ENDED):
-                self._socket.setsockopt(_SOL_NETLINK, _JOIN if on else _LEAVE, group)
+                self._socket.setsockopt(SOL_NETLINK, _JOIN if on else _LEAVE, group)
         except OSError as error:
             raise OperatorError(_STEP, explain_refusal(error.errno)) from error
 
@@ -67,13 +65,13 @@ class KernelConnections:
         with suppress(BlockingIOError):
             while len(found) < _MOST_EVENTS:
                 try:
-                    found += parse_connections(self._socket.recv(_READ_SIZE_BYTES))
+                    found += parse_connections(self._socket.recv(READ_SIZE_BYTES))
                 except BlockingIOError:
                     raise
                 except (ValueError, KeyError) as error:
                     raise OperatorError(_STEP, f"not understood: {error}") from error
                 except OSError as error:
-                    if error.errno != errno.ENOBUFS:  # that is counted, and asked for by ``lost``
+                    if error.errno != errno.ENOBUFS:  # dropped events are counted: see ``lost``
                         raise OperatorError(_STEP, explain_refusal(error.errno)) from error
         return tuple(found)
 

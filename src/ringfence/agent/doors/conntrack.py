@@ -73,6 +73,6 @@ _NEEDED: Final = " (needs the kernel modules nf_conntrack and nf_conntrack_netli
 
 def _selection(mark: int, mask: int) -> bytes:
     if mask == 0:
-        # The kernel would take a filter by a mask of zero for "every flow", those of others included.
+        # The kernel takes a mask of zero for "every flow", including those that are not ours.
         raise ValueError("a mask of 0 selects every flow")
     return pack_number(_MARK, mark) + pack_number(_MARK_MASK, mask)

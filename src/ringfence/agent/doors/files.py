@@ -9,7 +9,7 @@ from typing import Final, NewType, Protocol
 
 from ringfence.policy.errors import OperatorError
 
-Stamp = NewType("Stamp", tuple[int, int, int])  # modification time in ns, inode, size: differs when the content may
+Stamp = NewType("Stamp", tuple[int, int, int])  # modification time in ns, inode, size: equal only if untouched
 _OTHERS: Final = 0o077  # the permissions of group and others
 
 
@@ -21,18 +21,21 @@ class FilesDoor(Protocol):
         ...
 
     def replace(self, path: Path, content: bytes) -> None:
-        """The file has this content, owner-only, even after a power cut, or it is unchanged. Makes its folder."""
+        """Replaces the content, owner-only and durably: even after a power cut the file has the old or the new one.
+
+        Makes the folder if need be.
+        """
         ...
 
     def append(self, path: Path, content: bytes, *, most_bytes: int | None) -> None:
-        """Add to the file's end, owner-only; one that is full becomes ``NAME.1`` first, and what that was is gone.
+        """Appends to the file, owner-only. If it would exceed ``most_bytes``, it is renamed to ``NAME.1`` first.
 
-        It is opened by its name each time: a file that was moved away is begun anew. None: it is never full.
+        The file is opened by its name each time, so that one that was moved away is started anew.
         """
         ...
 
     def stamp(self, path: Path) -> Stamp | None:
-        """Something that is equal as long as the file is untouched; None when there is no such file."""
+        """A value that stays equal while the file is untouched; None when there is no such file."""
         ...
 
 
@@ -74,7 +77,7 @@ class SystemFiles:
 
 
 def read_secret(path: Path) -> bytes | None:
-    """The content of a file that nobody but its owner may read; None when there is no such file."""
+    """The content of a file that only its owner may read; None when there is no such file. Raises ``OperatorError``."""
     try:
         mode = path.stat().st_mode
         content = path.read_bytes()
@@ -89,7 +92,7 @@ def read_secret(path: Path) -> bytes | None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Only one process holds the folder; ``OperatorError`` at once when another does. Freed with the process."""
+    """Holds the folder for this process alone; raises ``OperatorError`` at once when another one holds it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

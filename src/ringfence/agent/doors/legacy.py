@@ -1,6 +1,6 @@
-"""What iptables-legacy put into the kernel beside nf_tables: read, never made, never changed.
+"""Reads the tables of iptables-legacy, which exist beside nf_tables; never creates or changes one.
 
-Asking for a table that is not there would make it, so the kernel's list of those that are is read first.
+Asking the kernel for a table that does not exist would create it, so its list of tables is read first.
 """
 
 import ctypes
@@ -57,7 +57,7 @@ def _read(channel: socket.socket, family: Family, table: str) -> tuple[ForeignCh
 
 
 def _ask(channel: socket.socket, family: Family, option: int, asked: bytes) -> bytes:
-    """The standard library's ``getsockopt`` cannot say what is asked for."""
+    """A getsockopt(2) whose buffer carries the question; the standard library's cannot pass one."""
     answer = ctypes.create_string_buffer(asked, len(asked))
     size = ctypes.c_uint(len(asked))
     if _libc.getsockopt(channel.fileno(), _LEVEL[family], option, answer, ctypes.byref(size)) != 0:

@@ -1,4 +1,4 @@
-"""Our network namespace: which interfaces exist in it, what takes their frames, and that one agent alone filters it."""
+"""The network namespace: its interfaces, what takes their frames, and the lock by which only one agent filters it."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from ringfence.policy.errors import OperatorError
 
-# Abstract, so it belongs to the network namespace itself, whatever folder an agent has, and goes with the process.
+# An abstract address belongs to the network namespace, whatever the agent's folder, and is freed with the process.
 _LOCK_ADDRESS: Final = "\0ringfence-agent"
 _DEVICES: Final = "/sys/class/net"
 
@@ -68,7 +68,7 @@ def _kind_of(device: str) -> str | None:
 
 @contextmanager
 def lock_network() -> Iterator[None]:
-    """Only one agent filters the network namespace of the caller; ``Filtered`` at once when another does."""
+    """Holds the caller's network namespace for this agent alone; raises ``Filtered`` at once when another holds it."""
     step = "lock the network namespace"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
         try:

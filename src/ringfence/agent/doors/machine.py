@@ -1,4 +1,4 @@
-"""What this machine is and what runs on it: settings of the kernel, whether an agent runs. Reads, changes nothing."""
+"""Facts about this machine: settings and modules of the kernel, bridges, whether an agent runs. Changes nothing."""
 
 from pathlib import Path
 from typing import Final, Protocol
@@ -17,7 +17,7 @@ class MachineDoor(Protocol):
         ...
 
     def has_module(self, name: str) -> bool:
-        """Whether a part of the kernel is there, loaded or built in, as far as that can be seen."""
+        """Whether the kernel has a module, loaded or built in, as far as can be seen."""
         ...
 
     def is_agent_running(self) -> bool:

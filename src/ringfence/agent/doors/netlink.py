@@ -1,7 +1,7 @@
 """One netlink socket: send a request or a batch, collect what the kernel answers.
 
-Input: packed netlink messages. Output: the answers, or an ``OperatorError`` with the kernel's own words. It packs and
-understands no payload: ``nft`` does that for nftables, ``conntrack`` for its own few messages.
+Input: packed netlink messages. Output: the answers, or an ``OperatorError`` with the kernel's message. It knows no
+payload: ``nft`` packs and parses that for nftables, ``conntrack`` for its own few messages.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from ringfence.nft.netlink import NLMSG_DONE, NLMSG_ERROR, Message, Refusal, par
 from ringfence.policy.errors import OperatorError
 
 _NETLINK_NETFILTER: Final = 12
-_SOL_NETLINK: Final = 270
+SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10  # an error does not repeat the message it is about
 _NETLINK_EXT_ACK: Final = 11  # an error carries a sentence where the kernel has one
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 _RECEIVE_SIZE_BYTES: Final = 8 << 20
-_READ_SIZE_BYTES: Final = 1 << 16  # the kernel puts at most 32 KiB of a dump into one (af_netlink.c)
+READ_SIZE_BYTES: Final = 1 << 16  # the kernel puts at most 32 KiB of a dump into one (af_netlink.c)
 _OVERHEAD_BYTES: Final = 32  # the kernel takes a message of at most the send buffer less this (af_netlink.c)
 _DUMP_TRIES: Final = 10
 
@@ -46,20 +46,20 @@ class Answers:
 
 
 class NetlinkSocket:
-    """A netlink socket to netfilter, in the network namespace of the thread that makes it; one thread at a time.
+    """A netlink socket to netfilter, in the network namespace of the thread that makes it; for one thread at a time.
 
-    The kernel does the work of a request within ``send`` and has queued every answer when it returns, so answers are
-    read without waiting; only a dump goes on while it is read.
+    The kernel carries out a request within ``send``, and has queued every answer when that returns, so answers are read
+    without waiting; only a dump continues while it is read.
     """
 
     def __init__(self) -> None:
         self._socket = open_netlink(_RECEIVE_SIZE_BYTES)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            self._socket.setsockopt(SOL_NETLINK, option, 1)
 
     @property
     def port(self) -> int:
-        """The number by which the kernel calls this socket, also to others."""
+        """The netlink port of this socket, by which notices name the sender of a transaction."""
         port: int = self._socket.getsockname()[0]
         return port
 
@@ -78,16 +78,17 @@ class NetlinkSocket:
         return _sorted_out(message for part in self._queued() for message in parse_messages(part))
 
     def dump(self, request: bytes) -> bytes:
-        """Everything that a dump answers, whole and consistent: an interrupted one is asked again.
+        """The whole answer to a dump, consistent: an interrupted dump is repeated.
 
         A dump of something that does not exist is empty.
         """
         return self._dumped(request, lambda: b"".join(self._until_done()))
 
     def dump_fresh(self, request: bytes, known: frozenset[bytes]) -> tuple[list[bytes], frozenset[bytes]]:
-        """Of a dump only the parts, each of whole messages, that were in none before; and what is ``known`` then.
+        """The parts of a dump (each of whole messages) that are not ``known``, and the next value of ``known``.
 
-        A part is known by its digest, and not looked at again. The one that ends a dump never is.
+        ``known`` are the digests of the parts of the last dump; a known part is not parsed. The last part of a dump
+        never counts as known.
         """
         return self._dumped(request, lambda: self._unknown(known))
 
@@ -103,10 +104,10 @@ class NetlinkSocket:
         )
 
     def converse(self, conversation: Generator[bytes, bytes, _T]) -> _T:
-        """What a conversation of dumps (``nft.read_table`` and its like) comes to.
+        """The result of a conversation of dumps, such as ``nft.read_table``.
 
         Raises:
-            OperatorError: an answer cannot be had, or is not understood.
+            OperatorError: the kernel refuses, or an answer is malformed.
         """
         try:
             request = next(conversation)
@@ -158,8 +159,8 @@ class NetlinkSocket:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD_BYTES
 
     def _forget_old_answers(self) -> None:
-        """What an earlier, failed exchange left behind must not be taken for answers to the next."""
-        with suppress(OperatorError):  # lost is just as good as read
+        """Drops answers that an earlier, failed exchange left, so that they are not taken for answers to the next."""
+        with suppress(OperatorError):  # lost answers are as good as read ones
             for _ in self._queued():
                 pass
 
@@ -170,18 +171,18 @@ class NetlinkSocket:
 
     def _receive(self, flags: int = 0) -> bytes:
         try:
-            answer, _, received, _ = self._socket.recvmsg(_READ_SIZE_BYTES, 0, flags)
+            answer, _, received, _ = self._socket.recvmsg(READ_SIZE_BYTES, 0, flags)
         except BlockingIOError:
             raise
         except OSError as error:
             raise OperatorError("read the kernel's answer", explain_refusal(error.errno)) from error
         if received & socket.MSG_TRUNC:
-            raise OperatorError("read the kernel's answer", f"one message is larger than {_READ_SIZE_BYTES} bytes")
+            raise OperatorError("read the kernel's answer", f"one message is larger than {READ_SIZE_BYTES} bytes")
         return answer
 
 
 async def wait_readable(channel: socket.socket) -> None:
-    """Return when there is something to read; for a socket that does not block."""
+    """Returns when there is something to read; for a non-blocking socket."""
     loop = asyncio.get_running_loop()
     came: asyncio.Future[None] = loop.create_future()
     loop.add_reader(channel, _settle, came)
@@ -197,7 +198,7 @@ def _settle(came: asyncio.Future[None]) -> None:
 
 
 def open_netlink(receive_bytes: int) -> socket.socket:
-    """A bound netlink socket to netfilter that holds up to ``receive_bytes`` unread, or what the system allows."""
+    """A bound netlink socket to netfilter with a receive buffer of ``receive_bytes``, or what the system allows."""
     try:
         opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         opened.bind((0, 0))
@@ -208,7 +209,7 @@ def open_netlink(receive_bytes: int) -> socket.socket:
 
 
 def explain_refusal(code: int | None, text: str = "") -> str:
-    """An errno in the kernel's words, with its name, the kernel's own sentence if any, and what to do where known."""
+    """An errno as text: its message and name, the kernel's own sentence if any, and what to do where known."""
     words = "unknown error" if code is None else f"{os.strerror(code)} ({errno.errorcode.get(code, str(code))})"
     hint = _HINTS.get(code or 0)
     return ": ".join(part for part in (words, text, hint) if part)
@@ -255,7 +256,7 @@ def _check_end(refusal: Refusal | None) -> None:
 
 
 def _grow(channel: socket.socket, force: int, ask: int, size_bytes: int) -> None:
-    """A larger buffer: beyond the system's limit where we may (CAP_NET_ADMIN of the machine), else up to it."""
+    """Enlarges a buffer: beyond the system's limit if allowed (CAP_NET_ADMIN of the machine), else up to it."""
     try:
         channel.setsockopt(socket.SOL_SOCKET, force, size_bytes)
     except OSError:

@@ -1,7 +1,7 @@
 """Our table in the kernel: change it in one transaction, read it back.
 
 Input: steps of a delta. Output: nothing, a ``Reading``, or an ``OperatorError`` naming the step that was refused.
-The packing is ``nft``'s; here are the socket and the exchange.
+``nft`` does the packing; this is the socket and the exchange.
 """
 
 import errno
@@ -31,27 +31,19 @@ from ringfence.nft import (
     read_touched,
     request_counters,
 )
-from ringfence.nft.netlink import (
-    F_ACK,
-    F_REQUEST,
-    NFPROTO_INET,
-    SUBSYSTEM_NFTABLES,
-    Refusal,
-    number_of,
-    pack_message,
-    parse,
-)
+from ringfence.nft.messages import GET_GENERATION, message_type
+from ringfence.nft.netlink import F_ACK, F_REQUEST, NFPROTO_INET, Refusal, number_of, pack_message, parse
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.names import TableFamily
 from ringfence.policy.program.steps import DeleteLine, Step
 
 _SHOWN_REFUSALS: Final = 3
-_GET_GENERATION: Final = 16
+
 _GENERATION_ID: Final = 1
 
 
 class RulesRefused(OperatorError):
-    """A transaction was refused and nothing was changed. ``words``: what was said of each object of the program."""
+    """A transaction was refused and nothing was changed. ``words``: the kernel's reason, by object of the program."""
 
     def __init__(self, reason: str, words: Mapping[str, str]) -> None:
         super().__init__("change the kernel's rules", f"refused as a whole, nothing was changed: {reason}")
@@ -90,7 +82,7 @@ class NftablesDoor(Protocol):
         ...
 
     def read_hits(self) -> dict[str, int]:
-        """How many packets each counter in our table has counted; may leave out those that are as at the last call."""
+        """The packets that each counter in our table has counted; may leave out those unchanged since the last call."""
         ...
 
     def read_tallies(self, names: Iterable[str]) -> dict[tuple[str, str], int]:
@@ -140,7 +132,7 @@ class KernelNftables:
             raise OperatorError("change the kernel's rules", "the kernel did not say whether it took the transaction")
 
     def _numbered(self, steps: Sequence[Step]) -> Sequence[Step]:
-        """The steps with the kernel's numbers of the lines that are to go; one without is refused, and all with it."""
+        """The steps with the kernel's handles of lines to delete; without one for a line the kernel refuses all."""
         doomed = [step for step in steps if isinstance(step, DeleteLine)]
         if not doomed:
             return steps
@@ -163,7 +155,7 @@ class KernelNftables:
         return (*self._netlink.converse(read_foreign()), *read_legacy_tables())
 
     def listen(self) -> KernelNotices:
-        """What others change from now on, told by the kernel."""
+        """The kernel's notices of what others change from now on."""
         return KernelNotices(self._netlink)
 
     def read_hits(self) -> dict[str, int]:
@@ -181,8 +173,8 @@ class KernelNftables:
         return self._netlink.converse(read_tallies(names))
 
     def count_changes(self) -> int:
-        type_ = SUBSYSTEM_NFTABLES << 8 | _GET_GENERATION
-        answers = self._netlink.request(pack_message(type_, F_REQUEST | F_ACK, 1, b"", family=NFPROTO_INET))
+        request = pack_message(message_type(GET_GENERATION), F_REQUEST | F_ACK, 1, b"", family=NFPROTO_INET)
+        answers = self._netlink.request(request)
         if answers.refusals or not answers.messages:
             reason = "; ".join(explain_refusal(refusal.errno, refusal.text) for refusal in answers.refusals)
             raise OperatorError("ask the kernel for nf_tables", reason or "no answer")
@@ -195,7 +187,7 @@ def _refused(batch: Batch, refusals: Sequence[Refusal]) -> RulesRefused:
     shown = "; ".join(_told(batch, refusal) for refusal in refusals[:_SHOWN_REFUSALS])
     more = len(refusals) - _SHOWN_REFUSALS
     rest = f"; and {more} more" if more > 0 else ""
-    # A step says what it does in words of which the last is the object's name.
+    # The last word of a step's description is the object's name.
     words = {batch.steps[refusal.sequence - 1].split()[-1]: _told(batch, refusal) for refusal in reversed(refusals)}
     return RulesRefused(f"{shown}{rest}", words)
 

@@ -1,7 +1,7 @@
-"""What the kernel tells of changes to nf_tables, as it tells it: a socket in its multicast group.
+"""The kernel's notices of changes to nf_tables: a socket in its multicast group.
 
-Output: ``Heard``. Our own transactions are left out by the kernel, by a filter on the port they were sent from, but for
-their count; so they wake nobody and fill no buffer.
+Output: ``Heard``. A socket filter on the port that a transaction came from leaves out our own, but for their count, so
+that they wake nobody and fill no buffer.
 """
 
 import errno
@@ -11,17 +11,23 @@ from contextlib import suppress
 from ctypes import addressof, create_string_buffer
 from typing import Final, Protocol
 
-from ringfence.agent.doors.netlink import NetlinkSocket, explain_refusal, open_netlink, wait_readable
+from ringfence.agent.doors.netlink import (
+    READ_SIZE_BYTES,
+    SOL_NETLINK,
+    NetlinkSocket,
+    explain_refusal,
+    open_netlink,
+    wait_readable,
+)
 from ringfence.nft import Heard, Notices
+from ringfence.nft.messages import NEW_GENERATION, message_type
 from ringfence.policy.errors import OperatorError
 
-_SOL_NETLINK: Final = 270
 _NETLINK_ADD_MEMBERSHIP: Final = 1
 _GROUP_NFTABLES: Final = 7
 _SO_ATTACH_FILTER: Final = 26
-_NEW_GENERATION: Final = 10 << 8 | 15
+_STEP: Final = "listen to the kernel's changes of rules"
 _RECEIVE_SIZE_BYTES: Final = 64 << 20  # a notice of every line of a large table; used only while it is not read
-_READ_SIZE_BYTES: Final = 1 << 16
 _MOST_DATAGRAMS: Final = 64  # in one ``take``: some milliseconds at most
 
 
@@ -31,7 +37,7 @@ class NoticesDoor(Protocol):
         ...
 
     def take(self, known_until: int | None = None) -> Heard:
-        """What was told since the last call, without waiting: the next of it, where there is ``more``.
+        """What came since the last call, without waiting; ``more`` says that not all was taken.
 
         Transactions up to the count ``known_until`` are left out.
         """
@@ -46,10 +52,10 @@ class KernelNotices:
         self._notices = Notices()
         try:
             _attach(self._socket, _without(own.port))
-            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _GROUP_NFTABLES)
+            self._socket.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _GROUP_NFTABLES)
         except OSError as error:
             self._socket.close()
-            raise OperatorError("listen to the kernel's changes of rules", explain_refusal(error.errno)) from error
+            raise OperatorError(_STEP, explain_refusal(error.errno)) from error
         self._socket.setblocking(False)  # noqa: FBT003  the standard library's own signature
 
     def close(self) -> None:
@@ -65,30 +71,27 @@ class KernelNotices:
         with suppress(BlockingIOError):
             for _ in range(_MOST_DATAGRAMS):
                 try:
-                    self._notices.feed(self._socket.recv(_READ_SIZE_BYTES))
+                    self._notices.feed(self._socket.recv(READ_SIZE_BYTES))
                 except (ValueError, KeyError) as error:
-                    raise OperatorError(
-                        "listen to the kernel's changes of rules", f"not understood: {error}"
-                    ) from error
+                    raise OperatorError(_STEP, f"not understood: {error}") from error
                 except BlockingIOError:
                     raise
                 except OSError as error:
                     if error.errno != errno.ENOBUFS:
-                        reason = explain_refusal(error.errno)
-                        raise OperatorError("listen to the kernel's changes of rules", reason) from error
+                        raise OperatorError(_STEP, explain_refusal(error.errno)) from error
                     lost = True
             return self._notices.take(lost=lost, more=True)
         return self._notices.take(lost=lost)
 
 
 def _without(port: int) -> list[tuple[int, int, int, int]]:
-    """A classic filter: nothing that ``port`` caused, but for the counts. Octets are loaded as big-endian numbers."""
+    """A classic BPF program that drops what ``port`` caused, except the counts. It loads numbers as big-endian."""
     load_half, load_word, jump_equal, answer = 0x28, 0x20, 0x15, 0x06
     return [
         (load_word, 0, 0, 12),  # nlmsg_pid
         (jump_equal, 0, 2, _as_loaded(port, "I")),
         (load_half, 0, 0, 4),  # nlmsg_type
-        (jump_equal, 0, 1, _as_loaded(_NEW_GENERATION, "H")),
+        (jump_equal, 0, 1, _as_loaded(message_type(NEW_GENERATION), "H")),
         (answer, 0, 0, 0xFFFFFFFF),
         (answer, 0, 0, 0),
     ]

@@ -1,21 +1,17 @@
-"""What the kernel tells of refused packets, as it tells it: a socket bound to our group of nfnetlink_log.
-
-Output: ``Told`` packets, and how many times the kernel had to forget some because nobody took them in time.
-"""
+"""The packets that the kernel logs: a socket bound to our group of nfnetlink_log. Output: ``Told`` packets."""
 
 import errno
 import socket
 from contextlib import suppress
 from typing import Final, Protocol
 
-from ringfence.agent.doors.netlink import explain_refusal, open_netlink, wait_readable
+from ringfence.agent.doors.netlink import READ_SIZE_BYTES, explain_refusal, open_netlink, wait_readable
 from ringfence.nft.expressions import LOG_GROUP
 from ringfence.nft.netlink import NLMSG_ERROR, parse_messages, parse_refusal
 from ringfence.nft.packetlog import Told, encode_requests, parse_told
 from ringfence.policy.errors import OperatorError
 
 _RECEIVE_SIZE_BYTES: Final = 1 << 20
-_READ_SIZE_BYTES: Final = 1 << 16
 _MOST_DATAGRAMS: Final = 64  # in one ``take``
 _STEP: Final = "listen to refused packets"
 
@@ -26,7 +22,7 @@ class PacketsDoor(Protocol):
         ...
 
     def take(self) -> tuple[Told, ...]:
-        """The next packets that were told of, without waiting. What came too fast is lost without a word."""
+        """The next logged packets, without waiting. Packets that came too fast are lost without notice."""
         ...
 
     def interface(self, index: int) -> str | None:
@@ -58,7 +54,7 @@ class KernelPackets:
         with suppress(BlockingIOError):
             for _ in range(_MOST_DATAGRAMS):
                 try:
-                    found += parse_told(self._socket.recv(_READ_SIZE_BYTES))
+                    found += parse_told(self._socket.recv(READ_SIZE_BYTES))
                 except BlockingIOError:
                     raise
                 except ValueError as error:
@@ -69,7 +65,7 @@ class KernelPackets:
         return tuple(found)
 
     def interface(self, index: int) -> str | None:
-        # The name as it is in the namespace of the socket: asked through the socket, whatever thread asks.
+
         try:
             return socket.if_indextoname(index)
         except OSError:
@@ -78,7 +74,7 @@ class KernelPackets:
     def _ask(self, request: bytes) -> None:
         try:
             self._socket.sendto(request, (0, 0))
-            answers = [one for one in parse_messages(self._socket.recv(_READ_SIZE_BYTES)) if one.type == NLMSG_ERROR]
+            answers = [one for one in parse_messages(self._socket.recv(READ_SIZE_BYTES)) if one.type == NLMSG_ERROR]
         except OSError as error:
             raise OperatorError(_STEP, explain_refusal(error.errno)) from error
         for answer in answers:

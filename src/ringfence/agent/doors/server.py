@@ -16,8 +16,8 @@ from ringfence.policy.errors import OperatorError
 from ringfence.wire.hostauth import sign_request
 
 _TIME_S: Final = 5.0
-_PATH: Final = "/v2/zone"  # the one that is not signed
-_SIGNED: Final = "/agent/v1/feed"  # which this door does not want: asked without an upgrade it begins nothing
+_PATH: Final = "/v2/zone"  # the one operation that needs no signature
+_SIGNED: Final = "/agent/v1/feed"  # asked without an upgrade, as here, it starts no feed
 _SIGNATURE_LIFE_S: Final = 60
 
 
@@ -27,9 +27,10 @@ class NotTrusted(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """``ahead_s``: how much the server's clock is ahead of this host's, to a second; ``days_left`` of its certificate.
+    """``ahead_s``: by how much the server's clock is ahead of this host's, to a second, None if it does not say.
 
-    None: it does not say, or has no certificate. ``takes_host``: whether it accepts what the host signs.
+    ``days_left``: how long its certificate is still valid, None without one. ``takes_host``: whether it accepts what
+    the host signs.
     """
 
     ahead_s: float | None
@@ -38,10 +39,10 @@ class Answered:
 
 
 def ask_server(url: str, credential: HostCredential) -> Answered:
-    """Ask the server at an ``http`` or ``https`` URL, trusting the credential's CA, or the system's if it has none.
+    """Asks the server at an ``http`` or ``https`` URL, trusting the credential's CA, or the system's if it has none.
 
     Raises:
-        NotTrusted: its certificate is not accepted, with what OpenSSL says of it.
+        NotTrusted: its certificate is not accepted; with OpenSSL's reason.
         OperatorError: it does not answer.
     """
     parts = urlsplit(url)

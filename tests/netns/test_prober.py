@@ -17,6 +17,7 @@ from waiting import wait_until
 pytestmark = pytest.mark.netns
 
 ECHO = Service(Protocol.ICMP)
+PATIENCE_S = 10.0  # of a machine that has other work; who answers is waited for no longer
 TCP = Service(Protocol.TCP, 443)
 UDP = Service(Protocol.UDP, 53)
 PERMANENT = 0x80  # NUD_PERMANENT
@@ -62,9 +63,9 @@ def _probe(world, service, family=4, source="web", destination="db"):
     ids=str,
 )
 def test_what_passes_is_seen_to_pass(world, service, family, outcome):
-    (result,) = land([launch(_probe(world, service, family))])
+    (result,) = land([launch(_probe(world, service, family))], silence_s=PATIENCE_S)
     assert result.outcome is outcome
-    assert result.elapsed_ms < 400
+    assert result.elapsed_ms < PATIENCE_S * 1000
 
 
 @pytest.mark.parametrize("family", [4, 6])

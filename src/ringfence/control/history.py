@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ringfence.control.commits import Commits, Outcome
-from ringfence.policy.errors import Busy
+from ringfence.policy.errors import RingfenceError
 from ringfence.policy.model import Snapshot
 from ringfence.store import Checked, Decision, HistoryLine, HistoryQuery, Store, Tidied
 
@@ -50,7 +50,7 @@ class History:
 
         try:
             await self.commits.run(decision)
-        except Busy as error:
+        except RingfenceError as error:
             _log.warning("old history and secrets are still there: %s", error)
             self._due_s = monotonic_s + _AGAIN_S
             return

@@ -47,7 +47,7 @@ from ringfence.control.use_cases import (
 )
 from ringfence.control.views import ViewCache, resolve_views
 from ringfence.policy.commands import ClaimInstances, Edit, GroupCommand, InstanceCommand
-from ringfence.policy.errors import Busy, Conflict, Invalid, OperatorError
+from ringfence.policy.errors import Busy, Conflict, Invalid, OperatorError, RingfenceError
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact
 from ringfence.policy.lockout import Cut
@@ -390,6 +390,7 @@ class ControlPlane:
                 self._feed.close()  # agents then turn to a server that is up to date
 
     async def _tick(self) -> None:
+        """Each of the three tries again what it cannot do: the others must not end with it."""
         while True:
             await asyncio.sleep(self._pause_s)
             await self._save_ends()
@@ -413,7 +414,7 @@ class ControlPlane:
             return
         try:
             await self._commits.run(save_ends(ended))
-        except Busy as error:
+        except RingfenceError as error:
             _log.warning("the end of %d operations is not saved yet: %s", len(ended), error)
             return
         self._book.saved(ended)

@@ -1,12 +1,14 @@
 """Rules that last for a time: deleted when it is up, by whoever is there, and once."""
 
 import asyncio
+from dataclasses import replace
 
 from desk import tcp
+from places import Place
 from ringfence.control.deadlines import Deadlines
 from ringfence.policy.commands import AddRule, Attach, CreateGroup
 from ringfence.store import HistoryQuery
-from unit.control.test_plane import H1, PlayedClock, opened, owner, played, with_host
+from unit.control.test_plane import H1, QUICK, PlayedClock, opened, owner, played, with_host
 from waiting import wait_until
 
 HOUR = 3600
@@ -78,6 +80,26 @@ async def test_who_asks_for_an_equal_rule_gets_the_one_that_is_there_for_as_long
         clock.moment_s += 3 * HOUR
         await plane._deadlines.meet()
         assert rules(plane, group) == (rule,)
+
+
+@played
+async def test_a_rule_is_deleted_in_time_though_the_history_cannot_be_tidied(tmp_path):
+    clock, settings = PlayedClock(), replace(QUICK, keep_history_s=24 * HOUR, operation_timeout_s=0.2)
+    async with opened(tmp_path, settings, clock) as plane:
+
+        async def tidied():
+            before_s = plane.history._due_s
+            await asyncio.to_thread(wait_until, lambda: plane.history._due_s > before_s)
+
+        await tidied()
+        await plane.execute(CreateGroup("db"), owner(plane))
+        Place(tmp_path).run("CREATE TRIGGER kept BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'kept'); END")
+        clock.moment_s += 48 * HOUR
+        await tidied()
+        group = await open_for(plane, HOUR)
+        clock.moment_s += HOUR
+        await asyncio.to_thread(wait_until, lambda: not rules(plane, group))
+        assert len(await expiries(plane)) == 1
 
 
 @played

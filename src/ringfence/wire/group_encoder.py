@@ -14,6 +14,8 @@ from ringfence.policy.model import Group
 from ringfence.policy.values import GroupId  # noqa: TC001  as everywhere
 from ringfence.wire.encode import Groups, encode_group
 
+_BEGIN: Final = b'{"security-groups":['
+_END: Final = b"]}"
 MOST_KEPT_BYTES: Final = 64 * 2**20  # of groups, and again of lists
 
 
@@ -59,11 +61,20 @@ class GroupEncoder:
         shown = list(listed)
         parts = [] if known is None else known.parts[: _count_alike(known.shown, shown)]
         parts += [self.one(group, groups) for group in shown[len(parts) :]]
-        encoded = b'{"security-groups":[%b]}' % b",".join(parts)
+        encoded = _join(parts)
         self._lists.pop(name, None)
         if sum(len(each.encoded) for each in self._lists.values()) + len(encoded) <= MOST_KEPT_BYTES:
             self._lists[name] = _Listed(ref(groups), shown, parts, encoded)
         return encoded
+
+
+def _join(parts: list[bytes]) -> bytes:
+    """All in one piece at once: of a long list, memory for another piece would cost more than copying."""
+    if not parts:
+        return _BEGIN + _END
+    ends = [_BEGIN + parts[0], *parts[1:]]
+    ends[-1] += _END
+    return b",".join(ends)
 
 
 def _count_alike(before: list[Group], after: list[Group]) -> int:

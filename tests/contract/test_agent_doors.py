@@ -1,6 +1,7 @@
 """One contract for each of the agent's doors, that the fakes and the real ones keep alike."""
 
 import asyncio
+import os
 import socket
 import stat
 import subprocess
@@ -30,7 +31,7 @@ from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.connections import KernelConnections
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles
-from ringfence.agent.doors.links import KernelLinks, lock_network
+from ringfence.agent.doors.links import Filtered, KernelLinks, lock_network
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.doors.packets import KernelPackets
@@ -532,6 +533,26 @@ def test_a_network_is_locked_once_at_a_time_and_another_network_is_not_concerned
         with pytest.raises(OperatorError, match="another agent filters this network namespace already"):
             lock()
     lock()
+
+
+@pytest.mark.netns
+def test_whoever_may_change_no_rules_cannot_pass_for_an_agent(caplog):
+    def lock():
+        with lock_network():
+            pass
+
+    def squat(user):
+        taken = socket.socket(socket.AF_UNIX)
+        taken.bind("\0ringfence-agent")
+        os.fchown(taken.fileno(), user, -1)
+        return taken
+
+    with closing(make_namespace("squatted")) as namespace:
+        with closing(namespace.run(partial(squat, 65534))):
+            namespace.run(lock)
+        assert "user 65534, who is no agent, holds the name" in caplog.text
+        with closing(namespace.run(partial(squat, 0))), pytest.raises(Filtered):
+            namespace.run(lock)
 
 
 @pytest.mark.parametrize("kind", ["fake", "system"])

@@ -27,6 +27,9 @@ from ringfence.policy.values import Kind
 _ENOUGH_BYTES: Final = 4 << 20  # one transaction of some thousand rules
 _FORWARDING: Final = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _EVENTS: Final = "net/netfilter/nf_conntrack_events"
+_FLOWS: Final = "net/netfilter/nf_conntrack_count"
+_MOST_FLOWS: Final = "net/netfilter/nf_conntrack_max"
+_FULL_SHARE: Final = 0.9
 _ACCOUNTING: Final = "net/netfilter/nf_conntrack_acct"
 # The programs that tables belong to, by how the tables' names begin.
 _FIREWALLS: Final = {
@@ -78,6 +81,7 @@ def examine(instruments: Instruments, inventory_file: Path | None) -> list[Findi
     return [
         *_rules(instruments),
         *_flows(instruments),
+        *_room(instruments.machine),
         *_events(instruments.machine, inventory),
         *_bridges(instruments, kind),
         *_machine(instruments.machine, kind),
@@ -148,6 +152,15 @@ def _flows(instruments: Instruments) -> Iterator[Finding]:
         yield Finding(
             "connection marks", State.OK, f"nobody else uses the bits {DEFAULT_MASK:#010x}, as far as flows show"
         )
+
+
+def _room(machine: MachineDoor) -> Iterator[Finding]:
+    """How full conntrack is: without room for its flow the kernel drops a first packet, whatever the rules say."""
+    flows, most = machine.setting(_FLOWS), machine.setting(_MOST_FLOWS)
+    if flows is None or most is None or int(flows) < _FULL_SHARE * int(most):
+        return
+    text = f"{flows} of at most {most} flows: when it is full, what begins is dropped, and only the kernel's log tells"
+    yield Finding("conntrack", State.PROBLEM, text, f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}")
 
 
 def _events(machine: MachineDoor, inventory: Inventory | None) -> Iterator[Finding]:

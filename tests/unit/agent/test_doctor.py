@@ -101,6 +101,14 @@ def test_another_program_that_sets_connection_marks_is_named(host):
     assert "table ip mangle, chain PREROUTING (prerouting, priority -150) may set connection marks" in warning
 
 
+def test_a_conntrack_that_is_nearly_full_is_told_before_it_drops(host):
+    host.machine.settings |= {"net/netfilter/nf_conntrack_count": "89", "net/netfilter/nf_conntrack_max": "100"}
+    assert not host.said(State.PROBLEM)
+    host.machine.settings["net/netfilter/nf_conntrack_count"] = "90"
+    (problem,) = host.said(State.PROBLEM)
+    assert problem.startswith("conntrack: 90 of at most 100 flows")
+
+
 def test_what_the_log_of_allowed_connections_needs_is_asked_for_with_it_alone(host):
     host.machine.settings |= {"net/netfilter/nf_conntrack_events": "0", "net/netfilter/nf_conntrack_acct": "0"}
     assert not host.said(State.PROBLEM)

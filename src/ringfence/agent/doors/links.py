@@ -1,19 +1,32 @@
 """The network namespace: its interfaces, what takes their frames, and the lock by which only one agent filters it."""
 
 import errno
+import logging
 import os
 import socket
+import struct
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from ringfence.agent.doors.netlink import NetlinkSocket
+from ringfence.nft.netlink import F_DUMP, F_REQUEST, pack_message, parse, parse_messages
 from ringfence.policy.errors import OperatorError
 
 # An abstract address belongs to the network namespace, whatever the agent's folder, and is freed with the process.
 _LOCK_ADDRESS: Final = "\0ringfence-agent"
+_NAME_TRIES: Final = 10  # whoever holds it may be gone when we look
+_NETLINK_SOCK_DIAG: Final = 4
+_ASK_SOCKETS: Final = 20
+_SHOW_NAME, _SHOW_USER = 0x01, 0x40
+_NAME, _USER = 0, 7
+_SOCKET_SIZE: Final = 12  # of unix_diag_msg behind its first four octets
 _DEVICES: Final = "/sys/class/net"
+
+_log: Final = logging.getLogger("ringfence.agent")
 
 
 class Filtered(OperatorError):
@@ -68,14 +81,45 @@ def _kind_of(device: str) -> str | None:
 
 @contextmanager
 def lock_network() -> Iterator[None]:
-    """Holds the caller's network namespace for this agent alone; raises ``Filtered`` at once when another holds it."""
-    step = "lock the network namespace"
+    """Holds the caller's network namespace for this agent alone; raises ``Filtered`` at once when another holds it.
+
+    The name that tells is anybody's to take: whoever is neither root nor the caller's user holds it in vain.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
+        _take_name(lock)
+        yield
+
+
+def _take_name(lock: socket.socket) -> None:
+    step = "lock the network namespace"
+    for _ in range(_NAME_TRIES):
         try:
             lock.bind(_LOCK_ADDRESS)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                reason = "another agent filters this network namespace already; two would undo each other's rules"
-                raise Filtered(step, reason) from error
-            raise OperatorError(step, error.strerror or str(error)) from error
-        yield
+            if error.errno != errno.EADDRINUSE:
+                raise OperatorError(step, error.strerror or str(error)) from error
+        else:
+            return
+        holder = _holder()
+        if holder in (0, os.geteuid()):
+            break
+        if holder is not None:
+            _log.warning("user %d, who is no agent, holds the name by which agents know of each other", holder)
+            return
+    reason = "another agent filters this network namespace already; two would undo each other's rules"
+    raise Filtered(step, reason)
+
+
+def _holder() -> int | None:
+    """The user whose process holds the name; None when nobody does, or the kernel does not tell (unix_diag.h)."""
+    every, nothing = 0xFFFFFFFF, 0
+    wanted = struct.pack("=5I", every, nothing, _SHOW_NAME | _SHOW_USER, every, every)
+    request = pack_message(_ASK_SOCKETS, F_REQUEST | F_DUMP, 1, wanted, family=socket.AF_UNIX)
+    try:
+        with closing(NetlinkSocket(_NETLINK_SOCK_DIAG)) as netlink:
+            told = [one for one in parse_messages(netlink.dump(request)) if one.type == _ASK_SOCKETS]
+    except OperatorError:
+        return None
+    sockets = (parse(one.payload[_SOCKET_SIZE:]) for one in told)
+    users = (one.get(_USER) for one in sockets if one.get(_NAME) == _LOCK_ADDRESS.encode())
+    return next((int.from_bytes(user, sys.byteorder) for user in users if user is not None), None)

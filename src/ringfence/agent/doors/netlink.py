@@ -52,8 +52,8 @@ class NetlinkSocket:
     without waiting; only a dump continues while it is read.
     """
 
-    def __init__(self) -> None:
-        self._socket = open_netlink(_RECEIVE_SIZE_BYTES)
+    def __init__(self, protocol: int = _NETLINK_NETFILTER) -> None:
+        self._socket = open_netlink(_RECEIVE_SIZE_BYTES, protocol)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
 
@@ -197,10 +197,10 @@ def _settle(came: asyncio.Future[None]) -> None:
         came.set_result(None)
 
 
-def open_netlink(receive_bytes: int) -> socket.socket:
-    """A bound netlink socket to netfilter with a receive buffer of ``receive_bytes``, or what the system allows."""
+def open_netlink(receive_bytes: int, protocol: int = _NETLINK_NETFILTER) -> socket.socket:
+    """A bound netlink socket with a receive buffer of ``receive_bytes``, or what the system allows."""
     try:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         opened.bind((0, 0))
     except OSError as error:
         raise OperatorError("open a netlink socket to netfilter", explain_refusal(error.errno)) from error

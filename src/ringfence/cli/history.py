@@ -89,12 +89,12 @@ def _pages(data: Path, query: dict[str, str], *, follow: bool) -> Iterator[list[
 
 def _row(line: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """A line with the names that a person knows."""
-    from datetime import UTC, datetime
+    from ringfence.policy.wording import moment_words
 
     before, after = line["revision_before"], line["revision_after"]
     return {
         **line,
-        "time": f"{datetime.fromtimestamp(line['at'], UTC):%Y-%m-%d %H:%M:%S}",
+        "time": moment_words(line["at"]),
         "organisation": names.get(line["organisation"], line["organisation"]),
         "who": f"{line['actor_name']} ({line['actor']})" if line["actor_name"] else line["actor"],
         "revision": str(after) if before == after else f"{before} -> {after}",

@@ -1,6 +1,7 @@
 """The demo: a real server, a real agent, a throw-away world, API calls, real packets, and proof that all agree."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -21,10 +22,10 @@ DISAGREED: Final = 1
 _TERMINATED: Final = 143  # as a shell shows a program that SIGTERM ended
 _PAUSE_S: Final = 0.2
 _QUESTIONS: Final = (
-    "ringfence group list",
-    "ringfence explain app db tcp/5432",
-    "ringfence reach --to group:db",
-    "ringfence rule add db tcp/22 --from 0.0.0.0/0 --dry-run",
+    "group list",
+    "explain app db tcp/5432",
+    "reach --to group:db",
+    "rule add db tcp/22 --from 0.0.0.0/0 --dry-run",
 )
 
 
@@ -87,8 +88,14 @@ def _write_whole(path: Path, text: str) -> None:
     draft.replace(path)
 
 
+def program() -> str:
+    """What to type for ``ringfence``: the one of a clone lies in its .venv, on nobody's path."""
+    own = Path(sys.argv[0]).absolute()
+    return str(own) if own.name == "ringfence" and shutil.which("ringfence") is None else "ringfence"
+
+
 def _stay(stage: Stage) -> None:
-    questions = "".join(f"\n  {one}" for one in _QUESTIONS)
+    questions = "".join(f"\n  {program()} {one}" for one in _QUESTIONS)
     stage.console.print(f"\nWith these lines set, ask it from another shell:{questions}", highlight=False, markup=False)
     stage.console.print("\n[bold]Ctrl-C ends it.[/bold]")
     try:

@@ -93,6 +93,24 @@ def test_the_units_serve_and_enforce_come_back_from_kills_and_close_a_boot(machi
     machine.run("systemctl start ringfence-boot && systemctl restart ringfence-boot")
     assert "nothing to do" in machine.run("journalctl --no-pager -b -u ringfence-boot")
 
+    _remove(machine)
+    assert "ringfence" not in machine.run("nft list tables")
+    assert machine.run("find /etc /var/lib /var/log /run /usr/lib -xdev -name '*ringfence*'") == ""
+
+
+def _remove(machine):
+    """As docs/operations.md says, but for the program."""
+    machine.run("""
+        systemctl disable --now ringfence-agent ringfence-boot
+        ringfence agent leave
+        ringfence host remove h1 --data /var/lib/ringfence
+        cd /etc/systemd/system && rm -r ringfence-agent.service ringfence-boot.service /var/lib/ringfence-agent
+        systemctl disable --now ringfence-server
+        rm -r ringfence-server.service /etc/ringfence /usr/lib/sysusers.d/ringfence.conf
+        userdel ringfence
+        rm -r /var/lib/ringfence && systemctl daemon-reload
+    """)
+
 
 def _until_applied(machine):
     def is_applied():

@@ -69,10 +69,11 @@ class Freshness:
         """Mostly there is nothing new. What it is, if there is, the writer learns."""
         waiters, self._waiting = self._waiting, []
         self._is_asking = True
-        self._lookout.ask(partial(self._look, waiters))
+        self._lookout.ask(partial(self._look, waiters, self._store.settled))
 
-    def _look(self, waiters: _Waiters, newest: int | None) -> None:
-        if newest is not None and newest <= self._store.settled:
+    def _look(self, waiters: _Waiters, least: int, newest: int | None) -> None:
+        """A database that says less than was settled when it was asked is another one, or was set back."""
+        if newest is not None and least <= newest <= self._store.settled:
             self._commits.publish()
             self._answer(waiters, None)
             return

@@ -91,6 +91,15 @@ async def watching():
     return store, freshness
 
 
+async def ask(store, freshness):
+    """Somebody who reads, and has asked."""
+    before = store.question.asked
+    reading = asyncio.ensure_future(freshness.reach())
+    await until(lambda: store.question.asked > before)
+    assert not reading.done()
+    return reading
+
+
 def test_one_reader_waits_for_a_silent_database_and_the_next_ask_when_it_has_answered(monkeypatch):
     monkeypatch.setattr("ringfence.control.freshness.FRESH_S", 0.01)
 
@@ -131,21 +140,19 @@ def test_a_reader_waits_for_the_answer_and_who_comes_meanwhile_for_the_next():
 def test_the_writer_is_asked_only_for_what_is_new():
     async def read():
         store, freshness = await watching()
-        for number in (5, 4):  # the newest that was settled here, and what was asked just before it
-            reading = asyncio.ensure_future(freshness.reach())
-            await until(lambda: store.question.asked)
-            assert not reading.done()
-            store.question.tell(number)
+        for settled in (5, 6):  # as it was when it was asked, and one more since
+            reading = await ask(store, freshness)
+            store.settled = settled
+            store.question.tell(5)
             await reading
-            store.question.asked = 0
         assert (freshness._commits.times, store.questions) == (2, [])
-        reading = asyncio.ensure_future(freshness.reach())
-        await until(lambda: store.question.asked)
-        store.question.tell(6)
-        await until(lambda: store.questions)
-        assert not reading.done()
-        store.questions[0].set_result(None)
-        await reading
+        for number in (7, 5):  # something new, and a database that was set back
+            reading = await ask(store, freshness)
+            store.question.tell(number)
+            await until(lambda: store.questions)
+            assert not reading.done()
+            store.questions.pop().set_result(None)
+            await reading
         freshness.close()
 
     asyncio.run(read())
@@ -157,8 +164,7 @@ def test_a_question_that_gets_no_answer_is_the_writer_s(monkeypatch, how):
 
     async def read():
         store, freshness = await watching()
-        reading = asyncio.ensure_future(freshness.reach())
-        await until(lambda: store.question.asked)
+        reading = await ask(store, freshness)
         if how == "ended":
             store.question.teller.close()
         await until(lambda: store.questions)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ringfence.policy.errors import RingfenceError
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import Revision
-from ringfence.store import Committed, OperationSettled, StoredOperation
+from ringfence.store import Committed, DatabaseFault, OperationSettled, StoredOperation
 
 
 class MemoryStore:
@@ -44,8 +44,11 @@ class MemoryStore:
                 self._operations[id_] = replace(self._operations[id_], operation=record.operation)
         settle(Committed(decision, self.snapshot))
 
-    def follow(self, hear) -> None:
+    def follow(self, hear, lost) -> None:
         """Nobody else writes here."""
+
+    def open_question(self):
+        raise DatabaseFault("nobody else writes here: there is nothing to ask")
 
     def close(self) -> None:
         """What was committed stays."""

@@ -37,6 +37,7 @@ FORSAKEN_S: Final = 60.0  # after so long in the middle of a transaction it take
 
 _SILENCE_S: Final = 5  # the same, of its machine
 _WRITER_LOCK: Final = 0x72696E67  # any number of ours: whoever writes or migrates holds it
+_BEGIN: Final = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER_LOCK})".encode()
 _CHANNEL: Final = "ringfence"
 _HEAD: Final = re.compile(r"CREATE TABLE (\w+)")
 _FORWARD: Final = re.compile(r"^\s*(\w+) [^,\n]*?( REFERENCES [^,\n]*DEFERRABLE INITIALLY DEFERRED)", re.MULTILINE)
@@ -101,9 +102,8 @@ class PostgresDatabase:
         self._connect_again()
         self._was_read_only = False
         with _translated():
-            self._connection.execute("BEGIN")
+            self._connection.execute(_BEGIN, prepare=False)  # two statements, which is one way there and back
             self._is_writing = True
-            self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITER_LOCK,))
 
     def begin_reading(self) -> None:
         self._connect_again()

@@ -32,7 +32,7 @@ class Refusal(Enum):
 
     SPOOFED = "spoofed"  # it claims an address that is not the sender's own
     MARTIAN = "martian"  # from outside it claims the host's own address, or a loopback address
-    ROGUE = "rogue"  # it acts as router or DHCP server
+    ROGUE = "rogue"  # it acts as router or DHCP server, or names its own way
     STRAY = "stray"  # TCP in mid-stream of no known connection
     LINK = "link"  # neighbour discovery that was forwarded
     CLOSED = "closed"  # a port without an instance

@@ -12,7 +12,7 @@ from uuid import uuid4
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import apply_facts
 from ringfence.policy.model import Snapshot
-from ringfence.store.database import Database
+from ringfence.store.database import Database, Values
 from ringfence.store.decision import Decision, StoredKey
 from ringfence.store.journal import Entry, decode_entries, encode_entries, entry_of
 from ringfence.store.load import load_keys
@@ -23,6 +23,9 @@ KEPT: Final = 20_000  # commits: some minutes of a busy day; a server that misse
 _INSERT: Final = "INSERT INTO journal (number, author, entries) VALUES (?, ?, ?)"
 NEWEST: Final = "SELECT coalesce(max(number), 0) FROM journal"
 _PRUNED_EVERY: Final = 500
+_SINCE: Final = (
+    "SELECT number, author, CASE WHEN number > ? THEN entries END FROM journal WHERE number >= ? ORDER BY number"
+)
 
 
 class Lost(OperatorError):
@@ -47,6 +50,7 @@ class Follower:
         self._seal_key = seal_key
         self._author = uuid4().hex
         self._number = 0
+        self._newest_author = ""  # of the commit of that number
         self._noted = 0
         self.hear: Callable[[Followed], None] = lambda _: None
 
@@ -58,22 +62,25 @@ class Follower:
     def begin_here(self) -> None:
         """What is loaded in this transaction is as of the newest commit."""
         if self._database.is_shared:
-            ((self._number,),) = self._database.query(NEWEST)
+            for number, author in self._database.query(
+                "SELECT number, author FROM journal ORDER BY number DESC LIMIT 1"
+            ):
+                self._number, self._newest_author = number, author
 
     def catch_up(self, snapshot: Snapshot) -> Snapshot:
         """``snapshot`` with what others committed since; each of it is told to ``hear``.
 
         Raises:
-            Lost: when some of it is not kept any more.
+            Lost: when some of it is not kept any more, or what is in memory is not what the database has.
         """
         if self._database.is_shared:
             news = list(self._news())
-            changed = any(entry.changes_keys for _, entries in news for entry in entries)
+            changed = any(entry.changes_keys for _, _, entries in news for entry in entries)
             keys = self._load_keys() if changed else None
-            for number, entries in news:
+            for number, author, entries in news:
                 for entry in entries:
                     snapshot = self._follow(entry, snapshot, keys)
-                self._number = number
+                self._number, self._newest_author = number, author
         return snapshot
 
     def _load_keys(self) -> tuple[StoredKey, ...]:
@@ -100,7 +107,8 @@ class Follower:
 
     def committed(self) -> None:
         """What was noted is on stable storage."""
-        self._number = self._noted
+        if self._noted > self._number:
+            self._number, self._newest_author = self._noted, self._author
 
     @property
     def news(self) -> str:
@@ -119,17 +127,30 @@ class Follower:
         self._database.rollback()
         return found == [(self._author,)]
 
-    def _news(self) -> Iterator[tuple[int, list[Entry]]]:
-        query = "SELECT number, entries FROM journal WHERE number > ? ORDER BY number"
-        for expected, (number, text) in enumerate(self._database.query(query, (self._number,)), self._number + 1):
+    def _news(self) -> Iterator[tuple[int, str, list[Entry]]]:
+        rows = self._database.query(_SINCE, (self._number, self._number))
+        if self._number:
+            self._require_known(next(rows, None))
+        for expected, (number, author, text) in enumerate(rows, self._number + 1):
             if number != expected:
-                raise Lost("following the other servers", f"more than {KEPT} commits were missed: start this one anew")
+                raise _missed()
             try:
-                yield number, decode_entries(text)
+                yield number, author, decode_entries(text)
             except (ValueError, TypeError, KeyError) as error:
                 raise Lost(
                     "following the other servers", f"one of them runs another ringfence ({error!r}): install the same"
                 ) from error
+
+    def _require_known(self, row: Values | None) -> None:
+        """``row`` is the commit from which what is new is counted, as the database has it."""
+        if row is None or row[:2] != (self._number, self._newest_author):
+            if row is not None and row[0] > self._number:
+                raise _missed()
+            raise Lost(
+                "following the other servers",
+                "the database has gone back to an earlier state, as by a restore or the failover to a replica that had "
+                "not everything: start this one anew, and see docs/operations.md, The database",
+            )
 
     def _follow(self, entry: Entry, before: Snapshot, keys: tuple[StoredKey, ...] | None) -> Snapshot:
         after = before
@@ -137,3 +158,7 @@ class Follower:
             after = apply_facts(before, entry.facts, revision=entry.revision)
         self.hear(Followed(entry, before, after, keys if entry.changes_keys else None))
         return after
+
+
+def _missed() -> Lost:
+    return Lost("following the other servers", f"more than {KEPT} commits were missed: start this one anew")

@@ -150,3 +150,21 @@ def test_a_server_that_still_runs_when_a_newer_one_changed_the_format_ends(postg
             store.submit(creating("late")).result()
     store.close()
     assert place.rows("SELECT count(*) FROM security_group WHERE name = 'late'") == [(0,)]
+
+
+@pytest.mark.parametrize("others", [0, 3], ids=["nobody wrote since", "others wrote since"])
+def test_a_server_that_knows_more_than_the_database_ends(postgres, tmp_path, others):
+    """As when it was restored behind its back, or a replica that lacked commits took its place."""
+    place = postgres_place(tmp_path, postgres.database())
+    store = founded(place)
+    for name in ("kept", "lost"):
+        store.submit(creating(name)).result()
+    place.run("DELETE FROM journal WHERE number = (SELECT max(number) FROM journal)")
+    for _ in range(others):
+        place.run("INSERT INTO journal SELECT max(number) + 1, 'another', '[]' FROM journal")
+    with pytest.raises(Lost, match="gone back to an earlier state"):
+        store.refresh().result()
+    with pytest.raises(Lost, match="gone back to an earlier state"):
+        store.submit(creating("late")).result()
+    store.close()
+    assert place.rows("SELECT count(*) FROM security_group WHERE name = 'late'") == [(0,)]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.options import DataOption
+from ringfence.cli.options import DataOption, check_url
 from ringfence.cli.output import show
 
 
@@ -32,6 +32,8 @@ def env(
     from ringfence.world.client import DEFAULT_ZONE, export_lines, render_exports
     from ringfence.world.guard import start_guard
 
+    if endpoint is not None:
+        check_url(endpoint, field="--endpoint")
     found = load_endpoint(data)
     url = endpoint or choose_url(data, found)
     lines = [export_lines(load_or_create_key(data), url, zone or (found.zone if found else DEFAULT_ZONE))]

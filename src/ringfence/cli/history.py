@@ -106,7 +106,7 @@ def _check_file(file: Path) -> dict[str, Any]:
 
     from ringfence.store.history import check_lines
 
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8", errors="replace") as lines:
         return asdict(check_lines(_parsed(lines, file)))
 
 

@@ -64,7 +64,7 @@ def token(
     from ringfence.cli.admin_client import Ask, ask
     from ringfence.policy.values import parse_duration
 
-    body = {"ttl-s": parse_duration(ttl, field="--ttl")}
+    body = {"ttl-s": parse_duration(ttl, field="--ttl", most="24h")}
     answer = ask(data, Ask("POST", f"/hosts/{quote(name, safe='')}/token", body, query_of(organisation)))
     show_secret(answer, {"RINGFENCE_JOIN_TOKEN": "token"}, output)
 

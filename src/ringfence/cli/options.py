@@ -1,13 +1,16 @@
 """Options that several verbs share."""
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from ringfence.policy.errors import Invalid
 from ringfence.policy.values import parse_duration
+
+_URL: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/v2)?/?")
 
 
 def default_folder() -> Path:
@@ -37,6 +40,12 @@ FollowOption = Annotated[bool, typer.Option("--follow", help="Go on: show what c
 SinceOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="From then on: 2h, 7d, 2026-01-31; all that is kept if not given.")
 ]
+
+
+def check_url(text: str, *, field: str) -> None:
+    """``Invalid`` when it cannot be the URL of an API."""
+    if not _URL.fullmatch(text):
+        raise Invalid("expected http(s)://HOST[:PORT], with the path /v2 or none", field=field)
 
 
 def since_query(text: str | None) -> dict[str, str]:

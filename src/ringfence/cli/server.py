@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ringfence.cli.options import DataOption, refuse_before_verb
+from ringfence.cli.options import DataOption, check_url, refuse_before_verb
 from ringfence.cli.output import Format, FormatOption, show, show_rows
 from ringfence.policy.errors import Invalid
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ringfence.api.authority import TlsFiles
 
 _ZONE: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
-_URL: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/v2)?/?")
 _LISTEN = ["127.0.0.1:8443"]
 
 
@@ -164,8 +163,8 @@ def _tls_files(certificate: Path | None, key: Path | None, *, insecure: bool) ->
 def _check(zone: str, public_url: str | None) -> None:
     if not _ZONE.fullmatch(zone):
         raise Invalid("expected letters, digits, dots and dashes, like ch-dk-2", field="--zone")
-    if public_url is not None and not _URL.fullmatch(public_url):
-        raise Invalid("expected http(s)://HOST[:PORT], with the path /v2 or none", field="--public-url")
+    if public_url is not None:
+        check_url(public_url, field="--public-url")
 
 
 @app.command("backup")

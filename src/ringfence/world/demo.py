@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 from rich.console import Console
 
+from ringfence.policy.errors import OperatorError
 from ringfence.world.client import export_lines, render_exports
 from ringfence.world.demo_acts import play_cut, play_explanation, play_matrix, play_policy, restore_rule
 from ringfence.world.demo_stage import Stage, open_stage
@@ -37,6 +38,8 @@ def run_demo(*, stay: bool, env_file: Path | None) -> int:
     Raises:
         OperatorError: something did not start; nothing is left behind.
     """
+    if env_file is not None and (env_file.is_dir() or not os.access(env_file.absolute().parent, os.W_OK)):
+        raise OperatorError(f"writing {env_file}", "it is a folder, or its folder cannot be written")
     _listen_to_signals()
     if isinstance(sys.stdout.encoding, str) and not sys.stdout.encoding.lower().startswith("utf"):
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -360,6 +360,22 @@ def test_what_the_system_refuses_is_told_with_what_to_do(ringfence, tmp_path):
     assert "Address already in use: who listens there says ss -ltnp; choose another with --listen\n" in err
 
 
+def test_a_file_that_is_none_of_ours_is_a_sentence_and_no_traceback(ringfence, tmp_path):
+    said = f"ringfence: {tmp_path / 'none'}: No such file or directory\n"
+    assert ringfence("history", "verify", str(tmp_path / "none")) == (1, "", said)
+    (tmp_path / "octets").write_bytes(bytes(range(256)))
+    assert "line 1: expected a line as ringfence history" in ringfence("history", "verify", str(tmp_path / "octets"))[2]
+    said = f"ringfence: writing {tmp_path}: it is a folder, or its folder cannot be written\n"
+    assert ringfence("demo", "--env", str(tmp_path)) == (1, "", said)
+
+
+def test_a_time_or_an_url_that_is_wrong_is_told_by_its_option(ringfence):
+    said = "ringfence: --ttl: expected a time from 1s to 24h, got '25h'\n"
+    assert ringfence("host", "token", "h1", "--ttl", "25h") == (2, "", said)
+    said = "ringfence: --endpoint: expected http(s)://HOST[:PORT], with the path /v2 or none\n"
+    assert ringfence("env", "--endpoint", "nowhere") == (2, "", said)
+
+
 def test_a_password_in_a_url_is_refused_and_not_repeated(ringfence):
     ringfence("key", "create")  # a store that is SQLite's
     status, _, err = ringfence("server", "--database", "postgresql://u:secret@h/d")

@@ -101,9 +101,13 @@ def _rules(instruments: Instruments) -> Iterator[Finding]:
         return
     yield Finding("nf_tables", State.OK, "the kernel has it")
     running = instruments.machine.is_agent_running()
-    if about is not None:
-        held = f"revision {about.revision}" if about.epoch else "every managed port closed, no policy yet"
-        yield Finding("table", State.OK, f"the table ringfence is in force: {held}")
+    if about is not None and about.epoch:
+        yield Finding("table", State.OK, f"the table ringfence is in force: revision {about.revision}")
+    elif about is not None:
+        text = "the table ringfence is in force without a policy: none has come from a server yet"
+        yield Finding(
+            "table", State.WARNING, text, "look at what is said of the server (--data), and at the agent's log"
+        )
     else:
         state, advice = (State.PROBLEM, "the agent's log says why") if running else (State.WARNING, "start the agent")
         yield Finding("table", state, "no table of ringfence: nothing is enforced here", advice)

@@ -7,12 +7,14 @@ import pytest
 from fake_doors import FakeBridging, FakeConntrack, FakeFiles, FakeLinks, FakeMachine, FakeNftables
 from ringfence.agent.doctor import Instruments, State, examine
 from ringfence.agent.doors.links import Master
+from ringfence.agent.enforce import CLOSED
 from ringfence.nft import About, Generation
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.compile import LocalPorts, compile_program
 from ringfence.policy.program.delta import diff_programs
 from ringfence.policy.program.model import Program
+from ringfence.policy.program.steps import SetGeneration
 from views import view
 
 FILE = Path("/etc/inventory.toml")
@@ -85,6 +87,13 @@ def test_without_a_table_or_an_agent_it_says_that_nothing_is_enforced(host):
     host.machine.agent_runs = True
     (problem,) = host.said(State.PROBLEM)
     assert "table: no table of ringfence" in problem
+
+
+def test_a_table_without_a_policy_is_no_good_news(host):
+    host.nftables.commit((SetGeneration(),), generation=Generation(256), about=CLOSED)
+    assert host.said(State.WARNING) == [
+        "table: the table ringfence is in force without a policy: none has come from a server yet"
+    ]
 
 
 def test_another_firewall_that_may_drop_is_told_with_whose_it_is(host):

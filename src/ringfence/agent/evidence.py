@@ -26,6 +26,11 @@ from ringfence.policy.program.refusal import FATE_OF
 from ringfence.policy.values import Revision
 from ringfence.policy.view import HostView
 
+_NO_PACKETS: Final = (
+    "refused packets are counted and not logged: at its start the agent could not have the kernel's log of packets;"
+    " its own log says why, and it must be started again when that is mended"
+)
+
 _log: Final = logging.getLogger("ringfence.agent")
 
 
@@ -60,6 +65,8 @@ class Evidence:
     def listen(self) -> None:
         """Listens to what the inventory wants logged, and to nothing else."""
         wanted = self._declared.inventory.flow_log
+        misses = self._refused is None and wanted is not Logged.OFF
+        self._reporter.set_problem("packets", _NO_PACKETS if misses else None)
         if self._refused is not None:
             self._refused.on = wanted is not Logged.OFF
         if self._allowed is None:

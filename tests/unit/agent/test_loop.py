@@ -79,7 +79,7 @@ class World:
         self.links = FakeLinks("veth-web", "veth-app")
         self.files = FakeFiles()
         self.clock = FakeClock()
-        self.packets = None
+        self.packets = FakePackets()
         self.connections = None
         self.names = FakeNames()
         self.place = None
@@ -548,6 +548,17 @@ async def test_a_kernel_without_our_rules_that_takes_none_is_told_to_be_open(wor
         assert world.server.reports[-1].applied is None
         world.nftables.refuse = lambda _: None
         await world.until_applied(1)
+
+
+@scenario
+async def test_an_agent_without_the_kernels_log_says_that_nothing_is_told_of_refused_packets(world):
+    world.packets = None
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_said("refused packets are counted and not logged")
+        world.write(b'flow_log = "off"\n' + BOTH)
+        await world.until(lambda: world.server.reports[-1].error is None)
+        await world.until_applied(2)
 
 
 @scenario

@@ -136,6 +136,8 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of it at its end
         return FAILED
+    except UnicodeEncodeError:
+        message, status = "the line has letters that are not UTF-8: no name and no text can have them", USAGE
     except OSError as error:  # a file that a verb was given, say
         message, status = f"{error.filename or 'the system refuses'}: {error.strerror or error}", FAILED
     except KeyboardInterrupt:

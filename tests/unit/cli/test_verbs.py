@@ -369,6 +369,11 @@ def test_a_file_that_is_none_of_ours_is_a_sentence_and_no_traceback(ringfence, t
     assert ringfence("demo", "--env", str(tmp_path)) == (1, "", said)
 
 
+def test_octets_that_are_no_text_are_refused(ringfence):
+    said = "ringfence: the line has letters that are not UTF-8: no name and no text can have them\n"
+    assert ringfence("group", "create", "w\udcff") == (2, "", said)  # as Python gives them
+
+
 def test_a_time_or_an_url_that_is_wrong_is_told_by_its_option(ringfence):
     said = "ringfence: --ttl: expected a time from 1s to 24h, got '25h'\n"
     assert ringfence("host", "token", "h1", "--ttl", "25h") == (2, "", said)

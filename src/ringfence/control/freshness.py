@@ -21,9 +21,8 @@ _Waiters = list[asyncio.Future[None]]
 class Freshness:
     """Lives in the event loop's thread; ``commits`` fail when this server can never be fresh again.
 
-    At most one question to the database is under way. All requests that come meanwhile share the next one, because
-    what they must see may have been
-    committed after this one was asked.
+    At most one question to the database is under way. All requests that come meanwhile share the next one, because what
+    they must see may have been committed after this one was asked.
     """
 
     def __init__(self, store: Store, alone_s: float, commits: Commits) -> None:

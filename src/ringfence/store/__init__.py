@@ -1,8 +1,7 @@
-"""Where the truth is kept: one folder with a SQLite database, the key that seals secrets, and a lock.
+"""Durable storage: a data folder with the database (or the URL of one), the key that seals secrets, and a lock.
 
 Everything written goes through one writer that groups commits; everything read comes from an immutable snapshot in
-memory. This room decides nothing: what shall become true is handed in as a ``Decision``. It knows no HTTP, no agents
-and no clock.
+memory. This package decides nothing: what to write is handed in as a ``Decision``. It knows nothing of HTTP or agents.
 """
 
 from ringfence.store.database import DatabaseFault, Question

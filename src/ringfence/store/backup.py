@@ -1,9 +1,9 @@
-"""A store as one file of lines: the rows of either database, to be put back into either.
+"""A store as a file of JSON lines, written from either kind of database and restored into either.
 
-The first line is a head: format of the schema, seal key. Then every table says its columns and its rows, one a line.
-The last line has a count and a hash for each table, in which the order of rows plays no part, so that what came
-back can be compared with what was there. It holds the seal key, and so every secret of the store; that it opens them is
-looked at when they are back, for it is in no hash.
+The first line is a head: the format of the schema, and the seal key. Then follow the tables: a line with the columns,
+and a line for each row. The last line has the number of rows and a hash for each table, independent of the order of
+rows, to compare what was restored with what was there. No hash covers the seal key; restoring checks that it opens the
+secrets. Whoever reads the file can read every secret.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from ringfence.store.migrate import format_of, load_migrations, migrate
 
 KIND: Final = "ringfence backup"
 
-_NEWS: Final = "journal"  # for servers that run; no part of the store
+_NEWS: Final = "journal"  # how running servers follow each other; not backed up
 _FIRST: Final = (
     "organisation",
     "host_set",
@@ -33,9 +33,9 @@ _FIRST: Final = (
     "operation",
     "api_key",
 )
-_OWN: Final = frozenset({"epoch", "format"})  # of ``meta``: every database has its own
+_OWN: Final = frozenset({"epoch", "format"})  # rows of ``meta`` that every database has of its own
 
-Tallies = dict[str, list[object]]  # of each table: how many rows, and the sum of their hashes
+Tallies = dict[str, list[object]]  # for each table: the number of rows, and the sum of their hashes in hexadecimal
 
 
 class _Head(msgspec.Struct, rename="kebab"):
@@ -49,7 +49,7 @@ class _Octets(msgspec.Struct):
 
 
 class _Mark(msgspec.Struct):
-    """What the next rows are of, or, in the last line, what all rows are together."""
+    """The table and the columns of the rows that follow; in the last line ``rows``, the tallies of all tables."""
 
     table: str = ""
     columns: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ _Line = list[int | str | _Octets | None] | _Mark
 
 
 class _Tally:
-    """Counts rows and adds up their hashes, whatever their order."""
+    """Counts rows and adds up their hashes; the order of rows makes no difference."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = defaultdict(int)
@@ -75,7 +75,10 @@ class _Tally:
 
 
 def dump(database: Database, find_key: Callable[[], bytes]) -> Iterator[bytes]:
-    """The lines of a backup, all of one moment, at which the key is found, too; others may write meanwhile. O(rows)."""
+    """The lines of a backup, all read in one transaction; others may write meanwhile. O(rows).
+
+    ``find_key`` is called within that transaction, so that the key fits the secrets.
+    """
     database.begin_reading()
     try:
         yield _encode(_Head(KIND, format_of(database), find_key()))
@@ -94,13 +97,13 @@ def dump(database: Database, find_key: Callable[[], bytes]) -> Iterator[bytes]:
 
 
 def restore(database: Database, lines: Iterable[bytes]) -> tuple[bytes, Tallies]:
-    """Puts a backup into an empty database, all or nothing: its seal key, and what is there.
+    """Restores a backup into an empty database, all or nothing. Returns its seal key, and the checked tallies.
 
-    A new life of the store begins: its epoch is another, so that no revision is taken for one of the life before.
+    The store gets a new epoch, so that its revisions are never mistaken for revisions that were made after the backup.
 
     Raises:
-        Invalid: when the lines are no whole backup, one that was damaged, or one of a newer ringfence.
-        OperatorError: when the database is not empty, or what came back is not what the backup says.
+        Invalid: the lines are not a whole backup, were damaged, or come from a newer ringfence.
+        OperatorError: the database is not empty, or what was restored differs from the tallies of the backup.
     """
     if database.tables():
         raise OperatorError(f"restoring into {database.name}", "it is not empty: name an empty one")
@@ -128,7 +131,7 @@ def restore(database: Database, lines: Iterable[bytes]) -> tuple[bytes, Tallies]
 
 
 def _compared(database: Database, seal_key: bytes, wanted: Tallies) -> Tallies:
-    """Count and hash of every table as they are there; an error unless they are the wanted ones."""
+    """The tallies of what is in the database; an error unless they equal ``wanted``."""
     *_, last = dump(database, lambda: seal_key)
     found: Tallies = _decode(last, _Mark).rows
     if found != wanted:
@@ -144,7 +147,7 @@ def _require_opening(database: Database, seal_key: bytes) -> None:
 
 
 def _fill(database: Database, lines: Iterable[bytes]) -> Tallies:
-    """Writes the rows of each table at once; what the last line says of them all."""
+    """Writes the rows, a table at a time. Returns the tallies of the last line."""
     sql, rows = "", list[Values]()
     for line in lines:
         found = _decode(line, _Line)
@@ -162,7 +165,7 @@ def _fill(database: Database, lines: Iterable[bytes]) -> Tallies:
 
 
 def _place(table: str) -> tuple[int, str]:
-    """What others refer to comes first."""
+    """The key to sort tables by: those that others refer to come first."""
     return (_FIRST.index(table) if table in _FIRST else len(_FIRST), table)
 
 

@@ -1,6 +1,6 @@
-"""Backup, restore and move, as the command line asks for them: files and folders around ``backup.py``.
+"""Backup, restore and move of a store, as the command line offers them: the files and folders around ``backup.py``.
 
-Input: data folders, files, URLs. Output: what was copied, table by table. Every refusal says what to do.
+Input: data folders, files, URLs. Output: tallies of what was copied. Every refusal says what to do.
 """
 
 import os
@@ -18,7 +18,7 @@ from ringfence.store.sqlite import open_sqlite
 
 
 def back_up(folder: Path, file: Path) -> int:
-    """Writes the store of ``folder`` into a new ``file`` of mode 0600; servers may run. How many bytes it has."""
+    """Writes the store of ``folder`` into a new ``file`` of mode 0600; servers may run. Returns its size in bytes."""
     require_store(folder)
     with explained_faults(f"writing {file}"), closing(place_of(folder)(folder)) as database:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -29,14 +29,14 @@ def back_up(folder: Path, file: Path) -> int:
                 os.fsync(descriptor)
                 size_bytes = opened.tell()
         except BaseException:
-            file.unlink()  # half a backup would be taken for one, and be in the way of the next
+            file.unlink()  # half a backup might be mistaken for a whole one, and would be in the way of the next
             raise
         sync_folder(file.parent)
         return size_bytes
 
 
 def bring_back(file: Path, folder: Path, url: str | None) -> Tallies:
-    """Puts a backup into a folder without a store, or into an empty PostgreSQL that is the folder's from then on."""
+    """Restores a backup into a folder without a store, or into an empty PostgreSQL, which becomes the folder's."""
     with file.open("rb") as lines, held(folder), explained_faults(f"restoring {file}"):
         if has_store(folder):
             raise OperatorError(f"restoring into {folder}", "a store is there already: name another folder")
@@ -54,7 +54,7 @@ def bring_back(file: Path, folder: Path, url: str | None) -> Tallies:
 def move(folder: Path, url: str) -> Tallies:
     """Copies the SQLite store of ``folder`` into an empty PostgreSQL, checks it, and makes that the folder's database.
 
-    The file stays where it is, and is used no more.
+    The SQLite file stays where it is, unused.
     """
     if remembered(folder) is not None or not has_store(folder):
         raise OperatorError(f"moving {folder}", "there is no SQLite database in it that is in use: check --data")
@@ -88,7 +88,7 @@ def require_store(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """No other process has the folder meanwhile."""
+    """Locks the folder against other processes."""
     lock = hold_folder(folder)
     try:
         yield

@@ -1,7 +1,7 @@
-"""What the store needs of a database, whichever it is; ``sqlite.py`` and ``postgresql.py`` are the two that there are.
+"""What the store needs of a database; ``sqlite.py`` and ``postgresql.py`` implement it.
 
-The SQL of the store is the same for both: marks are ``?``, an upsert is ``ON CONFLICT``, a row that others refer to is
-found again by what is in it, never by its row id. A driver's own errors do not leave these modules.
+The SQL of the store is the same for both: placeholders are ``?``, an upsert is ``ON CONFLICT``, and a row that others
+refer to is found by its content, never by its row id. The drivers' own exceptions do not leave these two modules.
 """
 
 from collections.abc import Generator, Iterable
@@ -12,11 +12,11 @@ Values = tuple[Any, ...]
 
 
 class DatabaseFault(Exception):
-    """The database cannot do it now, in its own words: full, locked, damaged, away."""
+    """The database cannot do what was asked now, with its own message: full, locked, damaged, unreachable."""
 
 
 class Hindered(DatabaseFault):
-    """Nothing says that what is stored is damaged: it is locked, full, read-only, or not permitted."""
+    """The database is locked, full, read-only or not permitted; nothing suggests that what is stored is damaged."""
 
 
 class Unreachable(Hindered):
@@ -28,18 +28,18 @@ class Unsuitable(DatabaseFault):
 
 
 class ConstraintBroken(DatabaseFault):
-    """The database refused rows that contradict its constraints: a defect of what was decided."""
+    """The database refused rows that violate its constraints: a defect in the code that decided them."""
 
 
 class InDoubt(DatabaseFault):
-    """The connection was lost in a commit: it may have been made or not."""
+    """The connection was lost during a commit, which may have been made or not."""
 
 
 class Ear(Protocol):
-    """Hears when another server has committed; has a connection of its own."""
+    """Is notified when another server commits; has a connection of its own."""
 
     def wait(self, timeout_s: float) -> str | None:
-        """What was told at the newest commit of anybody; None after ``timeout_s`` without one.
+        """The ``news`` of the newest commit of any server; None after ``timeout_s`` without a commit.
 
         Raises:
             DatabaseFault: when it cannot listen.
@@ -50,9 +50,9 @@ class Ear(Protocol):
 
 
 class Question(Protocol):
-    """For an event loop: ``ask``, and then ``hear`` as often as ``fileno`` is readable, until there is an answer.
+    """For an event loop: call ``ask``, and then ``hear`` whenever ``fileno`` is readable, until there is an answer.
 
-    One at a time. Who was told a ``DatabaseFault`` can only close it.
+    One question at a time. After a ``DatabaseFault`` it can only be closed.
     """
 
     fileno: int
@@ -61,7 +61,7 @@ class Question(Protocol):
         """Sends the question; does not wait."""
 
     def hear(self) -> int | None:
-        """The answer; None as long as not all of it is there."""
+        """The answer, None while it is not complete."""
 
     def close(self) -> None:
         """Ends its connection."""
@@ -74,31 +74,31 @@ class Database(Protocol):
     is_shared: bool  # whether other servers may write too
 
     def listen(self) -> Ear:
-        """An ear on a shared database."""
+        """A new ``Ear`` on a shared database."""
 
     def question(self, sql: str) -> Question:
-        """One to a shared database, over a connection of its own; may be asked for from any thread."""
+        """A ``Question`` to a shared database over a connection of its own; may be called in any thread."""
 
     def query(self, sql: str, values: Values = ()) -> Generator[Values, None, None]:
-        """The rows of a SELECT, one by one; who stops early closes it."""
+        """The rows of a SELECT, one by one; whoever stops reading early must close the generator."""
 
     def begin(self) -> None:
-        """Begins the transaction of the one writer; ends one that was left open."""
+        """Begins the writer's transaction, after rolling back one that was left open."""
 
     def begin_reading(self) -> None:
-        """Begins a transaction that sees one moment and keeps nobody from writing; ``rollback`` ends it."""
+        """Begins a transaction that reads a consistent snapshot and blocks no writer; ``rollback`` ends it."""
 
     def define(self, statements: Iterable[str]) -> None:
-        """Runs the statements of a migration inside the transaction; they are in SQLite's dialect."""
+        """Runs the statements of a migration, which are in SQLite's dialect, within the transaction."""
 
     def write(self, runs: Iterable[tuple[str, list[Values]]]) -> None:
-        """Runs each statement once for each of its rows, in order, inside the transaction."""
+        """Runs each statement for each of its rows, in order, within the transaction."""
 
     def commit(self, news: str = "") -> None:
-        """Returns when everything since ``begin`` is on stable storage. A shared database's ears are told ``news``."""
+        """Returns when everything since ``begin`` is on stable storage. The ears of a shared database get ``news``."""
 
     def rollback(self) -> None:
-        """Ends the transaction without a trace; raises nothing."""
+        """Undoes the transaction; raises nothing."""
 
     def tables(self) -> set[str]:
         """The names of all tables."""
@@ -107,22 +107,22 @@ class Database(Protocol):
         """The names of a table's columns, in order."""
 
     def check(self) -> None:
-        """Raises ``DatabaseFault`` when what is there is damaged, as far as this database can tell."""
+        """Raises ``DatabaseFault`` if the stored data are damaged, as far as this database can tell."""
 
     def settle_positions(self) -> None:
-        """After rows came with positions of their own: new ones go on behind them."""
+        """Makes new rows continue behind the highest ``position``, after rows were inserted with explicit ones."""
 
     def scrub(self, table: str) -> None:
-        """Outside of a transaction: what rows of ``table`` were before is overwritten, as far as the database can."""
+        """Erases former contents of ``table`` from the disk, as far as the database can; outside of a transaction."""
 
     def discard(self) -> None:
-        """Takes away all tables of a database that was empty before; one in a file goes with its file."""
+        """Drops all tables of a database that was empty before; SQLite leaves that to the owner of its file."""
 
     def close(self) -> None:
         """Ends the connection."""
 
 
 class OpenDatabase(Protocol):
-    """How a store gets the database that belongs to its folder."""
+    """Opens the database that belongs to a data folder."""
 
     def __call__(self, folder: Path) -> Database: ...

@@ -1,7 +1,7 @@
-"""What the store is asked to make true in one transaction, and what it answers when it has become so.
+"""What the store is asked to write in one transaction, and what it returns after the commit.
 
-A ``Decide`` is a pure function of the newest snapshot. It returns a ``Decision``, or raises to refuse; what it raises
-reaches its own caller and nobody else.
+A ``Decide`` is a pure function of the newest snapshot. It returns a ``Decision``, or refuses by an exception, which
+only its own caller gets.
 """
 
 from collections.abc import Callable
@@ -37,8 +37,8 @@ class AuditLine(NamedTuple):  # as Decision
 class StoredKey:
     """An API key with its secrets in clear; on disk they are sealed.
 
-    ``scope`` has the only groups that it may change, None for all. ``previous`` is the secret before the last rotation,
-    which signs until ``previous_until`` (seconds since the epoch).
+    ``scope``: the groups that it may change, None for all. ``previous``: the secret before the last rotation, which is
+    accepted until ``previous_until`` (seconds since the epoch).
     """
 
     id: KeyId
@@ -74,14 +74,17 @@ class KeyRevoked:
 
 @dataclass(frozen=True, slots=True)
 class OperationSettled:
-    """A pending operation has come to its end."""
+    """A pending operation has ended."""
 
     operation: Operation
 
 
 @dataclass(frozen=True, slots=True)
 class Tidied:
-    """What time has ended goes: old secrets whose overlap is over ``now``, history from before ``history_before``."""
+    """Deletes what has run out: old secrets whose overlap has ended by ``now``, and history before ``history_before``.
+
+    Both in seconds since the epoch; None keeps all history.
+    """
 
     now: int
     history_before: int | None
@@ -89,12 +92,12 @@ class Tidied:
 
 @dataclass(frozen=True, slots=True)
 class HostSaid:
-    """What a host said last. ``channel`` is how its agent is connected, when a change of the policy could cut that."""
+    """What a host reported last. ``channel``: its agent's connection, if a change of the policy could cut it."""
 
     applied: Revision | None = None
     error: str | None = None
     notice: str | None = None
-    offered: Revision = _NONE  # the newest that it had been sent
+    offered: Revision = _NONE  # the newest revision that it was sent
     foreign: tuple[ForeignChain, ...] | None = None
     failsafe: tuple[Failsafe, ...] | None = None
     channel: Connection | None = None
@@ -102,7 +105,7 @@ class HostSaid:
 
 @dataclass(frozen=True, slots=True)
 class HostsSeen:
-    """What a server heard of hosts that are connected to it, all the same, at most ``ago_s`` before it told of it."""
+    """What hosts that are connected to a server all reported alike, at most ``ago_s`` before it is passed on."""
 
     hosts: tuple[HostName, ...]
     ago_s: float
@@ -111,14 +114,14 @@ class HostsSeen:
 
 Record = (
     KeyCreated | KeyRotated | KeyRevoked | OperationSettled | Tidied
-)  # kept, but no part of the policy: makes no revision
+)  # stored, but not part of the policy, so it makes no revision
 
 
 class Decision(NamedTuple, Generic[T_co]):  # as the next one, made for every change: a third of a dataclass's time
-    """``after`` is ``apply_facts(snapshot, facts)`` at ``next_revision(snapshot)``, None when there are no facts.
+    """What to write. ``after`` is ``apply_facts(snapshot, facts)`` at ``next_revision(snapshot)``, None without facts.
 
-    ``touched`` are the hosts that must enforce something else from this revision on, which are those of the
-    ``operation``, too; it does not wait for those that are ``offline``.
+    ``touched``: the hosts whose view changes with this revision. The ``operation`` has the same hosts, and waits for
+    all but those that are ``offline``.
     """
 
     result: T_co
@@ -129,14 +132,14 @@ class Decision(NamedTuple, Generic[T_co]):  # as the next one, made for every ch
     offline: frozenset[HostName] = frozenset()
     records: tuple[Record, ...] = ()
     audit: AuditLine | None = None
-    seen: tuple[HostsSeen, ...] = ()  # for the other servers of a shared database; no row keeps it
+    seen: tuple[HostsSeen, ...] = ()  # for the other servers of a shared database; stored in no row
 
 
 Decide = Callable[[Snapshot], Decision[T]]
 
 
 class Committed(NamedTuple, Generic[T_co]):
-    """A decision that is on stable storage; ``snapshot`` is the one right after it."""
+    """A decision that is on stable storage, and the snapshot right after it."""
 
     decision: Decision[T_co]
     snapshot: Snapshot
@@ -147,5 +150,5 @@ class Committed(NamedTuple, Generic[T_co]):
 
 
 def next_revision(snapshot: Snapshot) -> Revision:
-    """The number of the revision that the next change of ``snapshot`` makes."""
+    """The revision that the next change of ``snapshot`` makes."""
     return Revision(snapshot.revision + 1)

@@ -1,6 +1,6 @@
-"""The data folder: made private, held by one process at a time, its files written whole or not at all.
+"""The data folder: readable by its owner only, held by one process at a time, its files replaced atomically.
 
-Input: a path. Output: an open lock. Every refusal is an ``OperatorError`` that says what to do.
+Every refusal is an ``OperatorError`` that says what to do.
 """
 
 import fcntl
@@ -19,12 +19,12 @@ _LOCK: Final = "lock"
 
 
 class FolderHeld(OperatorError):
-    """Another process has the folder open; a client speaks to that process instead."""
+    """Another process has the folder open; a client can talk to that process instead."""
 
 
 @dataclass(slots=True)
 class Lock:
-    """The hold on a folder; it ends with ``release`` or with the process, however that dies."""
+    """The lock on a folder; it ends with ``release`` or with the process, however that dies."""
 
     descriptor: int
 
@@ -35,7 +35,7 @@ class Lock:
 
 
 def hold_folder(folder: Path) -> Lock:
-    """The folder, made with mode 0700 when absent, held against every other process.
+    """Locks the folder against every other process; makes it, with mode 0700, if it is absent.
 
     Raises:
         FolderHeld: when another process holds it.
@@ -58,16 +58,16 @@ def hold_folder(folder: Path) -> Lock:
 
 
 def prepare_database(folder: Path) -> Path:
-    """The path of the database file, made with mode 0600 before SQLite would make it with another."""
+    """The path of the database file, which is made with mode 0600 if it is absent; SQLite would choose another mode."""
     with explained(folder):
         path = folder / DATABASE
-        if not path.exists():  # one that cannot be written now may be read all the same
+        if not path.exists():  # an existing file may be readable without being writable
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         return path
 
 
 def write_whole(path: Path, content: bytes, *, mode: int) -> None:
-    """The file has this content and mode, also after a crash, or is as it was: written beside, synced, then renamed."""
+    """Replaces the file atomically, even in a crash: writes a new one beside it, syncs that, and renames it."""
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -81,7 +81,7 @@ def write_whole(path: Path, content: bytes, *, mode: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """What was renamed or removed in the folder is so after a crash, too."""
+    """Makes renames and removals in the folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

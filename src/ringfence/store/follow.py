@@ -1,7 +1,7 @@
-"""How the servers of one shared database follow each other: by a journal of what each commit made true.
+"""How the servers of one shared database follow each other: by a journal of what each commit changed.
 
-Whoever commits writes what the others need into the same transaction, under the next number; the writer's lock orders
-numbers. An embedded database has one server, and keeps no journal. Used in the writer's thread.
+Each server writes what the others need to know into the transaction of its commit, under the next number; the writers'
+lock keeps the numbers in the order of commits. SQLite has one server and no journal. Used in the writer's thread.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from ringfence.store.journal import Entry, decode_entries, encode_entries, entry
 from ringfence.store.load import load_keys
 from ringfence.store.rows import Part, Rows
 
-KEPT: Final = 20_000  # commits: some minutes of a busy day; a server that missed more is started anew
+KEPT: Final = 20_000  # commits, some minutes of a busy day; a server that missed more must be restarted
 
 _INSERT: Final = "INSERT INTO journal (number, author, entries) VALUES (?, ?, ?)"
 NEWEST: Final = "SELECT coalesce(max(number), 0) FROM journal"
@@ -29,12 +29,12 @@ _SINCE: Final = (
 
 
 class Lost(OperatorError):
-    """What this server missed is no longer in the journal."""
+    """This server cannot follow the others any more: what it missed is no longer in the journal, or unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A decision of another server: the snapshots around it, and all keys when it changed some."""
+    """A decision of another server: the snapshots before and after it, and all keys if it changed any."""
 
     entry: Entry
     before: Snapshot
@@ -43,7 +43,7 @@ class Followed:
 
 
 class Follower:
-    """Knows the number of the newest commit that this process has in memory."""
+    """Brings this server's memory up to date with the commits of others, and journals its own."""
 
     def __init__(self, database: Database, seal_key: bytes) -> None:
         self._database = database
@@ -56,11 +56,11 @@ class Follower:
 
     @property
     def number(self) -> int:
-        """Of the newest commit that is in memory."""
+        """The number of the newest commit that is in memory."""
         return self._number
 
     def begin_here(self) -> None:
-        """What is loaded in this transaction is as of the newest commit."""
+        """Starts from the newest commit, as of the transaction in which everything is loaded."""
         if self._database.is_shared:
             for number, author in self._database.query(
                 "SELECT number, author FROM journal ORDER BY number DESC LIMIT 1"
@@ -68,10 +68,10 @@ class Follower:
                 self._number, self._newest_author = number, author
 
     def catch_up(self, snapshot: Snapshot) -> Snapshot:
-        """``snapshot`` with what others committed since; each of it is told to ``hear``.
+        """``snapshot`` with what others have committed since; ``hear`` is called with each of their decisions.
 
         Raises:
-            Lost: when some of it is not kept any more, or what is in memory is not what the database has.
+            Lost: some of it is no longer in the journal or cannot be read, or memory differs from the database.
         """
         if self._database.is_shared:
             news = list(self._news())
@@ -93,7 +93,7 @@ class Follower:
             ) from error
 
     def note(self, rows: Rows, decisions: list[Decision[object]]) -> None:
-        """Adds to ``rows`` what others must know of ``decisions``."""
+        """Adds a journal entry to ``rows`` with what others must know of ``decisions``."""
         self._noted = self._number
         if not self._database.is_shared:
             return
@@ -106,22 +106,22 @@ class Follower:
             rows.add("DELETE FROM journal WHERE number <= ?", (number - KEPT,), Part.JOURNAL)
 
     def committed(self) -> None:
-        """What was noted is on stable storage."""
+        """To be called when what ``note`` added is on stable storage."""
         if self._noted > self._number:
             self._number, self._newest_author = self._noted, self._author
 
     @property
     def news(self) -> str:
-        """What others are told of the commit that was noted last."""
+        """What other servers are notified with at the commit that was noted last: its number and author."""
         return f"{self._noted} {self._author}"
 
     def knows(self, news: str) -> bool:
-        """Whether the commit of ``news`` is its own, or is in memory. From any thread."""
+        """Whether the commit of ``news`` is this server's own, or in memory already. May be called in any thread."""
         number, _, author = news.partition(" ")
         return author == self._author or (number.isdigit() and int(number) <= self._number)
 
     def was_committed(self) -> bool:
-        """Whether a commit whose answer was lost was made. Waits for the lock, which it held until its end."""
+        """Whether a commit whose answer was lost was made. Waits for the lock, which that commit held until its end."""
         self._database.begin()
         found = list(self._database.query("SELECT author FROM journal WHERE number = ?", (self._number + 1,)))
         self._database.rollback()

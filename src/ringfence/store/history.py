@@ -1,7 +1,7 @@
-"""The history: who did what, when and from where, as a chain of lines of which each carries the hash of the one before.
+"""The history: who did what, when and from where. A hash chain: each line's hash covers the hash of the line before.
 
-A line that was changed, removed or put in later does not fit its neighbours. Old lines are forgotten from the front;
-the hash of the last one forgotten stays as the anchor of those that follow. The newest line always stays.
+A line that was changed, removed or inserted later does not fit its neighbours. The oldest lines are deleted in time;
+the hash of the last one deleted is kept as the anchor of those that follow. The newest line is never deleted.
 """
 
 import json
@@ -20,7 +20,7 @@ from ringfence.policy.values import OrganisationId, RuleId
 from ringfence.store.database import Database, Values
 from ringfence.store.journal import decode_facts
 
-ANCHOR: Final = "history-anchor"  # in the table meta: number and hash of the last line forgotten
+ANCHOR: Final = "history-anchor"  # in the table meta: number and hash of the last line deleted
 _COLUMNS: Final = (
     "number, at, organisation, actor, actor_name, address, request_id, action, subject,"
     " revision_before, revision_after, result"
@@ -29,7 +29,7 @@ _KEPT_FROM: Final = (
     "coalesce((SELECT min(number) FROM audit WHERE at >= ?), (SELECT max(number) FROM audit))"  # the first that stays
 )
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-_QUICK: Final = msgspec.json.Encoder(order="sorted")  # a fifth of the time
+_QUICK: Final = msgspec.json.Encoder(order="sorted")  # takes a fifth of the time
 _DELETE: Final = b"\x7f"
 SET_ANCHOR: Final = (
     f"INSERT INTO meta (name, value) SELECT '{ANCHOR}', number || ' ' || coalesce(hash, '') FROM audit"  # noqa: S608  our own words
@@ -45,7 +45,7 @@ FORGET_UNDO: Final = (
 
 @dataclass(frozen=True, slots=True)
 class HistoryLine:
-    """One change. ``actor`` is a key id, ``host:NAME`` or ``operator``, ``actor_name`` the name of that key then."""
+    """One change. ``actor``: a key id, ``host:NAME`` or ``operator``. ``actor_name``: the key's name at that time."""
 
     number: int
     at: int  # seconds since the epoch
@@ -63,14 +63,14 @@ class HistoryLine:
     hash: str | None
 
 
-_FIELDS: Final = tuple(field.name for field in fields(HistoryLine))[:-1]  # all that the hash is of
+_FIELDS: Final = tuple(field.name for field in fields(HistoryLine))[:-1]  # all that the hash covers
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """Lines above ``after``, from ``since`` on and before ``until`` (seconds since the epoch), of one owner or all.
+    """Lines numbered above ``after``, at or after ``since`` and before ``until`` (seconds since the epoch).
 
-    The oldest ``limit`` of them, or the newest; always in order.
+    Of one organisation, or of all. The oldest ``limit`` of them, or the newest if ``newest``, in ascending order.
     """
 
     after: int = 0
@@ -83,9 +83,9 @@ class HistoryQuery:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """How many lines of a chain fit, and the number of the first one that does not, None when all do.
+    """How many lines of a chain fit, and the number of the first one that does not, None if all do.
 
-    ``unchained`` are lines from before there was a chain, which stand before all others.
+    ``unchained`` counts lines without a hash, from before there was a chain; they come before all others.
     """
 
     lines: int
@@ -95,13 +95,13 @@ class Checked:
 
 @dataclass(slots=True)
 class Chain:
-    """The end of the chain, to which a batch of changes is added."""
+    """The end of the chain, where a batch of changes is appended."""
 
     number: int
     hash: str
 
     def link(self, values: Values) -> Values:
-        """Number, values and hash of the next line; ``values`` are all others, in the order of the columns."""
+        """Number, ``values`` and hash of the next line; ``values`` are all other columns in their order."""
         self.number += 1
         self.hash = _hash_of(dict(zip(_FIELDS, (self.number, *values, self.hash), strict=True)))
         return (self.number, *values, self.hash)
@@ -121,23 +121,23 @@ def hash_of(line: Mapping[str, Any]) -> str:
 
 def _hash_of(hashed: Mapping[str, Any]) -> str:
     encoded = _QUICK.encode(hashed)
-    if not encoded.isascii() or _DELETE in encoded:  # which alone the two write otherwise
+    if not encoded.isascii() or _DELETE in encoded:  # only these does the quick encoder write differently
         encoded = _CANONICAL.encode(hashed).encode()
     return sha256(encoded).hexdigest()
 
 
 def read_history(database: Database, wanted: HistoryQuery) -> list[HistoryLine]:
-    """The lines that are asked for, with the hash of the line before each."""
+    """The lines that ``wanted`` describes, each with the hash of the line before it."""
     sql, values = _selection(wanted)
     found = [_line(row) for row in database.query(sql, values)]
     return found[::-1] if wanted.newest else found
 
 
 def read_undo(database: Database, organisation: OrganisationId, after: int, until: int) -> tuple[Fact, ...]:
-    """What undoes the organisation's revisions above ``after`` up to ``until``, newest first.
+    """The facts that undo the organisation's revisions above ``after`` up to ``until``, newest first.
 
     Raises:
-        NotFound: some of it is no longer kept, or the organisation is younger.
+        NotFound: some of them are no longer stored, or the organisation is younger than ``after``.
     """
     query = "SELECT min(number) FROM revision WHERE organisation = ?"
     for (first,) in database.query(query, (str(organisation),)):
@@ -155,14 +155,14 @@ def read_undo(database: Database, organisation: OrganisationId, after: int, unti
 
 
 def check_history(database: Database) -> Checked:
-    """The whole chain as it is stored, in one statement, so that what is forgotten meanwhile breaks nothing."""
+    """Checks the whole stored chain. It is read by one statement, so that lines deleted meanwhile do no harm."""
     anchor = f"(SELECT value FROM meta WHERE name = '{ANCHOR}')"  # noqa: S608  our own words
     with closing(database.query(f"SELECT {_COLUMNS}, hash, {anchor} FROM audit ORDER BY number")) as rows:  # noqa: S608  our own words
         return check_lines(_with_previous(rows))
 
 
 def read_births(database: Database) -> dict[RuleId, int]:
-    """When each rule that is there was made, in seconds since the epoch, as far as the history goes. O(history)."""
+    """When each rule was created, in seconds since the epoch, as far as the history goes back. O(history)."""
     found: dict[RuleId, int] = {}
     for at, undo in database.query("SELECT at, undo FROM revision WHERE undo LIKE '%\"RuleDeleted\"%' ORDER BY number"):
         found |= {RuleId(UUID(fact["rule"])): at for name, fact in json.loads(undo) if name == "RuleDeleted"}
@@ -170,9 +170,9 @@ def read_births(database: Database) -> dict[RuleId, int]:
 
 
 def check_lines(lines: Iterable[Mapping[str, Any]]) -> Checked:
-    """Whether each line has the hash of what is in it, and fits the hash of the one before.
+    """Checks that each line's hash is that of its content, and that ``previous`` is the hash of the line before.
 
-    Lines are as they are exported; ``previous`` of the first one is taken as it is.
+    Lines are in the form in which they are exported; ``previous`` of the first one is not checked.
     """
     count = unchained = 0
     last: Mapping[str, Any] | None = None
@@ -188,7 +188,7 @@ def check_lines(lines: Iterable[Mapping[str, Any]]) -> Checked:
 
 
 def _with_previous(rows: Iterable[Values]) -> Iterator[dict[str, Any]]:
-    """Stored lines as exported ones. The first must fit the anchor, so its ``previous`` is the anchor's hash."""
+    """Stored lines in the exported form. ``previous`` of the first one is the hash of the anchor, which it must fit."""
     previous: str | None = None
     for *values, hash_, anchor in rows:
         if previous is None:
@@ -203,7 +203,7 @@ def _line(row: Values) -> HistoryLine:
 
 
 def _anchored(anchor: str | None) -> str:
-    """The hash of the last line forgotten, "" when none was or it had none."""
+    """The hash of the last line deleted, "" if none was deleted or it had no hash."""
     return anchor.partition(" ")[2] if anchor else ""
 
 

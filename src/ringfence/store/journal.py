@@ -1,7 +1,7 @@
-"""What a commit made true, as one text, from which another server brings its memory to the same state.
+"""What a commit changed, as JSON, from which another server brings its memory to the same state.
 
-Input and output: ``Entry`` values and JSON. Any dataclass of the policy can stand in a fact: values are built from the
-annotations of their classes, so that a new fact needs no code here. Secrets are never in it.
+Input and output: ``Entry`` values and JSON. Values are built from the annotations of their dataclasses, so that a new
+kind of fact needs no code here. It contains no secrets.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ _FACTS = {fact.__name__: fact for fact in get_args(Fact)}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One decision: ``revision`` is None when it made none; ``changes_keys`` says that keys are to be read again.
+    """One decision. ``revision``: None if it made none. ``changes_keys``: whether API keys must be read again.
 
-    Operations are without their hosts, which follow from the facts, or are known.
+    Operations stand without their hosts, which follow from the facts, or are known already.
     """
 
     revision: Revision | None
@@ -42,7 +42,7 @@ class Entry:
 
 
 def entry_of(decision: Decision[object]) -> Entry | None:
-    """What other servers must know of a decision; None when they need not."""
+    """What other servers must know of a decision; None if nothing."""
     settled = tuple(_bare(record.operation) for record in decision.records if isinstance(record, OperationSettled))
     entry = Entry(
         revision=decision.after.revision if decision.after else None,
@@ -77,20 +77,20 @@ def encode_facts(facts: Iterable[Fact]) -> str:
 
 
 def decode_facts(text: str) -> tuple[Fact, ...]:
-    """What ``encode_facts`` was given, by this ringfence or an older one: a field that is new since has its default."""
+    """The inverse of ``encode_facts`` of this ringfence or an older one; fields that are newer get their defaults."""
     return tuple(_builder(_FACTS[name])(fact) for name, fact in msgspec.json.decode(text))
 
 
 def _plain(value: object) -> object:
-    """What msgspec knows no form for: read-only mappings, and addresses."""
+    """Values that msgspec cannot encode itself: read-only mappings and addresses."""
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def decode_entries(text: str) -> list[Entry]:
-    """What ``encode_entries`` was given.
+    """The inverse of ``encode_entries``.
 
     Raises:
-        ValueError, TypeError, KeyError: when it was written by a ringfence that knows other facts.
+        ValueError, TypeError, KeyError: another version of ringfence wrote facts that this one does not know.
     """
     entries = []
     for revision, facts, operation, offline, settled, changes_keys, seen in msgspec.json.decode(text):
@@ -110,7 +110,7 @@ def decode_entries(text: str) -> list[Entry]:
 
 @cache
 def _builder(kind: Any) -> _Build:
-    """How a value of the annotation ``kind`` is made of what JSON has for it."""
+    """A function that makes a value of the annotated type ``kind`` from its JSON."""
     kind = getattr(kind, "__supertype__", kind)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
@@ -145,7 +145,7 @@ def _dataclass(kind: Any) -> _Build:
 
 
 def _union(kinds: tuple[Any, ...]) -> _Build:
-    """None, or the one kind, or the dataclass that has the fields."""
+    """Builds None, or the only other type, or the dataclass that has exactly the given fields."""
     some = [kind for kind in kinds if kind is not NoneType]
     if all(dataclasses.is_dataclass(kind) for kind in some):
         by_fields = {frozenset(field.name for field in dataclasses.fields(kind)): _builder(kind) for kind in some}

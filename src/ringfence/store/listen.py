@@ -1,4 +1,4 @@
-"""Looks for what other servers committed: at once when one of them tells of it, else every half second."""
+"""Looks for commits of other servers: at once when the database notifies of one, and at least every half second."""
 
 import threading
 from collections.abc import Callable

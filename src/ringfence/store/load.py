@@ -1,7 +1,7 @@
 """Rows -> the snapshot, the keys and the operations, when the store is opened.
 
-One query per table, joined in memory; never one per row. Whatever cannot be read as a value of the model is damage and
-surfaces as an error: half a policy is never served.
+One query per table, joined in memory; never one per row. A row that is not a value of the model is damage and raises an
+error: half a policy is never served.
 """
 
 import json
@@ -60,7 +60,7 @@ from ringfence.store.seal import label_of, label_of_previous, unseal
 
 MAX_OPERATIONS: Final = 10_000  # how many of the newest operations can still be asked for, settled or not
 
-# The first mark is how many of the newest to load; what is pending is loaded in any case.
+# The placeholder is how many of the newest to load; pending ones are loaded in any case.
 _OPERATIONS: Final = """
     WITH kept AS (
         SELECT id FROM operation WHERE state = 'pending'
@@ -71,14 +71,14 @@ _OPERATIONS: Final = """
 """
 _NEWEST_OF_SETS: Final = "SELECT touched, max(number) FROM revision WHERE touched IS NOT NULL GROUP BY touched"
 
-_AT_ONCE: Final = 10_000  # ids that are read at once
+_AT_ONCE: Final = 10_000  # ids that are converted by one call
 
 _HostSets = dict[str | None, frozenset[HostName]]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredOperation:
-    """An operation, and those of its hosts that it does not wait for."""
+    """An operation, and those of its hosts that were offline, for which it does not wait."""
 
     operation: Operation
     offline: frozenset[HostName]
@@ -90,7 +90,7 @@ class StoredOperation:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Everything that the store keeps in memory; ``wanted`` is the newest revision that touched each host."""
+    """Everything that the store keeps in memory. ``wanted``: the newest revision that touched each host."""
 
     snapshot: Snapshot
     wanted: Mapping[HostName, Revision]
@@ -124,7 +124,7 @@ def load_snapshot(database: Database) -> Snapshot:
 
 
 def has_keys(database: Database) -> bool:
-    """Whether the store holds secrets, so that its seal key must be there."""
+    """Whether the store holds secrets, so that it needs its seal key."""
     return bool(list(database.query("SELECT 1 FROM api_key LIMIT 1")))
 
 
@@ -179,7 +179,7 @@ def _load_rules(database: Database) -> dict[str, list[Rule]]:
     ):
         _, group, direction, protocol, network, peer, start, end, icmp, icmp_type, icmp_code, description, at = row
         found[group].append(
-            Rule(  # by position, which takes two thirds of the time
+            Rule(  # positional arguments take two thirds of the time
                 RuleId(id_),
                 _direction(direction),
                 _protocol(protocol),
@@ -195,7 +195,7 @@ def _load_rules(database: Database) -> dict[str, list[Rule]]:
 
 
 def _by_id(rows: Iterable[Values]) -> Iterator[tuple[UUID, Values]]:
-    """Each row with the id that it begins with. One by one, reading ids would take as long as all else of a rule."""
+    """Each row with its first column as an id. Converted one by one, ids would take as long as all else of a rule."""
     rows = iter(rows)
     while some := list(islice(rows, _AT_ONCE)):
         try:
@@ -211,7 +211,7 @@ _protocol: Final = cache(Protocol)
 
 @lru_cache(maxsize=100_000)
 def _group_peer(text: str) -> GroupPeer:
-    """One object for all that are equal, as below: many rules name few groups and few networks."""
+    """One object for all equal ones, as below: many rules name few groups and few networks."""
     return GroupPeer(GroupId(UUID(text)))
 
 
@@ -303,7 +303,7 @@ def _load_hosts(database: Database) -> Mapping[HostName, Host]:
 
 
 def _host_name(text: str) -> HostName:
-    """One object for all that are equal: changes look very many hosts up."""
+    """One object for all equal names, which makes the many look-ups of hosts faster."""
     return HostName(intern(text))
 
 
@@ -312,7 +312,7 @@ def load_keys(database: Database, seal_key: bytes) -> tuple[StoredKey, ...]:
     scopes: dict[str, set[GroupId]] = defaultdict(set)
     for id_, group in database.query("SELECT api_key, security_group FROM api_key_scope"):
         scopes[id_].add(GroupId(UUID(group)))
-    rows = list(  # whole first: a secret that cannot be unsealed ends the connection
+    rows = list(  # all rows first: an error in unsealing must not leave the query open
         database.query(
             "SELECT id, organisation, name, role, created_at, sealed_secret, sealed_previous, previous_until"
             " FROM api_key ORDER BY position"
@@ -342,13 +342,13 @@ def _stored_key(
 
 
 def _load_host_sets(database: Database) -> _HostSets:
-    """Every set of hosts by its id, and no host under None."""
+    """Every set of hosts by its id; the empty set under None."""
     rows = database.query("SELECT id, hosts FROM host_set")
     return {None: frozenset(), **{id_: frozenset(map(_host_name, json.loads(hosts))) for id_, hosts in rows}}
 
 
 def _load_wanted(database: Database, sets: _HostSets) -> Mapping[HostName, Revision]:
-    """The newest revision that touched each host: what was wanted when it was added, or of a set that it is in."""
+    """The newest revision that touched each host: that of its creation, or of a touched set of hosts that it is in."""
     wanted = {_host_name(name): Revision(number) for name, number in database.query("SELECT name, wanted FROM host")}
     for touched, number in database.query(_NEWEST_OF_SETS):
         for host in sets[touched] & wanted.keys():

@@ -1,8 +1,7 @@
-"""The database brought to the newest format: one numbered SQL file a step, each in one transaction with its number.
+"""Brings the database to the newest format: a numbered SQL file for each step, run in one transaction with its number.
 
-Input: an open database. Output: the epoch of the store. A format newer than this program is refused untouched. Servers
-of a shared database that still run with the format before end themselves at their next look: the journal tells them of
-a step in words that they cannot follow.
+A database of a newer format than this program knows is refused and left alone. Servers of a shared database that still
+run with an older format end themselves at their next look: each step adds a journal entry that they cannot read.
 """
 
 import re
@@ -25,7 +24,7 @@ _TELL: Final = f"INSERT INTO {_JOURNAL} SELECT coalesce(max(number), 0) + 1, ?, 
 
 
 def load_migrations() -> dict[int, str]:
-    """The SQL of every step by its number, in order."""
+    """The SQL of every step by its number, in ascending order."""
     found = {
         int(match[1]): entry.read_text(encoding="utf-8")
         for entry in files(__package__).joinpath("migrations").iterdir()
@@ -35,10 +34,10 @@ def load_migrations() -> dict[int, str]:
 
 
 def migrate(database: Database, migrations: dict[int, str], before: Callable[[], None] = lambda: None) -> None:
-    """Brings the database to the newest of ``migrations``; ``before`` is called before anything is changed.
+    """Brings the database to the newest of ``migrations``; calls ``before`` before it changes anything.
 
     Raises:
-        OperatorError: when the database is of a newer format, or no store of ringfence.
+        OperatorError: the database has a newer format, or is not a store of ringfence.
     """
     present, newest = format_of(database), max(migrations)
     if present > newest:
@@ -56,13 +55,13 @@ def migrate(database: Database, migrations: dict[int, str], before: Callable[[],
 
 
 def load_epoch(database: Database) -> str:
-    """The random name of this store's life, in which its revisions count."""
+    """The random name of this store; revisions of stores with different epochs cannot be compared."""
     ((epoch,),) = database.query("SELECT value FROM meta WHERE name = 'epoch'")
     return str(epoch)
 
 
 def format_of(database: Database) -> int:
-    """The number of the newest step that was done; 0 for an empty database."""
+    """The number of the newest step that was run; 0 for an empty database."""
     tables = database.tables()
     if not tables:
         return 0

@@ -1,7 +1,7 @@
 """Which database belongs to a data folder: SQLite in it, or the PostgreSQL that its file ``database`` names.
 
-The file is written when a server is first told of a database, so that every command on the folder finds the same one,
-and none begins an empty SQLite beside it.
+The file is written when a server first gets a URL, so that every command on the folder opens the same database, and
+none creates an empty SQLite beside it.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ _NAME: Final = "database"
 
 
 def place_of(folder: Path, url: str | None = None) -> OpenDatabase:
-    """How the folder's database is opened; ``url`` is remembered when the folder has none yet.
+    """How to open the folder's database; ``url`` names the one to use if the folder has none yet.
 
     Raises:
         OperatorError: when the folder has another database already.
@@ -50,7 +50,7 @@ def remembered(folder: Path) -> str | None:
 
 
 def remember(folder: Path, url: str) -> None:
-    """Makes ``url`` the folder's database; it is so after a crash, too, or an old SQLite file would be served again."""
+    """Makes ``url`` the folder's database, durably: otherwise an old SQLite file might be served after a crash."""
     with explained(folder):
         write_whole(folder / _NAME, f"{url}\n".encode(), mode=0o600)
 

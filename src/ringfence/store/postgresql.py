@@ -1,4 +1,4 @@
-"""PostgreSQL, for when one machine is outgrown: the same rows in a server that several of ours may share.
+"""PostgreSQL, which several ringfence servers can share, for those who outgrow one machine: the same tables and rows.
 
 Input: a URL without a password. Output: a ``Database``. The password comes from PGPASSFILE, a service file or
 PGPASSWORD, as libpq finds it (postgresql.org/docs, "The Password File"), so that no process list shows it.
@@ -30,13 +30,13 @@ T = TypeVar("T")
 
 OLDEST: Final = 12  # the oldest server that is supported
 CONNECT_TIMEOUT_S: Final = 5
-STATEMENT_TIMEOUT_MS: Final = 20_000  # a lock that another server of ours holds is given back well before
+STATEMENT_TIMEOUT_MS: Final = 20_000  # another ringfence server releases the lock long before
 
-PATIENCE_S: Final = 25.0  # how long a server that says nothing is believed in: more than its longest statement
-FORSAKEN_S: Final = 60.0  # after so long in the middle of a transaction it takes the lock from one of ours
+PATIENCE_S: Final = 25.0  # a connection that is silent for longer is given up: longer than the longest statement
+FORSAKEN_S: Final = 60.0  # PostgreSQL ends a transaction, and frees its lock, when its client is idle for so long
 
-_SILENCE_S: Final = 5  # the same, of its machine
-_WRITER_LOCK: Final = 0x72696E67  # any number of ours: whoever writes or migrates holds it
+_SILENCE_S: Final = 5  # a connection is given up when the other machine answers nothing for so long
+_WRITER_LOCK: Final = 0x72696E67  # an arbitrary number; the server that writes or migrates holds this lock
 _BEGIN: Final = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER_LOCK})".encode()
 _CHANNEL: Final = "ringfence"
 _HEAD: Final = re.compile(r"CREATE TABLE (\w+)")
@@ -63,7 +63,7 @@ _WORDS: Final = (
 
 
 class PostgresDatabase:
-    """A ``Database`` over one connection, made anew outside of a transaction when it was lost."""
+    """A ``Database`` over one connection. A lost connection is made anew, except within a transaction."""
 
     is_shared = True
 
@@ -95,7 +95,7 @@ class PostgresDatabase:
             yield from self._connection.execute(_marked(sql), values)
 
     def begin(self) -> None:
-        """Waits for the other servers: one lock orders all writing, migrations too."""
+        """Waits for other servers' transactions: one lock serialises all writing, migrations included."""
         self.rollback()
         if self._was_read_only:
             self._connection.close()
@@ -134,13 +134,13 @@ class PostgresDatabase:
                 self._connection.execute(statement.encode())
 
     def write(self, runs: Iterable[tuple[str, list[Values]]]) -> None:
-        """All in one pipeline: the answers are awaited once."""
+        """Sends all in one pipeline, and waits once for the answers."""
         with _translated(), self._noticed_read_only(), self._connection.pipeline(), self._connection.cursor() as cursor:
             for sql, rows in runs:
                 cursor.executemany(_marked(sql), rows)
 
     def commit(self, news: str = "") -> None:
-        """Tells the news in a statement after the pipeline: one that ends in a pipeline is not ended when forsaken."""
+        """Notifies in a statement after the pipeline: PostgreSQL's idle timeout ends no session in a pipeline."""
         with _translated():
             self._connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, news))
         try:
@@ -170,7 +170,7 @@ class PostgresDatabase:
         return [str(name) for (name,) in found]
 
     def check(self) -> None:
-        """The server checks its pages itself, where it was made with checksums; references it always does."""
+        """Checks that PostgreSQL is fit for use; it checks pages (if made with checksums) and references by itself."""
         ((version,),) = self.query("SELECT current_setting('server_version_num')::int / 10000")
         if version < OLDEST:
             raise Unsuitable(f"it is PostgreSQL {version}, and {OLDEST} is the oldest that serves")
@@ -186,7 +186,7 @@ class PostgresDatabase:
 
     @contextmanager
     def _noticed_read_only(self) -> Iterator[None]:
-        """Who was told so writes over a new connection next: a session keeps the setting, and the server, it has."""
+        """After such a refusal ``begin`` makes a new connection: a session keeps its settings, and its server."""
         try:
             yield
         except psycopg.errors.ReadOnlySqlTransaction:
@@ -199,7 +199,7 @@ class PostgresDatabase:
 
 
 class PostgresEar:
-    """Woken by NOTIFY, which is only a hint: whoever waits looks for himself, also when none came."""
+    """Woken by NOTIFY, which is only a hint: whoever waits also looks from time to time without one."""
 
     def __init__(self, url: str) -> None:
         self._connection = _connect(url)
@@ -218,10 +218,10 @@ class PostgresEar:
 
 
 def check_url(url: str) -> str:
-    """``url``, when it is one of PostgreSQL's and holds no password.
+    """``url``, if it is one of PostgreSQL's and contains no password.
 
     Raises:
-        Invalid: saying what was expected.
+        Invalid: it is not, or does.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
@@ -236,7 +236,7 @@ def check_url(url: str) -> str:
 
 
 def translate(statements: Iterable[str]) -> list[str]:
-    """A migration in PostgreSQL's words; deferred references, which may point forward, follow the tables."""
+    """A migration in PostgreSQL's dialect; deferred foreign keys, which may point forward, follow the tables."""
     tables, references = [], []
     for statement in statements:
         if head := _HEAD.search(statement):
@@ -250,16 +250,16 @@ def translate(statements: Iterable[str]) -> list[str]:
 
 
 class _Connection(psycopg.Connection[Values]):
-    """Ended when the server says nothing for ``PATIENCE_S``: one that is stopped, or behind a network that swallows.
+    """Closes itself when the server is silent for ``PATIENCE_S``: it is stopped, or the network drops everything.
 
-    No timeout of the server's ends a wait for it, and while its machine answers, none of TCP's.
+    A stopped server's own timeouts do not run, and while its machine still answers, no timeout of TCP's does.
     """
 
     def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
         return super().wait(self._heard(gen), *args, **options)
 
     def _heard(self, gen: PQGen[T]) -> PQGen[T]:
-        """``gen``, which is told every moment whether the connection is ready."""
+        """``gen``, watched: psycopg tells it regularly whether the connection is ready."""
         heard_s = monotonic()
         try:
             wish = next(gen)
@@ -277,14 +277,14 @@ class _Connection(psycopg.Connection[Values]):
 
 
 def _connect(url: str) -> _Connection:
-    """With settings of ours where an operator may have set others, for the role or the database."""
+    """A connection with the settings that the store relies on, whatever is set for the role or the database."""
     settings = {
-        "default_transaction_isolation": r"read\ committed",  # what is read behind the lock is of that moment
+        "default_transaction_isolation": r"read\ committed",  # after the wait for the lock, reads see what is newest
         "lock_timeout": 0,
         "statement_timeout": STATEMENT_TIMEOUT_MS,
         "synchronous_commit": "on",
         "idle_in_transaction_session_timeout": int(FORSAKEN_S * 1000),
-        "tcp_user_timeout": _SILENCE_S * 1000,  # these are how soon it notices that one of ours is gone
+        "tcp_user_timeout": _SILENCE_S * 1000,  # this and the next: how soon PostgreSQL notices that a client is gone
         "tcp_keepalives_idle": _SILENCE_S,
         "tcp_keepalives_interval": _SILENCE_S,
         "tcp_keepalives_count": 2,

@@ -1,7 +1,7 @@
-"""A new key for the secrets at rest, for when the old one may be known: all are sealed with it in one transaction.
+"""Seals all secrets with a new key, in one transaction, for when somebody may know the old key.
 
-Input: the data folder of a server that does not run. Output: how many API keys have it. Other servers of its database
-cannot open the secrets any more when they hear of it, and end themselves.
+Input: the data folder of a server that is stopped. Output: the number of API keys. Other servers of the same database
+can then no longer unseal the secrets, and end themselves.
 """
 
 import secrets
@@ -26,13 +26,13 @@ from ringfence.store.seal_key import KEY_SIZE_BYTES, find_credential, find_seal_
 
 
 def reseal(folder: Path, *, actor: str, now_s: int) -> int:
-    """Seals every secret with a new key, which is the folder's then; how many API keys there are.
+    """Seals every secret with a new key and makes it the folder's. Returns the number of API keys.
 
-    After a kill at any moment the old key and the old secrets are in force, or the new ones; said again it begins anew.
+    When killed at any moment, either the old key and secrets are in force or the new ones; it can be run again.
 
     Raises:
         FolderHeld: a server runs.
-        OperatorError: the key is none of the folder's, or the database refuses.
+        OperatorError: the key is systemd's rather than the folder's, or the database refuses.
     """
     require_store(folder)
     if path := find_credential():
@@ -50,7 +50,7 @@ def reseal(folder: Path, *, actor: str, now_s: int) -> int:
 
 
 def _seal_anew(database: Database, keys: tuple[StoredKey, ...], new: bytes, *, actor: str, now_s: int) -> None:
-    """Tells the other servers, and the history of the first organisation, by the same transaction."""
+    """Also writes to the journal, and to the history of the first organisation, in the same transaction."""
     database.begin()
     ((revision, first),) = database.query(
         "SELECT (SELECT coalesce(max(number), 0) FROM revision), id FROM organisation ORDER BY position LIMIT 1"

@@ -1,7 +1,7 @@
-"""What a batch of decisions writes: statements with their rows, gathered so that each statement is run for many rows.
+"""What a batch of decisions writes: statements and their rows, gathered so that a statement is run for many rows.
 
-Input: statements in the order in which decisions make them. Output: the same in runs. Rows of one part of the store
-keep their order; the parts follow each other so that what refers to a row comes after it.
+Input: statements in the order in which decisions make them. Output: runs of equal statements. Rows of one part of the
+store keep their order; the parts are ordered so that a row is written after the rows that it refers to.
 """
 
 from collections.abc import Iterator

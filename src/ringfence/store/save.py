@@ -1,7 +1,7 @@
-"""Facts and records of a decision -> rows. The only place that writes SQL for them.
+"""Facts and records of a decision -> rows. All SQL that writes them is here.
 
-Output: statements with their values, to be run later. It decides nothing; what the constraints of the database refuse
-is a defect of the decision.
+Output: statements with their values, which are run later. Nothing is decided here; if a constraint of the database
+refuses a row, the decision was defective.
 """
 
 import json
@@ -60,7 +60,7 @@ from ringfence.store.seal import label_of, label_of_previous, seal
 T = TypeVar("T")
 
 _INSERT_HOSTS: Final = "INSERT INTO host_set (id, organisation, hosts) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING"
-# The address of the interface that was saved last.
+# An address of the interface that was inserted last.
 _INSERT_ADDRESS: Final = """
     INSERT INTO interface_address (organisation, interface, address) VALUES (
         (SELECT organisation FROM instance WHERE id = ?),
@@ -71,7 +71,7 @@ _SET_TRIAL: Final = "UPDATE organisation SET trial_revision = ?, trial_ends_at =
 
 
 def save_decision(rows: Rows, decision: Decision[T], before: Snapshot, *, seal_key: bytes, chain: Chain) -> None:
-    """Everything that a decision makes true; its line of the history is added to ``chain``."""
+    """Adds to ``rows`` everything that a decision writes; its line of the history extends ``chain``."""
     after = decision.after or before
     for fact in decision.facts:
         _save_fact(rows, fact, after.revision, decision.audit)
@@ -143,7 +143,7 @@ def _save_organisation_fact(
 
 
 def _remove_organisation(rows: Rows, id_: OrganisationId, at: int) -> None:
-    """What no loaded row may refer to goes; the organisation's own row, and its default group's, stay for history."""
+    """Deletes all but the rows of the organisation and of its default group, which the history refers to."""
     rows.add("DELETE FROM api_key WHERE organisation = ?", (str(id_),), Part.RECORD)  # one may have come just before
     for table in ("organisation_limit", "assertion", "rule", "external_source"):
         rows.add(f"DELETE FROM {table} WHERE organisation = ?", (str(id_),))  # noqa: S608  our own words
@@ -305,7 +305,7 @@ def _save_revision(
 
 
 def _save_hosts(rows: Rows, organisation: OrganisationId, hosts: frozenset[HostName]) -> str | None:
-    """The id of a set of hosts, None for no host. One row, however many there are, and however often they are named."""
+    """The id of a set of hosts, None for the empty set. A set is one row, however large and however often used."""
     if not hosts:
         return None
     id_, text = _as_one_value(organisation, hosts)
@@ -315,7 +315,7 @@ def _save_hosts(rows: Rows, organisation: OrganisationId, hosts: frozenset[HostN
 
 @lru_cache(maxsize=32)
 def _as_one_value(organisation: OrganisationId, hosts: frozenset[HostName]) -> tuple[str, str]:
-    """The id and the text of a set of hosts, which is worth keeping: many changes touch the same."""
+    """The id and the text of a set of hosts. Cached, because many changes touch the same set."""
     text = json.dumps(sorted(hosts), separators=(",", ":"))
     return sha256(f"{organisation} {text}".encode()).hexdigest(), text
 
@@ -442,7 +442,7 @@ def _insert(
 
 @cache
 def _inserting(target: str, count: int, owner: str | None = None) -> str:
-    """The statement, of which there are few."""
+    """The INSERT statement. Cached, because there are few."""
     marks = ", ".join("?" * count)
     first = f"(SELECT organisation FROM {owner} WHERE id = ?), " if owner else ""  # noqa: S608  our own words
     return f"INSERT INTO {target} VALUES ({first}{marks})"  # noqa: S608  our own words

@@ -1,6 +1,6 @@
-"""Secrets at rest: AES-256-GCM with a key that lies beside the database, not in it.
+"""Encrypts secrets at rest by AES-256-GCM, with a key that is stored beside the database, not in it.
 
-Input and output: bytes. The label is bound to the sealed bytes, so that one row's secret cannot be moved to another.
+A label is authenticated with each secret, so that the secret of one row cannot be moved to another.
 """
 
 import os
@@ -16,13 +16,13 @@ _NONCE_SIZE_BYTES: Final = 12
 
 
 def label_of(key: StoredKey) -> str:
-    """What a sealed secret is bound to: the row's own identity and rights."""
+    """What a sealed secret is bound to: the identity and the rights of its key."""
     rights = "/".join((key.role, *sorted(map(str, key.scope or ()))))
     return f"{key.organisation}/{key.id}/{rights}"
 
 
 def label_of_previous(key: StoredKey) -> str:
-    """What the secret before a rotation is bound to: besides, the moment at which it ends."""
+    """What the secret before a rotation is bound to: in addition, the time at which it ends."""
     return f"{label_of(key)}/until/{key.previous_until}"
 
 
@@ -33,10 +33,10 @@ def seal(key: bytes, secret: str, *, label: str) -> bytes:
 
 
 def unseal(key: bytes, sealed: bytes, *, label: str) -> str:
-    """The secret that ``seal`` was given.
+    """The inverse of ``seal``.
 
     Raises:
-        OperatorError: when the key is another, or the sealed bytes or the label were changed.
+        OperatorError: it was sealed with another key or label, or the sealed bytes were changed.
     """
     nonce, ciphertext = sealed[:_NONCE_SIZE_BYTES], sealed[_NONCE_SIZE_BYTES:]
     try:

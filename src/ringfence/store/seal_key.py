@@ -1,9 +1,9 @@
-"""The key that seals the secrets of a store: where it lies, and which of two fits while the secrets are sealed anew.
+"""The key that seals the secrets of a store: where it is stored, and which of two is valid while secrets are resealed.
 
 Input: a data folder and its open database. Output: the key. Every refusal is an ``OperatorError`` that says what to do.
 
-A new key lies beside the one in use before any secret is sealed with it, and takes its place after all are: whenever a
-process is killed, one of the two opens every secret.
+A new key is stored beside the one in use before any secret is sealed with it, and replaces it after all are: whenever a
+process is killed, one of the two unseals every secret.
 """
 
 import os
@@ -24,13 +24,13 @@ _OTHERS: Final = 0o077  # permission bits of everybody but the owner
 
 
 def find_seal_key(database: Database, folder: Path) -> bytes:
-    """The key that the secrets in ``database`` are sealed with; a store without secrets is given one.
+    """The key that the secrets in ``database`` are sealed with; a store without secrets gets a new one.
 
-    systemd's credential of its name (``LoadCredentialEncrypted=secret.key:...``) goes before the folder's file, so that
-    the key need not lie beside what it seals (systemd.exec(5)).
+    systemd's credential of the same name (``LoadCredentialEncrypted=secret.key:...``, systemd.exec(5)) has precedence
+    over the file in the folder, so that the key need not be stored beside what it seals.
 
     Raises:
-        OperatorError: when it is missing, readable by others, not 32 bytes, or not the one.
+        OperatorError: it is missing, readable by others, not 32 bytes long, or does not unseal the secrets.
     """
     path, following = find_credential() or folder / _NAME, folder / _NEXT_NAME
     with explained(path.parent):
@@ -50,7 +50,7 @@ def find_seal_key(database: Database, folder: Path) -> bytes:
 
 
 def find_credential() -> Path | None:
-    """The key as systemd hands it to its unit; who may read it there is systemd's affair (an access list)."""
+    """The file in which systemd passes the key to its unit, None without one; systemd controls who may read it."""
     given = os.environ.get("CREDENTIALS_DIRECTORY")
     path = Path(given) / _NAME if given else None
     return path if path is not None and path.exists() else None
@@ -72,13 +72,13 @@ def require_no_seal_key(folder: Path, name: str) -> None:
 
 
 def offer_seal_key(folder: Path, key: bytes) -> None:
-    """Lays a new key beside the one in use."""
+    """Stores a new key beside the one in use."""
     with explained(folder):
         write_whole(folder / _NEXT_NAME, key, mode=0o400)
 
 
 def settle_seal_key(folder: Path, key: bytes) -> None:
-    """``key``, which opens the secrets, is the folder's; what a crash left beside it goes. For who holds the folder."""
+    """Makes ``key``, which unseals the secrets, the folder's only one. The caller must hold the folder's lock."""
     following = folder / _NEXT_NAME
     with explained(folder):
         if following.exists():
@@ -90,10 +90,10 @@ def settle_seal_key(folder: Path, key: bytes) -> None:
 
 
 def save_seal_key(folder: Path, key: bytes) -> None:
-    """Puts the key of a restored store into its folder.
+    """Stores the key of a restored store in its folder.
 
     Raises:
-        OperatorError: when another key is there.
+        OperatorError: the folder has another key.
     """
     path = folder / _NAME
     with explained(folder):

@@ -1,6 +1,6 @@
-"""SQLite, the embedded default: one file in the data folder, written by one connection.
+"""SQLite, the default: one file in the data folder, written over one connection.
 
-A test that wants a commit to fail hands a ``SqliteDatabase`` over its own connection to the store.
+A test that wants a commit to fail gives the store a ``SqliteDatabase`` with a connection of its own.
 """
 
 import sqlite3
@@ -14,10 +14,10 @@ from typing import Final
 from ringfence.store.database import ConstraintBroken, DatabaseFault, Ear, Hindered, Question, Values
 from ringfence.store.folder import prepare_database
 
-BUSY_TIMEOUT_S: Final = 1.0  # how long a commit waits for a foreign process that locks the file
+BUSY_TIMEOUT_S: Final = 1.0  # how long a commit waits while another process has the file locked
 
 _WAL_LIMIT_BYTES: Final = 64 * 2**20
-_JOINED: Final = (64, 16, 4, 1)  # rows of a statement
+_JOINED: Final = (64, 16, 4, 1)  # how many rows one statement may insert
 
 
 class SqliteDatabase:
@@ -56,7 +56,7 @@ class SqliteDatabase:
             self._connection.execute("BEGIN")
 
     def settle_positions(self) -> None:
-        """SQLite goes on behind the last row by itself."""
+        """Nothing to do: SQLite continues behind the last row by itself."""
 
     def scrub(self, table: str) -> None:  # noqa: ARG002  the whole file is written anew
         with _translated():
@@ -64,7 +64,7 @@ class SqliteDatabase:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def discard(self) -> None:
-        """Whoever made the file removes it."""
+        """Nothing to do: the caller, who made the file, removes it."""
 
     def define(self, statements: Iterable[str]) -> None:
         with _translated():
@@ -82,7 +82,7 @@ class SqliteDatabase:
             self._connection.execute("COMMIT")
 
     def rollback(self) -> None:
-        """SQLite ends a transaction itself when the disk is full; what cannot be ended now is by the next ``begin``."""
+        """SQLite itself ends a transaction when the disk is full. If this fails, the next ``begin`` does it."""
         if self._connection.in_transaction:
             with suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
@@ -95,7 +95,7 @@ class SqliteDatabase:
         return [str(name) for (name,) in self.query("SELECT name FROM pragma_table_info(?)", (table,))]
 
     def check(self) -> None:
-        """Pages, indexes and references; SQLite itself checks none of them on its own (sqlite.org/pragma.html)."""
+        """Checks pages, indexes and references, which SQLite does only when asked to (sqlite.org/pragma.html)."""
         for (verdict,) in self.query("PRAGMA integrity_check(1)"):
             if verdict != "ok":
                 raise DatabaseFault(verdict)
@@ -116,9 +116,9 @@ def _file_at(path: Path) -> tuple[int, int] | None:
 
 
 def _joined(sql: str, rows: list[Values]) -> Iterator[tuple[str, Values]]:
-    """The rows of an INSERT by few statements: after each one the interpreter is given up, and must be had back.
+    """Joins the rows of an INSERT into few statements, because each statement releases and retakes the GIL.
 
-    Few sizes, so that statements are found again in the connection's cache.
+    There are few sizes, so that the statements are found in the connection's cache.
     """
     _, word, marks = sql.partition(" VALUES ")
     begin = 0
@@ -130,12 +130,12 @@ def _joined(sql: str, rows: list[Values]) -> Iterator[tuple[str, Values]]:
 
 @lru_cache(maxsize=256)
 def _many(sql: str, marks: str, size: int) -> str:
-    """The very same text each time, whose hash is known."""
+    """The same string object each time, so that its hash is computed once."""
     return ", ".join([sql] + [marks] * (size - 1))
 
 
 def open_sqlite(folder: Path) -> SqliteDatabase:
-    """The database file of ``folder``, made when there is none."""
+    """Opens the database file of ``folder``; creates it if there is none."""
     path = prepare_database(folder)
     with _translated():
         return SqliteDatabase(path, connect(path))
@@ -144,7 +144,7 @@ def open_sqlite(folder: Path) -> SqliteDatabase:
 def connect(path: Path) -> sqlite3.Connection:
     """A connection on which a commit returns only when it is on stable storage (WAL, synchronous FULL).
 
-    Transactions are ours to begin and end (no isolation level). It may be handed from thread to thread, one at a time.
+    Transactions are begun and ended explicitly. Any thread may use it, one at a time.
     """
     return configure(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False))
 

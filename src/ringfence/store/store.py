@@ -1,7 +1,6 @@
-"""The store as the other rooms see it: opened on a folder, read by a property, changed by decisions.
+"""The store as other packages use it: opened on a folder, read by properties, changed by decisions.
 
-Opening either gives a valid state or refuses with an ``OperatorError`` that says what to do; it never serves half a
-policy.
+Opening it either gives a valid state or fails with an ``OperatorError`` that says what to do.
 """
 
 import time
@@ -61,17 +60,17 @@ class Store:
         self._listener = (
             Listener(opened.database, self.refresh, opened.follower.knows) if opened.database.is_shared else None
         )
-        self.epoch = opened.epoch  # the random name of this store's life, in which its revisions count
+        self.epoch = opened.epoch  # a random name; revisions of different epochs cannot be compared
 
     @classmethod
     def open(cls, folder: Path, open_database: OpenDatabase = open_sqlite) -> "Store":
-        """The store of ``folder``, made when there is none. O(rows): checked whole and read whole.
+        """The store of ``folder``, created if there is none. It is checked and read as a whole: O(rows).
 
-        ``open_database`` says where the rows are; lock and seal key are in the folder in any case.
+        ``open_database`` opens the database; lock and seal key are in the folder whatever the database is.
 
         Raises:
-            FolderHeld: when another process has it open.
-            OperatorError: when it is damaged, of a newer format, or cannot be read or written.
+            FolderHeld: another process has it open.
+            OperatorError: it is damaged, has a newer format, or cannot be read or written.
         """
         lock = hold_folder(folder)
         try:
@@ -87,29 +86,29 @@ class Store:
 
     @property
     def wanted(self) -> Mapping[HostName, Revision]:
-        """As it was when the store was opened: the newest revision that touched each host."""
+        """The newest revision that had touched each host when the store was opened."""
         return self._loaded.wanted
 
     @property
     def keys(self) -> tuple[StoredKey, ...]:
-        """As they were when the store was opened."""
+        """The API keys when the store was opened."""
         return self._loaded.keys
 
     @property
     def operations(self) -> tuple[StoredOperation, ...]:
-        """As they were when the store was opened: all pending ones and the newest of the others, oldest first."""
+        """The operations when the store was opened: all pending ones and the newest of the others, oldest first."""
         return self._loaded.operations
 
     def submit(self, decide: Decide[T]) -> Future[Committed[T]]:
-        """Has ``decide`` called with the newest snapshot, in the writer's thread, and what it decides committed."""
+        """Calls ``decide`` with the newest snapshot, in the writer's thread, and commits its decision."""
         return self._writer.submit(decide)
 
     def ask(self, decide: Decide[T], settle: Settle[T]) -> None:
-        """As ``submit``; ``settle`` is called with what became of it, in the writer's thread."""
+        """As ``submit``, but calls ``settle`` with the outcome, in the writer's thread."""
         self._writer.ask(decide, settle)
 
     def read_history(self, wanted: HistoryQuery) -> list[HistoryLine]:
-        """Lines of the history, on a connection of its own: slow readers keep no writer waiting."""
+        """Lines of the history, read over a connection of its own, so that slow readers do not delay the writer."""
         with self._reader() as database:
             return read_history(database, wanted)
 
@@ -143,7 +142,7 @@ class Store:
 
     @property
     def unheard_s(self) -> float:
-        """How long other servers may have committed without this one knowing; 0 when there can be no others."""
+        """For how long other servers may have committed without this one knowing, in seconds; 0 for SQLite."""
         return time.monotonic() - self._writer.heard_s if self.is_shared else 0.0
 
     def follow(self, hear: Callable[[Followed], None], lost: Callable[[Lost], None]) -> None:
@@ -156,7 +155,7 @@ class Store:
             self._listener.start(lost)
 
     def refresh(self) -> Future[Committed[None]]:
-        """Done when everything that others had committed before is published here; ``Busy`` when it cannot be seen."""
+        """Done when everything that others had committed is published here; ``Busy`` if the database cannot be read."""
         return self._writer.submit(None)
 
     @property
@@ -169,7 +168,7 @@ class Store:
         return self._database.question(NEWEST)
 
     def close(self) -> None:
-        """Writes what was submitted and gives the folder back."""
+        """Writes what was submitted, and releases the folder."""
         if self._listener is not None:
             self._listener.stop()
         self._writer.close()
@@ -182,7 +181,7 @@ def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
     except DatabaseFault as error:
         raise _unopened(str(folder), error) from error
     try:
-        with ThreadPoolExecutor(1) as beside:  # SQLite's check takes a quarter of a start, and no interpreter
+        with ThreadPoolExecutor(1) as beside:  # SQLite's check takes a quarter of a start, without the GIL
             checked = beside.submit(_check, folder, open_database)
             if not database.is_shared and format_of(database) == 0:
                 require_no_seal_key(folder, database.name)
@@ -206,7 +205,7 @@ def _check(folder: Path, open_database: OpenDatabase) -> None:
 
 
 def _load_all(database: Database, seal_key: bytes) -> _Opened:
-    """All of one moment: while a shared database is read, no other server writes."""
+    """Loads a consistent state: while a shared database is read, no other server writes."""
     follower = Follower(database, seal_key)
     if database.is_shared:
         database.begin()

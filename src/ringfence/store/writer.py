@@ -1,8 +1,8 @@
-"""The one writer: takes what is queued, decides each over the newest state, commits all at once, then publishes.
+"""The only writer: takes what is queued, decides each over the newest state, commits all at once, then publishes.
 
 Input: decisions to make, as functions of a snapshot. Output: futures that resolve when the decision is on stable
 storage. A reader sees a snapshot only after its commit; when a commit fails, nothing is published and every caller of
-the batch gets ``Busy``, which is safe to repeat.
+the batch gets ``Busy``, and can safely try again.
 """
 
 import logging
@@ -29,7 +29,7 @@ Settle = Callable[[Committed[T] | Exception], None]
 
 MAX_BATCH: Final = 256  # decisions per commit: bounds how long one caller can wait for the others
 
-IN_DOUBT_S: Final = 20.0  # how long others wait for a commit whose answer was lost, before they are sent away
+IN_DOUBT_S: Final = 20.0  # how long requests wait behind a commit whose answer was lost, before they get ``Busy``
 _PAUSE_S: Final = 0.1
 _NOTHING: Final[Decision[object]] = Decision(None)
 
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Request(Generic[T]):
-    """``decide`` is None for one that only wants to see what other servers committed."""
+    """``decide`` is None if the caller only wants to see what other servers have committed."""
 
     decide: Decide[T] | None
     settle: Settle[T]
@@ -49,7 +49,7 @@ class _NeverKnown(Exception):
 
 
 class Writer:
-    """Owns the database, and the working snapshot between two commits, in a thread of its own."""
+    """A thread that owns the database, and the snapshot that grows between two commits."""
 
     def __init__(self, database: Database, follower: Follower, snapshot: Snapshot, *, seal_key: bytes) -> None:
         self._database = database
@@ -66,7 +66,7 @@ class Writer:
 
     @property
     def heard_s(self) -> float:
-        """The monotonic time up to which it is known here what others committed; may be read from any thread."""
+        """The monotonic time up to which all commits of others are known here; may be read in any thread."""
         return self._heard_s
 
     @property
@@ -75,9 +75,9 @@ class Writer:
         return self._settled
 
     def submit(self, decide: Decide[T] | None) -> Future[Committed[T]]:
-        """The future of a decision. It raises what ``decide`` raised, or ``Busy`` when nothing could be written.
+        """The future of a decision. It raises what ``decide`` raised, or ``Busy`` if nothing could be written.
 
-        Without a decision: returns when what others had committed is published here.
+        Without ``decide`` it resolves when what others had committed is published here.
         """
         future: Future[Committed[T]] = Future()
         future.set_running_or_notify_cancel()
@@ -92,7 +92,7 @@ class Writer:
         return future
 
     def ask(self, decide: Decide[T] | None, settle: Settle[T]) -> None:
-        """As ``submit``, for many a second: ``settle`` is called with what became of it, in the writer's thread."""
+        """As ``submit``, but cheaper: ``settle`` is called with the outcome, in the writer's thread."""
         with self._gate:
             if not self._closing.is_set():
                 self._queue.put(_Request(decide, settle))  # type: ignore[arg-type]  # the queue forgets the result's type
@@ -117,7 +117,7 @@ class Writer:
             except _NeverKnown:
                 _log.critical("%d changes were in doubt when the server ended; their callers get no answer", len(batch))
                 continue
-            except Exception as error:  # noqa: BLE001  the thread must outlive any defect, or all writes would hang
+            except Exception as error:  # noqa: BLE001  the thread must survive any defect, or all writes would hang
                 if not isinstance(error, Lost):  # which ends the server, and is told then
                     _log.exception("a batch of %d changes was not written", len(batch))
                 self._database.rollback()
@@ -127,7 +127,7 @@ class Writer:
             self._settled = self._follower.number
 
     def _take(self) -> tuple[list[_Request[object]], bool]:
-        """Waits for one request and takes what else is queued, up to a full batch; True when it was the last."""
+        """Waits for one request and takes what else is queued, up to a full batch. True if the writer is to end."""
         batch: list[_Request[object]] = []
         request = self._queue.get()
         while request is not None:
@@ -141,7 +141,7 @@ class Writer:
         return batch, True
 
     def _commit(self, batch: list[_Request[object]]) -> list[Committed[object] | Exception]:
-        """The outcome of each request, in order. After it, either all that succeeded is published, or nothing is."""
+        """The outcome of each request, in order. Afterwards either all that succeeded is published, or nothing is."""
         try:
             if all(request.decide is None for request in batch):
                 self._catch_up()
@@ -155,7 +155,7 @@ class Writer:
                 return self._refuse(batch, error)
         except ConstraintBroken as error:
             self._database.rollback()
-            if len(batch) > 1:  # what is wrong with one is its own caller's affair
+            if len(batch) > 1:  # commit each by itself, so that only the defective one fails
                 return [outcome for request in batch for outcome in self._commit([request])]
             _log.exception("the database refused a decision; it was not applied")
             return [OperatorError("writing to the store", f"the decision breaks a constraint: {error}")]
@@ -170,7 +170,7 @@ class Writer:
         self._database.rollback()
         if not isinstance(error, Unreachable) and any(request.decide is None for request in batch):
             with suppress(DatabaseFault):
-                self._catch_up()  # who cannot write, because another server hangs with the lock, may see all the same
+                self._catch_up()  # reading works even while another server hangs and holds the lock
         return self._busy(batch, error)
 
     def _catch_up(self) -> None:
@@ -183,10 +183,10 @@ class Writer:
         return [Busy(why) for _ in batch]
 
     def _was_committed(self) -> bool:
-        """Asks until the database answers: callers are told the truth, or nothing; an error would say "not applied".
+        """Asks until the database answers: an error to the callers would say "not applied", which may be untrue.
 
         Raises:
-            _NeverKnown: the server ends, and the database did not answer when it was asked for the last time.
+            _NeverKnown: this server is stopping, and the database did not answer the last time.
         """
         patience_s = time.monotonic() + IN_DOUBT_S
         while True:
@@ -201,19 +201,19 @@ class Writer:
                 self._closing.wait(_PAUSE_S)
 
     def _send_away(self, error: DatabaseFault) -> None:
-        """Refuses what waits behind a commit in doubt: of that it is known that nothing was done."""
+        """Answers ``Busy`` to the requests queued behind a commit in doubt: nothing was done for those."""
         waiting: list[_Request[object]] = []
         while not self._closing.is_set() and not self._queue.empty():
             request = self._queue.get()
             if request is None:
-                self._queue.put(None)  # the end, which is for the loop to take
+                self._queue.put(None)  # the end marker, for ``_take``
                 break
             waiting.append(request)
         for request, outcome in zip(waiting, self._busy(waiting, error), strict=True):
             request.settle(outcome)
 
     def _decide(self, batch: list[_Request[object]]) -> tuple[list[Committed[object] | Exception], Snapshot]:
-        """Each decision over what the ones before it made; what they all write is written as one."""
+        """Makes each decision over the result of the ones before it; writes the rows of all together."""
         outcomes: list[Committed[object] | Exception] = []
         working, rows, chain = self.snapshot, Rows(), load_chain(self._database)
         for request in batch:
@@ -228,17 +228,17 @@ class Writer:
 
 
 def _told(error: Exception) -> RingfenceError:
-    """What callers hear of what is none of their doing."""
+    """The error to give to callers when the cause is not their request."""
     return error if isinstance(error, RingfenceError) else OperatorError("writing to the store", repr(error))
 
 
 def _decide_one(decide: Decide[object], working: Snapshot) -> Committed[object] | Exception:
-    """A decision, or why there is none: a refusal or a defect reaches its own caller only."""
+    """A decision, or the error to give to its own caller."""
     try:
         decision = decide(working)
     except RingfenceError as error:
         return error
-    except Exception as error:  # noqa: BLE001  a defect in one decision is not the others' affair
+    except Exception as error:  # noqa: BLE001  a defect in one decision must not affect the others
         _log.exception("a decision failed; it was not applied")
         return OperatorError("deciding", repr(error))
     return Committed(decision, decision.after or working)

@@ -1,6 +1,6 @@
 """ringfence: cloud-grade security groups for your own Linux machines.
 
-The rooms and which way imports go are drawn in ARCHITECTURE.md; start there.
+ARCHITECTURE.md shows the packages and which way imports go; start there.
 """
 
 __version__ = "0.1.0"

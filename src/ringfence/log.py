@@ -1,7 +1,7 @@
-"""How a log looks: one JSON object a line on stderr, or plain lines when a person watches a terminal.
+"""The format of logs: one JSON object a line on stderr, or plain lines on a terminal.
 
-Input: records of ``logging``, whose ``extra={"fields": {...}}`` become fields. Secrets never come here: no code logs
-headers or bodies.
+Input: records of ``logging``, whose ``extra={"fields": {...}}`` become fields. Secrets never get here, because no code
+logs headers or bodies.
 """
 
 import json

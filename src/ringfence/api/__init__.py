@@ -1,7 +1,7 @@
 """HTTP: the API of the official clients, the agents' protocol and the operator's socket: from bytes to bytes.
 
-This room authenticates, decodes, hands a command to ``control`` and encodes what comes back. It decides nothing about
-policy, touches no store, and is the only room that knows of HTTP servers.
+This package authenticates and decodes requests, hands a command to ``control`` and encodes the result. It decides
+nothing about policy, touches no store, and is the only package that knows of HTTP servers.
 """
 
 from ringfence.api.admin import build_admin_app

@@ -1,7 +1,7 @@
-"""The ``ringfence`` command: one module per verb, no logic. Reads arguments, calls a room, shows what came out.
+"""The ``ringfence`` command: one module per verb, no logic. Reads arguments, calls another package, prints the result.
 
-Results go to stdout, everything else to stderr. A verb loads the rooms it needs only when it runs, so that ``--help``
-and completion answer at once.
+Results go to stdout, everything else to stderr. A verb imports what it needs only when it runs, so that ``--help`` and
+completion answer at once.
 """
 
 import sys

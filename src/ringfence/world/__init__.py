@@ -1,5 +1,4 @@
 """Throw-away networks of namespaces, real packets through them, and the demo that is built of both.
 
-Serves the demo and the tests. Needs no root: everything happens in a user namespace of its own. Knows nothing of the
-command line.
+For the demo and the tests. Needs no root: everything happens in a user namespace of its own.
 """

@@ -1,7 +1,7 @@
-"""PURE: what the API shows of an organisation itself: its quotas, and the events that its history holds.
+"""PURE: what the API shows of an organisation itself: its quotas, and the events of its history.
 
-Input: values. Output: JSON bytes in the shapes of the official openapi.json (list-quotas, get-quota, list-events); and
-the period that a caller asks for.
+Output: JSON bytes in the shapes of the official openapi.json (list-quotas, get-quota, list-events). Also reads the
+period that a caller asks for.
 """
 
 import re
@@ -62,7 +62,7 @@ class _Event(_Shape, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class EventLine:
-    """What an event is made of; ``key`` is None when no API key asked: the operator or a host, whom ``actor`` names."""
+    """One change, to be shown as an event. ``key`` is None if the operator or a host made it, as ``actor`` says."""
 
     at: int  # seconds since the epoch
     actor: str
@@ -83,7 +83,7 @@ def encode_quotas(quotas: Iterable[QuotaShape]) -> bytes:
 
 
 def encode_events(lines: Iterable[EventLine], zone: str) -> bytes:
-    """The events of those lines. All were accepted, so their status is 200."""
+    """The events of ``lines``. All were accepted, so their status is 200."""
     return msgspec.json.encode([_event(line, zone) for line in lines])
 
 

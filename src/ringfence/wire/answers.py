@@ -1,7 +1,6 @@
-"""PURE: the one shape of every error answer, readable by all official clients.
+"""PURE: the body of every error answer, readable by all official clients.
 
-Input: a status and a sentence. Output: JSON bytes. `message` is what egoscale and Terraform print, the
-rest is RFC 9457.
+Input: a status and a sentence. Output: JSON bytes. egoscale and Terraform print ``message``; the rest is RFC 9457.
 """
 
 from http import HTTPStatus
@@ -22,7 +21,7 @@ class _Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def encode_problem(status: HTTPStatus, message: str, field: str | None = None) -> bytes:
-    """The body of an error answer; ``field`` is the path of the offending part, when one is."""
+    """The body of an error answer; ``field`` is the path of the offending part of the request, if there is one."""
     return msgspec.json.encode(
         _Problem(message, f"urn:ringfence:error:{_slug(status)}", status.phrase, status.value, message, field)
     )

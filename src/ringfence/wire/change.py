@@ -1,7 +1,7 @@
-"""PURE: a change of several commands, as an operator sends it in names or ids, into edits.
+"""PURE: decodes a change of several commands, in which an operator names groups and instances by name or id.
 
-Input: the raw body, who is who, and ids for what is new. Output: ``ChangeOrder``, or an error that names the field.
-What an edit creates, later edits of the change can name.
+Input: the raw body, look-ups of names, and ids for new objects. Output: ``ChangeOrder``, or an error that names the
+field. An edit can name what earlier edits of the change create.
 """
 
 import re
@@ -131,7 +131,7 @@ class _AllowanceShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, r
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """A group or an instance, by name or id, that ``draft`` lets something into for ``lasts_s``."""
+    """A temporary rule, ``draft``, for ``lasts_s`` seconds; ``target``: the group or instance, by name or id."""
 
     target: str
     draft: RuleDraft
@@ -140,7 +140,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Finds by name or id, and raises ``NotFound`` with the given field; a peer may be a public group too."""
+    """Look-ups by name or id. Each gets the field to name in ``NotFound``; a peer may also be a public group."""
 
     group: Callable[[str, str], GroupId]
     peer: Callable[[str, str], GroupReference]
@@ -150,9 +150,9 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class ChangeOrder:
-    """What an operator wants changed at once; with ``dry_run`` only wants to know what it would do.
+    """What an operator wants changed in one revision, or with ``dry_run`` only planned.
 
-    ``confirm_s``: undone after so many seconds unless it is confirmed. ``force``: whoever's connection it cuts.
+    ``confirm_s``: it is undone after so many seconds unless confirmed. ``force``: skip the lock-out guard.
     """
 
     edits: tuple[Edit, ...]
@@ -170,7 +170,7 @@ def decode_change(body: bytes, directory: Directory, new_id: Callable[[], UUID])
 
 
 def decode_allowance(body: bytes, caller: str | None) -> Allowance:
-    """The body of POST /admin/v1/allow; without an address ``caller`` is meant, who may be nobody that is known."""
+    """The body of POST /admin/v1/allow. Without an address the rule is for ``caller``, None if that is unknown."""
     shape = convert(parse_document(body), _AllowanceShape)
     peer = _caller(caller) if shape.address is None else _network(shape.address, "$.address")
     draft = parse_draft(shape.service, peer, Direction.INGRESS, field="$.service")
@@ -196,7 +196,7 @@ def parse_draft(service: str, peer: Cidr | GroupReference, direction: Direction,
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads edits in their order; ``created`` are the groups that those before would make."""
+    """Reads edits in their order. ``created``: the groups that the edits before would create, by name."""
 
     directory: Directory
     new_id: Callable[[], UUID]
@@ -241,7 +241,7 @@ class _Reader:
                 assert_never(shape)
 
     def _observed(self, shape: _Observe, path: str) -> tuple[InstanceId, ...]:
-        """An instance, or those that wear a group at this moment."""
+        """The named instance, or all that wear the named group now."""
         if shape.instance is not None and shape.group is None:
             return (self.directory.instance(shape.instance, f"{path}.instance"),)
         if shape.group is not None and shape.instance is None:
@@ -263,7 +263,7 @@ class _Reader:
         return self.created.get(name) or self.directory.group(name, path)
 
     def _peer(self, text: str, path: str) -> Cidr | GroupReference:
-        """A network or an address, or else a group's name or id; ``group:NAME`` leaves no doubt."""
+        """A network or an address, or else a group's name or id; ``group:NAME`` is always a group."""
         name = text.removeprefix(GROUP)
         if name == text and _ADDRESS.fullmatch(text):
             return _network(text, path)
@@ -292,7 +292,7 @@ def _caller(address: str | None) -> Cidr:
 
 
 def _network(text: str, path: str) -> Cidr:
-    """A network, or the one of a single address."""
+    """A network; a single address is the network of only that address."""
     if "/" in text:
         return parse_cidr(text, field=path)
     address = parse_address(text, field=path)

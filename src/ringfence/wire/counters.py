@@ -1,6 +1,6 @@
-"""PURE: what a host tells of its rules' counters: totals, so that a report that comes twice counts once.
+"""PURE: a host's report of its rules' counters: totals, so that a report that arrives twice counts once.
 
-Input: values, or octets from the other side. Output: the other, or ``Invalid``. A report is bounded, whoever sends it.
+Encodes and decodes it. The size of a report is bounded, whoever sends it.
 """
 
 from dataclasses import dataclass, fields
@@ -21,10 +21,10 @@ _Time = Annotated[float, msgspec.Meta(ge=0, le=2**37)]
 
 @dataclass(frozen=True, slots=True)
 class RuleCount:
-    """``judged``: packets that the rule allowed when they were judged. Times are seconds since 1970.
+    """``judged``: packets that were judged and allowed by the rule, since ``since``. Times are seconds since 1970.
 
-    ``last_hit`` is when the agent saw the number grow, so some ten seconds late at most; None: never. ``connections``
-    that began by the rule, and ``packets`` and ``octets`` of those that ended, are None where nobody counts them.
+    ``last_hit``: when the agent saw the number grow, late by ten seconds at most; None: never. ``connections``: how
+    many the rule let begin; ``packets`` and ``octets``: of those that have ended; None where nobody counts them.
     """
 
     rule: RuleId

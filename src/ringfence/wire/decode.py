@@ -1,8 +1,8 @@
-"""PURE: requests of the security group API into commands, or ``Invalid`` naming the field and what was expected.
+"""PURE: decodes requests of the security group API into commands; ``Invalid`` names the field and what was expected.
 
 Input: the raw body, path segments and query of a request. Output: values of ``policy.commands``. It knows no state:
-whether a group exists is decided by ``control``. Shapes and limits are those of the official openapi.json; a field that
-an operation does not know is ignored, because official clients send such (Go attaches with a zero ``created-at``).
+``control`` decides whether a group exists. Shapes and limits are those of the official openapi.json. Unknown fields are
+ignored, because official clients send some (Go attaches with a zero ``created-at``).
 """
 
 import re
@@ -21,7 +21,7 @@ from ringfence.wire.document import parse_document
 
 MAX_TEXT: Final = 255  # characters of a name or description (openapi.json)
 
-_UUID_SIZE = 36  # with its hyphens; msgspec takes one without, too
+_UUID_SIZE = 36  # characters, with hyphens; msgspec also accepts UUIDs without
 _MISSING = re.compile(r"Object missing required field `([A-Za-z-]+)`")
 _UNKNOWN = re.compile(r"object contains unknown field (.*)", re.DOTALL)
 _E = TypeVar("_E", bound=Enum)
@@ -83,7 +83,7 @@ def decode_group(body: bytes) -> CreateGroup:
 
 
 def decode_rule(body: bytes) -> RuleDraft:
-    """The body of add-rule-to-security-group; what is given is kept as given, nothing is invented."""
+    """The body of add-rule-to-security-group, as given: no defaults are filled in."""
     shape = convert(parse_document(body), _RuleShape)
     protocol = parse_choice(shape.protocol, Protocol, field="$.protocol")
     start, end = _ports(shape, protocol)
@@ -109,7 +109,7 @@ def decode_worn(body: bytes) -> InstanceId:
 
 
 def decode_visibility(arguments: tuple[tuple[str, str], ...]) -> Visibility:
-    """The one query argument there is; absent means private."""
+    """The only query argument of the API; absent means private."""
     refuse_arguments(arguments, known=frozenset({"visibility"}))
     values = [value for _, value in arguments]
     if len(values) > 1:
@@ -118,7 +118,7 @@ def decode_visibility(arguments: tuple[tuple[str, str], ...]) -> Visibility:
 
 
 def refuse_arguments(arguments: tuple[tuple[str, str], ...], *, known: frozenset[str] = frozenset()) -> None:
-    """``Invalid`` for a query argument that is not known: ignoring a filter would answer another question."""
+    """Raises ``Invalid`` for an unknown query argument: to ignore a filter would be to answer another question."""
     for name, _ in arguments:
         if name not in known:
             allowed = f"; known here: {', '.join(sorted(known))}" if known else ""
@@ -126,7 +126,7 @@ def refuse_arguments(arguments: tuple[tuple[str, str], ...], *, known: frozenset
 
 
 def parse_path_id(text: str, *, what: str) -> UUID:
-    """The UUID that a path segment is; ``NotFound`` for anything else, because no such thing can exist."""
+    """A path segment as UUID; raises ``NotFound`` if it is none, because nothing can have such an id."""
     found = _find_uuid(text)
     if found is None:
         raise NotFound(f"there is no {what} {ascii(text)[:64]}: an id is a UUID")
@@ -134,7 +134,7 @@ def parse_path_id(text: str, *, what: str) -> UUID:
 
 
 def parse_choice(text: str, choices: type[_E], *, field: str) -> _E:
-    """The member of ``choices`` spelled exactly like ``text``; ``Invalid`` lists the spellings."""
+    """The member of ``choices`` whose value is exactly ``text``; ``Invalid`` lists the values."""
     for choice in choices:
         if choice.value == text:
             return choice
@@ -143,7 +143,7 @@ def parse_choice(text: str, choices: type[_E], *, field: str) -> _E:
 
 
 def convert(value: object, shape: type[_S], *, at: str = "$") -> _S:
-    """``value``, which stands at the path ``at``, as ``shape``; ``Invalid`` names the first field that does not fit."""
+    """``value``, found at the path ``at``, as ``shape``; ``Invalid`` names the first field that does not fit."""
     if not isinstance(value, dict):
         raise Invalid("expected an object of names and values", field=at)
     try:
@@ -158,7 +158,7 @@ def convert(value: object, shape: type[_S], *, at: str = "$") -> _S:
 
 
 def _refusal(text: str, at: str) -> Invalid:
-    """What msgspec says (``Expected `int`, got `bool` - at `$.start-port```), in the form of all our refusals."""
+    """Msgspec's message (``Expected `int`, got `bool` - at `$.start-port```) in the form of all our errors."""
     text, _, within = text.partition(" - at `")
     path = at + within.removesuffix("`").removeprefix("$")
     missing = _MISSING.fullmatch(text)

@@ -1,6 +1,6 @@
-"""PURE: the changes of a view as JSON objects, and back.
+"""PURE: changes of a view (``policy.view_changes``) <-> msgspec objects of the feed's JSON.
 
-Input: changes of ``policy.view_changes``, or objects read by msgspec. Output: the other, or ``Invalid`` with its place.
+``Invalid`` names the place of what is wrong.
 """
 
 from ipaddress import IPv4Network, IPv6Network

@@ -1,7 +1,6 @@
-"""PURE: one JSON document from a caller, read so strictly that no two readers could understand it differently.
+"""PURE: parses a JSON document from a caller, so strictly that no two parsers could understand it differently.
 
 Input: the raw body. Output: plain values (dict, list, str, int, float, bool, None), or ``Invalid`` naming the place.
-It knows nothing of what a document means; ``decode`` does.
 """
 
 import json
@@ -21,11 +20,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_document(body: bytes) -> JsonValue:
-    """The one JSON value that ``body`` is. O(size of the body).
+    """The JSON value of ``body``. O(size of the body).
 
     Raises:
-        Invalid: for anything but one UTF-8 JSON value: trailing text, a repeated key, NaN, nesting deeper than
-            ``MAX_DEPTH``, a NUL or half a surrogate pair in a text, a number of thousands of digits.
+        Invalid: it is not exactly one UTF-8 JSON value, or has a repeated key, NaN, nesting deeper than ``MAX_DEPTH``,
+            a NUL or half a surrogate pair in a text, or a number of thousands of digits.
     """
     if body.startswith(BOM_UTF8):
         raise Invalid("expected one JSON document: without a byte order mark (BOM)")
@@ -36,7 +35,7 @@ def parse_document(body: bytes) -> JsonValue:
         raise Invalid(f"expected JSON in UTF-8, but byte {error.start} is not") from error
     except ValueError as error:  # JSONDecodeError, or int() on too many digits
         raise Invalid(f"expected one JSON document: {_shorten(str(error))}") from error
-    if b"\\u" in body:  # as itself JSON allows neither of what is refused
+    if b"\\u" in body:  # without an escape, JSON in UTF-8 can contain neither NUL nor half a surrogate pair
         _check_texts(value, "$")
     return value
 
@@ -56,7 +55,7 @@ def _check_depth(body: bytes) -> None:
 
 
 def _unique_pairs(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    """Refuses repeated keys: readers differ on which of them counts."""
+    """Refuses repeated keys, because parsers differ on which of them counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

@@ -1,8 +1,7 @@
-"""PURE: what the API shows of groups, rules, operations and instances, as JSON that the official clients read.
+"""PURE: what the API shows of groups, rules, operations and instances, as JSON for the official clients.
 
-Input: values of the model. Output: JSON bytes. Shapes are those of the official openapi.json and of recorded
-answers of the real service: a field without a value is absent, `network` is the caller's own spelling,
-rules keep their order.
+Input: values of the model. Output: JSON bytes in the shapes of the official openapi.json and of recorded answers of the
+real service: a field without a value is absent, ``network`` is spelled as the caller wrote it, rules keep their order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,8 +17,8 @@ from msgspec import UNSET, UnsetType
 from ringfence.policy.model import Group, GroupPeer, Instance, Operation, OperationReason, OperationState, Rule
 from ringfence.policy.values import Address, Cidr, GroupId, Mac, Visibility
 
-# The real service has catalogues of these; here every instance has the one of each, because `exo compute instance show`
-# asks for them and fails without. Fixed ids: they identify nothing but themselves.
+# The real service has catalogues of these. Here all instances have the same type and template, because
+# `exo compute instance show` asks for both and fails without.
 INSTANCE_TYPE_ID: Final = UUID("7b9f4c1e-5f0a-4a55-9d0e-72696e676601")
 TEMPLATE_ID: Final = UUID("7b9f4c1e-5f0a-4a55-9d0e-72696e676602")
 
@@ -104,7 +103,7 @@ class _Listed(_Shape, frozen=True):
 
 
 class _Instance(_Listed, frozen=True, kw_only=True):
-    """An instance alone; no defaults, because exo dereferences the last two unseen (instance_show.go)."""
+    """A single instance; no defaults, because exo dereferences the last two without a check (instance_show.go)."""
 
     disk_size: int
     secureboot_enabled: bool
@@ -162,7 +161,7 @@ def encode_group(group: Group, groups: Groups) -> bytes:
 
 
 def encode_operation(operation: Operation) -> bytes:
-    """An operation; those on rules, sources and instances refer to the group that they change, as the real ones do."""
+    """An operation; it refers to the group that it changes, also if it is about a rule, source or instance."""
     group = operation.group
     return _encoder.encode(
         _Operation(
@@ -176,7 +175,7 @@ def encode_operation(operation: Operation) -> bytes:
 
 
 def encode_accepted(operation: Operation) -> bytes:
-    """The first answer to a change: one that has failed already is shown as pending, so that every client asks again.
+    """The first answer to a change. A failed operation is shown as pending, so that every client asks again.
 
     egoscale takes any first answer that is not pending for success (Client.Wait); the Python SDK raises on failure.
     """
@@ -186,14 +185,14 @@ def encode_accepted(operation: Operation) -> bytes:
 
 
 def _reason(operation: Operation) -> str | None:
-    """Always there when the operation failed: the Python SDK reads it unseen."""
+    """Never None for a failed operation: the Python SDK reads it without a check."""
     if operation.reason is not None:
         return operation.reason.value
     return OperationReason.UNKNOWN.value if operation.state in _FAILED else None
 
 
 def encode_instance(instance: Instance) -> bytes:
-    """One instance; the disk is the smallest that openapi.json allows, because nothing here knows disks."""
+    """One instance, with the smallest disk that openapi.json allows, because nothing here has disks."""
     whole = _Instance(
         **msgspec.structs.asdict(_listed(instance)), disk_size=10, secureboot_enabled=False, tpm_enabled=False
     )
@@ -205,7 +204,7 @@ def encode_instances(instances: Iterable[Instance]) -> bytes:
 
 
 def encode_zones(name: str, api_endpoint: str) -> bytes:
-    """The one zone; ``api_endpoint`` is our base, ``/v2`` included, as this caller reaches it: exo switches to it."""
+    """The only zone. ``api_endpoint``: our base URL, with ``/v2``, as this caller reaches us; exo switches to it."""
     return _encoder.encode(_Zones((_Zone(name, api_endpoint, api_endpoint.removesuffix("/v2")),)))
 
 
@@ -226,7 +225,7 @@ def encode_templates(zone: str) -> bytes:
 
 
 def _group(group: Group, groups: Groups) -> _Group:
-    """Public groups are shown without id: exo tells public from private by its absence (security_group_list.go)."""
+    """Public groups are shown without id, by which exo recognises them (security_group_list.go)."""
     return _Group(
         name=group.name,
         visibility=group.visibility.value,
@@ -256,7 +255,7 @@ def _shown(number: int | None) -> int | UnsetType:
 
 
 def _peer(peer: GroupPeer, groups: Groups) -> _Resource:
-    """``{id, name}`` of a private group; a public one by name and without id, or Terraform sees a difference."""
+    """``{id, name}`` of a private group. A public one has no id, or Terraform would see a difference."""
     group = groups.get(peer.group)
     if group is None:
         return _Resource(id=peer.group)

@@ -1,8 +1,8 @@
 """PURE: the JSON that a server and its agents exchange: views of the feed, claims of an inventory, reports.
 
-Input: values of the model, or bytes from the other side. Output: one JSON document each way, or ``Invalid`` naming the
-place. It knows no HTTP. Every field is always written: an omitted list must never be mistaken for "everything", so a
-document with a missing field is refused whole; ``formats`` says what becomes of unknown ones.
+Encodes values of the model, and decodes bytes from the other side; ``Invalid`` names the place of what is wrong. Every
+field is always written, and a document with a missing field is refused whole, because a missing list must never be
+taken for "everything". ``formats`` says how unknown fields are treated.
 """
 
 from collections.abc import Callable, Iterable
@@ -51,7 +51,7 @@ from ringfence.wire.shapes import (
 HEARTBEAT: Final = b'{"heartbeat":true}\n'
 
 _MAX_NAME: Final = 255
-_MOST_WRITTEN: Final = 4096  # parts of views that are kept as they were written
+_MOST_WRITTEN: Final = 4096  # encoded parts of views that are cached
 _MAX_ERROR: Final = 4096  # a report's error is cut to this many characters
 _MOST_FOREIGN: Final = 64
 _MOST_FAILSAFE: Final = 32  # ports; a report must fit into a line that a server takes
@@ -60,7 +60,7 @@ _MOST_SOURCES: Final = 16  # of each
 
 @dataclass(frozen=True, slots=True)
 class FeedView:
-    """What a line of the feed leads to; ``epoch`` names the life of the store that the view's revision counts in."""
+    """The view after a line of the feed; ``epoch`` identifies the store whose revisions it counts by."""
 
     epoch: str
     view: HostView
@@ -69,7 +69,7 @@ class FeedView:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The view that an agent holds, by which a server that knows it need not send it again."""
+    """Identifies the view that an agent holds, so that the server can send only what is new."""
 
     epoch: str
     revision: Revision
@@ -78,12 +78,15 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """One line of the feed that says only that the connection lives."""
+    """A line of the feed that only says that the connection is alive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What became of a claim, by instance name: ids of the accepted, reasons of the refused; in since ``revision``."""
+    """The answer to a claim: names and ids of accepted instances, names of refused ones with reasons.
+
+    ``revision``: the one in which the claim is in effect.
+    """
 
     accepted: tuple[tuple[str, InstanceId], ...]
     refused: tuple[tuple[str, str], ...]
@@ -94,9 +97,9 @@ class Claimed:
 class Report:
     """What a host enforces: the revision that its kernel was seen to hold (None: none yet), and what is wrong.
 
-    ``notice`` is what an operator should know and what is over: no operation fails by it. ``foreign``: base chains of
-    other programs' tables that may drop what ours lets pass; None: not looked at yet. ``failsafe``: ports that no group
-    closes; None: not told.
+    ``notice``: what an operator should know but is over, so that no operation fails by it. ``foreign``: base chains of
+    other programs' tables that may drop what ours lets pass; None: not read yet. ``failsafe``: the failsafe ports;
+    None: not reported.
     """
 
     applied: Revision | None
@@ -127,7 +130,7 @@ class _WholeShape(Shape, frozen=True):
 
 
 class _WrittenView(Shape, frozen=True):
-    """As ``_ViewShape``, with what was written out before."""
+    """As ``_ViewShape``, with parts that are already encoded."""
 
     endpoints: tuple[EndpointShape, ...]
     rules: dict[GroupId, msgspec.Raw]
@@ -202,7 +205,7 @@ class _FailsafeShape(Told, frozen=True):
 
 
 class _ReportShape(Told, frozen=True):
-    """``foreign`` and ``failsafe`` are not known of an agent that leaves them out: an older one may still report."""
+    """``foreign`` and ``failsafe`` may be missing in the report of an older agent."""
 
     format: int
     applied: Count | None
@@ -221,7 +224,7 @@ def encode_whole(epoch: str, view: HostView) -> bytes:
 
 
 class WholeEncoder:
-    """Writes whole views of many hosts, of which what a group says is the same for all, and is written out once."""
+    """Encodes whole views of many hosts; the parts about a group are the same for all, and are encoded once."""
 
     def __init__(self, epoch: str) -> None:
         self._epoch = epoch
@@ -245,12 +248,12 @@ class WholeEncoder:
 
 
 def encode_changes(changes: Iterable[ViewChange]) -> bytes:
-    """The part of a delta that is the same for every host for which the same is new."""
+    """The changes of a delta, which are the same for every host whose view changes alike."""
     return encode([change_shape(change) for change in changes])
 
 
 def encode_delta(epoch: str, base: Revision, revision: Revision, digest: Digest, changes: bytes) -> bytes:
-    """A line of the feed that makes the view of ``revision``, and of that digest, out of the one of ``base``."""
+    """A line of the feed that turns the view of ``base`` into that of ``revision``, with that digest."""
     head = (
         f'{{"format":{FORMAT},"epoch":"{epoch}","base":{base},"revision":{revision},"hash":"{_hex(digest)}","changes":'
     )
@@ -258,14 +261,14 @@ def encode_delta(epoch: str, base: Revision, revision: Revision, digest: Digest,
 
 
 def decode_whole(line: bytes) -> FeedView:
-    """What ``encode_whole`` wrote; ``Invalid`` for anything else, and for a view that its hash is not of."""
+    """The inverse of ``encode_whole``; ``Invalid`` for anything else, and for a view that does not fit its hash."""
     return _whole(decode_formatted(line, _WholeShape, writer="server"))
 
 
 class FeedReader:
-    """Reads one line of a feed after another, in O(what it changes), and takes nothing that does not add up.
+    """Reads a feed line by line, each in O(its changes), and accepts only views that fit their hashes.
 
-    What a line does not change is the very same object as before, by which ``policy.compile`` sees that it is the same.
+    What a line does not change stays the same object, by which ``policy.program.compile`` sees that it is unchanged.
     """
 
     def __init__(self) -> None:
@@ -273,19 +276,19 @@ class FeedReader:
 
     @property
     def base(self) -> Base | None:
-        """What the next delta may build on; None when only a whole view will do."""
+        """What the next delta may build on; None if a whole view is needed."""
         held = self._held
         return None if held is None else Base(held.epoch, held.view.revision, held.digest)
 
     def hold(self, view: FeedView) -> None:
-        """Begin with this view, as if it had been read."""
+        """Continues from this view, as if it had been read."""
         self._held = view
 
     def decode_line(self, line: bytes) -> FeedView | Heartbeat:
-        """What one line of the feed says.
+        """The view after one line of the feed, or a heartbeat.
 
         Raises:
-            Invalid: it is malformed, of another format, or does not fit what was read before: from then on ``base`` is
+            Invalid: it is malformed, of another format, or does not fit what was read before. From then on ``base`` is
                 None, and a whole view must be asked for.
         """
         if line.strip() == HEARTBEAT.strip():
@@ -303,13 +306,13 @@ class FeedReader:
 
 
 def render_base(base: Base | None) -> str:
-    """What an agent asks the feed with: the format that it reads, and what it has, to hear only what is new since."""
+    """The query by which an agent asks for the feed: the format that it reads, and the view that it holds."""
     asked = f"format={FORMAT}"
     return asked if base is None else f"{asked}&epoch={base.epoch}&revision={base.revision}&hash={_hex(base.digest)}"
 
 
 def parse_base(epoch: str, revision: str, hash_: str) -> Base:
-    """``Invalid`` unless it is as ``render_base`` writes it."""
+    """The inverse of ``render_base``; ``Invalid`` for anything else."""
     try:
         given = {"epoch": epoch, "revision": int(revision), "hash": hash_}
         shape = msgspec.convert(given, _BaseShape)
@@ -347,16 +350,16 @@ def decode_claimed(body: bytes) -> Claimed:
 
 
 def encode_report(report: Report) -> bytes:
-    """A line up the feed; a longer error or notice is cut at 4,096 characters, more chains after the 64th.
+    """A line of the feed to the server. Errors and notices are cut at 4,096 characters.
 
-    Of failsafe ports the first 32 are told, each with its first 16 networks.
+    At most 64 foreign chains are reported, and at most 32 failsafe ports, each with at most 16 networks.
     """
     foreign = None if report.foreign is None else tuple(map(_foreign_shape, report.foreign[:_MOST_FOREIGN]))
     failsafe = None if report.failsafe is None else tuple(map(_failsafe_shape, report.failsafe[:_MOST_FAILSAFE]))
     return encode(_ReportShape(FORMAT, report.applied, _cut(report.error), _cut(report.notice), foreign, failsafe))
 
 
-@lru_cache(maxsize=64)  # after a change all hosts say the same
+@lru_cache(maxsize=64)  # after a change all hosts report the same
 def decode_report(body: bytes) -> Report:
     shape = decode_formatted(body, _ReportShape, writer="agent")
     applied = None if shape.applied is None else Revision(shape.applied)
@@ -384,7 +387,7 @@ def _read_failsafe(shape: _FailsafeShape) -> Failsafe:
 
 
 def _cut(text: str | None) -> str | None:
-    """The kernel's and the file system's words need not be UTF-8."""
+    """Cut to size, and encodable: messages of the kernel and the file system need not be UTF-8."""
     return None if text is None else text[:_MAX_ERROR].encode(errors="replace").decode()
 
 

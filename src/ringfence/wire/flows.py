@@ -1,9 +1,7 @@
-"""PURE: what a host tells of packets that were refused and of connections that were allowed: one JSON object each.
+"""PURE: a host's records of refused packets and of allowed connections: one JSON object each.
 
-It is the same in the host's own log and for the server.
-
-Input: records, or octets from the other side. Output: the same the other way, or ``Invalid`` naming the place. Sizes
-are bounded: what a host sends is a host's word, and no more of it is taken than this.
+They are the same in the host's own log and in reports to the server. Encodes and decodes them; ``Invalid`` names the
+place of what is wrong. Sizes are bounded, because a host may be compromised.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,9 +19,9 @@ from ringfence.wire.formats import FORMAT, Told, decode_formatted
 
 MOST_RECORDS: Final = 200  # in one message
 ALLOWED: Final = "allow"
-DEFAULT_INGRESS: Final = "default ingress"  # the reason where no rule said anything: it was denied,
-DEFAULT_EGRESS: Final = "default egress"  # or allowed, if there were no rules about leaving
-RATE_LIMIT: Final = "rate limit"  # the reason of a record that stands for what was not told of one by one
+DEFAULT_INGRESS: Final = "default ingress"  # the reason where no rule matched: denied
+DEFAULT_EGRESS: Final = "default egress"  # the same for egress: denied, or allowed if there are no egress rules
+RATE_LIMIT: Final = "rate limit"  # the reason of a record that stands for packets that were only counted
 
 _Octet = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -34,11 +32,11 @@ _Address = Annotated[str, msgspec.Meta(max_length=45)]
 
 
 class FlowRecord(Told, frozen=True):
-    """A packet and its fate: ``verdict`` is "drop", "would-drop", or "allow" for a connection's first; ``reason`` why.
+    """A packet and its ``verdict``: "drop", "would-drop", or "allow" for the first of a connection; ``reason``: why.
 
     ``at``: seconds since 1970. Addresses are the packet's own. ``rule``: the one that allows it. ``packets``: how
-    many the record stands for; where its reason is ``RATE_LIMIT`` nothing else of them is known.
-    ``peer_groups``: what the other end is, of the groups that the instance's rules name.
+    many the record stands for; with reason ``RATE_LIMIT`` nothing else is known of them.
+    ``peer_groups``: the groups that the other end is in, among those that the instance's rules name.
     """
 
     at: float
@@ -72,7 +70,7 @@ class FlowRecord(Told, frozen=True):
 
     @property
     def packet(self) -> Packet | None:
-        """What is known of it; None where a record stands for packets of which only their number is."""
+        """The packet; None if the record is only a number of packets."""
         if self.source is None or self.destination is None or self.protocol is None:
             return None
         return Packet(
@@ -87,13 +85,13 @@ class FlowRecord(Told, frozen=True):
 
 
 def flow_of(record: FlowRecord) -> FlowRecord:
-    """The same for all records that differ in nothing that a rule could tell apart."""
+    """The record without what no rule can distinguish by; equal for records of the same flow."""
     return msgspec.structs.replace(record, at=0.0, interface="-", source_port=None, peer_groups=(), packets=1)
 
 
 @dataclass(frozen=True, slots=True)
 class FlowReport:
-    """``untold``: how many records there were besides, which were not sent so as not to queue without end."""
+    """``untold``: how many further records were dropped, because the queue was full."""
 
     records: tuple[FlowRecord, ...]
     untold: int = 0
@@ -162,7 +160,7 @@ def _check_addresses(record: FlowRecord, at: str) -> None:
 
 
 def _check_address(text: str | None, field: str) -> None:
-    """Any address, also one that no instance may have: it may be why the packet was refused."""
+    """Accepts any address, even one that no instance may have: that may be why the packet was refused."""
     try:
         if text is not None:
             ip_address(text)

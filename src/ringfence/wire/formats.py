@@ -1,8 +1,8 @@
-"""PURE: which version of the agents' protocol a document is of, and which side to upgrade when the two differ.
+"""PURE: the version of the agents' protocol that a document is in, and which side to upgrade when two versions differ.
 
-Every document says its ``format``; it is raised when what an older side would make of a document is wrong. What a host
-is to enforce, and what it claims, is refused whole with a field that is not known, because the field might narrow it.
-What a host tells of itself may have such fields (``Told``): a newer agent tells an older server what that understands.
+Every document has a ``format``, which is raised when an older reader would misunderstand a document. Views and claims
+with an unknown field are refused whole, because that field might narrow them. Reports of a host about itself (``Told``)
+may have unknown fields, so that a newer agent can report to an older server.
 """
 
 from typing import Final, Literal, TypeVar
@@ -20,18 +20,18 @@ _ASKED_WITHOUT: Final = 3  # the format of an agent that asks for a feed without
 
 
 class Told(msgspec.Struct, frozen=True, rename="kebab"):
-    """Something that a host tells of itself; fields that are not known are passed over."""
+    """Something that a host reports of itself; unknown fields are ignored."""
 
 
 class _Beginning(msgspec.Struct, frozen=True):
-    """What tells one document of the protocol from another."""
+    """The fields by which documents of the protocol are distinguished."""
 
     format: int | None = None
     base: int | None = None
 
 
 def decode(text: bytes, shape: type[_T]) -> _T:
-    """A document of the protocol; ``Invalid`` says where it is none."""
+    """Decodes a document of the protocol; ``Invalid`` says where it is wrong."""
     try:
         return msgspec.json.decode(text, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -39,7 +39,7 @@ def decode(text: bytes, shape: type[_T]) -> _T:
 
 
 def decode_formatted(text: bytes, shape: type[_T], *, writer: Side) -> _T:
-    """As ``decode``, but another format is named as such before its fields are complained about."""
+    """As ``decode``, but reports a different format as such, rather than as wrong fields."""
     _require(decode(text, _Beginning).format, writer)
     return decode(text, shape)
 
@@ -50,14 +50,14 @@ def is_delta(line: bytes) -> bool:
 
 
 def check_asked(text: str | None) -> None:
-    """Raises ``Invalid`` when an agent asks for a feed in a format, in digits, that is not the one written here."""
+    """Raises ``Invalid`` if an agent asks for a feed in another format (a number in digits) than this server's."""
     if text is not None and not text.isdecimal():
         raise Invalid("expected the number of a format", field="format")
     _require(_ASKED_WITHOUT if text is None else int(text), "agent")
 
 
 def _require(found: int | None, writer: Side) -> None:
-    """``writer`` is the side that a document comes from, or a question; the other one reads it here."""
+    """``writer`` is the side that the document or the question comes from; the other side reads it here."""
     reader: Side = "agent" if writer == "server" else "server"
     if found is None:
         raise Invalid(f"expected the format, {FORMAT}", field="$.format")

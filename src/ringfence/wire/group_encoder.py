@@ -1,7 +1,7 @@
-"""PURE: groups as JSON, of which one that did not change is written out once, and so is a list.
+"""PURE: a cache of groups, and lists of groups, as JSON: what did not change is not encoded again.
 
-What is kept is found by the very objects that it was made of, which never change. A group is shown with the names of
-the groups that its rules name, and these neither change nor end while they are named.
+A cached text is valid for the very object that it was made of, since objects never change. It contains the names of the
+groups that the rules name, too; a group cannot be renamed, nor deleted while a rule names it.
 """
 
 from collections.abc import Hashable, Iterable
@@ -16,12 +16,12 @@ from ringfence.wire.encode import Groups, encode_group
 
 _BEGIN: Final = b'{"security-groups":['
 _END: Final = b"]}"
-MOST_KEPT_BYTES: Final = 64 * 2**20  # of groups, and again of lists
+MOST_KEPT_BYTES: Final = 64 * 2**20  # for groups, and again for lists
 
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A list as it was written out. It does not keep ``groups``, which would keep all that came after them."""
+    """An encoded list. The reference to ``groups`` is weak, because old versions keep all newer ones in memory."""
 
     groups: "ref[Groups]"
     shown: list[Group]
@@ -51,9 +51,9 @@ class GroupEncoder:
         return encoded
 
     def many(self, listed: Iterable[Group], groups: Groups, *, name: Hashable) -> bytes:
-        """A list of some of ``groups``; one of the same ``name`` and the same ``groups`` is the same list.
+        """A list of some of ``groups``; the same ``name`` and the same ``groups`` must mean the same list.
 
-        Of one that begins as it did before, only the rest is put together anew.
+        What a list has in common with the one before, from its beginning on, is not looked at again.
         """
         known = self._lists.get(name)
         if known is not None and known.groups() is groups:
@@ -78,6 +78,6 @@ def _join(parts: list[bytes]) -> bytes:
 
 
 def _count_alike(before: list[Group], after: list[Group]) -> int:
-    """How many are the very same from the beginning on."""
+    """How many objects are identical from the beginning on."""
     alike = list(map(is_, before, after))
     return alike.index(False) if False in alike else len(alike)

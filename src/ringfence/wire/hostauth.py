@@ -1,7 +1,7 @@
-"""PURE: how a host proves who it is: an Ed25519 signature over each request that its agent sends.
+"""PURE: authentication of hosts by an Ed25519 signature over each request that an agent sends.
 
 Input: the parts of a request, a private key to sign with or a look-up of public keys to verify by, and the time.
-Output: the Authorization header, or the name of the host that signed. It knows no clock, no HTTP library and no store.
+Output: the Authorization header, or the name of the host that signed.
 """
 
 import re
@@ -16,16 +16,16 @@ from ringfence.policy.errors import Invalid, Stranger
 from ringfence.policy.values import HostName
 
 SCHEME: Final = "RINGFENCE-ED25519"
-KEY_SIZE_BYTES: Final = 32  # raw private and raw public keys alike
-LEEWAY_S: Final = 60  # after `expires`, for clocks that disagree a little
-HORIZON_S: Final = 3600  # `expires` further ahead than this would make a captured request replayable for too long
+KEY_SIZE_BYTES: Final = 32  # of raw private keys and of raw public keys
+LEEWAY_S: Final = 60  # after `expires`, for clocks that differ a little
+HORIZON_S: Final = 3600  # with `expires` further ahead a captured request could be replayed for too long
 
 _HEADER = re.compile(
     rf"{SCHEME} host=(?P<host>[A-Za-z0-9][A-Za-z0-9._-]{{0,62}}),expires=(?P<expires>[0-9]{{1,12}}),"
     r"signature=(?P<signature>[A-Za-z0-9+/]{86}==)"
 )
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-# A host that does not exist costs one verification too, so that time does not tell which hosts exist.
+# A host that does not exist costs one verification too, so that the time taken does not reveal which hosts exist.
 _NOBODY: Final = SigningKey(bytes(KEY_SIZE_BYTES)).verify_key
 _REFUSED: Final = "the request is not signed by a host that this server knows"
 
@@ -59,11 +59,11 @@ def verify_request(
 ) -> HostName:
     """The host that signed the request; ``key_of`` gives a known host's raw public key (32 bytes).
 
-    A missing header, an unknown host and a wrong signature are refused with the same words. Only a host whose signature
-    is right learns that its clock is not.
+    A missing header, an unknown host and a wrong signature are refused with the same words. Only a host with a valid
+    signature learns that its clock is wrong.
 
     Raises:
-        Stranger: the request is not signed, not signed rightly, or signed for another time.
+        Stranger: the request is not signed, has a wrong signature, or is signed for another time.
     """
     parts = _HEADER.fullmatch(header or "")
     if parts is None:

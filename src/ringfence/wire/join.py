@@ -1,7 +1,7 @@
-"""PURE: what a host says to join: the operator's token, and the request that registers the host's own public key.
+"""PURE: how a host joins: the operator's token, and the request that registers the host's own public key.
 
-A token is ``HOST:SECRET``, or ``HOST:SECRET:FINGERPRINT`` when the server's certificates come from its own CA: the
-SHA-256 of that CA, so that a host that trusts nobody yet knows the server before it sends the secret.
+A token is ``HOST:SECRET``, or ``HOST:SECRET:FINGERPRINT`` if the server's certificate is issued by its own CA: the
+SHA-256 of that CA's certificate, so that the host can authenticate the server before it sends the secret.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _EXPECTED: Final = "expected a token as `ringfence host token NAME` prints it"
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:
-    """``fingerprint`` is the SHA-256 of the CA in hex, None when the server's certificate is not from its own CA."""
+    """``fingerprint``: the SHA-256 of the CA's certificate in hex; None if the server does not use a CA of its own."""
 
     host: HostName
     secret: str = field(repr=False)
@@ -56,7 +56,7 @@ def parse_token(text: str) -> JoinToken:
     """The parts of a token.
 
     Raises:
-        Invalid: without a word of the token in the text.
+        Invalid: it is malformed. The message contains nothing of the token.
     """
     host, _, rest = text.strip().partition(":")
     secret, separator, fingerprint = rest.partition(":")
@@ -71,7 +71,7 @@ def fingerprint_of(certificate: bytes) -> str:
 
 
 def hash_secret(secret: str) -> bytes:
-    """What the server keeps of a token. Plain SHA-256 is enough: there are 256 bits to guess."""
+    """The hash that the server stores. Plain SHA-256 is enough, because a secret has 256 random bits."""
     return hashlib.sha256(secret.encode()).digest()
 
 
@@ -80,11 +80,11 @@ def encode_join(request: JoinRequest) -> bytes:
 
 
 def decode_join(body: bytes) -> JoinRequest:
-    """The request; what is no name of a host is answered as a wrong token is.
+    """The inverse of ``encode_join``. A malformed host name is answered like a wrong token.
 
     Raises:
-        Invalid: the document has another shape, or the key is none.
-        Denied: it names a host that no token could be for.
+        Invalid: the document has another shape, or the key has another size.
+        Denied: the host name is malformed.
     """
     shape = convert(parse_document(body), _JoinShape)
     try:
@@ -94,7 +94,7 @@ def decode_join(body: bytes) -> JoinRequest:
 
 
 def refuse_token() -> Denied:
-    """The one answer to every token that does not count, whatever the reason: it tells nothing to who guesses."""
+    """The error for every token that is not accepted, whatever the reason, so that it tells nothing to a guesser."""
     return Denied(
         "the token is not accepted: it was used, has expired, or was never made here; "
         "make another with `ringfence host token NAME` where the server is"

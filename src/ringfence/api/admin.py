@@ -102,7 +102,7 @@ class _Hosts:
 
 @dataclass(frozen=True, slots=True)
 class _OneHost:
-    """/admin/v1/hosts/{host}: refused before the answer is given."""
+    """/admin/v1/hosts/{host}: a removed host is refused before the answer is given."""
 
     plane: ControlPlane
 
@@ -113,7 +113,7 @@ class _OneHost:
 
 @dataclass(frozen=True, slots=True)
 class _Instances:
-    """/admin/v1/instances: those that an operator declares without a host, and all that there are."""
+    """/admin/v1/instances: POST declares one without a host, GET lists all."""
 
     plane: ControlPlane
 
@@ -150,7 +150,7 @@ class _PublicGroups:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        """Creates the group, then adds each of its external sources; all of them are judged before any is added."""
+        """Creates the group, then adds its external sources; all are checked before the first is added."""
         wanted = decode_group(request.body)
         sources = convert(parse_document(request.body), _SourcesShape).external_sources
         networks = [parse_cidr(text, field=f"$.external-sources[{n}]") for n, text in enumerate(sources)]
@@ -221,7 +221,7 @@ def _decode_key(text: str) -> bytes:
 
 
 def _claim(shape: _InstanceShape) -> InstanceClaim:
-    """The id is chosen here when the operator gave none, so that the answer can name it."""
+    """If the operator gave no id, one is chosen here, so that the answer can name it."""
     interface = Interface(
         name=parse_interface(shape.interface, field="$.interface"),
         addresses=tuple(parse_address(text, field=f"$.addresses[{n}]") for n, text in enumerate(shape.addresses)),

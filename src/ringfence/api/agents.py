@@ -55,9 +55,9 @@ class Flows:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """GET /agent/v1/feed: the connection becomes one of lines: the host's view and what is new of it, and its reports.
+    """GET /agent/v1/feed: upgrades the connection to lines: views and deltas to the host, its reports from there.
 
-    ``most`` is how many may be open at once.
+    ``most``: how many may be open at once.
     """
 
     plane: ControlPlane

@@ -47,7 +47,7 @@ STATUS: Final[Mapping[type[RingfenceError], HTTPStatus]] = {
 
 
 class HttpRefusal(Exception):
-    """A refusal that no error of ours stands for: of the HTTP level itself. ``header`` is one that goes with it."""
+    """A refusal at the level of HTTP, for which ringfence has no error class. ``header``: one to add to the answer."""
 
     def __init__(self, status: HTTPStatus, text: str, header: tuple[str, str] | None = None) -> None:
         super().__init__(text)
@@ -56,7 +56,7 @@ class HttpRefusal(Exception):
 
 
 def answer_error(error: RingfenceError) -> Response:
-    """What the caller is told. The words of an error that the operator must mend stay in the log."""
+    """The answer for an error. The message of one that the operator must mend is only in the log."""
     status = next(STATUS[ancestor] for ancestor in type(error).__mro__ if ancestor in STATUS)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return answer_unexpected()
@@ -68,7 +68,7 @@ def answer_error(error: RingfenceError) -> Response:
 
 
 def answer_unexpected() -> Response:
-    """Something broke: nothing is revealed, the log line with the request's id says what."""
+    """The answer for an unexpected exception. It reveals nothing; the log has the details under the request's id."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     text = "the server could not do this and applied nothing; its log says why, under this answer's request id"
     return Response(status, encode_problem(status, text))

@@ -1,4 +1,4 @@
-"""POST /admin/v1/apply: makes true what a policy document says, as one change; or says what that would do."""
+"""POST /admin/v1/apply: brings the policy to what a document says, in one change; or, as a dry run, says how."""
 
 from dataclasses import dataclass
 

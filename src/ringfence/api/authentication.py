@@ -42,16 +42,16 @@ class Authentication:
     gate: Gate
 
     async def refresh(self) -> None:
-        """What other servers acknowledged is known here; raises ``Busy`` when it is not for too long."""
+        """Returns when this server knows what others have acknowledged; raises ``Busy`` if it has not for too long."""
         await self.plane.fresh()
         self.plane.require_fresh()
 
     def identify(self, request: Request) -> None:
-        """Raises ``Denied`` unless the request is signed, or is one of those that are open to all.
+        """Raises ``Denied`` unless the request is signed, or its route is open to all.
 
-        What counts is the route that was found, never how the path looks. Agents' routes take a host's signature; every
-        other one, and what no route was found for, an API key's. Raises ``TooMany`` when an address or key asks too
-        often. Agents are many, and at times behind one address: only their refused signatures are counted.
+        The route that was found decides, never the spelling of the path. Agents' routes need a host's signature; all
+        others, and paths without a route, an API key's. Raises ``TooMany`` when an address or key asks too often. Of
+        agents, which are many and may share an address, only refused signatures are counted.
         """
         _check_root(request)
         request.address = self.origin.caller_address(request)

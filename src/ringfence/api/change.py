@@ -94,7 +94,7 @@ class GroupsResource:
 class AllowResource:
     """POST /admin/v1/allow: lets an address, by default the caller's, reach a group or an instance for a time.
 
-    Offered to the operator and to who signs: ``actor`` says who that is.
+    It serves the operator and callers with a key; ``actor`` tells which.
     """
 
     plane: ControlPlane
@@ -111,7 +111,7 @@ class AllowResource:
 async def show_preview(
     plane: ControlPlane, preview: Preview, organisation: OrganisationId, assertions: Sequence[str] = ()
 ) -> dict[str, object]:
-    """What a change would do; ``guard`` is what the lock-out guard would refuse it for, unless it is forced."""
+    """What a change would do. ``guard``: why the lock-out guard would refuse it, unless it is forced."""
     plan = await plane.foresee(preview, organisation, assertions)
     return {"dry-run": True, "would": preview.would, "plan": plan, "guard": [cut.text for cut in preview.cuts]}
 
@@ -124,7 +124,7 @@ def _address_of(actor: Actor) -> str | None:
 
 
 def show_changed(changed: Changed, snapshot: Snapshot) -> dict[str, object]:
-    """What became of a change, and until when it must be confirmed, if it must."""
+    """The outcome of a change, and until when it must be confirmed, if at all."""
     operation = changed.operation
     shown: dict[str, object] = {"operation": show_operation(operation), "did": changed.did}
     organisation = snapshot.organisations.get(operation.organisation)
@@ -135,7 +135,7 @@ def show_changed(changed: Changed, snapshot: Snapshot) -> dict[str, object]:
 
 
 def directory_of(snapshot: Snapshot, organisation: OrganisationId) -> Directory:
-    """Who is who for an organisation."""
+    """The look-ups of names for an organisation."""
     own = {id_: one for id_, one in snapshot.instances.items() if one.organisation == organisation}
     instances = replace(snapshot, instances=own)
 

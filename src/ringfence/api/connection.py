@@ -46,7 +46,7 @@ log = logging.getLogger("ringfence.api")
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """All that is open at a server: connections, and the tasks of answers that are waited for."""
+    """What is open at a server: connections, and the tasks of answers that are not complete."""
 
     connections: set["Connection"] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -132,13 +132,13 @@ class Connection(asyncio.Protocol):
         self._serve()
 
     def end(self) -> None:
-        """The server ends: so does the connection, after the answers that are under way."""
+        """Closes the connection after the answers that are under way, because the server ends."""
         self._is_ending = True
         if self._reading is None and not self._due and not self._is_busy:
             self._transport.close()
 
     def close(self) -> None:
-        """The connection ends now."""
+        """Closes the connection now."""
         self._transport.close()
 
     def on_message_begin(self) -> None:
@@ -233,20 +233,20 @@ class Connection(asyncio.Protocol):
         return request
 
     def _refuse_body(self, request: Request) -> None:
-        """Refused before it is whole. The connection goes on, behind what still comes of it."""
+        """Refuses a body before all of it has arrived. The connection goes on after the rest of that body."""
         self._drained_bytes = max(1, len(self._body))
         self._body.clear()
         error = TooLarge(f"expected a body of at most {self._app.limits.size_bytes} bytes")
         self._due.append((request, answer_error(error), self._is_kept))
 
     def _hand_over(self) -> asyncio.Transport:
-        """The connection is another protocol's from here on: nothing that the app still answers is sent."""
+        """Gives the connection to another protocol: nothing that the app still answers is sent."""
         self._is_taken = True
         self._forget()
         return self._transport
 
     def _serve(self) -> None:
-        """Asks the app what is due; what is left waits for an answer, or for the caller to read."""
+        """Gives the app the next requests; the rest wait for an answer, or for the caller to read."""
         while self._due and not self._is_busy and not self._is_full and not self._transport.is_closing():
             request, refusal, is_kept = self._due.popleft()
             answer = self._app(request) if refusal is None else self._app.refuse(request, refusal)
@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
         self._wait_on()
 
     def _hold(self) -> None:
-        """Who sends more before it was answered waits, until it is."""
+        """Stops reading from a caller that sends more before its answer was sent; resumes when called again."""
         if not self._transport.is_closing():
             self._is_held = not self._is_held
             if self._is_held:
@@ -286,7 +286,7 @@ class Connection(asyncio.Protocol):
             self._wait_for(_Wait.NEXT, KEEP_ALIVE_S)
 
     def _go_on_waiting_for(self, wait: _Wait, time_s: float) -> None:
-        """What was waited for already is by no piece of it given more time."""
+        """Waits for the same thing on: a further piece of it does not extend its time."""
         if self._wait is not wait:
             self._wait_for(wait, time_s)
 
@@ -298,7 +298,7 @@ class Connection(asyncio.Protocol):
             self._serve()
 
     def _send(self, request: Request, response: Response, *, is_kept: bool) -> None:
-        """A head and what follows it in one call to the kernel, and one record of TLS."""
+        """Sends a head and its body by one call to the kernel, and in one record of TLS."""
         if self._is_taken:
             if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
                 self._transport.close()  # it was taken, and then something broke
@@ -315,7 +315,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _wait_for(self, wait: _Wait, time_s: float) -> None:
-        """One timer, which is late rather than set anew for every request."""
+        """Uses one timer, which may fire early and is then extended, rather than one for every request."""
         self._wait = wait
         self._deadline_s = self._loop.time() + time_s
         if self._timer is None or self._deadline_s < self._timer_s:
@@ -362,7 +362,7 @@ class Connection(asyncio.Protocol):
             self._refuse(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
-        """Answers, unless the answer would be taken for that of a request before, and closes."""
+        """Answers, unless the answer could be taken for that of an earlier request, and closes."""
         if self._transport.is_closing():
             return
         if not self._is_busy and not self._due and not self._drained_bytes:

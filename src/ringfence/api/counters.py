@@ -1,4 +1,4 @@
-"""A host's rules and their counts as an operator is shown them."""
+"""A host's rules and their counts, as the operator sees them."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from ringfence.wire.counters import RuleCount
 def show_counts(
     host: HostName, view: HostView, counts: Mapping[RuleId, RuleCount], snapshot: Snapshot
 ) -> Iterator[dict[str, object]]:
-    """One JSON object for each rule that the host enforces; without a count it was not told of yet."""
+    """One JSON object for each rule that the host enforces, without a count if the host has not reported one yet."""
     for group, rules in view.rules.items():
         name = snapshot.groups[group].name if group in snapshot.groups else str(group)
         for rule in rules:

@@ -1,4 +1,4 @@
-"""How an app is asked without a connection: by the command line where no server runs, and by tests.
+"""Calls an app without a connection: for the command line where no server runs, and for tests.
 
 Input: an app. Output: what an HTTP client of httpx sends its requests by.
 """
@@ -11,7 +11,7 @@ _NOWHERE = Ends(None, None)
 
 
 class Direct(httpx.AsyncBaseTransport):
-    """Asks ``app`` in this process; ``ends`` are those of the connection that there would be."""
+    """Calls ``app`` in this process; ``ends``: those of the connection that there would be."""
 
     def __init__(self, app: HttpApp, ends: Ends = _NOWHERE) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What a server knows of an explanation besides the policy: who enforces it, how far, and how often it was counted."""
+"""What a server adds to an explanation: which hosts enforce it, at which revision, and the rule's count."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime

@@ -26,7 +26,7 @@ End = tuple[str, int]  # address and port
 
 
 class Ends(NamedTuple):
-    """Of a connection, each None where it has no address, as on a unix socket."""
+    """The addresses of a connection's ends, None where there is none, as on a unix socket."""
 
     peer: End | None
     own: End | None
@@ -43,7 +43,7 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """At most ``size_bytes``, all of it within ``time_s`` of the headers."""
+    """A body may have ``size_bytes`` bytes, and must be complete ``time_s`` seconds after the headers."""
 
     size_bytes: int = 2**20
     time_s: float = 30.0
@@ -85,7 +85,7 @@ class Request:
 
     @cached_property
     def params(self) -> dict[str, str]:
-        """The arguments of the query; of one that is given more than once, the last."""
+        """The query's arguments by name; the last one of several with the same name."""
         query = self.target.partition(b"?")[2]
         return dict(parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True)) if query else {}
 
@@ -94,7 +94,7 @@ class Request:
         return self.params.get(name)
 
     def require_param(self, name: str) -> str:
-        """An argument of the query that has to be there; else raises ``Invalid``."""
+        """An argument of the query; raises ``Invalid`` if it is missing."""
         found = self.params.get(name)
         if found is None:
             raise Invalid("required, but not given", field=f"?{name}")
@@ -123,7 +123,7 @@ class Request:
 
 
 class Response:
-    """An answer: what is set of it goes out, as a whole. ``is_last``: the connection ends with it."""
+    """An answer, sent as a whole. ``is_last``: the connection ends after it."""
 
     __slots__ = ("content_type", "data", "head", "is_last", "status")
 
@@ -142,7 +142,7 @@ Answering = Response | Awaitable[Response]  # an answer at once, or one that has
 
 
 class HttpApp(Protocol):
-    """What a connection asks."""
+    """The application that a connection gives its requests to."""
 
     @property
     def limits(self) -> BodyLimits:
@@ -152,10 +152,10 @@ class HttpApp(Protocol):
         """The answer; raises nothing."""
 
     def refuse(self, request: Request, answer: Response) -> Response:
-        """A request that the connection itself had to refuse, and how; the answer as it is to be sent."""
+        """The answer to send for a request that the connection itself had to refuse."""
 
     def give_up(self, request: Request) -> None:
-        """A request whose caller left before it was whole."""
+        """Logs a request whose caller left before it was complete."""
 
     def end(self) -> None:
         """Nothing is asked any more."""

@@ -142,14 +142,14 @@ def parse_group_id(text: str) -> GroupId:
 
 
 def _list_shown(groups: Mapping[GroupId, Group], actor: Actor, wanted: Visibility) -> Iterator[Group]:
-    """Looks at no group before it is asked for the first: the list may be known."""
+    """A generator, because the encoder may have the list cached and then reads nothing of it."""
     for group in groups.values():
         if _is_shown(group, actor, wanted):
             yield group
 
 
 def _is_shown(group: Group, actor: Actor, wanted: Visibility) -> bool:
-    """Public groups are everybody's, private ones their organisation's."""
+    """Public groups are shown to everybody, private ones to their organisation."""
     return group.visibility is wanted and (wanted is Visibility.PUBLIC or group.organisation == actor.organisation)
 
 

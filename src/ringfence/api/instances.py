@@ -72,7 +72,7 @@ class OneOperation:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """/v2/instance-type and /v2/template: lists of the one thing that every instance here is said to be."""
+    """/v2/instance-type and /v2/template: lists with the only type and the only template."""
 
     zone: str
     encode: Callable[[str], bytes]
@@ -84,7 +84,7 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """/v2/instance-type/{entry} and /v2/template/{entry}: that one thing."""
+    """/v2/instance-type/{entry} and /v2/template/{entry}: the only type and template."""
 
     zone: str
     encode: Callable[[str], bytes]

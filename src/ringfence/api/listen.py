@@ -1,4 +1,4 @@
-"""Where the server listens: ``HOST:PORT`` or ``unix:PATH``, as text and as open sockets.
+"""The addresses on which the server listens: ``HOST:PORT`` or ``unix:PATH``, as text and as open sockets.
 
 Input: what the operator wrote. Output: bound sockets and the URLs under which they answer. It knows no app.
 """

@@ -11,7 +11,7 @@ from ringfence.control.plane import ControlPlane
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """From what hosts told of since the server began."""
+    """Answers from what hosts have reported since the server started."""
 
     plane: ControlPlane
 

@@ -35,7 +35,7 @@ class _Operations:
 
 @dataclass(frozen=True, slots=True)
 class _OneOperation:
-    """GET /admin/v1/operations/{operation}: with what became of it on each host."""
+    """GET /admin/v1/operations/{operation}: with its outcome on each host."""
 
     plane: ControlPlane
 

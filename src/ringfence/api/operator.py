@@ -1,4 +1,4 @@
-"""Who asks on the control socket: the operator, for an organisation, from where their session comes."""
+"""The caller on the control socket: the operator, acting for an organisation, with the origin of their session."""
 
 from typing import Final
 

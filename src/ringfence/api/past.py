@@ -1,4 +1,4 @@
-"""The operator's routes for what is to be taken back, or kept: trials, differences between revisions, rollback."""
+"""The operator's routes for trials, differences between revisions, and rollback."""
 
 from dataclasses import dataclass
 

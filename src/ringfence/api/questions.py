@@ -42,7 +42,7 @@ class _Question:
 
 
 def add_question_routes(app: App, plane: ControlPlane) -> None:
-    """One route for each question; they share what is kept ready."""
+    """Adds a route for each question; they share one cache."""
     questions = Questions()
     for name, answer in ANSWERS.items():
         asked = _Question(plane, partial(answer, questions), _TELL.get(name, _tell_nothing))

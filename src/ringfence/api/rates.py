@@ -21,7 +21,7 @@ _OWN_NET_BITS: Final = 64  # of an IPv6 address: whoever has one has them all
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Calls a second: of one key; of one address, whatever keys it uses; refused signatures of one address. 0: any."""
+    """Per second: calls of a key; calls of an address by any keys; refused signatures of an address. 0: no limit."""
 
     key: float = KEY_RATE
     address: float = 2 * KEY_RATE
@@ -29,7 +29,7 @@ class RateLimits:
 
 
 class Gate:
-    """The three meters of one app.
+    """The three rate limits of one app.
 
     Signatures are verified before a refusal is counted, so that nobody is kept out by what others behind the same
     address get wrong.
@@ -51,7 +51,7 @@ class Gate:
             _refuse(wait_s, f"key {key} sends more calls than it may")
 
     def note_failure(self, address: str | None, now_s: float) -> None:
-        """A signature was refused; raises ``TooMany`` when too many of the address were."""
+        """Counts a refused signature; raises ``TooMany`` after too many of one address."""
         if address is not None and (wait_s := self._failures.take(_owner(address), now_s)):
             _refuse(wait_s, "too many requests of this address were not signed rightly")
 

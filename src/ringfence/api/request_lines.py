@@ -1,4 +1,4 @@
-"""The log lines of requests: noted as they are answered, formed and written many at once, some milliseconds later.
+"""The log lines of requests: noted when they are answered, and formatted and written together some milliseconds later.
 
 Nobody's answer waits for a line, and lines formed in a row cost half of what they would one by one. A process that is
 killed takes those with it that it noted last.
@@ -28,7 +28,7 @@ class _Noted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RequestLines:
-    """Those of one app."""
+    """The log lines of one app."""
 
     _noted: list[_Noted] = field(default_factory=list)
 
@@ -39,12 +39,12 @@ class RequestLines:
             asyncio.get_running_loop().call_later(LATE_S, self.write)
 
     def write_unanswered(self, request: Request, took_s: float) -> None:
-        """A request will not be answered, maybe because the event loop ends: its status is 0."""
+        """Writes the line of a request that gets no answer, with status 0; the event loop may be ending."""
         self._noted.append(_Noted(request, 0, time.time(), took_s))
         self.write()
 
     def write(self) -> None:
-        """What was noted so far."""
+        """Writes what was noted so far."""
         if self._noted and log.isEnabledFor(logging.INFO):
             log.handle(ManyLines(log, [_row(noted) for noted in self._noted]))
         self._noted.clear()

@@ -26,7 +26,7 @@ class _Route:
 
 @dataclass(slots=True)
 class _Node:
-    """What may come next in a path: one of some words, or a place, or a place with one of some words behind a colon."""
+    """What may follow in a path: a fixed word, a placeholder, or a placeholder with a fixed word behind a colon."""
 
     words: dict[str, "_Node"] = field(default_factory=dict)
     verbs: dict[str, "_Node"] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class _Node:
 
 
 class Routes:
-    """Templates as ``/v2/security-group/{group}:attach``; a place in braces is one segment, or the part of one."""
+    """Templates like ``/v2/security-group/{group}:attach``; a placeholder is a segment, or its part before a colon."""
 
     def __init__(self) -> None:
         self._root = _Node()
@@ -58,7 +58,7 @@ class Routes:
             self._whole[template] = node.route
 
     def find(self, path: str) -> tuple[_Route, list[str]] | None:
-        """The route for ``path``, and what stands in its places. What is more exact goes first."""
+        """The route for ``path``, and the values of its placeholders. A fixed word wins over a placeholder."""
         if (whole := self._whole.get(path)) is not None:
             return whole, []
         node, places = self._root, []
@@ -141,7 +141,7 @@ class App:
 
 
 def refuse_unknown(request: Request) -> NoReturn:
-    """What answers where there is nothing at all."""
+    """The answer where there is no route."""
     raise NotFound(f"there is nothing at {shown_path(request.path)}: the API is at /v2")
 
 

@@ -178,7 +178,7 @@ async def _watch(
 
 
 def raise_file_limit() -> int:
-    """How many files this process may have open, after the soft limit was raised to the hard one."""
+    """Raises the soft limit of open files to the hard one. Returns that limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_FILES if hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
@@ -186,7 +186,7 @@ def raise_file_limit() -> int:
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
-    """Only the main thread may; elsewhere whoever started the thread sets ``stop``."""
+    """Only the main thread can handle signals; in another thread its starter sets ``stop``."""
     if threading.current_thread() is threading.main_thread():
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -207,7 +207,7 @@ async def _drain(opened: Open) -> None:
 
 
 def _close(listener: _Listener) -> None:
-    """Said again it does nothing: another server may have taken the path."""
+    """Does nothing the second time, because another server may have taken the path."""
     if listener.opened.fileno() < 0:
         return
     if isinstance(listener.listen, UnixListen):

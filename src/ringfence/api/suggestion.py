@@ -20,7 +20,7 @@ class Suggestion:
     plane: ControlPlane
 
     async def on_get(self, request: Request, response: Response, instance: str) -> None:
-        """From what hosts told of since the server began."""
+        """Suggests from what hosts have reported since the server started."""
         await self._answer(request, response, instance, self._told())
 
     def _told(self) -> list[FlowRecord]:
@@ -28,7 +28,7 @@ class Suggestion:
         return [msgspec.structs.replace(tally.record, packets=tally.packets) for tally in tallies]
 
     async def on_post(self, request: Request, response: Response, instance: str) -> None:
-        """From ``{records: [...]}``, as they stand in a host's own log."""
+        """Suggests from ``{records: [...]}``, as in a host's own log."""
         await self._answer(request, response, instance, decode_records(request.body))
 
     async def _answer(self, request: Request, response: Response, instance: str, records: Sequence[FlowRecord]) -> None:

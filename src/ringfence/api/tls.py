@@ -51,7 +51,7 @@ class Certificate:
             said = hindrance
 
     def _follow(self, now: datetime) -> str:
-        """Why the certificate in use stays though another is due; "" when none is, or it was taken over."""
+        """Renews and reloads the certificate where due. Returns why that failed, "" if it did not."""
         try:
             self._renew(now)
             self._reload()
@@ -64,7 +64,7 @@ class Certificate:
             _log.info("the server's certificate was renewed", extra={"fields": {"names": self._authority.names()}})
 
     def _reload(self) -> None:
-        """Takes over changed files."""
+        """Loads changed files."""
         stamp = self._look()
         if stamp == self._stamp:
             return

@@ -1,4 +1,4 @@
-"""list-zones: the one zone and where its API is, as this caller reaches it. The only operation that is not signed.
+"""list-zones: the only zone, and the URL of its API as this caller reaches it. The only operation without a signature.
 
 Input: the headers of a request. Output: one zone. It knows no groups and no keys.
 """
@@ -22,7 +22,7 @@ class Origin:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
 
     def endpoint(self, request: Request) -> str:
-        """Our base for this caller, ``/v2`` included: exo sends every further request there."""
+        """Our base URL for this caller, with ``/v2``: exo sends every further request there."""
         base = self.public_url or f"{self._scheme(request)}://{self._host(request)}"
         return base.rstrip("/").removesuffix("/v2") + "/v2"
 

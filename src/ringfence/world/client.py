@@ -1,4 +1,4 @@
-"""A small client of the API, signing as the official ones do; and the lines that point the official ones here.
+"""A small client of the API that signs as the official ones do, and the shell lines that point the official ones here.
 
 Only what the demo and the tests need: groups, rules, sources, membership, instances, and waiting for an operation.
 """
@@ -95,7 +95,7 @@ class ApiClient:
         return found
 
     def fetch(self, path: str, **query: str) -> Document:
-        """What is there, as the server says it."""
+        """Reads one object, as the server shows it."""
         return self._send("GET", path, query=query)
 
     def allow(self, wanted: Mapping[str, object]) -> Document:
@@ -108,7 +108,7 @@ class ApiClient:
         return {instance["name"]: InstanceId(UUID(instance["id"])) for instance in found}
 
     def _change(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Document:
-        """The settled operation; how long that took is kept."""
+        """The settled operation; records how long it took."""
         started_s = time.monotonic()
         operation = self._send(method, path, body)
         while operation["state"] == "pending" and time.monotonic() - started_s < _OPERATION_TIMEOUT_S:

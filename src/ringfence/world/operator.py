@@ -45,11 +45,11 @@ class Operator:
         self._ask("PUT", f"/instances/{instance}", {"observe": observe})
 
     def flows(self) -> list[dict[str, Any]]:
-        """What hosts told of: what was refused, and what was allowed."""
+        """The flows that hosts reported: refused and allowed ones."""
         return list(self._ask("GET", "/flows")["flows"])
 
     def drops(self) -> list[dict[str, Any]]:
-        """What hosts told of refused packets."""
+        """The refused packets that hosts reported."""
         return list(self._ask("GET", "/drops")["drops"])
 
     def explain(self, source: str, destination: str, service: str) -> str:

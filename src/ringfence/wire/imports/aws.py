@@ -29,7 +29,7 @@ _OPEN: Final = frozenset(("0.0.0.0/0", "::/0"))
 
 
 class _Shape(msgspec.Struct, frozen=True, rename="pascal"):
-    """A part of the answer; fields that say nothing of who may talk to whom are not read."""
+    """A part of the answer; fields that do not affect who may talk to whom are ignored."""
 
 
 class _Range(_Shape, frozen=True):
@@ -77,13 +77,13 @@ class Imported:
 
 
 def read_aws(value: object, *, spell_out: bool) -> Imported:
-    """Every group with its rules. ``spell_out`` writes a rule per known protocol in place of all.
+    """Every group with its rules. ``spell_out``: write a rule for each known protocol instead of one for all.
 
     AWS lets out what a rule names, and nothing without one; here all may leave a group without egress rules. So a group
     that lets everything out gets none, and one that lets nothing out gets a rule to a group that nobody wears.
 
     Raises:
-        Invalid: no rule can say what a permission says; the field is its path.
+        Invalid: no rule can express a permission; the field is its path.
     """
     answer = convert(value, _Answer)
     notes: list[str] = []
@@ -95,7 +95,7 @@ def read_aws(value: object, *, spell_out: bool) -> Imported:
 
 
 def _names(answer: _Answer) -> dict[str, str]:
-    """A name for each group's id: AWS has one of a name in each network."""
+    """A unique name for each group's id: in AWS, groups of different networks may have the same name."""
     count = Counter(group.group_name for group in answer.security_groups)
     return {
         group.group_id: group.group_name if count[group.group_name] == 1 else f"{group.group_name} ({group.group_id})"

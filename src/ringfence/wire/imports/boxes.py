@@ -80,12 +80,12 @@ def space_of(
 
 
 def common(one: Space, other: Space) -> Space:
-    """What is in both."""
+    """The packets that are in both."""
     return tuple(box for pair in product(one, other) if (box := pair[0] & pair[1]))
 
 
 def without(one: Space, other: Space) -> Space:
-    """What of the one is not in the other."""
+    """The packets of the one that are not in the other."""
     for gone in other:
         one = tuple(rest for box in one for rest in box.without(gone))
     return one
@@ -103,7 +103,7 @@ def merged(space: Space) -> Space:
 
 
 def opening(space: Space) -> Space:
-    """Of those packets the ones that open a flow: what a packet filter calls new."""
+    """Those of the packets that open a flow, which a packet filter calls new."""
     return tuple(cut for box in space if (cut := Box(box.family, box.addresses, box.services & FLOWS[box.family])))
 
 
@@ -113,12 +113,12 @@ def is_all(box: Box) -> bool:
 
 
 def named_alone(box: Box) -> Box:
-    """What of it rules can name by protocol."""
+    """The part of it whose protocols rules can name."""
     return Box(box.family, box.addresses, box.services & _NAMED)
 
 
 def unknown_services(box: Box) -> Intervals:
-    """Services that no rule can name: protocols that rules have no word for, unless all are meant."""
+    """Services that no rule can name, because of their protocol; none if the box has all services."""
     return EMPTY if is_all(box) else box.services - _NAMED
 
 
@@ -131,7 +131,7 @@ def drafts_of(box: Box, description: str | None) -> Iterator[RuleDraft]:
 
 
 def _covering(box: Box) -> list[Network]:
-    """The fewest networks that hold these addresses and else only such as no packet comes from."""
+    """The fewest networks that contain these addresses, and otherwise only addresses that send no packets."""
     unused = _OF_FAMILY[box.family] - UNICAST
     plain, wide = networks_of(box.addresses), networks_of(box.addresses | unused)
     wide = [network for network in wide if Intervals.of(span_of(network)) & box.addresses]

@@ -35,7 +35,7 @@ _MAX_JUMPS: Final = 64  # deeper than any kernel lets chains call each other
 
 
 class Verdict(Enum):
-    """What becomes of a packet that a line matches."""
+    """What a line does with a packet that it matches."""
 
     ACCEPT = "accept"
     DROP = "drop"
@@ -49,8 +49,8 @@ class Verdict(Enum):
 class Line:
     """A line of a chain. ``place`` is how a refusal calls it.
 
-    With ``unclear`` what it matches cannot be told apart by source and service, and ``match`` may be too much.
-    ``aside`` is what it is about besides packets to the host itself.
+    ``unclear``: why source and service do not suffice to tell what it matches; ``match`` may then be too large.
+    ``aside``: what else it is about than packets to the host itself.
     """
 
     place: str
@@ -64,7 +64,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """``policy`` is the verdict at its end; for a chain that others call RETURN."""
+    """``policy``: the verdict at its end; RETURN for a chain that others jump to."""
 
     lines: tuple[Line, ...] = ()
     policy: Verdict = Verdict.RETURN
@@ -84,7 +84,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Rules in the order of the lines that they come from, and what is to be told about them."""
+    """Rules in the order of the lines that they come from, and remarks about them for the user."""
 
     rules: tuple[RuleDraft, ...]
     notes: tuple[str, ...]
@@ -96,7 +96,7 @@ def accepted_by(
     """What of ``within`` is let in where a packet must be accepted by the named chain of every one of ``hooks``.
 
     Raises:
-        Invalid: no rule can say so; the text names the line and what of it is the matter.
+        Invalid: no rules can express it; the text names the line and the reason.
     """
     grants: list[tuple[Box, Line]] = [(box, Line("", within, Verdict.ACCEPT)) for box in within]
     notes: list[str] = []
@@ -146,7 +146,7 @@ class _Walk:
             self.grants += [(box, line) for box in merged(left)]
 
     def _through(self, name: str, space: Space, depth: int) -> Space:
-        """What comes back out of a chain."""
+        """The packets that return from a chain."""
         if depth > _MAX_JUMPS:
             raise Invalid(f"chain {name} calls itself")
         back: Space = ()
@@ -177,7 +177,7 @@ class _Walk:
         return self.chains[name]
 
     def _may_be_skipped(self, line: Line) -> bool:
-        """Whether a line with packets left to match decides nothing; raises where it does and nobody knows what."""
+        """Whether a line that matches remaining packets can be skipped; raises if it decides and it is unclear what."""
         if line.verdict is Verdict.NEXT or (line.verdict is Verdict.JUMP and self._decides_nothing(line.target, 0)):
             return True
         if line.unclear is None:
@@ -189,7 +189,7 @@ class _Walk:
         raise Invalid(f"{line.place}: {line.unclear}{hint}")
 
     def _decides_nothing(self, name: str, depth: int) -> bool:
-        """Whether a chain lets every packet come back, as one that only logs."""
+        """Whether every packet returns from a chain, as from one that only logs."""
         if name not in self._harmless:
             harmless = depth <= _MAX_JUMPS and all(
                 line.verdict in (Verdict.NEXT, Verdict.RETURN)
@@ -201,7 +201,7 @@ class _Walk:
 
 
 def _drafts(grants: list[tuple[Box, Line]], leave: Leave, notes: list[str]) -> Iterator[RuleDraft]:
-    """What is said already is not said again."""
+    """Leaves out rules that were written already."""
     said: Space = ()
     count = 0
     for part, line in grants:
@@ -227,7 +227,7 @@ def _completed(box: Box, grants: list[tuple[Box, Line]]) -> Box:
 
 
 def _nameable(box: Box, line: Line, leave: Leave, notes: list[str]) -> Box:
-    """What of the box rules can name."""
+    """The part of the box that rules can express."""
     if is_all(box):
         told = "of all protocols only those that rules can name" if leave.spell_out else "protocol all"
         hint = "" if leave.spell_out else " (a server takes it with --offer-all-protocol only; or --spell-out)"

@@ -13,7 +13,7 @@ from ringfence.wire.decode import convert, parse_choice
 
 
 class _Shape(msgspec.Struct, frozen=True, rename="kebab"):
-    """A part of an answer; fields that say nothing of who may talk to whom are not read."""
+    """A part of an answer; fields that do not affect who may talk to whom are ignored."""
 
 
 class _Reference(_Shape, frozen=True):
@@ -66,7 +66,7 @@ def read_exoscale(private: object, public: object, instances: object) -> Documen
     """The account: its groups, the public groups that its rules name, and its instances with their public addresses.
 
     Raises:
-        Invalid: an answer is none of that API's; the field is its path.
+        Invalid: an answer is not one of that API; the field is its path.
     """
     groups = convert(private, _Groups).security_groups
     names = {group.id: group.name for group in groups if group.id is not None}

@@ -50,7 +50,7 @@ Tables = dict[str, dict[str, Chain]]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Whose rules are meant: ``interface`` is the one that packets come in by, None when nobody said."""
+    """Which rules to import. ``interface``: the one that packets come in by, None if the user did not say."""
 
     name: str  # of the file, for messages
     family: Family
@@ -61,7 +61,7 @@ def accepted_by_tables(tables: Tables, wanted: Wanted, leave: Leave, *, input_on
     """What the input chains let in, all tables in the order in which the kernel asks them.
 
     Raises:
-        Invalid: no rule can say so, or, unless ``input_only``, the output chain does not let everything out.
+        Invalid: no rules can express it, or, unless ``input_only``, the output chain does not let everything out.
     """
     hooks = [(name, tables[table]) for table, name in _HOOKS if name in tables.get(table, {})]
     if not hooks:
@@ -86,7 +86,7 @@ def read_tables(text: str, wanted: Wanted) -> Tables:
     """Every chain of every table.
 
     Raises:
-        Invalid: the text is none of iptables-save, with the line.
+        Invalid: the text is not one of iptables-save; it names the line.
     """
     lines: dict[str, dict[str, list[Line]]] = {}
     policies: dict[tuple[str, str], tuple[Verdict, str]] = {}
@@ -172,7 +172,7 @@ class _Reading:
         return Line(self.place, self.match, self.verdict, self.target, self.comment, self.unclear, self.aside)
 
     def _take_frame(self, word: str, value: str, rest: Iterator[str]) -> None:
-        """What every line is made of: protocol, modules, target."""
+        """Reads what every line has: protocol, modules, target."""
         if word in ("-p", "--protocol"):
             self._take_protocol(value)
         elif word in ("-j", "--jump"):
@@ -204,7 +204,7 @@ class _Reading:
         self._keep(lambda: space_of(services=Intervals.of(service_span(number))))
 
     def _keep(self, found: Callable[[], Space]) -> None:
-        """Narrows the line to what is found, or, negated, to all else."""
+        """Narrows the line to the given packets, or, negated, to all others."""
         space = found()
         self.match = without(self.match, space) if self._negated else common(self.match, space)
 

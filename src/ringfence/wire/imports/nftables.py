@@ -42,16 +42,16 @@ Object = Mapping[str, JsonValue]
 
 
 class _Unclear(Exception):
-    """What cannot be told by source and service; its text ends a sentence that begins with the rule's place."""
+    """A condition that source and service cannot express; its text completes a sentence about the rule."""
 
 
 def accepted_by_ruleset(
     value: JsonValue, name: str, leave: Leave, *, interface: str | None = None, input_only: bool = False
 ) -> Accepted:
-    """What the chains let in that judge what comes in, those of every table.
+    """What the input chains of all tables together let in.
 
     Raises:
-        Invalid: no rule can say so, or, unless ``input_only``, a chain restricts what goes out.
+        Invalid: no rules can express it, or, unless ``input_only``, a chain restricts what goes out.
     """
     ruleset = _Ruleset(name, interface)
     for kind, fields in _objects(value, name):
@@ -90,7 +90,7 @@ class _Base:
 
 @dataclass(slots=True)
 class _Ruleset:
-    """What the listing has, by table; ``sets`` are None where a set changes by itself."""
+    """The listing by table; in ``sets`` a set that changes by itself is None."""
 
     name: str
     interface: str | None
@@ -219,7 +219,7 @@ class _Reading:
         return [_bare(one) for one in listed]
 
     def _found(self, operator: str, left: JsonValue, right: JsonValue) -> Space:
-        """The packets that a comparison is true for."""
+        """The packets for which a comparison is true."""
         if isinstance(left, dict):
             for kind, key in left.items():
                 if kind == "&":
@@ -360,7 +360,7 @@ def _bare(element: JsonValue) -> JsonValue:
 
 
 def _is_elsewhere(span: tuple[int, int]) -> bool:
-    """Whether these are addresses that no packet of a flow to a host has: multicast, broadcast, loopback."""
+    """Whether no packet of a flow to a host has these addresses: multicast, broadcast, loopback."""
     return not Intervals.of(span) & UNICAST
 
 

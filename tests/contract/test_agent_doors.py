@@ -6,7 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
@@ -541,8 +541,8 @@ def test_whoever_may_change_no_rules_cannot_pass_for_an_agent(caplog):
         with lock_network():
             pass
 
-    def squat(user):
-        taken = socket.socket(socket.AF_UNIX)
+    def squat(user, type_=socket.SOCK_STREAM):
+        taken = socket.socket(socket.AF_UNIX, type_)
         taken.bind("\0ringfence-agent")
         os.fchown(taken.fileno(), user, -1)
         return taken
@@ -553,6 +553,13 @@ def test_whoever_may_change_no_rules_cannot_pass_for_an_agent(caplog):
         assert "user 65534, who is no agent, holds the name" in caplog.text
         with closing(namespace.run(partial(squat, 0))), pytest.raises(Filtered):
             namespace.run(lock)
+        beside = [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET]  # each type of socket has the name once
+        with ExitStack() as taken:
+            taken.enter_context(closing(namespace.run(partial(squat, 0))))
+            for type_ in beside:
+                taken.enter_context(closing(namespace.run(partial(squat, 65534, type_))))
+            with pytest.raises(Filtered):
+                namespace.run(lock)
 
 
 @pytest.mark.parametrize("kind", ["fake", "system"])

@@ -221,6 +221,15 @@ def test_a_host_that_leaves_keeps_no_rule_of_ours_and_every_rule_of_others(scene
     for _ in range(2):  # said again it is no error
         assert _leave(scene).returncode == 0
         assert _nft(scene, "list tables") == b"table inet theirs\n"
+    owned = "add table bridge ringfence { flags owner; }\n"
+    command = ("nft", "-i")
+    with scene.router.run(lambda: subprocess.Popen(command, stdin=subprocess.PIPE, text=True)) as other:  # noqa: S603  nft
+        other.stdin.write(owned)
+        other.stdin.flush()
+        wait_until(lambda: b"bridge ringfence" in _nft(scene, "list tables"), QUICK_S)
+        refused = _leave(scene)
+        assert (refused.returncode, b"flags owner" in refused.stderr) == (1, True)
+        other.stdin.close()
 
 
 def _leave(scene):

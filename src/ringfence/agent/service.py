@@ -147,8 +147,11 @@ def run_leave() -> None:
     """
     with lock_network(), closing(KernelNftables()) as nftables:
         _remove_table(nftables, TableFamily.INET)
-        with suppress(RulesRefused):  # a kernel that knows no tables of bridges holds none of ours
+        try:
             _remove_table(nftables, TableFamily.BRIDGE)
+        except RulesRefused as refused:
+            if not refused.is_unsupported:  # a kernel that knows no tables of bridges holds none of ours
+                raise
 
 
 def _remove_table(nftables: KernelNftables, family: TableFamily) -> None:

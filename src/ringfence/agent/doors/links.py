@@ -100,18 +100,21 @@ def _take_name(lock: socket.socket) -> None:
                 raise OperatorError(step, error.strerror or str(error)) from error
         else:
             return
-        holder = _holder()
-        if holder in (0, os.geteuid()):
+        holders = _holders()
+        if holders & {0, os.geteuid()}:
             break
-        if holder is not None:
-            _log.warning("user %d, who is no agent, holds the name by which agents know of each other", holder)
+        if holders:
+            _log.warning("user %d, who is no agent, holds the name by which agents know of each other", min(holders))
             return
     reason = "another agent filters this network namespace already; two would undo each other's rules"
     raise Filtered(step, reason)
 
 
-def _holder() -> int | None:
-    """The user whose process holds the name; None when nobody does, or the kernel does not tell (unix_diag.h)."""
+def _holders() -> frozenset[int]:
+    """The users whose processes hold the name, once for each type of socket; empty if the kernel tells of none.
+
+    A datagram socket can have the name beside an agent's: every one counts (unix_diag.h).
+    """
     every, nothing = 0xFFFFFFFF, 0
     wanted = struct.pack("=5I", every, nothing, _SHOW_NAME | _SHOW_USER, every, every)
     request = pack_message(_ASK_SOCKETS, F_REQUEST | F_DUMP, 1, wanted, family=socket.AF_UNIX)
@@ -119,7 +122,7 @@ def _holder() -> int | None:
         with closing(NetlinkSocket(_NETLINK_SOCK_DIAG)) as netlink:
             told = [one for one in parse_messages(netlink.dump(request)) if one.type == _ASK_SOCKETS]
     except OperatorError:
-        return None
+        return frozenset()
     sockets = (parse(one.payload[_SOCKET_SIZE:]) for one in told)
     users = (one.get(_USER) for one in sockets if one.get(_NAME) == _LOCK_ADDRESS.encode())
-    return next((int.from_bytes(user, sys.byteorder) for user in users if user is not None), None)
+    return frozenset(int.from_bytes(user, sys.byteorder) for user in users if user is not None)

@@ -43,11 +43,15 @@ _GENERATION_ID: Final = 1
 
 
 class RulesRefused(OperatorError):
-    """A transaction was refused and nothing was changed. ``words``: the kernel's reason, by object of the program."""
+    """A transaction was refused and nothing was changed. ``words``: the kernel's reason, by object of the program.
 
-    def __init__(self, reason: str, words: Mapping[str, str]) -> None:
+    ``is_unsupported``: this kernel lacks a part of nf_tables that it needs.
+    """
+
+    def __init__(self, reason: str, words: Mapping[str, str], *, is_unsupported: bool = False) -> None:
         super().__init__("change the kernel's rules", f"refused as a whole, nothing was changed: {reason}")
         self.words = words
+        self.is_unsupported = is_unsupported
 
 
 class NftablesDoor(Protocol):
@@ -189,7 +193,7 @@ def _refused(batch: Batch, refusals: Sequence[Refusal]) -> RulesRefused:
     rest = f"; and {more} more" if more > 0 else ""
     # The last word of a step's description is the object's name.
     words = {batch.steps[refusal.sequence - 1].split()[-1]: _told(batch, refusal) for refusal in reversed(refusals)}
-    return RulesRefused(f"{shown}{rest}", words)
+    return RulesRefused(f"{shown}{rest}", words, is_unsupported=refusals[0].errno == errno.EOPNOTSUPP)
 
 
 def _told(batch: Batch, refusal: Refusal) -> str:

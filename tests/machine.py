@@ -25,6 +25,7 @@ _PYTHON = f"/opt/python/bin/python{sys.version_info.major}.{sys.version_info.min
 _PATHS = "LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/ringfence/src:/opt/packages"
 _PREPARE = f"""
     mount --make-rprivate /
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
     mount -t tmpfs tmpfs "$1"
     mkdir "$1/upper" "$1/work" "$1/root"
     mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"

@@ -243,7 +243,7 @@ async def _serve(folder, listen):
     def ready(urls):
         print(urls[0].rsplit(":", 1)[1].split("/")[0], flush=True)  # noqa: T201  the parent reads it
 
-    options = ServeOptions(ApiOptions(rates=RateLimits(0, 0, 0)))
+    options = ServeOptions(ApiOptions(rates=RateLimits(0, 0, 0, 0)))
     await serve(folder, [parse_listen(listen)], Settings(settle_wait_s=60.0), ready, options)
 
 

@@ -96,7 +96,7 @@ def _receive_all(connection: socket.socket) -> bytes:
 @contextmanager
 def running_server(folder: Path, settings: Settings = QUICK, options: ServeOptions | None = None):
     """A server with one key, until the block ends; then it is ended as SIGTERM would."""
-    options = options or ServeOptions(ApiOptions(rates=RateLimits(0, 0, 0)))  # tests ask as fast as they can
+    options = options or ServeOptions(ApiOptions(rates=RateLimits(0, 0, 0, 0)))  # tests ask as fast as they can
     unix = folder / "api.sock"
     started: list[tuple[asyncio.AbstractEventLoop, list[str]]] = []
     failed: list[BaseException] = []

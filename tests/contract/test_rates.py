@@ -12,9 +12,12 @@ from exoscale_connector.resources.security_group import SecurityGroup, SecurityG
 
 from contract.openapi import check_error
 from contract.running import running_server
+from contract.test_agent_protocol import INVENTORY, add_host, claim_of, send
 from ringfence.api import ApiOptions, ServeOptions
 from ringfence.api.rates import RateLimits
 from ringfence.api.zones import Origin
+from ringfence.policy.values import HostName
+from ringfence.wire.feed import encode_claim
 
 pytestmark = pytest.mark.usefixtures("exchanges")
 
@@ -44,6 +47,22 @@ def test_a_key_that_asks_too_often_is_told_when_it_may_again_and_others_go_on(li
         assert server.key in answer.json["message"]
     other = server.admin.post("/admin/v1/keys", json={}).json()
     Client(other["id"], other["secret"], url=server.url).list_security_groups()
+
+
+def test_a_host_that_asks_too_often_is_refused_before_anything_is_done_and_others_go_on(limited):
+    server = limited(RateLimits(host=0.02))
+    keys = {name: add_host(server, HostName(name)) for name in ("h1", "h2")}
+
+    def claim(host, *instances):
+        body = encode_claim(claim_of(*instances))
+        return send(server, keys[host], "PUT", INVENTORY, body, host=HostName(host))
+
+    assert claim("h1", "web").status_code == 200
+    refused = claim("h1", "web", "more")
+    assert (refused.status_code, "host h1 sends more calls than it may" in refused.json()["message"]) == (429, True)
+    assert 1 <= int(refused.headers["retry-after"]) <= 50
+    assert [one["name"] for one in server.call("GET", "/instance").json["instances"]] == ["web"]
+    assert claim("h2").status_code == 200
 
 
 def test_an_address_that_asks_too_often_is_refused_whatever_it_asks(limited):

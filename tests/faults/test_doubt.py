@@ -31,7 +31,7 @@ def cut_server(postgres, folder):
     """A server whose way to the database can be cut."""
     (folder / "relay").mkdir()
     relay = Relay(folder / "relay", postgres.database())
-    options = ServeOptions(ApiOptions(rates=RateLimits(0, 0, 0)), database=relay.url)
+    options = ServeOptions(ApiOptions(rates=RateLimits(0, 0, 0, 0)), database=relay.url)
     try:
         with running_server(folder, QUICK, options) as server:
             yield server, relay

@@ -50,8 +50,8 @@ class Authentication:
         """Raises ``Denied`` unless the request is signed, or its route is open to all.
 
         The route that was found decides, never the spelling of the path. Agents' routes need a host's signature; all
-        others, and paths without a route, an API key's. Raises ``TooMany`` when an address or key asks too often. Of
-        agents, which are many and may share an address, only refused signatures are counted.
+        others, and paths without a route, an API key's. Raises ``TooMany`` when an address, key or host asks too often.
+        Agents are many and may share an address, of which only their refused signatures are counted.
         """
         _check_root(request)
         request.address = self.origin.caller_address(request)
@@ -63,11 +63,11 @@ class Authentication:
             raise
 
     def _identify(self, request: Request) -> None:
-        route = request.route
+        route, now_s = request.route, time.monotonic()
         if route.startswith(_AGENTS) and route != JOIN_PATH:
             request.host = self._host(request)
+            self.gate.admit_host(request.host, now_s)
             return
-        now_s = time.monotonic()
         self.gate.admit_address(request.address, now_s)
         if (request.method, route) not in _OPEN:
             request.actor = actor = self._actor(request)

@@ -1,4 +1,4 @@
-"""How often a key or an address may ask: more than that is answered 429 with ``Retry-After``, before anything is done.
+"""How often a key, a host or an address may ask: beyond that it is 429 with ``Retry-After``, and nothing is done.
 
 Input: who asks, and a monotonic time. Output: nothing, or ``TooMany``. What it remembers is bounded, whoever comes.
 """
@@ -10,9 +10,10 @@ from typing import Final, NoReturn
 
 from ringfence.policy.errors import TooMany
 from ringfence.policy.meter import Meter
-from ringfence.policy.values import KeyId
+from ringfence.policy.values import HostName, KeyId
 
 KEY_RATE: Final = 1000.0  # calls a second: some times what ten parallel calls of Terraform come to
+HOST_RATE: Final = 50.0  # calls a second: an agent makes four at most, for an inventory that changes all the time
 FAILURE_RATE: Final = 10.0  # refused signatures a second of one address
 BURST_S: Final = 2.0  # how many seconds' worth may come at once
 FAILURE_BURST_S: Final = 10.0
@@ -21,15 +22,16 @@ _OWN_NET_BITS: Final = 64  # of an IPv6 address: whoever has one has them all
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Per second: calls of a key; calls of an address by any keys; refused signatures of an address. 0: no limit."""
+    """Calls a second of a key, an address and a host, and refused signatures of an address. 0: no limit."""
 
     key: float = KEY_RATE
     address: float = 2 * KEY_RATE
     failures: float = FAILURE_RATE
+    host: float = HOST_RATE
 
 
 class Gate:
-    """The three rate limits of one app.
+    """The rate limits of one app.
 
     Signatures are verified before a refusal is counted, so that nobody is kept out by what others behind the same
     address get wrong.
@@ -38,6 +40,7 @@ class Gate:
     def __init__(self, limits: RateLimits) -> None:
         self._keys = Meter(limits.key, max(1.0, limits.key * BURST_S))
         self._addresses = Meter(limits.address, max(1.0, limits.address * BURST_S))
+        self._hosts = Meter(limits.host, max(1.0, limits.host * BURST_S))
         self._failures = Meter(limits.failures, max(1.0, limits.failures * FAILURE_BURST_S))
 
     def admit_address(self, address: str | None, now_s: float) -> None:
@@ -49,6 +52,11 @@ class Gate:
         """Raises ``TooMany`` when the key is used too often."""
         if wait_s := self._keys.take(key, now_s):
             _refuse(wait_s, f"key {key} sends more calls than it may")
+
+    def admit_host(self, host: HostName, now_s: float) -> None:
+        """Raises ``TooMany`` when the host asks too often."""
+        if wait_s := self._hosts.take(host, now_s):
+            _refuse(wait_s, f"host {host} sends more calls than it may")
 
     def note_failure(self, address: str | None, now_s: float) -> None:
         """Counts a refused signature; raises ``TooMany`` after too many of one address."""

@@ -103,6 +103,17 @@ def test_a_second_server_on_the_same_folder_is_refused_in_words(server, folder):
     assert str(folder) in refused.stderr
 
 
+def test_a_secret_is_shown_also_where_the_terminal_lacks_a_letter_of_the_keys_name(folder):
+    made = subprocess.run(  # noqa: S603  our own program
+        (*PROGRAM, "key", "create", "--name", "日本", "--data", folder),
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (made.returncode, "\\u65e5\\u672c" in made.stdout) == (0, True)
+
+
 @pytest.mark.usefixtures("server")
 def test_metrics_are_what_hosts_should_enforce_and_do(folder):
     assert _run(folder, "host", "add", "h1")[0] == 0

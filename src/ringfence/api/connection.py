@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
         """Closes the connection after the answers that are under way, because the server ends."""
         self._is_ending = True
         if self._reading is None and not self._due and not self._is_busy:
-            self._transport.close()
+            self._close()
 
     def close(self) -> None:
         """Closes the connection now."""
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
         if self._drained_bytes:
             self._drained_bytes += len(body)
             if self._drained_bytes > MAX_DRAINED_BYTES:
-                self._transport.close()
+                self._close()
         elif request is not None:
             self._body += body
             if len(self._body) > self._app.limits.size_bytes:
@@ -271,7 +271,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _wait_on(self) -> None:
-        if self._is_taken:
+        if self._is_taken or self._transport.is_closing():
             return
         if self._is_full and not self._is_busy:
             self._go_on_waiting_for(_Wait.READ, KEEP_ALIVE_S)
@@ -312,7 +312,12 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.writelines((head, response.data))
         if is_last:
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Closes once the caller has read what was sent; for that alone the transport would wait for ever."""
+        self._transport.close()
+        self._wait_for(_Wait.READ, KEEP_ALIVE_S)
 
     def _wait_for(self, wait: _Wait, time_s: float) -> None:
         """Uses one timer, which may fire early and is then extended, rather than one for every request."""
@@ -342,10 +347,10 @@ class Connection(asyncio.Protocol):
                 answer = answer_refusal(HttpRefusal(HTTPStatus.REQUEST_TIMEOUT, text))
                 request, self._reading = self._reading, None
                 self._send(request, self._app.refuse(request, answer), is_kept=False)
-            case _ if self._is_full:
+            case _ if self._is_full or self._transport.is_closing():
                 self._transport.abort()  # what the caller did not read so far would keep it open
             case _:
-                self._transport.close()
+                self._close()
 
     def _forget(self) -> None:
         """Nothing comes here any more; parser and connection would keep each other."""
@@ -374,7 +379,7 @@ class Connection(asyncio.Protocol):
             fields = {"request_id": request_id, "status": status.value, "address": address, "why": text}
             log.info("refused a connection: %s", text, extra={"fields": fields})
         self._reading = None
-        self._transport.close()
+        self._close()
 
 
 _TOO_LARGE: Final = f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes"

@@ -4,6 +4,7 @@ Results go to stdout, everything else to stderr. A verb imports what it needs on
 completion answer at once.
 """
 
+import io
 import sys
 
 from ringfence.cli.app import run
@@ -13,4 +14,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """The entry point of the ``ringfence`` program."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what is done is told, in whatever letters the terminal has
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

@@ -125,6 +125,9 @@ def options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit status comes back."""
+    if any("\ud800" <= letter <= "\udfff" for argument in arguments for letter in argument):
+        complain("the line has letters that are not UTF-8: no name and no text can have them")
+        return USAGE
     try:
         return _call(arguments)
     except typer.TyperException as error:
@@ -136,8 +139,6 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of it at its end
         return FAILED
-    except UnicodeEncodeError:
-        message, status = "the line has letters that are not UTF-8: no name and no text can have them", USAGE
     except OSError as error:  # a file that a verb was given, say
         message, status = f"{error.filename or 'the system refuses'}: {error.strerror or error}", FAILED
     except KeyboardInterrupt:

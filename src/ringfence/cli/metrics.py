@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final
 import typer
 
 from ringfence.cli.options import DataOption
-from ringfence.cli.output import show
 
 # Each family: its name, its type, what it is, and the field of a row that it shows.
 _OF_HOSTS: Final = (
@@ -42,7 +41,7 @@ def metrics(
     if rules:
         counted = ask(data, Ask("GET", "/counters"))["counters"]
         lines += _families(_OF_RULES, counted, ("host", "group", "rule", "direction"))
-    show("\n".join(lines))
+    typer.echo("\n".join(lines))  # every letter as it is: the format knows no other escapes
 
 
 def _families(families: Iterable[tuple[str, str, str, str]], rows: list[Row], labels: tuple[str, ...]) -> Iterator[str]:

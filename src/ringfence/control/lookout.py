@@ -51,7 +51,7 @@ class Lookout:
 
     def _open(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._opening is None and loop.time() >= self._opened_s + _PAUSE_S:
+        if self._opening is None and not self._is_closed and loop.time() >= self._opened_s + _PAUSE_S:
             self._opened_s = loop.time()
             self._opening = loop.create_task(self._connect())
 

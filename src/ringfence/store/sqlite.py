@@ -162,7 +162,7 @@ def configure(connection: sqlite3.Connection) -> sqlite3.Connection:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except sqlite3.IntegrityError as error:
+    except (sqlite3.IntegrityError, OverflowError) as error:  # the second: a number of more than 64 bits
         raise ConstraintBroken(str(error)) from error
     except sqlite3.OperationalError as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # Python's own, of what is no text, have none

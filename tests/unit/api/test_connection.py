@@ -39,9 +39,12 @@ class Echo:
 
 
 @asynccontextmanager
-async def connected(app):
+async def connected(app, holds=None):
+    """``holds``: how many octets the kernel takes of what is not read yet."""
     loop, opened = asyncio.get_running_loop(), Open()
     ours, theirs = socket.socketpair()
+    if holds is not None:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, holds)
     await loop.connect_accepted_socket(lambda: Connection(app, opened), ours)
     reader, writer = await asyncio.open_connection(sock=theirs)
     try:
@@ -257,6 +260,23 @@ def test_a_caller_that_never_reads_is_cut_off_whatever_else_it_asked_for(monkeyp
             [connection] = opened.connections
             connection.pause_writing()
             await send(writer, b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n" * asked)
+            await until(lambda: not opened.connections)
+
+    run(main())
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
+def test_a_caller_that_does_not_read_the_end_of_an_answer_is_cut_off(monkeypatch, more):
+    monkeypatch.setattr("ringfence.api.connection.KEEP_ALIVE_S", 0.05)
+
+    class Long(Echo):
+        def __call__(self, _):
+            return Response(200, bytes(40_000))  # fewer than make a transport call it full
+
+    async def main():
+        async with connected(Long(), holds=4096) as (_, writer, opened):
+            writer.transport.pause_reading()
+            await send(writer, b"GET /b HTTP/1.1\r\nhost: h\r\n%b\r\n" % more)
             await until(lambda: not opened.connections)
 
     run(main())

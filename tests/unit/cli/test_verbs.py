@@ -349,6 +349,15 @@ def test_metrics_of_no_server_are_none(ringfence, tmp_path):
     assert ringfence("metrics") == (1, "", said)
 
 
+def test_metrics_name_groups_by_every_letter_that_they_have(ringfence, monkeypatch):
+    named = {"host": "h1", "group": "web\u00a0tier", "rule": "r", "direction": "ingress"}
+    rule = {**named, "judged": 7, "connections": None}
+    monkeypatch.setattr("ringfence.cli.admin_client.require_server", lambda _: None)
+    monkeypatch.setattr("ringfence.cli.admin_client.ask", lambda *_: {"hosts": [], "counters": [rule]})
+    line = 'ringfence_rule_judged_packets_total{host="h1",group="web\u00a0tier",rule="r",direction="ingress"} 7'
+    assert line in ringfence("metrics", "--rules")[1].splitlines()
+
+
 def test_what_the_system_refuses_is_told_with_what_to_do(ringfence, tmp_path):
     ringfence("key", "create")
     (tmp_path / "there").write_text("")

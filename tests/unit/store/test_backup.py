@@ -100,6 +100,7 @@ DAMAGES = {
     "no key": lambda whole: whole.replace(b"seal-key", b"seal-kez", 1),
     "no octets": lambda whole: whole.replace(b'{"base64":"', b'{"base64":"!', 1),
     "no table": lambda whole: whole.replace(b'{"table":"rule"', b'{"tabke":"rule"', 1),
+    "large number": lambda whole: re.sub(rb"(?<=\[)\d+(?=,)", b"%d" % (1 << 70), whole, count=1),
     "no text": lambda whole: whole.replace(b"described", b"descr\xffbed", 1),
 }
 
@@ -126,7 +127,7 @@ def test_a_damaged_backup_is_refused_and_leaves_nothing(place, target, damage):
     refused_and_then_taken(place, target, damage)
 
 
-@pytest.mark.parametrize("damage", ["another key", "no key", "no octets", "no table", "no text"])
+@pytest.mark.parametrize("damage", ["another key", "no key", "no octets", "no table", "large number", "no text"])
 def test_a_backup_is_refused_whatever_of_it_was_damaged(tmp_path, damage):
     refused_and_then_taken(Place(tmp_path / "source"), (tmp_path / "target", None), damage)
 

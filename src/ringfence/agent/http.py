@@ -18,14 +18,13 @@ import msgspec
 
 from ringfence.agent.channel import ServerPlace
 from ringfence.agent.doors.connection import Answer, Connection, Place, open_connection
-from ringfence.policy.errors import OperatorError
+from ringfence.policy.errors import OperatorError, without_number
 
 UNAUTHORIZED: Final = 401
 SWITCHING_PROTOCOLS: Final = 101
 _KEPT_S: Final = 60.0  # a connection that nobody uses
 _SHOWN: Final = 300
 _REFUSED: Final = re.compile(r"\[Errno (\d+)\] Connect call failed")  # asyncio's words, also several in a row
-_NUMBER: Final = re.compile(r"\[Errno -?\d+\] ")
 _UNIX: Final = "unix:"
 _PORTS: Final = {"http": 80, "https": 443}
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -154,7 +153,7 @@ def reason_of(error: OSError) -> str:
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return "whoever answers there speaks no TLS: is it another port, or plain http:// on loopback?"
     said = _REFUSED.sub(lambda found: os.strerror(int(found[1])), str(error))
-    return _NUMBER.sub("", said) or type(error).__name__
+    return without_number(said) or type(error).__name__
 
 
 def _checked_url(address: str, *, insecure: bool) -> str:

@@ -404,7 +404,7 @@ class Agent:
 
     async def _look_where_ports_are(self) -> None:
         inventory = self._declared.inventory
-        found = await self._kernel.do(lambda: [one for one in find_misplaced(inventory, self._links) if one.is_open])
+        found = await self._disk.do(lambda: [one for one in find_misplaced(inventory, self._links) if one.is_open])
         self._reporter.set_problem("places", "; ".join(one.text for one in found) or None)
         await self._clock.sleep(PLACES_POLL_S)
 

@@ -38,10 +38,10 @@ class Gate:
     """
 
     def __init__(self, limits: RateLimits) -> None:
-        self._keys = Meter(limits.key, max(1.0, limits.key * BURST_S))
-        self._addresses = Meter(limits.address, max(1.0, limits.address * BURST_S))
-        self._hosts = Meter(limits.host, max(1.0, limits.host * BURST_S))
-        self._failures = Meter(limits.failures, max(1.0, limits.failures * FAILURE_BURST_S))
+        self._keys = _meter(limits.key)
+        self._addresses = _meter(limits.address)
+        self._hosts = _meter(limits.host)
+        self._failures = _meter(limits.failures, FAILURE_BURST_S)
 
     def admit_address(self, address: str | None, now_s: float) -> None:
         """Raises ``TooMany`` when the address, None for a unix socket, asks too often."""
@@ -62,6 +62,10 @@ class Gate:
         """Counts a refused signature; raises ``TooMany`` after too many of one address."""
         if address is not None and (wait_s := self._failures.take(_owner(address), now_s)):
             _refuse(wait_s, "too many requests of this address were not signed rightly")
+
+
+def _meter(rate: float, burst_s: float = BURST_S) -> Meter:
+    return Meter(rate, max(1.0, rate * burst_s))
 
 
 def _refuse(wait_s: float, text: str) -> NoReturn:

@@ -6,7 +6,7 @@ what the command needs, 130 ended by Ctrl-C; plan and apply have two more of the
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final
 
 import typer
@@ -71,46 +71,46 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": HELP_OPTIONS},
 )
-_BEGIN = "Begin"
-_CHANGE = "Change the policy, and take it back"
-_ASK = "Ask what a policy means"
-_SEEN = "What was seen"
-_FILES = "Policies as files"
-_RUN = "Servers and hosts"
-
-app.command("demo", rich_help_panel=_BEGIN)(demo.demo)
-app.command("env", rich_help_panel=_BEGIN)(env.env)
-app.command("guard", rich_help_panel=_BEGIN)(guard.guard)
-app.command("version", rich_help_panel=_BEGIN)(version.version)
-app.command("allow-me", rich_help_panel=_CHANGE)(allow.allow_me)
-app.command("confirm", rich_help_panel=_CHANGE)(past.confirm)
-app.command("diff", rich_help_panel=_CHANGE)(past.diff)
-app.command("rollback", rich_help_panel=_CHANGE)(past.rollback)
-app.add_typer(group.app, name="group", rich_help_panel=_CHANGE)
-app.add_typer(rule.app, name="rule", rich_help_panel=_CHANGE)
-app.add_typer(history.app, name="history", rich_help_panel=_CHANGE)
-app.add_typer(operation.app, name="operation", rich_help_panel=_CHANGE)
-app.command("explain", rich_help_panel=_ASK)(explain.explain)
-app.command("reach", rich_help_panel=_ASK)(reach.reach)
-app.command("check", rich_help_panel=_ASK)(check.check)
-app.command("lint", rich_help_panel=_ASK)(lint.lint)
-app.add_typer(assertion.app, name="assertion", rich_help_panel=_ASK)
-app.command("observed", rich_help_panel=_SEEN)(observed.observed)
-app.command("suggest", rich_help_panel=_SEEN)(suggest.suggest)
-app.command("unused", rich_help_panel=_SEEN)(unused.unused)
-app.command("plan", rich_help_panel=_FILES)(plan.plan)
-app.command("apply", rich_help_panel=_FILES)(apply.apply)
-app.command("export", rich_help_panel=_FILES)(export.export)
-app.add_typer(imports.app, name="import", rich_help_panel=_FILES)
-app.command("doctor", rich_help_panel=_RUN)(doctor.doctor)
-app.command("boot", rich_help_panel=_RUN)(boot.boot)
-app.command("metrics", rich_help_panel=_RUN)(metrics.metrics)
-app.add_typer(server.app, name="server", rich_help_panel=_RUN)
-app.add_typer(agent.app, name="agent", rich_help_panel=_RUN)
-app.add_typer(host.app, name="host", rich_help_panel=_RUN)
-app.add_typer(instance.app, name="instance", rich_help_panel=_RUN)
-app.add_typer(organisation.app, name="organisation", rich_help_panel=_RUN)
-app.add_typer(key.app, name="key", rich_help_panel=_RUN)
+# As the help groups them: a function is one verb, an app has verbs of its own.
+_VERBS: Final[Mapping[str, Mapping[str, typer.Typer | Callable[..., None]]]] = {
+    "Begin": {"demo": demo.demo, "env": env.env, "guard": guard.guard, "version": version.version},
+    "Change the policy, and take it back": {
+        "allow-me": allow.allow_me,
+        "confirm": past.confirm,
+        "diff": past.diff,
+        "rollback": past.rollback,
+        "group": group.app,
+        "rule": rule.app,
+        "history": history.app,
+        "operation": operation.app,
+    },
+    "Ask what a policy means": {
+        "explain": explain.explain,
+        "reach": reach.reach,
+        "check": check.check,
+        "lint": lint.lint,
+        "assertion": assertion.app,
+    },
+    "What was seen": {"observed": observed.observed, "suggest": suggest.suggest, "unused": unused.unused},
+    "Policies as files": {"plan": plan.plan, "apply": apply.apply, "export": export.export, "import": imports.app},
+    "Servers and hosts": {
+        "doctor": doctor.doctor,
+        "boot": boot.boot,
+        "metrics": metrics.metrics,
+        "server": server.app,
+        "agent": agent.app,
+        "host": host.app,
+        "instance": instance.app,
+        "organisation": organisation.app,
+        "key": key.app,
+    },
+}
+for _panel, _verbs in _VERBS.items():
+    for _name, _verb in _verbs.items():
+        if isinstance(_verb, typer.Typer):
+            app.add_typer(_verb, name=_name, rich_help_panel=_panel)
+        else:
+            app.command(_name, rich_help_panel=_panel)(_verb)
 
 
 @app.callback()

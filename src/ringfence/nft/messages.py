@@ -59,6 +59,11 @@ def request_named(type_: int, table: TableFamily, name: str) -> bytes:
     return request_dump(type_, PROTOCOL_FAMILY[table], pack_text(1, TABLE) + pack_text(2, name))
 
 
+def request_generation() -> bytes:
+    """Asks for the kernel's count of transactions in this network namespace."""
+    return pack_message(message_type(GET_GENERATION), F_REQUEST | F_ACK, 1, b"", family=NFPROTO_INET)
+
+
 def answers_in(blob: bytes, type_: int) -> list[Attributes]:
     """The attributes of every message of that type (``NEW_``) in an answer, which is one or several datagrams."""
     wanted = message_type(type_)

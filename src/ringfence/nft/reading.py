@@ -38,7 +38,6 @@ from ringfence.nft.members import FAMILY_OF, WORDS, member_set_of
 from ringfence.nft.messages import (
     GET_CHAIN,
     GET_ELEMENTS,
-    GET_GENERATION,
     GET_OBJECT,
     GET_RULE,
     GET_SET,
@@ -53,18 +52,14 @@ from ringfence.nft.messages import (
     TABLE,
     answers_in,
     expressions_in,
-    message_type,
     request_dump,
+    request_generation,
     request_named,
     request_one,
 )
 from ringfence.nft.netlink import (
-    F_ACK,
-    F_REQUEST,
-    NFPROTO_INET,
     Attributes,
     number_of,
-    pack_message,
     pack_number,
     pack_text,
     parse,
@@ -236,7 +231,7 @@ def read_touched(touched: Touched, mask: int = DEFAULT_MASK) -> Conversation:
 
 
 def _read_generation() -> Generator[bytes, bytes, int]:
-    answer = yield pack_message(message_type(GET_GENERATION), F_REQUEST | F_ACK, 1, b"", family=NFPROTO_INET)
+    answer = yield request_generation()
     return next((number_of(attributes[1]) for attributes in answers_in(answer, NEW_GENERATION)), 0)
 
 

@@ -4,6 +4,11 @@ The caller mends a ``CallerError`` (another request), time or another change men
 of a host mends an ``OperatorError``. ``api/answers.py`` holds the one table that maps them to HTTP answers.
 """
 
+import re
+from typing import Final
+
+_NUMBER: Final = re.compile(r"\[Errno -?\d+\] ")  # before the system's words
+
 
 class RingfenceError(Exception):
     """Base of every error that ringfence raises on purpose; ``str(error)`` is a sentence for whoever reads it."""
@@ -76,3 +81,8 @@ class OperatorError(RingfenceError):
         self.step = step
         self.reason = reason
         self.host = host
+
+
+def without_number(text: str) -> str:
+    """What an error of the operating system says, without the numbers that only its manual explains."""
+    return _NUMBER.sub("", text)

@@ -5,7 +5,6 @@ Only what the demo and the tests need: groups, rules, sources, membership, insta
 
 import json
 import os
-import re
 import shlex
 import ssl
 import time
@@ -16,12 +15,11 @@ from uuid import UUID
 
 import httpx
 
-from ringfence.policy.errors import Invalid, OperatorError
+from ringfence.policy.errors import Invalid, OperatorError, without_number
 from ringfence.policy.values import GroupId, InstanceId, KeyId, RuleId
 from ringfence.wire.signature import SignedRequest, sign_request
 
 DEFAULT_ZONE: Final = "ch-dk-2"
-_NUMBER: Final = re.compile(r"^\[Errno -?\d+\] ")  # before the system's words
 _SIGNATURE_LIFE_S: Final = 600
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.05
@@ -140,7 +138,7 @@ class ApiClient:
         try:
             response = self._http.request(method, url, content=content, headers=headers)
         except httpx.HTTPError as error:
-            raise OperatorError(f"asking {self._base}", _NUMBER.sub("", str(error)) or type(error).__name__) from error
+            raise OperatorError(f"asking {self._base}", without_number(str(error)) or type(error).__name__) from error
         document: Document = response.json() if response.content else {}
         if response.is_error:
             raise OperatorError(f"{method} {path}", f"{response.status_code}: {document.get('message', '')}")

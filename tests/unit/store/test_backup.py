@@ -15,7 +15,7 @@ from ringfence.store import Decision, KeyCreated, Store
 from ringfence.store.backup import dump
 from ringfence.store.copies import back_up, bring_back, move
 from ringfence.store.place import place_of, remember, remembered
-from unit.store.test_store import AUDIT, KEY, _all_of, creating, everything, writing
+from unit.store.test_store import AUDIT, KEY, creating, everything, write_all
 
 EMPTY_URL = "postgresql://nobody@127.0.0.1:1/none"
 
@@ -24,9 +24,7 @@ def filled(place):
     """A store with something in every table; what it holds in memory, and its epoch."""
     start, facts, _ = everything()
     store = place.open()
-    store.submit(lambda snapshot: _all_of(start, snapshot)).result()
-    for fact in facts:
-        store.submit(writing([fact])).result()
+    write_all(store, start, facts)
     store.submit(lambda _: Decision(None, records=(KeyCreated(KEY),), audit=AUDIT)).result()
     snapshot, epoch = store.snapshot, store.epoch
     store.close()

@@ -119,9 +119,7 @@ def everything():
 def test_what_was_committed_is_loaded_again_equal_and_in_order(place):
     start, facts, wanted = everything()
     store = place.open()
-    store.submit(lambda snapshot: _all_of(start, snapshot)).result()
-    for fact in facts:
-        store.submit(writing([fact])).result()
+    write_all(store, start, facts)
     kept = store.snapshot
     store.close()
     store = place.open()
@@ -138,12 +136,17 @@ def test_what_was_committed_is_loaded_again_equal_and_in_order(place):
 def test_when_each_rule_was_made_is_read_from_what_undoes_it(place):
     start, facts, wanted = everything()
     store = place.open()
-    store.submit(lambda snapshot: _all_of(start, snapshot)).result()
-    for fact in facts:
-        store.submit(writing([fact])).result()
+    write_all(store, start, facts)
     births = store.read_births()
     store.close()
     assert births == {rule.id: AUDIT.at for group in wanted.groups.values() for rule in group.rules}
+
+
+def write_all(store, start, facts):
+    """What ``everything`` made, into an empty store: a change for each fact."""
+    store.submit(lambda snapshot: _all_of(start, snapshot)).result()
+    for fact in facts:
+        store.submit(writing([fact])).result()
 
 
 def _all_of(start, snapshot):
@@ -165,9 +168,7 @@ def test_every_table_carries_its_organisation(place):
 def test_every_row_of_a_group_and_an_instance_has_their_organisation(place):
     start, facts, _ = everything()
     store = place.open()
-    store.submit(lambda snapshot: _all_of(start, snapshot)).result()
-    for fact in facts:
-        store.submit(writing([fact])).result()
+    write_all(store, start, facts)
     store.close()
     for table in ("rule", "external_source", "instance", "interface", "interface_address", "worn_group"):
         assert place.rows(f"SELECT DISTINCT organisation FROM {table}") == [(str(ORGANISATION),)]  # noqa: S608  our own words

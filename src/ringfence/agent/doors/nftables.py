@@ -31,8 +31,8 @@ from ringfence.nft import (
     read_touched,
     request_counters,
 )
-from ringfence.nft.messages import GET_GENERATION, message_type
-from ringfence.nft.netlink import F_ACK, F_REQUEST, NFPROTO_INET, Refusal, number_of, pack_message, parse
+from ringfence.nft.messages import request_generation
+from ringfence.nft.netlink import Refusal, number_of, parse
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.names import TableFamily
 from ringfence.policy.program.steps import DeleteLine, Step
@@ -177,8 +177,7 @@ class KernelNftables:
         return self._netlink.converse(read_tallies(names))
 
     def count_changes(self) -> int:
-        request = pack_message(message_type(GET_GENERATION), F_REQUEST | F_ACK, 1, b"", family=NFPROTO_INET)
-        answers = self._netlink.request(request)
+        answers = self._netlink.request(request_generation())
         if answers.refusals or not answers.messages:
             reason = "; ".join(explain_refusal(refusal.errno, refusal.text) for refusal in answers.refusals)
             raise OperatorError("ask the kernel for nf_tables", reason or "no answer")

@@ -11,7 +11,7 @@ from ringfence.agent.doors.links import Master
 from ringfence.agent.doors.nftables import RulesRefused
 from ringfence.nft import About, Generation, Heard, Reading, Touched, kernel_set, render_text
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.program.link import FIXED_SETS
+from ringfence.policy.program.base_chains import FIXED_SETS
 from ringfence.policy.program.model import (
     Chain,
     Count,

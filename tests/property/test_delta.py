@@ -11,9 +11,9 @@ from generated import PORTS, changed, snapshots
 from kernel import Table
 from policies import group, instance
 from policies import snapshot as snapshot_of
+from ringfence.policy.program.base_chains import STAMP
 from ringfence.policy.program.compile import LocalPorts, compile_program
 from ringfence.policy.program.delta import diff_programs, hold_stamps
-from ringfence.policy.program.link import STAMP
 from ringfence.policy.program.model import (
     Chain,
     Element,

@@ -11,11 +11,11 @@ from generated import MANAGED, PORTS, changed, differences, dweller, mac_at, sna
 from policies import group, group_id, snapshot
 from ringfence.policy.addresses import FAMILIES
 from ringfence.policy.model import GroupPeer
+from ringfence.policy.program import base_chains, lines, parts
 from ringfence.policy.program import compile as compile_module
 from ringfence.policy.program import delta as delta_module
-from ringfence.policy.program import lines, link, parts
+from ringfence.policy.program.base_chains import ALLOW
 from ringfence.policy.program.delta import diff_programs
-from ringfence.policy.program.link import ALLOW
 from ringfence.policy.program.model import Accept, Between, Chain, Drop, Equal, Field, Goto, Line, NotOpening, Within
 from ringfence.policy.values import Direction
 from ringfence.policy.view import resolve_view
@@ -198,10 +198,10 @@ FAULTS = {
     "egress is always open": _wrapped(parts, "_profile_chains", _always_open),
     "egress is always restricted": _wrapped(parts, "_profile_chains", _always_restricted),
     "only the first group counts": _wrapped(parts, "_profile_chains", _only_first_group),
-    "nobody checks for spoofing": _wrapped(link, "base_chains", _trusting),
-    "mid-stream packets may open a flow": _wrapped(link, "base_chains", _no_parts(NotOpening)),
-    "the sides are swapped": _wrapped(link, "base_chains", _swapped_sides),
-    "what is established passes for ever": _wrapped(link, "base_chains", _any_reply),
+    "nobody checks for spoofing": _wrapped(base_chains, "routed_chains", _trusting),
+    "mid-stream packets may open a flow": _wrapped(base_chains, "routed_chains", _no_parts(NotOpening)),
+    "the sides are swapped": _wrapped(base_chains, "routed_chains", _swapped_sides),
+    "what is established passes for ever": _wrapped(base_chains, "routed_chains", _any_reply),
     "no change narrows": _set_attribute(delta_module, "_narrows", lambda *_args: False),
     "a removed rule does not narrow": _set_attribute(delta_module, "only_widens", lambda _old, _new: True),
 }

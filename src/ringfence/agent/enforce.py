@@ -15,10 +15,10 @@ from ringfence.agent.isolate import Blamed, Compile, compile_sound, find_blamed,
 from ringfence.nft import About, Generation, Touched, kernel_set
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
+from ringfence.policy.program.base_chains import STAMP
 from ringfence.policy.program.compile import Compiler, compile_program
 from ringfence.policy.program.delta import diff_programs, hold_stamps, in_pieces
 from ringfence.policy.program.hasten import hasten
-from ringfence.policy.program.link import STAMP
 from ringfence.policy.program.model import Foreign, Line, NamedSet, Program, VerdictMap
 from ringfence.policy.program.names import FRAME_PORTS, FRESH, OBSERVED, PORTS, TableFamily, is_of_policy, place_of
 from ringfence.policy.program.narrow import narrow_program

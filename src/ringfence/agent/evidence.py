@@ -120,7 +120,7 @@ class Evidence:
         self._reporter.set_problem("flow log", self._flows.problem)
 
     def _in_force(self) -> tuple[HostView, Lifelines]:
-        return self.view, self._declared.snapshot.ports.lifelines
+        return self.view, self._declared.current.ports.lifelines
 
     async def _send(self) -> None:
         try:

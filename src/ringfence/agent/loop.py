@@ -249,7 +249,7 @@ class Agent:
         self._to_enforce.clear()
         async with self._enforcing:
             began = self._clock.monotonic()
-            wanted, declared = self._wanted, self._declared.snapshot
+            wanted, declared = self._wanted, self._declared.current
             try:
                 outcome = await self._kernel.do(
                     carry_out, self._enforcer, wanted, declared, self._bridging, own=self._own

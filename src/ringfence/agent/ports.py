@@ -25,8 +25,11 @@ _log: Final = logging.getLogger("ringfence.agent")
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """``endpoints``: those declared, without ports that moved from one instance to another since the agent started."""
+class Declaration:
+    """What is declared at one moment.
+
+    ``endpoints``: without ports that moved from one instance to another since the agent started.
+    """
 
     inventory: Inventory
     ports: LocalPorts
@@ -55,7 +58,7 @@ class Declared:
         self._reassigned: frozenset[str] = frozenset()
         self.channel = memory.channel  # where the server is, which a self host never cuts
         self.observed = memory.observed
-        self._snapshot: Snapshot | None = None
+        self._declaration: Declaration | None = None
         self._made_of: tuple[object, ...] = ()
         self.problem: str | None = None
 
@@ -75,13 +78,13 @@ class Declared:
         return LocalPorts(tuple(sorted(patterns)), inventory.kind, uplinks, Lifelines(inventory.failsafe, self.channel))
 
     @property
-    def snapshot(self) -> Snapshot:
+    def current(self) -> Declaration:
         """What is declared at this moment; the same object as long as nothing changed."""
         made_of = (self._inventory, self.remembered, self._reassigned, self.channel, self.observed)
-        if self._snapshot is None or not all(map(is_, made_of, self._made_of)):
+        if self._declaration is None or not all(map(is_, made_of, self._made_of)):
             kept = tuple(end for end in declared_endpoints(self.inventory) if end.interface not in self._reassigned)
-            self._snapshot, self._made_of = Snapshot(self.inventory, self.ports, kept), made_of
-        return self._snapshot
+            self._declaration, self._made_of = Declaration(self.inventory, self.ports, kept), made_of
+        return self._declaration
 
     def begin(self, held: frozenset[str], observed: frozenset[str] = frozenset()) -> None:
         """Reads the file, or else the saved copy of when it was last good; raises ``OperatorError`` without either.

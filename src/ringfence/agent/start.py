@@ -17,7 +17,7 @@ from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.generations import Generations
 from ringfence.agent.own_view import OwnPart
-from ringfence.agent.ports import Declared, Snapshot
+from ringfence.agent.ports import Declaration, Declared
 from ringfence.nft import About
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
@@ -57,7 +57,7 @@ def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
     kept = load_view(cache, held)
     if kept is not None:
         declared.note_view(kept.view)
-    return carry_out(enforcer, kept, declared.snapshot, doors.bridging, own=OwnPart())
+    return carry_out(enforcer, kept, declared.current, doors.bridging, own=OwnPart())
 
 
 def load_view(cache: Cache, held: About) -> FeedView | None:
@@ -75,7 +75,7 @@ def load_view(cache: Cache, held: About) -> FeedView | None:
 
 
 def carry_out(
-    enforcer: Enforcer, wanted: FeedView | None, declared: Snapshot, bridging: BridgingDoor, *, own: OwnPart
+    enforcer: Enforcer, wanted: FeedView | None, declared: Declaration, bridging: BridgingDoor, *, own: OwnPart
 ) -> Outcome:
     """Makes the kernel hold the wanted view; without one it opens nothing, and closes what the inventory closes.
 

@@ -12,7 +12,7 @@ from ringfence.api.exchange import Request, Response
 from ringfence.api.routes import App
 from ringfence.control.actor import OPERATOR_NAME, require_owner
 from ringfence.control.plane import ControlPlane
-from ringfence.control.room import Usage
+from ringfence.control.quotas import Usage
 from ringfence.policy.errors import NotFound
 from ringfence.store import HistoryLine, HistoryQuery
 from ringfence.wire.account import (

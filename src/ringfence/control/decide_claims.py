@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ringfence.control.decide_instances import born_instance
-from ringfence.control.room import room_for_instances
+from ringfence.control.quotas import room_for_instances
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.facts import Fact, InstanceCreated, InstanceObserved, InstancePlaced
 from ringfence.policy.index import index_of

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ringfence.control.actor import Actor
 from ringfence.control.lookup import find_group_to_change, find_peer, name_some
-from ringfence.control.room import require_room_for_group, require_room_in_group
+from ringfence.control.quotas import require_room_for_group, require_room_in_group
 from ringfence.policy.commands import (
     AddRule,
     AddSource,

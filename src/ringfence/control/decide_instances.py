@@ -2,7 +2,7 @@
 
 from ringfence.control.actor import Actor
 from ringfence.control.lookup import find_group_to_change, find_instance
-from ringfence.control.room import require_room_for_instance, require_room_to_wear
+from ringfence.control.quotas import require_room_for_instance, require_room_to_wear
 from ringfence.policy.commands import AddInstance, Attach, Detach, InstanceClaim, Observe
 from ringfence.policy.errors import Conflict, Denied
 from ringfence.policy.facts import Fact, GroupTakenOff, GroupWorn, InstanceCreated, InstanceObserved

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ringfence.control.lookup import find_host
-from ringfence.control.room import require_room_for_host
+from ringfence.control.quotas import require_room_for_host
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import Conflict, Invalid
 from ringfence.policy.facts import Fact, HostAdded, HostInvited, HostJoined, HostRemoved, InstancePlaced

@@ -14,7 +14,7 @@ from ringfence.control.ids import new_id
 from ringfence.control.keys import ApiKey, KeyRing, KeyWish, mint_api_key, resolve_scope, rotate_api_key
 from ringfence.control.lookup import find_organisation
 from ringfence.control.organisations import decide_end, decide_found, decide_limit
-from ringfence.control.room import Usage, require_room_for_key, usage_of
+from ringfence.control.quotas import Usage, require_room_for_key, usage_of
 from ringfence.control.use_cases import Asked, UseCases
 from ringfence.policy.errors import NotFound
 from ringfence.policy.model import Organisation, Snapshot

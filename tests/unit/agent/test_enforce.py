@@ -13,8 +13,8 @@ from ringfence.agent.generations import Generations
 from ringfence.nft import About, Generation, Touched
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program import delta, names
+from ringfence.policy.program.base_chains import STAMP
 from ringfence.policy.program.compile import LocalPorts, compile_program
-from ringfence.policy.program.link import STAMP
 from ringfence.policy.program.model import (
     Accept,
     Chain,

@@ -7,9 +7,9 @@ import pytest
 from policies import address, cidr, group, group_id, instance, mac_of, rule, snapshot
 from ringfence.policy.packet import ICMPV6, TCP, UDP, Packet
 from ringfence.policy.program import names
+from ringfence.policy.program.base_chains import ALLOW
 from ringfence.policy.program.compile import LocalPorts, compile_program
 from ringfence.policy.program.delta import diff_programs
-from ringfence.policy.program.link import ALLOW
 from ringfence.policy.program.model import ORIGINAL, Dispatch, Drop, Field, Goto, Member, Program, State, Within
 from ringfence.policy.program.steps import AddTable, DeleteTargets, FlushChain
 from ringfence.policy.values import HostName, InterfaceName

@@ -13,7 +13,7 @@ from typing import Final
 
 from ringfence.policy.evolving import differing, differing_members
 from ringfence.policy.program import names
-from ringfence.policy.program.link import ALLOW, STAMP
+from ringfence.policy.program.base_chains import ALLOW, STAMP
 from ringfence.policy.program.model import (
     Chain,
     CountBy,

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 from ringfence.policy.program import names
-from ringfence.policy.program.link import (
+from ringfence.policy.program.base_chains import (
     DHCP4_REPLY,
     DHCP4_REQUEST,
     ICMPV6,

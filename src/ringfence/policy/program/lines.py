@@ -11,8 +11,8 @@ from typing import Final
 from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.model import GroupPeer, Rule
 from ringfence.policy.program import names
+from ringfence.policy.program.base_chains import ALLOW
 from ringfence.policy.program.late import FLOW_PEER
-from ringfence.policy.program.link import ALLOW
 from ringfence.policy.program.model import Between, Count, Equal, Field, Goto, Line, Match, Member, Within
 from ringfence.policy.values import ALL_PORTS, PROTOCOL_NUMBER, Direction, GroupId, Icmp, Kind, Ports, Protocol
 

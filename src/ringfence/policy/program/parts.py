@@ -12,7 +12,7 @@ from ringfence.policy.addresses import FAMILIES, Family, merge_networks
 from ringfence.policy.evolving import Evolving, change_members, common_ends, differing_members, evolving
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.model import GroupPeer, Rule
-from ringfence.policy.program import frames, link, names, self_host
+from ringfence.policy.program import base_chains, frames, names, self_host
 from ringfence.policy.program.branches import branch_out
 from ringfence.policy.program.lines import PeerSets, rule_lines, untracked_rule_lines
 from ringfence.policy.program.model import (
@@ -146,12 +146,12 @@ def compile_ports(programmed: tuple[Endpoint, ...], closed: frozenset[str], loca
     """The base chains, the sets for anti-spoofing, and the maps from interface or address to profile."""
     match local.kind:
         case Kind.ROUTED:
-            chains, sets = dict(link.base_chains(local.prefixes)), link.port_sets(programmed, closed)
+            chains, sets = dict(base_chains.routed_chains(local.prefixes)), base_chains.port_sets(programmed, closed)
         case Kind.BRIDGED:
-            chains = {**dict(link.bridged_chains(local.prefixes)), **dict(frames.frame_chains(local.prefixes))}
-            sets = {**link.instance_sets(programmed, closed), **frames.frame_sets(programmed, closed)}
+            chains = {**dict(base_chains.bridged_chains(local.prefixes)), **dict(frames.frame_chains(local.prefixes))}
+            sets = {**base_chains.instance_sets(programmed, closed), **frames.frame_sets(programmed, closed)}
         case Kind.SELF:
-            chains, sets = dict(self_host.base_chains(local)), self_host.port_sets(programmed, closed, local)
+            chains, sets = dict(self_host.self_chains(local)), self_host.port_sets(programmed, closed, local)
         case _:
             assert_never(local.kind)
     maps = _address_maps(programmed) if local.kind is Kind.BRIDGED else _port_maps(programmed)
@@ -183,7 +183,7 @@ def change_ports(
     if (closed, local) != (known.closed, known.local) or local.kind is not Kind.ROUTED:
         return compile_ports(programmed, closed, local)
     gone, come = exchange
-    less, more = link.port_sets(gone, frozenset()), link.port_sets(come, closed)
+    less, more = base_chains.port_sets(gone, frozenset()), base_chains.port_sets(come, closed)
     sets = {name: _changed_set(set_, less[name], more[name]) for name, set_ in known.sets.items()}
     come_maps, left = _port_maps(come), [str(endpoint.interface) for endpoint in gone]
     maps = {
@@ -203,13 +203,14 @@ def _profile_chains(groups: tuple[GroupId, ...], present: AbstractSet[str]) -> I
     profile = names.profile_of(groups)
     for direction in Direction:
         refusal, denied = _DENIED[direction], names.denied_counter(profile, direction)
-        aside = _jumps([names.untracked_group_chain(group, direction) for group in groups], present, link.NO_FLOW)
+        untracked = [names.untracked_group_chain(group, direction) for group in groups]
+        aside = _jumps(untracked, present, base_chains.NO_FLOW)
         jumps = _jumps([names.group_chain(group, direction) for group in groups], present)
         if direction is Direction.EGRESS and not jumps:
-            last = Line((Count(names.open_counter(profile)), Goto(link.ALLOW)))
+            last = Line((Count(names.open_counter(profile)), Goto(base_chains.ALLOW)))
         else:
             jumps, last = [*jumps, Line((Jump(names.late_chain(direction)),))], refuse(refusal, denied)
-        lines = (*aside, refuse(refusal, denied, link.NO_FLOW), *jumps, last)
+        lines = (*aside, refuse(refusal, denied, base_chains.NO_FLOW), *jumps, last)
         yield names.profile_chain(profile, direction), Chain(lines)
 
 

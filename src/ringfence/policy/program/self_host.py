@@ -11,8 +11,7 @@ from typing import Final
 
 from ringfence.policy.local import Failsafe, Lifelines, LocalPorts
 from ringfence.policy.program import names
-from ringfence.policy.program.late import late_chains, late_sets
-from ringfence.policy.program.link import (
+from ringfence.policy.program.base_chains import (
     ARRIVE,
     CLOSED,
     DHCP4_REPLY,
@@ -37,6 +36,7 @@ from ringfence.policy.program.link import (
     related_lines,
     singles,
 )
+from ringfence.policy.program.late import late_chains, late_sets
 from ringfence.policy.program.model import (
     FILTER_PRIORITY,
     ORIGINAL,
@@ -84,7 +84,7 @@ _FROM: Final = {4: Field.SOURCE4, 6: Field.SOURCE6}
 _TO: Final = {4: Field.DESTINATION4, 6: Field.DESTINATION6}
 
 
-def base_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
+def self_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
     """The fixed chains of a self host; other managed interfaces are closed, as on any host."""
     yield from refusal_chains(OBSERVED_PORTS, logs=True)
     yield from allow_chains()

@@ -18,8 +18,8 @@ from typing import Final
 from ringfence.policy.addresses import Interval, merge_intervals
 from ringfence.policy.evolving import change_members, differing
 from ringfence.policy.program import names
+from ringfence.policy.program.base_chains import STAMP
 from ringfence.policy.program.delta import Delta, can_only_allow, diff_programs, differing_parts, only_widens
-from ringfence.policy.program.link import STAMP
 from ringfence.policy.program.model import (
     Chain,
     Count,

@@ -146,7 +146,7 @@ _BY_ADDRESS: Final = Ends(
 )
 
 
-def base_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
+def routed_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
     """The fixed chains for routed instances; interfaces whose names start with one of ``prefixes`` begin closed."""
     yield "origin", Chain(tuple(_origin(prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _OWN, Chain(tuple(_own()))

@@ -7,7 +7,7 @@ import pytest
 
 from desk import H1, OPERATOR, ORGANISATION, STRANGER, STRANGERS, Desk, cidr, instance, tcp
 from ringfence.control.hosts import decide_add_host
-from ringfence.control.room import require_room_for_key, usage_of
+from ringfence.control.quotas import require_room_for_key, usage_of
 from ringfence.policy.commands import AddSource, Attach
 from ringfence.policy.errors import QuotaReached
 from ringfence.policy.facts import LimitSet

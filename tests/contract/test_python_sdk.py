@@ -145,6 +145,13 @@ def test_sources_are_a_set_of_networks_in_their_first_spelling(client, group):
     assert "external-sources" not in client.get_security_group(id=group)
 
 
+def test_instances_are_listed_by_their_address(client):
+    found = client.get_instance(id=VM_A)["public-ip"]
+    assert [one["id"] for one in client.list_instances(ip_address=found)["instances"]] == [VM_A]
+    assert client.list_instances(ip_address="192.0.2.254")["instances"] == []
+    assert client.list_instances(manager_id=VM_A, manager_type="instance-pool")["instances"] == []
+
+
 @pytest.mark.usefixtures("group")
 def test_public_groups_are_listed_apart_and_without_id(client):
     private = client.list_security_groups(visibility="private")["security-groups"]
@@ -182,6 +189,7 @@ def test_refusals_are_client_errors_with_a_text(client, group):
         (lambda: client.delete_rule_from_security_group(id=group, rule_id=str(uuid4())), "404", "rule"),
         (lambda: client.create_security_group(name=""), "400", "$.name"),
         (client.list_load_balancers, "404", "load-balancer is not offered"),
+        (lambda: client.stop_instance(id=VM_A), "404", f"instance/{VM_A}:stop is not offered"),
     ]
     for call, status, text in refused:
         with pytest.raises(ExoscaleAPIClientException) as caught:

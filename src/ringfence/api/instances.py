@@ -14,7 +14,7 @@ from ringfence.api.routes import App
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import NotFound
 from ringfence.policy.values import InstanceId, OperationId
-from ringfence.wire.decode import parse_path_id, refuse_arguments
+from ringfence.wire.decode import decode_instance_filter, parse_path_id, refuse_arguments
 from ringfence.wire.encode import (
     INSTANCE_TYPE_ID,
     TEMPLATE_ID,
@@ -28,7 +28,7 @@ from ringfence.wire.encode import (
 )
 from ringfence.wire.signature import parse_query
 
-# The filters of list-instances and the like that clients send; there is nothing to choose from, so they change nothing.
+# What exo asks list-templates and the like for; there is nothing to choose from, so it changes nothing.
 _HARMLESS = frozenset({"visibility"})
 
 
@@ -39,10 +39,12 @@ class InstanceList:
     plane: ControlPlane
 
     def on_get(self, request: Request, response: Response) -> None:
-        refuse_arguments(parse_query(request.target))
+        wanted = decode_instance_filter(parse_query(request.target))
         mine = actor_of(request).organisation
         instances = self.plane.snapshot.instances.values()
-        response.data = encode_instances(instance for instance in instances if instance.organisation == mine)
+        response.data = encode_instances(
+            instance for instance in instances if instance.organisation == mine and wanted.matches(instance)
+        )
 
 
 @dataclass(frozen=True, slots=True)

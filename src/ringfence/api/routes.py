@@ -135,6 +135,8 @@ class App:
         request.route = route.template
         self._admit(request)
         responder = route.responders.get(request.method)
+        if responder is None and any(":" in place for place in places):
+            self._unrouted(request)  # what follows the colon is a verb that no template has
         if responder is None:
             raise _not_allowed(request, route)
         return responder(request, response, *places)
@@ -167,5 +169,6 @@ def _refusal(request: Request, error: RingfenceError | HttpRefusal) -> Response:
 
 
 def _not_allowed(request: Request, route: _Route) -> HttpRefusal:
-    text = f"{request.method} is not a method of {shown_path(request.path)}; the Allow header names those that are"
-    return HttpRefusal(HTTPStatus.METHOD_NOT_ALLOWED, text, ("allow", ", ".join(sorted(route.responders))))
+    allowed = ", ".join(sorted(route.responders))
+    text = f"{request.method} is not a method of {shown_path(request.path)}, which has {allowed} alone"
+    return HttpRefusal(HTTPStatus.METHOD_NOT_ALLOWED, text, ("allow", allowed))

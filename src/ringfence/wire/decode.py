@@ -6,6 +6,7 @@ ignored, because official clients send some (Go attaches with a zero ``created-a
 """
 
 import re
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Final, TypeVar
 from uuid import UUID
@@ -15,15 +16,31 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ringfence.policy.commands import CreateGroup, GroupReference, RuleDraft
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.values import Cidr, Direction, GroupId, Icmp, InstanceId, Protocol, Visibility, parse_cidr
+from ringfence.policy.model import Instance
+from ringfence.policy.values import (
+    Address,
+    Cidr,
+    Direction,
+    GroupId,
+    Icmp,
+    InstanceId,
+    Protocol,
+    Visibility,
+    parse_address,
+    parse_cidr,
+)
 from ringfence.policy.wording import suggestion
 from ringfence.wire.document import parse_document
+
+_INSTANCE_ARGUMENTS: Final = frozenset({"ip-address", "labels", "manager-id", "manager-type"})
+_MANAGER: Final = "instance-pool"
 
 MAX_TEXT: Final = 255  # characters of a name or description (openapi.json)
 
 _UUID_SIZE = 36  # characters, with hyphens; msgspec also accepts UUIDs without
 _MISSING = re.compile(r"Object missing required field `([A-Za-z-]+)`")
 _UNKNOWN = re.compile(r"object contains unknown field (.*)", re.DOTALL)
+_LENGTH = re.compile(r"Expected `str` of length (<=|>=) ([0-9]+)")
 _E = TypeVar("_E", bound=Enum)
 _S = TypeVar("_S")
 
@@ -109,12 +126,38 @@ def decode_worn(body: bytes) -> InstanceId:
 
 
 def decode_visibility(arguments: tuple[tuple[str, str], ...]) -> Visibility:
-    """The only query argument of the API; absent means private."""
+    """Which groups list-security-groups was asked for; private ones unless it says otherwise."""
     refuse_arguments(arguments, known=frozenset({"visibility"}))
     values = [value for _, value in arguments]
     if len(values) > 1:
         raise Invalid("expected at most once", field="?visibility")
     return parse_choice(values[0], Visibility, field="?visibility") if values else Visibility.PRIVATE
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFilter:
+    """Which instances list-instances was asked for. No instance here has labels or a manager."""
+
+    address: Address | None = None
+    nothing: bool = False
+
+    def matches(self, instance: Instance) -> bool:
+        return not self.nothing and (self.address is None or self.address in instance.addresses)
+
+
+def decode_instance_filter(arguments: tuple[tuple[str, str], ...]) -> InstanceFilter:
+    """What list-instances was asked for by its query arguments, all of openapi.json; all instances without any."""
+    refuse_arguments(arguments, known=_INSTANCE_ARGUMENTS)
+    given = dict(arguments)
+    if len(given) < len(arguments):
+        raise Invalid("expected each query argument at most once", field="?")
+    text = given.pop("ip-address", None)
+    address = None if text is None else parse_address(text, field="?ip-address")
+    if "manager-id" in given:
+        _uuid(given["manager-id"], field="?manager-id")
+    if given.get("manager-type", _MANAGER) != _MANAGER:
+        raise Invalid(f"expected {_MANAGER}, the only type of manager", field="?manager-type")
+    return InstanceFilter(address, nothing=bool(given))
 
 
 def refuse_arguments(arguments: tuple[tuple[str, str], ...], *, known: frozenset[str] = frozenset()) -> None:
@@ -164,8 +207,13 @@ def _refusal(text: str, at: str) -> Invalid:
     missing = _MISSING.fullmatch(text)
     if missing:
         return Invalid("required, but not given", field=f"{path}.{missing[1]}")
-    sentence = text.replace("`", "")
+    sentence = _LENGTH.sub(_bound, text).replace("`", "")
     return Invalid(sentence[:1].lower() + sentence[1:], field=path)
+
+
+def _bound(length: re.Match[str]) -> str:
+    side = "most" if length[1] == "<=" else "least"
+    return f"expected at {side} {length[2]} {'character' if length[2] == '1' else 'characters'}"
 
 
 def _given(text: str | UnsetType) -> str | None:

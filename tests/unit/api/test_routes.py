@@ -70,7 +70,12 @@ def test_what_has_no_route_is_not_there(path):
 def test_a_method_that_is_none_is_refused_with_those_that_are():
     answer = ask("PATCH", "/v2/a")
     assert (answer.status, answer.head) == (405, b"allow: DELETE, GET, POST\r\n")
-    assert "PATCH is not a method of /v2/a" in json.loads(answer.data)["message"]
+    assert "PATCH is not a method of /v2/a, which has DELETE, GET, POST alone" in json.loads(answer.data)["message"]
+
+
+def test_a_verb_that_no_template_has_is_not_offered_rather_than_a_wrong_method():
+    answer = ask("PUT", "/v2/a/1:other")
+    assert (answer.status, answer.head) == (404, b"")
 
 
 def test_refusals_are_answers_whether_they_come_at_once_or_later():

@@ -1,6 +1,7 @@
 """Requests into commands: what official clients send is understood, everything else is refused naming the field."""
 
 import json
+from ipaddress import IPv6Address
 from uuid import UUID
 
 import pytest
@@ -9,7 +10,9 @@ from ringfence.policy.commands import CreateGroup, GroupReference, RuleDraft
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.values import Direction, Icmp, Protocol, Visibility, parse_cidr
 from ringfence.wire.decode import (
+    InstanceFilter,
     decode_group,
+    decode_instance_filter,
     decode_rule,
     decode_source,
     decode_visibility,
@@ -139,7 +142,7 @@ REFUSED_RULES = [
     ),
     (rule(network=..., security_group=ID), "$.security-group", "str"),
     (rule(network=..., security_group=None), "$.security-group", "null"),
-    (rule(description="x" * 256), "$.description", "<= 255"),
+    (rule(description="x" * 256), "$.description", "at most 255"),
     (rule(description=5), "$.description", "int"),
     (rule(description="a\0b"), "$.description", "NUL"),
     (b"[]", "$", "object"),
@@ -168,10 +171,10 @@ def test_a_group_needs_a_name_and_may_have_a_description():
 
 REFUSED_GROUPS = [
     (b"{}", "$.name", "required"),
-    (b'{"name": ""}', "$.name", ">= 1"),
+    (b'{"name": ""}', "$.name", "at least 1"),
     (b'{"name": null}', "$.name", "null"),
     (b'{"name": ["web"]}', "$.name", "array"),
-    (json.dumps({"name": "x" * 256}).encode(), "$.name", "<= 255"),
+    (json.dumps({"name": "x" * 256}).encode(), "$.name", "at most 255"),
     (b'{"name": "web", "description": null}', "$.description", "null"),
     (b'{"name": "\\ud800"}', "$.name", "surrogate"),
 ]
@@ -233,6 +236,30 @@ def test_visibility_is_the_only_query_argument_once_and_spelled_exactly():
         with pytest.raises(Invalid) as caught:
             decode_visibility(arguments)
         assert caught.value.field.startswith("?")
+
+
+def test_instances_are_chosen_by_address_and_none_has_a_manager_or_labels():
+    address = IPv6Address("2001:db8::7")
+    assert decode_instance_filter((("ip-address", "2001:DB8:0::7"),)) == InstanceFilter(address)
+    for name, value in (("labels", "a=b"), ("manager-id", ID), ("manager-type", "instance-pool")):
+        assert decode_instance_filter(((name, value), ("ip-address", "2001:db8::7"))).nothing
+    for arguments in (
+        (("ip-address", "web"),),
+        (("manager-id", "1"),),
+        (("manager-type", "hand"),),
+        (("ip", "192.0.2.1"),),
+        (("labels", "a"), ("labels", "a")),
+    ):
+        with pytest.raises(Invalid) as caught:
+            decode_instance_filter(arguments)
+        assert caught.value.field.startswith("?")
+
+
+def test_a_text_of_a_wrong_length_is_refused_in_words():
+    with pytest.raises(Invalid, match=r"\$\.name: expected at least 1 character$"):
+        decode_group(b'{"name": ""}')
+    with pytest.raises(Invalid, match=r"\$\.description: expected at most 255 characters$"):
+        decode_rule(rule(description="x" * 256))
 
 
 @pytest.mark.parametrize(

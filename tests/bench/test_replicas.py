@@ -25,7 +25,7 @@ ROUNDS = 3
 CALLERS = 8
 CALLS = 250  # of each caller in a round
 WRITES = 0.1  # of the calls
-HOSTS = 4000  # all touched by a change
+HOSTS = 10_000  # all touched by a change
 CHANGES = 10  # in a round
 
 

@@ -149,6 +149,12 @@ def test_an_organisation_is_removed_when_empty_and_its_keys_with_it(server):
     refused = server.admin.delete("/admin/v1/organisations/brief")
     assert refused.status_code == 409
     assert "group left" in refused.json()["message"]
+    server.admin.post("/admin/v1/instances?organisation=brief", json={"name": "last"}).raise_for_status()
+    (last,) = call(server, key, "GET", "/instance").json["instances"]
+    change(server, key, "PUT", f"/security-group/{group}:attach", json.dumps({"instance": {"id": last["id"]}}))
+    assert "instance last" in server.admin.delete("/admin/v1/organisations/brief").json()["message"]
+    assert server.admin.delete("/admin/v1/instances/last/host?organisation=brief").status_code == 204
+    assert server.admin.delete("/admin/v1/instances/last?organisation=brief").status_code == 204
     change(server, key, "DELETE", f"/security-group/{group}")
     assert server.admin.delete("/admin/v1/organisations/brief").status_code == 204
     assert call(server, key, "GET", "/security-group").status == 403

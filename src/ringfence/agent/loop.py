@@ -70,6 +70,7 @@ class Agent:
         self._feed_pauses = Pauses(jitter)
         self._kernel_pauses = Pauses(jitter)
         self._claim_pauses = Pauses(jitter)
+        self._refused_s: float | None = None  # when the server refused something of the inventory, monotonic
         self._memory = cache.load_memory()
         self._declared = Declared(
             inventory_file, files=doors.files, links=doors.links, cache=cache, memory=self._memory
@@ -212,6 +213,7 @@ class Agent:
         claimed = await self._server.claim(inventory.claim)
         self._to_claim = self._declared.inventory is not inventory
         self._claim_pauses.reset()
+        self._refused_s = self._clock.monotonic() if claimed.refused else None
         refused = "; ".join(f"instance {name!r} is refused: {reason}" for name, reason in claimed.refused)
         self._reporter.set_problem("claim", refused or None)
 
@@ -232,6 +234,10 @@ class Agent:
             self._to_enforce.set()
             self._reporter.wake()
             self._evidence.listen()
+        elif self._refused_s is not None and self._clock.monotonic() - self._refused_s >= REPORT_S:
+            # It may be free by now: an address that another host gave up, an instance that was released.
+            self._to_claim, self._refused_s = True, None
+            self._reporter.wake()
         self._reporter.set_problem("inventory", self._declared.problem)
 
     def _note_kind(self) -> None:

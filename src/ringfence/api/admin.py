@@ -30,13 +30,21 @@ from ringfence.api.questions import add_question_routes
 from ringfence.api.routes import App
 from ringfence.api.suggestion import Suggestion
 from ringfence.api.unused import UnusedResource
-from ringfence.control.actor import operator_of
+from ringfence.control.actor import Actor, operator_of
 from ringfence.control.hosts import HostStatus
 from ringfence.control.ids import new_id
 from ringfence.control.lookup import find_host, find_instance_of, require_group_named
 from ringfence.control.plane import ControlPlane
 from ringfence.control.safety import Safety
-from ringfence.policy.commands import AddInstance, AddSource, CreateGroup, InstanceClaim, Observe
+from ringfence.policy.commands import (
+    AddInstance,
+    AddSource,
+    CreateGroup,
+    InstanceClaim,
+    Observe,
+    ReleaseInstance,
+    RemoveInstance,
+)
 from ringfence.policy.errors import Invalid
 from ringfence.policy.model import Group, Instance, Interface, Snapshot
 from ringfence.policy.values import (
@@ -130,17 +138,33 @@ class _Instances:
 
 @dataclass(frozen=True, slots=True)
 class _OneInstance:
-    """/admin/v1/instances/{instance}, by name or id: whether it is observed; the answer tells how far hosts are."""
+    """/admin/v1/instances/{instance}, by name or id. Whether it is observed: the answer tells how far hosts are."""
 
     plane: ControlPlane
 
     async def on_put(self, request: Request, response: Response, instance: str) -> None:
         wanted = convert(parse_document(request.body), _ObserveShape)
-        found = find_instance_of(self.plane.snapshot, instance, request.get_param("organisation"))
-        actor = operator(self.plane, request)._replace(organisation=found.organisation)
+        found, actor = _find_instance(self.plane, request, instance)
         command, safety = Observe((found.id,), wanted.observe), Safety(force=wanted.force)
         operation = await self.plane.execute(command, actor, safety=safety)
         response.data = encode_operation(operation)
+
+    async def on_delete(self, request: Request, response: Response, instance: str) -> None:
+        found, actor = _find_instance(self.plane, request, instance)
+        await self.plane.execute(RemoveInstance(found.id), actor)
+        response.status = HTTPStatus.NO_CONTENT
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundHost:
+    """DELETE /admin/v1/instances/{instance}/host: the instance is bound to no host any more."""
+
+    plane: ControlPlane
+
+    async def on_delete(self, request: Request, response: Response, instance: str) -> None:
+        found, actor = _find_instance(self.plane, request, instance)
+        await self.plane.execute(ReleaseInstance(found.id), actor)
+        response.status = HTTPStatus.NO_CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +219,7 @@ def build_admin_app(plane: ControlPlane, authority: Authority | None = None) -> 
     app.add_route("/admin/v1/hosts/{host}/token", Invitations(plane, authority))
     app.add_route("/admin/v1/instances", _Instances(plane))
     app.add_route("/admin/v1/instances/{instance}", _OneInstance(plane))
+    app.add_route("/admin/v1/instances/{instance}/host", _BoundHost(plane))
     add_operation_routes(app, plane)
     app.add_route("/admin/v1/change", ChangeResource(plane))
     app.add_route("/admin/v1/security-groups", GroupsResource(plane))
@@ -228,6 +253,12 @@ def _claim(shape: _InstanceShape) -> InstanceClaim:
         mac=None if shape.mac is None else parse_mac(shape.mac, field="$.mac"),
     )
     return InstanceClaim(shape.name, InstanceId(shape.id or new_id()), (interface,))
+
+
+def _find_instance(plane: ControlPlane, request: Request, text: str) -> tuple[Instance, Actor]:
+    """The instance of that name or id, and the operator acting for its organisation."""
+    found = find_instance_of(plane.snapshot, text, request.get_param("organisation"))
+    return found, operator(plane, request)._replace(organisation=found.organisation)
 
 
 def _show_host(status: HostStatus) -> dict[str, object]:

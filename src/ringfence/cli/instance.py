@@ -1,14 +1,17 @@
 """``ringfence instance``: what wears groups."""
 
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from ringfence.cli.change import Edit, changing
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
-from ringfence.cli.output import Format, FormatOption, show_rows
+from ringfence.cli.output import Format, FormatOption, complain, show_rows
 
-app = typer.Typer(help="Instances: declare one without a host, list all, observe or enforce.", no_args_is_help=True)
+app = typer.Typer(
+    help="Instances: declare one without a host, list all, observe or enforce, release, remove.", no_args_is_help=True
+)
 _COLUMNS = ("id", "name", "organisation", "host", "mode", "addresses", "groups")
 NameArgument = Annotated[str, typer.Argument(help="The instance's name or id, as list shows it.")]
 
@@ -23,7 +26,7 @@ def add(
     organisation: OrganisationOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Declare an instance that no host carries, to develop against the API alone.
+    """Declare an instance that no host carries: to develop against the API alone, or for a host to claim by its id.
 
     Instances of a host come from the agent's inventory: there they are really filtered.
     Example: [bold]ringfence instance add web-1 --address 192.0.2.10 --address 2001:db8::10[/bold]
@@ -65,3 +68,29 @@ def enforce(name: NameArgument) -> list[Edit]:
     Example: [bold]ringfence instance enforce web-1 --dry-run[/bold] says what was seen of it and would be dropped.
     """
     return [{"edit": "observe", "instance": name, "observe": False}]
+
+
+@app.command("release")
+def release(data: DataOption, name: NameArgument, organisation: OrganisationOption = None) -> None:
+    """Let another host claim an instance whose host has given it up: it keeps its id, name and groups.
+
+    First take it out of the inventory of the host that runs it, then release it, then give its id in the other's.
+    Example: [bold]ringfence instance release web-1[/bold]
+    """
+    from ringfence.cli.admin_client import Ask, ask
+
+    ask(data, Ask("DELETE", f"/instances/{quote(name, safe='')}/host", query=query_of(organisation)))
+    complain(f"instance {name} is bound to no host: another may claim it by its id")
+
+
+@app.command("remove")
+def remove(data: DataOption, name: NameArgument, organisation: OrganisationOption = None) -> None:
+    """Forget an instance that is on no host, for good: it leaves its groups, and its name and addresses are free.
+
+    First take it out of the inventory of the host that runs it.
+    Example: [bold]ringfence instance remove web-1[/bold]
+    """
+    from ringfence.cli.admin_client import Ask, ask
+
+    ask(data, Ask("DELETE", f"/instances/{quote(name, safe='')}", query=query_of(organisation)))
+    complain(f"instance {name} is removed")

@@ -13,7 +13,14 @@ from ringfence.control.decide_groups import (
     decide_delete_rule,
     decide_remove_source,
 )
-from ringfence.control.decide_instances import decide_add_instance, decide_attach, decide_detach, decide_observe
+from ringfence.control.decide_instances import (
+    decide_add_instance,
+    decide_attach,
+    decide_detach,
+    decide_observe,
+    decide_release,
+    decide_remove_instance,
+)
 from ringfence.policy.commands import (
     AddInstance,
     AddRule,
@@ -27,6 +34,8 @@ from ringfence.policy.commands import (
     GroupCommand,
     InstanceCommand,
     Observe,
+    ReleaseInstance,
+    RemoveInstance,
     RemoveSource,
 )
 from ringfence.policy.errors import CallerError, RingfenceError
@@ -46,11 +55,8 @@ def decide(snapshot: Snapshot, command: GroupCommand | InstanceCommand, actor: A
             return decide_attach(snapshot, command, actor)
         case Detach():
             return decide_detach(snapshot, command, actor)
-        case Observe():
-            return decide_observe(snapshot, command, actor)
-        case AddInstance():
-            new_id = InstanceId(given.new_id)
-            return decide_add_instance(snapshot, command, actor, new_id=new_id, now_s=given.now_s)
+        case AddInstance() | Observe() | ReleaseInstance() | RemoveInstance():
+            return _decide_on_instance(snapshot, command, actor, given)
         case _:
             return _decide_on_group(snapshot, command, actor, given)
 
@@ -86,6 +92,21 @@ def _placed(error: RingfenceError, place: str) -> RingfenceError:
     return type(error)(str(error).removeprefix(f"{error.field}: "), field=place + error.field.removeprefix("$"))
 
 
+def _decide_on_instance(snapshot: Snapshot, command: InstanceCommand, actor: Actor, given: Given) -> tuple[Fact, ...]:
+    match command:
+        case AddInstance():
+            new_id = InstanceId(given.new_id)
+            return decide_add_instance(snapshot, command, actor, new_id=new_id, now_s=given.now_s)
+        case Observe():
+            return decide_observe(snapshot, command, actor)
+        case ReleaseInstance():
+            return decide_release(snapshot, command, actor)
+        case RemoveInstance():
+            return decide_remove_instance(snapshot, command, actor)
+        case _:
+            assert_never(command)
+
+
 def _decide_on_group(
     snapshot: Snapshot,
     command: CreateGroup | DeleteGroup | AddRule | DeleteRule | AddSource | RemoveSource,
@@ -114,7 +135,7 @@ def referred_group(snapshot: Snapshot, edit: Edit, actor: Actor) -> GroupId:
     match edit.command:
         case CreateGroup():
             return GroupId(edit.new_id)
-        case AddInstance() | Observe():
+        case AddInstance() | Observe() | ReleaseInstance() | RemoveInstance():
             return snapshot.organisations[actor.organisation].default_group
         case command:
             return command.group
@@ -126,13 +147,8 @@ def subject_of(command: GroupCommand | InstanceCommand, referred: GroupId) -> st
         case CreateGroup() | AddInstance():
             name = command.name if isinstance(command, CreateGroup) else command.instance.name
             return f"{referred} {name}"
-        case Observe():
-            who = (
-                f"instance {command.instances[0]}"
-                if len(command.instances) == 1
-                else f"{len(command.instances)} instances"
-            )
-            return f"{who} {'observed' if command.observe else 'enforced'}"
+        case Observe() | ReleaseInstance() | RemoveInstance():
+            return _instances_of(command)
         case DeleteRule():
             return f"{referred} rule {command.rule}"
         case AddSource() | RemoveSource():
@@ -141,3 +157,11 @@ def subject_of(command: GroupCommand | InstanceCommand, referred: GroupId) -> st
             return f"{referred} instance {command.instance}"
         case _:
             return str(referred)
+
+
+def _instances_of(command: Observe | ReleaseInstance | RemoveInstance) -> str:
+    if not isinstance(command, Observe):
+        return f"instance {command.instance}"
+    many = len(command.instances)
+    who = f"instance {command.instances[0]}" if many == 1 else f"{many} instances"
+    return f"{who} {'observed' if command.observe else 'enforced'}"

@@ -1,8 +1,9 @@
 """The decision on a host's inventory: which of its claims are accepted. Pure.
 
 A host is trusted with its own instances only: an id belongs to the first host that claimed it, and an address to one
-instance of its realm. Otherwise a compromised host could join any group's members. A refused claim contributes nothing,
-and does not keep the others from being accepted.
+instance of its realm. Otherwise a compromised host could join any group's members. Instances that no host has yet are
+for hosts of their organisation, and for those of the first, which are the operator's own. A refused claim contributes
+nothing, and does not keep the others from being accepted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,6 +65,7 @@ class _Ledger:
     own: tuple[Instance, ...]  # bound to this host: those that it runs first, then by age, the youngest first
     named: frozenset[InstanceId]  # ids that the inventory itself gives
     births: int  # how many new instances the quota still allows
+    is_operators: bool  # the host is of the first organisation, and may run instances of every other
     addresses: dict[tuple[str, Address], Instance]  # the claimed addresses that instances of others have
     claimed: dict[tuple[str, Address], str] = field(default_factory=dict)
     interfaces: dict[InterfaceName, str] = field(default_factory=dict)
@@ -84,7 +86,8 @@ class _Ledger:
         }
         named = frozenset(claim.id for claim in command.instances if claim.id is not None)
         births = room_for_instances(snapshot, host.organisation, len(command.instances))
-        return cls(host, snapshot.instances, tuple(own), named, births, taken)
+        is_operators = host.organisation == next(iter(snapshot.organisations))
+        return cls(host, snapshot.instances, tuple(own), named, births, is_operators, taken)
 
     def precedence(self, claim: tuple[InstanceClaim, InstanceId]) -> int:
         """The order of decision: claims of instances that are bound to no host come first.
@@ -133,9 +136,9 @@ class _Ledger:
             return f"another instance of this inventory has the same id {id_}"
         if instance is None or instance.bound_to == self.host.name:
             return None
-        if instance.organisation != self.host.organisation or instance.bound_to is not None:
-            return f"id {id_} is bound to another host; only an operator can move it"
-        return None
+        if instance.bound_to is None and (self.is_operators or instance.organisation == self.host.organisation):
+            return None
+        return f"id {id_} is another host's: the operator of the server can free it (ringfence instance release)"
 
     def _refused_interface(self, claim: InstanceClaim) -> str | None:
         names = [interface.name for interface in claim.interfaces]

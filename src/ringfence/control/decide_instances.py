@@ -3,9 +3,25 @@
 from ringfence.control.actor import Actor
 from ringfence.control.lookup import find_group_to_change, find_instance
 from ringfence.control.quotas import require_room_for_instance, require_room_to_wear
-from ringfence.policy.commands import AddInstance, Attach, Detach, InstanceClaim, Observe
+from ringfence.policy.commands import (
+    AddInstance,
+    Attach,
+    Detach,
+    InstanceClaim,
+    Observe,
+    ReleaseInstance,
+    RemoveInstance,
+)
 from ringfence.policy.errors import Conflict, Denied
-from ringfence.policy.facts import Fact, GroupTakenOff, GroupWorn, InstanceCreated, InstanceObserved
+from ringfence.policy.facts import (
+    Fact,
+    GroupTakenOff,
+    GroupWorn,
+    InstanceCreated,
+    InstanceObserved,
+    InstanceReleased,
+    InstanceRemoved,
+)
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Instance, Snapshot
 from ringfence.policy.values import HostName, InstanceId, OrganisationId
@@ -55,6 +71,17 @@ def decide_observe(snapshot: Snapshot, command: Observe, actor: Actor) -> tuple[
     return tuple(InstanceObserved(one.id, command.observe) for one in instances if one.observe is not command.observe)
 
 
+def decide_release(snapshot: Snapshot, command: ReleaseInstance, actor: Actor) -> tuple[Fact, ...]:
+    """Another host may claim the instance, which keeps name and groups; no facts when no host is bound to it."""
+    instance = _find_idle(snapshot, command.instance, actor)
+    return () if instance.bound_to is None else (InstanceReleased(instance.id),)
+
+
+def decide_remove_instance(snapshot: Snapshot, command: RemoveInstance, actor: Actor) -> tuple[Fact, ...]:
+    """The instance is gone. A host that claims its id again has a new one, which wears the default group."""
+    return (InstanceRemoved(_find_idle(snapshot, command.instance, actor).id),)
+
+
 def born_instance(
     snapshot: Snapshot,
     claim: InstanceClaim,
@@ -77,6 +104,19 @@ def born_instance(
         observe=claim.is_host,
         bound_to=host,
     )
+
+
+def _find_idle(snapshot: Snapshot, id_: InstanceId, actor: Actor) -> Instance:
+    """The instance; ``Conflict`` while a host runs it, which would claim it again with its next inventory."""
+    if not actor.is_operator:
+        raise Denied("only the operator of the server may release or remove an instance")
+    instance = find_instance(snapshot, id_, actor.organisation)
+    if instance.host is not None:
+        raise Conflict(
+            f"instance {instance.name} is on host {instance.host}: take it out of that host's inventory first"
+            " (of a host that is lost: ringfence host remove)"
+        )
+    return instance
 
 
 def _require_free_addresses(snapshot: Snapshot, claim: InstanceClaim) -> None:

@@ -26,6 +26,8 @@ from ringfence.policy.facts import (
     InstanceCreated,
     InstanceObserved,
     InstancePlaced,
+    InstanceReleased,
+    InstanceRemoved,
     LimitSet,
     OrganisationCreated,
     OrganisationRemoved,
@@ -166,8 +168,10 @@ class _Subjects:
                 self.hosts.add(name)
             case InstanceCreated(instance):
                 self.instances.add(instance.id)
-            case InstancePlaced(instance=id_) | InstanceObserved(instance=id_):
+            case InstancePlaced(instance=id_) | InstanceObserved(instance=id_) | InstanceRemoved(instance=id_):
                 self.instances.add(id_)
+            case InstanceReleased():
+                pass
             case GroupWorn(id_) | GroupTakenOff(id_):
                 self.instances.add(id_)
             case _:

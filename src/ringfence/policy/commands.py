@@ -141,7 +141,21 @@ class Observe:
     observe: bool
 
 
-InstanceCommand = AddInstance | Observe
+@dataclass(frozen=True, slots=True)
+class ReleaseInstance:
+    """Lets another host claim an instance that is on none. Only an operator may."""
+
+    instance: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveInstance:
+    """Forgets an instance that is on no host, for good. Only an operator may."""
+
+    instance: InstanceId
+
+
+InstanceCommand = AddInstance | Observe | ReleaseInstance | RemoveInstance
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,11 @@ from ringfence.policy.facts import (
     HostJoined,
     HostRemoved,
     InstanceCreated,
+    InstanceFact,
     InstanceObserved,
     InstancePlaced,
+    InstanceReleased,
+    InstanceRemoved,
     LimitSet,
     OrganisationCreated,
     OrganisationFact,
@@ -53,7 +56,7 @@ class _Words:
 
     def of(self, fact: Fact) -> str:
         match fact:
-            case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
+            case _ if isinstance(fact, InstanceFact):
                 return self._of_instance(fact)
             case HostAdded() | HostInvited() | HostJoined() | HostRemoved():
                 return _of_host(fact)
@@ -113,20 +116,21 @@ class _Words:
         what = f": {describe_rule(self.after if isinstance(fact, RuleAdded) else self.before, rule)}" if rule else ""
         return f"{self._group(fact.group)}: rule {id_} {verb}{what}"
 
-    def _of_instance(
-        self, fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff
-    ) -> str:
+    def _of_instance(self, fact: InstanceFact) -> str:
         match fact:
             case InstanceCreated(instance):
                 return f"instance {shown(instance.name)} created"
             case InstancePlaced(id_, name, host):
                 return f"instance {shown(name)} ({id_}) is {f'on host {host}' if host else 'on no host'}"
+            case InstanceReleased(id_):
+                return f"{self._instance(id_)} is bound to no host"
+            case InstanceRemoved(id_):
+                return f"{self._instance(id_)} removed"
             case InstanceObserved(id_, observe):
                 return f"{self._instance(id_)} is {'observed' if observe else 'enforced'}"
-            case GroupWorn(id_, group):
-                return f"{self._instance(id_)} wears {self._group(group)}"
-            case GroupTakenOff(id_, group):
-                return f"{self._instance(id_)} wears {self._group(group)} no more"
+            case GroupWorn(id_, group) | GroupTakenOff(id_, group):
+                end = "" if isinstance(fact, GroupWorn) else " no more"
+                return f"{self._instance(id_)} wears {self._group(group)}{end}"
             case _:
                 assert_never(fact)
 
@@ -135,7 +139,7 @@ class _Words:
         return f"group {shown(found.name) if found else id_}"
 
     def _instance(self, id_: InstanceId) -> str:
-        found = self.after.instances.get(id_)
+        found = self.after.instances.get(id_) or self.before.instances.get(id_)
         return f"instance {shown(found.name) if found else id_}"
 
     def _organisation(self, id_: OrganisationId) -> str:

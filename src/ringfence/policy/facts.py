@@ -133,6 +133,20 @@ class InstancePlaced:
 
 
 @dataclass(frozen=True, slots=True)
+class InstanceReleased:
+    """No host is bound to the instance any more: the next one that gives its id may claim it."""
+
+    instance: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRemoved:
+    """The instance is gone, from its groups too."""
+
+    instance: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceObserved:
     """The instance is observed from now on (nothing of it is dropped), or enforced again."""
 
@@ -169,20 +183,11 @@ class HostRemoved:
 
 
 GroupFact = GroupCreated | GroupDeleted | RuleAdded | RuleDeleted | RuleExpires | SourceAdded | SourceRemoved
-OrganisationFact = OrganisationCreated | OrganisationRemoved | LimitSet | AssertionsSet | TrialBegun | TrialEnded
-Fact = (
-    OrganisationFact
-    | GroupFact
-    | GroupWorn
-    | GroupTakenOff
-    | InstanceCreated
-    | InstancePlaced
-    | InstanceObserved
-    | HostAdded
-    | HostInvited
-    | HostJoined
-    | HostRemoved
+InstanceFact = (
+    InstanceCreated | InstancePlaced | InstanceReleased | InstanceRemoved | InstanceObserved | GroupWorn | GroupTakenOff
 )
+OrganisationFact = OrganisationCreated | OrganisationRemoved | LimitSet | AssertionsSet | TrialBegun | TrialEnded
+Fact = OrganisationFact | GroupFact | InstanceFact | HostAdded | HostInvited | HostJoined | HostRemoved
 
 
 def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision) -> Snapshot:
@@ -207,7 +212,7 @@ def apply_facts(snapshot: Snapshot, facts: Iterable[Fact], *, revision: Revision
             case HostRemoved(name):
                 del hosts[name]
                 _unbind(index, instances, name)
-            case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
+            case _ if isinstance(fact, InstanceFact):
                 change_instance(instances, fact)
             case _:
                 change_group(groups, fact)
@@ -255,16 +260,17 @@ def _change_host(hosts: Draft[HostName, Host], fact: HostAdded | HostInvited | H
             assert_never(fact)
 
 
-def change_instance(
-    instances: Draft[InstanceId, Instance],
-    fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff,
-) -> None:
+def change_instance(instances: Draft[InstanceId, Instance], fact: InstanceFact) -> None:
     """Makes ``fact`` true in ``instances``, in place."""
     match fact:
         case InstanceCreated(instance):
             instances[instance.id] = instance
         case InstancePlaced(instance=id_):
             instances[id_] = _placed(instances[id_], fact)
+        case InstanceReleased(id_):
+            instances[id_] = replace(instances[id_], bound_to=None)
+        case InstanceRemoved(id_):
+            del instances[id_]
         case InstanceObserved(id_, observe):
             instances[id_] = replace(instances[id_], observe=observe)
         case GroupWorn(id_, group):

@@ -33,8 +33,8 @@ from ringfence.policy.index import index_of, named_groups
 from ringfence.policy.model import Group, GroupPeer, Instance, Rule, Snapshot
 from ringfence.policy.values import GroupId, OrganisationId
 
-InstanceFact = GroupWorn | GroupTakenOff | InstanceObserved
-PolicyFact = GroupFact | InstanceFact
+WornFact = GroupWorn | GroupTakenOff | InstanceObserved
+PolicyFact = GroupFact | WornFact
 
 
 def undo_of(before: Snapshot, facts: Iterable[Fact]) -> tuple[PolicyFact, ...]:
@@ -102,13 +102,19 @@ def still_undone(snapshot: Snapshot, undo: Iterable[Fact], *, now_s: int) -> tup
 def rewind(snapshot: Snapshot, undo: Sequence[Fact]) -> Snapshot:
     """The snapshot as it was before the changes that ``undo`` undoes, the newest change first.
 
+    What an instance wore that was removed since is passed over.
+
     Raises:
         Conflict: not all of it can be undone, because another organisation has come to use what would go.
     """
     facts = still_undone(snapshot, undo, now_s=0)
-    if len(facts) < len(undo):
+    if _about_groups(facts) < _about_groups(undo):
         raise Conflict("that policy cannot be had back whole: another organisation uses a group that would have to go")
     return apply_facts(snapshot, facts, revision=snapshot.revision) if facts else snapshot
+
+
+def _about_groups(facts: Iterable[Fact]) -> int:
+    return sum(isinstance(fact, GroupFact) for fact in facts)
 
 
 class _State:
@@ -121,13 +127,13 @@ class _State:
         self._now_s = now_s
 
     def make_true(self, fact: PolicyFact) -> None:
-        if isinstance(fact, InstanceFact):
+        if isinstance(fact, WornFact):
             change_instance(self._instances, fact)
         else:
             change_group(self._groups, fact)
 
     def allows(self, fact: PolicyFact) -> bool:
-        if isinstance(fact, InstanceFact):
+        if isinstance(fact, WornFact):
             return self._allows_instance(fact)
         if isinstance(fact, GroupCreated):
             return self._is_free(fact.group)
@@ -140,7 +146,7 @@ class _State:
         rules = tuple(rule for rule in group.rules if rule.peer == GroupPeer(group.id) or self._is_possible(rule))
         return GroupCreated(replace(group, rules=rules))
 
-    def _allows_instance(self, fact: InstanceFact) -> bool:
+    def _allows_instance(self, fact: WornFact) -> bool:
         instance = self._instances.find(fact.instance)
         if instance is None:
             return False
@@ -238,7 +244,7 @@ def _contents_gained(known: Group | None, group: Group) -> Iterator[GroupFact]:
     yield from (SourceAdded(group.id, source) for source in group.sources if source not in sources)
 
 
-def _worn(known: Instance, instance: Instance) -> Iterator[InstanceFact]:
+def _worn(known: Instance, instance: Instance) -> Iterator[WornFact]:
     yield from (GroupWorn(instance.id, worn) for worn in instance.groups if worn not in known.groups)
     if known.observe is not instance.observe:
         yield InstanceObserved(instance.id, instance.observe)

@@ -23,8 +23,11 @@ from ringfence.policy.facts import (
     HostJoined,
     HostRemoved,
     InstanceCreated,
+    InstanceFact,
     InstanceObserved,
     InstancePlaced,
+    InstanceReleased,
+    InstanceRemoved,
     LimitSet,
     OrganisationCreated,
     OrganisationFact,
@@ -105,7 +108,7 @@ def _save_fact(rows: Rows, fact: Fact, revision: Revision, audit: AuditLine | No
         case HostRemoved(name):
             rows.add("UPDATE instance SET bound_to = NULL WHERE bound_to = ?", (name,))
             rows.add("DELETE FROM host WHERE name = ?", (name,))
-        case InstanceCreated() | InstancePlaced() | InstanceObserved() | GroupWorn() | GroupTakenOff():
+        case _ if isinstance(fact, InstanceFact):
             _save_instance_fact(rows, fact)
         case _:
             _save_group_fact(rows, fact)
@@ -170,15 +173,16 @@ def _save_group_fact(rows: Rows, fact: GroupFact) -> None:
             assert_never(fact)
 
 
-def _save_instance_fact(
-    rows: Rows,
-    fact: InstanceCreated | InstancePlaced | InstanceObserved | GroupWorn | GroupTakenOff,
-) -> None:
+def _save_instance_fact(rows: Rows, fact: InstanceFact) -> None:
     match fact:
         case InstanceCreated(instance):
             _save_instance(rows, instance)
         case InstancePlaced():
             _place_instance(rows, fact)
+        case InstanceReleased(id_):
+            rows.add("UPDATE instance SET bound_to = NULL WHERE id = ?", (str(id_),))
+        case InstanceRemoved(id_):
+            rows.add("DELETE FROM instance WHERE id = ?", (str(id_),))
         case InstanceObserved(id_, observe):
             rows.add("UPDATE instance SET observe = ? WHERE id = ?", (int(observe), str(id_)))
         case GroupWorn(id_, group):

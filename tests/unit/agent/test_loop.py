@@ -478,6 +478,16 @@ async def test_refused_claims_are_reported(world):
 
 
 @scenario
+async def test_a_refused_claim_is_made_again_by_itself(world):
+    world.server.refuse = {"app": "its address is taken"}
+    async with world.agent():
+        await world.until(lambda: world.server.claims)
+        world.server.refuse = {}
+        await world.until(lambda: len(world.server.claims) == 2)
+        await world.until(lambda: world.server.reports and world.server.reports[-1].error is None)
+
+
+@scenario
 async def test_after_the_server_was_away_the_agent_claims_and_follows_again(world):
     world.server.publish(ONE)
     async with world.agent():

@@ -6,11 +6,11 @@ from itertools import permutations
 
 import pytest
 
-from desk import H1, H2, NOWHERE, STRANGER, Desk, instance
+from desk import H1, H2, NOWHERE, STRANGER, STRANGERS, Desk, instance
 from ringfence.policy.commands import Attach, InstanceClaim
-from ringfence.policy.facts import InstanceObserved
-from ringfence.policy.model import Interface
-from ringfence.policy.values import InterfaceName, Kind
+from ringfence.policy.facts import HostAdded, InstanceObserved
+from ringfence.policy.model import Host, Interface
+from ringfence.policy.values import HostName, InterfaceName, Kind
 
 
 @pytest.fixture
@@ -78,28 +78,38 @@ def test_a_released_instance_stays_bound_to_its_host(desk):
     (_, id_), *_ = desk.claim(H1, instance("web", "10.0.0.1")).accepted
     desk.claim(H1)
     decided = desk.claim(H2, instance("web", "10.0.0.1", id_=id_))
-    assert "bound to another host" in reasons(decided)["web"]
+    assert "is another host's" in reasons(decided)["web"]
     assert desk.instance("web").interfaces == ()
 
 
 def test_another_hosts_id_is_refused_and_the_rest_is_accepted(desk):
     (_, id_), *_ = desk.claim(H1, instance("web", "10.0.0.1")).accepted
     decided = desk.claim(H2, instance("mine", "10.0.0.1", id_=id_), instance("db", "10.0.0.2", interface="veth1"))
-    assert "only an operator can move it" in reasons(decided)["mine"]
+    assert "is another host's" in reasons(decided)["mine"]
     assert [name for name, _ in decided.accepted] == ["db"]
     assert desk.instance("web").host == H1
 
 
 def test_another_organisations_instance_is_refused_though_no_host_has_it(desk):
-    theirs = desk.add_instance("theirs", "10.0.0.1", actor=STRANGER)
-    assert "bound to another host" in reasons(desk.claim(H1, instance("mine", id_=theirs)))["mine"]
+    ours = desk.add_instance("ours", "10.0.0.1")
+    desk.apply(HostAdded(Host(HostName("h9"), STRANGERS, bytes(32))))
+    assert "is another host's" in reasons(desk.claim(HostName("h9"), instance("mine", id_=ours)))["mine"]
+
+
+def test_a_host_of_the_first_organisation_runs_declared_instances_of_every_other(desk):
+    theirs = desk.add_instance("theirs", actor=STRANGER)
+    born = desk.instance("theirs")
+    assert desk.claim(H1, instance("theirs", "10.0.0.1", id_=theirs)).refused == ()
+    placed = desk.instance("theirs")
+    assert (placed.host, placed.organisation, placed.groups) == (H1, STRANGERS, born.groups)
+    assert "is another host's" in reasons(desk.claim(H2, instance("theirs", id_=theirs)))["theirs"]
 
 
 def test_a_declared_instance_is_claimed_once_by_its_id(desk):
     id_ = desk.add_instance("web", "10.0.0.1")
     desk.claim(H1, instance("web", "10.0.0.1", id_=id_))
     assert (desk.instance("web").host, desk.instance("web").bound_to) == (H1, H1)
-    assert "bound to another host" in reasons(desk.claim(H2, instance("web", id_=id_)))["web"]
+    assert "is another host's" in reasons(desk.claim(H2, instance("web", id_=id_)))["web"]
 
 
 def test_a_declared_instance_is_not_taken_by_its_name_alone(desk):

@@ -2,9 +2,11 @@
 
 import pytest
 
-from desk import H1, NOWHERE, STRANGER, Desk, instance
-from ringfence.policy.commands import AddInstance, Attach, Detach
-from ringfence.policy.errors import Conflict, NotFound
+from desk import H1, H2, NOWHERE, OPERATOR, STRANGER, Desk, instance
+from ringfence.policy.commands import AddInstance, Attach, Detach, ReleaseInstance, RemoveInstance
+from ringfence.policy.errors import Conflict, Denied, NotFound
+from ringfence.policy.index import index_of
+from ringfence.policy.model import NOBODY
 
 
 @pytest.fixture
@@ -85,3 +87,34 @@ def test_the_same_address_twice_conflicts(desk):
 def test_addresses_of_another_realm_and_of_unmanaged_interfaces_are_free(desk, free):
     desk.add_instance("web", "10.0.0.1")
     assert desk.do(AddInstance(instance("db", "10.0.0.1", **free)))
+
+
+@pytest.mark.parametrize("command", [ReleaseInstance, RemoveInstance])
+def test_an_instance_that_a_host_runs_is_neither_released_nor_removed_and_only_the_operator_may(desk, command):
+    ((_, id_),) = desk.claim(H1, instance("web", "10.0.0.1")).accepted
+    with pytest.raises(Conflict, match="instance web is on host h1: take it out of that host's inventory first"):
+        desk.do(command(id_), OPERATOR)
+    with pytest.raises(Denied, match="only the operator"):
+        desk.do(command(id_))
+    with pytest.raises(NotFound):
+        desk.do(command(desk.add_instance("theirs", actor=STRANGER)), OPERATOR)
+
+
+def test_a_released_instance_moves_to_the_host_that_gives_its_id_with_all_that_it_wears(desk):
+    ((_, id_),) = desk.claim(H1, instance("web", "10.0.0.1")).accepted
+    web = desk.create("web")
+    desk.do(Attach(web, id_))
+    desk.claim(H1)
+    desk.do(ReleaseInstance(id_), OPERATOR)
+    assert desk.do(ReleaseInstance(id_), OPERATOR) == ()
+    assert desk.claim(H2, instance("web", "10.0.0.1", id_=id_)).refused == ()
+    assert (desk.instance("web").host, desk.instance("web").groups) == (H2, (desk.default, web))
+
+
+def test_a_removed_instance_leaves_its_groups_and_its_name_and_address_are_free(desk):
+    web, id_ = desk.create("web"), desk.add_instance("i", "10.0.0.1")
+    desk.do(Attach(web, id_))
+    desk.do(RemoveInstance(id_), OPERATOR)
+    assert not desk.snapshot.instances
+    assert index_of(desk.snapshot).peer(web) == NOBODY
+    assert desk.add_instance("i", "10.0.0.1") != id_

@@ -21,6 +21,7 @@ from ringfence.policy.commands import (
     Detach,
     Edit,
     Observe,
+    RemoveInstance,
     RemoveSource,
 )
 from ringfence.policy.errors import Busy, Conflict, NotFound
@@ -341,3 +342,15 @@ async def test_instances_that_came_since_keep_what_they_were_born_with(tmp_path)
         default = plane.owners.first.default_group
         assert plane.snapshot.instances[late].groups == (default,)
         assert set(plane.snapshot.instances[vm].groups) == {default, web}
+
+
+@played
+async def test_a_rollback_passes_over_what_an_instance_wore_that_was_removed_since(tmp_path):
+    async with opened(tmp_path) as plane:
+        vm, web, _, _ = await arranged(plane)
+        wanted, groups = plane.snapshot.revision, policy(plane)[0]
+        await do(plane, Detach(web, vm), DeleteRule(web, plane.snapshot.groups[web].rules[0].id))
+        await plane.claim(H1, ClaimInstances(()))
+        await plane.execute(RemoveInstance(vm), operator(plane))
+        await plane.rollback(wanted, operator(plane))
+        assert policy(plane) == (groups, {})

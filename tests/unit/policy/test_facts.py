@@ -14,6 +14,8 @@ from ringfence.policy.facts import (
     HostRemoved,
     InstanceCreated,
     InstancePlaced,
+    InstanceReleased,
+    InstanceRemoved,
     OrganisationCreated,
     RuleAdded,
     RuleDeleted,
@@ -96,6 +98,12 @@ def test_the_first_host_that_claims_an_instance_binds_it():
     first, second = (InstancePlaced(BOX.id, "box", HostName(name), (), "default") for name in ("h1", "h2"))
     assert box(first, second).bound_to == "h1"
     assert box(replace(first, host=None), second).bound_to == "h2"
+
+
+def test_a_released_instance_is_bound_by_the_next_host_and_a_removed_one_is_gone():
+    first, second = (InstancePlaced(BOX.id, "box", HostName(name), (), "default") for name in ("h1", "h2"))
+    assert box(first, InstanceReleased(BOX.id), second).bound_to == "h2"
+    assert not after(InstanceRemoved(BOX.id)).instances
 
 
 def test_organisations_and_hosts_come_and_hosts_go():

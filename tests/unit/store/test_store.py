@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from desk import H1, H2, ORGANISATION, STRANGERS, Desk, cidr, instance, tcp
+from desk import H1, H2, OPERATOR, ORGANISATION, STRANGERS, Desk, cidr, instance, tcp
 from places import Failing
 from ringfence.control.use_cases import found_organisation
 from ringfence.policy.commands import (
@@ -17,6 +17,8 @@ from ringfence.policy.commands import (
     CreateGroup,
     DeleteGroup,
     GroupReference,
+    ReleaseInstance,
+    RemoveInstance,
     RuleDraft,
 )
 from ringfence.policy.errors import Busy, Conflict, OperatorError
@@ -113,6 +115,8 @@ def everything():
     desk.do(CreateGroup("gone"))
     desk.do(DeleteGroup(next(id_ for id_, group in desk.snapshot.groups.items() if group.name == "gone")))
     desk.claim(H1, instance("a", "10.0.0.3"))
+    desk.do(ReleaseInstance(desk.instance("b").id), OPERATOR)
+    desk.do(RemoveInstance(desk.add_instance("leaves", "10.9.0.2", "2001:db8::9")), OPERATOR)
     return start, facts, desk.snapshot
 
 

@@ -18,6 +18,7 @@ BUSY_TIMEOUT_S: Final = 1.0  # how long a commit waits while another process has
 
 _WAL_LIMIT_BYTES: Final = 64 * 2**20
 _JOINED: Final = (64, 16, 4, 1)  # how many rows one statement may insert
+_VALUES: Final = " VALUES "
 
 
 class SqliteDatabase:
@@ -120,18 +121,19 @@ def _joined(sql: str, rows: list[Values]) -> Iterator[tuple[str, Values]]:
 
     There are few sizes, so that the statements are found in the connection's cache.
     """
-    _, word, marks = sql.partition(" VALUES ")
     begin = 0
-    for size in _JOINED if word else (1,):
+    for size in _JOINED if _VALUES in sql else (1,):
         while len(rows) - begin >= size:
-            yield _many(sql, marks, size), tuple(chain.from_iterable(rows[begin : begin + size]))
+            yield _many(sql, size), tuple(chain.from_iterable(rows[begin : begin + size]))
             begin += size
 
 
 @lru_cache(maxsize=256)
-def _many(sql: str, marks: str, size: int) -> str:
-    """The same string object each time, so that its hash is computed once."""
-    return ", ".join([sql] + [marks] * (size - 1))
+def _many(sql: str, size: int) -> str:
+    """The same string object each time, so that its hash is computed once. What follows the rows is said once."""
+    before, values, rest = sql.partition(_VALUES)
+    marks, conflict, action = rest.partition(" ON CONFLICT ")
+    return f"{before}{values}{', '.join([marks] * size)}{conflict}{action}"
 
 
 def open_sqlite(folder: Path) -> SqliteDatabase:

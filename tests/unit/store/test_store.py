@@ -70,6 +70,9 @@ def store(place):
     store.close()
 
 
+NAMES = "stuvwxyz"
+
+
 def writing(facts, **more):
     """A decision that makes `facts` true."""
 
@@ -235,9 +238,16 @@ def test_operations_are_kept_with_their_hosts_and_their_end(place):
 
 def test_changes_that_touch_the_same_hosts_share_one_row_of_them(place):
     store = founded(place)
-    for name in ("x", "y"):
-        store.submit(writing([GroupCreated(Group(uuid4(), ORGANISATION, name))], touched=frozenset("ab"))).result()
+    touching = [writing([GroupCreated(Group(uuid4(), ORGANISATION, name))], touched=frozenset("ab")) for name in NAMES]
+    store.submit(touching[0]).result()
+    gate = threading.Event()
+    held = store.submit(lambda snapshot: gate.wait(5) and creating("held")(snapshot))
+    batch = [store.submit(change) for change in touching[1:]]
+    gate.set()
+    for future in (held, *batch):
+        future.result(5)
     assert place.rows("SELECT hosts FROM host_set") == [('["a","b"]',)]
+    assert place.rows("SELECT count(*) FROM revision WHERE touched IS NOT NULL") == [(len(NAMES),)]
     store.close()
 
 

@@ -122,8 +122,8 @@ def _records(world: World, ways: list[Way], names: list[str]):
 
 
 def frame_of(placed: Placed, way: Way, tag: int) -> bytes:
-    """The whole frame of a way, as its source would send it to the router."""
-    addresses = bytes.fromhex((GATEWAY_MAC + (way.mac or placed.mac)).replace(":", ""))
+    """The whole frame of a way, as its source would send it: to the router, where the way names nobody."""
+    addresses = bytes.fromhex(((way.to or GATEWAY_MAC) + (way.mac or placed.mac)).replace(":", ""))
     return addresses + ETHERTYPE[way.packet.family].to_bytes(2, "big") + way.octets(tag)
 
 

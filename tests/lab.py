@@ -216,7 +216,11 @@ class Lab:
     def _is_on_bridge(self, name: str) -> bool:
         return name in self.world.placed and self.world.placed[name].node.bridged
 
-    def _receiver(self, way: Way) -> Mac:
+    def addressed(self, way: Way) -> Way:
+        """The way, with whom its frame is for on the link where it is sent."""
+        return replace(way, to=self.receiver(way))
+
+    def receiver(self, way: Way) -> Mac:
         """Whom the frame is for on the link where it is sent."""
         if way.to is not None:
             return way.to
@@ -234,7 +238,7 @@ class Lab:
         else:
             taps = self.range.taps
             shots = [
-                Shot(taps[way.source], way.octets(tag), tag, way.mac, way.link, self._receiver(way))
+                Shot(taps[way.source], way.octets(tag), tag, way.mac, way.link, self.receiver(way))
                 for tag, way in tagged.items()
             ]
             # What the host heard counts before what its own stack answered.

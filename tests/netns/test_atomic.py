@@ -13,14 +13,16 @@ from multiprocessing import get_context
 
 import pytest
 
-from counts import count
+from counts import FULL, count
 from lab import Lab, Way
 from policies import group
 from ringfence.agent.doors.conntrack import KernelConntrack
+from ringfence.policy.values import Kind
+from ringfence.world.frames import octets_of_mac
 from ringfence.world.packets import ETHERTYPE, tag_of
-from ringfence.world.topology import GATEWAY_MAC
 
 pytestmark = [pytest.mark.netns, pytest.mark.full]
+KINDS = (Kind.ROUTED, Kind.BRIDGED) if FULL else (Kind.ROUTED,)
 
 CHANGES = count(reduced=150, stated=1500)
 EXCHANGES = count(reduced=60, stated=600)
@@ -143,7 +145,7 @@ class Flood:
         self._conntrack = lab.world.router.run(KernelConntrack)
         self._kinds = len(ways)
         frames = [
-            (kind, self._taps[way.source].socket, _frame(self._taps[way.source], way.again(source_port=port), kind))
+            (kind, self._taps[way.source].socket, _frame(lab, way.again(source_port=port), kind))
             for port in range(20000, 20000 + _FLOWS)
             for kind, way in enumerate(ways)
         ]
@@ -197,8 +199,8 @@ class Flood:
                     arrived[tag] += 1
 
 
-def _frame(tap, way, kind):
-    addresses = bytes.fromhex((GATEWAY_MAC + tap.mac).replace(":", ""))
+def _frame(lab, way, kind):
+    addresses = octets_of_mac(lab.receiver(way)) + octets_of_mac(lab.range.taps[way.source].mac)
     return addresses + ETHERTYPE[way.packet.family].to_bytes(2, "big") + way.octets(kind)
 
 

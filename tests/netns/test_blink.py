@@ -17,19 +17,20 @@ import pytest
 
 from counts import FULL, count
 from flooder import Flood, build_flooder, forgetting
-from lab import HOST_ADDRESSES, NODES, Lab
+from lab import BRIDGED_NODES, HOST_ADDRESSES, NODES, Lab
 from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import Generation, encode_removal
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.names import group_chain
 from ringfence.policy.program.steps import AddChain, FlushChain
-from ringfence.policy.values import Direction
+from ringfence.policy.values import Direction, Kind
 from ringfence.world.topology import build_world
 from stack import start_stack
 from waiting import wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.full]
+KINDS = (Kind.ROUTED, Kind.BRIDGED) if FULL else (Kind.ROUTED,)
 
 CHANGES = count(reduced=40, stated=400)
 KILLS = count(reduced=2, stated=15)
@@ -127,8 +128,11 @@ class Policy:
 
 
 @pytest.fixture(scope="module")
-def lab():
-    with closing(Lab(build_world(NODES, router_addresses=HOST_ADDRESSES, mute=True))) as opened:
+def lab(request):
+    """Instances alone are on the bridge: what is for a port that is not there would be flooded to others."""
+    nodes = [node for node in BRIDGED_NODES if node.managed or not node.bridged]
+    nodes = nodes if getattr(request, "param", Kind.ROUTED) is Kind.BRIDGED else NODES
+    with closing(Lab(build_world(nodes, router_addresses=HOST_ADDRESSES, mute=True))) as opened:
         yield opened
 
 
@@ -152,7 +156,7 @@ def _ways(lab):
     denied += [lab.udp("outside", "db", 6000), lab.udp("app", "outside", 5000), lab.udp("outside", "vacant", 2000)]
     denied.append(lab.udp("vacant", "web", 1000).again(source=lab.address("app", 4)))  # spoofed
     denied.append(lab.udp("vacant", "db", 3000))
-    return allowed, denied
+    return list(map(lab.addressed, allowed)), list(map(lab.addressed, denied))
 
 
 # A child dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG): this one lasts as long as the tests.
@@ -293,7 +297,9 @@ def test_between_boot_and_the_agents_start_nothing_passes_but_what_the_last_poli
         reboot.request(encode_removal().data)
     _boot(lab, stack)
     allowed, denied = _ways(lab)
-    with closing(Flood(program, lab.world, [lab.udp("outside", "beyond", 9), *denied, *allowed], allowed=1)) as flood:
+    with closing(
+        Flood(program, lab.world, [lab.addressed(lab.udp("outside", "beyond", 9)), *denied, *allowed], allowed=1)
+    ) as flood:
         for name in ports:
             lab.world.push(name)
 

@@ -190,7 +190,8 @@ def _connect(placed: Placed, *, static_neighbours: bool) -> None:
         else:
             _answer_as_gateway(netlink, index)
         for address in placed.node.addresses:
-            netlink.route("add", dst=f"{address}/{address.max_prefixlen}", oif=index)
+            # Not "add": who comes back behind a bridge has its routes still.
+            netlink.route("replace", dst=f"{address}/{address.max_prefixlen}", oif=index)
             if static_neighbours:
                 # Not "add": a packet on its way may have made the kernel look for the neighbour already.
                 netlink.neigh("replace", dst=str(address), lladdr=placed.mac, ifindex=index, state=_PERMANENT)

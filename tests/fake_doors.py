@@ -3,11 +3,13 @@
 import asyncio
 from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
 from types import MappingProxyType
 from typing import assert_never
 
 from ringfence.agent.doors.files import Stamp
 from ringfence.agent.doors.links import Master
+from ringfence.agent.doors.machine import Room
 from ringfence.agent.doors.nftables import RulesRefused
 from ringfence.nft import About, Generation, Heard, Reading, Touched, kernel_set, render_text
 from ringfence.policy.errors import OperatorError
@@ -456,6 +458,10 @@ class FakeMachine:
         self.settings: dict[str, str] = {}
         self.modules: set[str] = set()
         self.agent_runs = True
+        self.left = Room(1 << 30, 1 << 20)
+
+    def room(self, _folder: Path) -> Room | None:
+        return self.left
 
     def setting(self, name: str) -> str | None:
         return self.settings.get(name)

@@ -1,12 +1,16 @@
 """One HTTP connection of the agent: to servers that answer in every way of HTTP, and in some that are none."""
 
 import asyncio
-from contextlib import asynccontextmanager
+import ssl
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ringfence.agent.doors import connection as one_connection
 from ringfence.agent.doors.connection import Answer, Place, open_connection
-from ringfence.agent.http import open_client
+from ringfence.agent.http import open_client, reason_of, trust
+from ringfence.api.authority import SERVER_LIFE, authority_of
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ringfence-feed\r\n\r\n"
@@ -98,3 +102,65 @@ def test_a_connection_is_used_again_until_the_server_closes_it(tmp_path):
             return [answer.content for answer in (*answers, await client.request("GET", "/"))]
 
     assert asyncio.run(ask()) == [b"one", b"two", b"3rd"]
+
+
+@pytest.mark.parametrize(
+    ("before", "again", "error"),
+    [
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\na\r\n", "larger than"),
+        ("HTTP/1.1 200 OK\r\nX: ", "x" * 100, "larger than"),
+        ("", "HTTP/1.1 103 Early Hints\r\nX: ", "larger than"),
+    ],
+)
+def test_an_answer_without_end_is_given_up(tmp_path, monkeypatch, before, again, error):
+    monkeypatch.setattr(one_connection, "_MOST_ANSWER_BYTES", 1000)
+    with pytest.raises(ConnectionError, match=error):
+        _ask(tmp_path / "s", (before + again * 2000).encode())
+
+
+def test_an_answer_that_comes_drop_by_drop_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(one_connection, "_ANSWER_S", 0.05)
+
+    async def drip(_reader, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+
+    async def ask():
+        async with await asyncio.start_unix_server(drip, tmp_path / "s"):
+            connection = await open_connection(Place(unix=str(tmp_path / "s")))
+            with closing(connection):
+                await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+
+    with pytest.raises(TimeoutError, match="did not answer in time"):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "said"),
+    [
+        ("localhost", SERVER_LIFE + timedelta(days=1), "has expired; compare this host's clock with the server's"),
+        ("localhost", timedelta(days=-1), "not yet valid; compare this host's clock with the server's"),
+        ("rf.example", timedelta(), "certificate is not valid for 'localhost'.; use a name that it is for"),
+        (None, timedelta(), "the server has another CA than when this host joined, then join again"),
+    ],
+)
+def test_a_certificate_that_is_refused_is_told_with_what_to_do(tmp_path, name, age, said):
+    authority = authority_of(tmp_path)
+    authority.make([name or "localhost"], datetime.now(UTC) - age)
+    other = authority_of(tmp_path / "other")
+    other.make(["localhost"], datetime.now(UTC))
+    trusted = trust(ssl.PEM_cert_to_DER_cert((authority if name else other).pem().decode()))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.server.certificate, authority.server.key)
+
+    async def connect():
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context) as server:
+            await open_connection(Place("localhost", server.sockets[0].getsockname()[1], trusted))
+
+    with pytest.raises(ssl.SSLCertVerificationError) as refused:
+        asyncio.run(connect())
+    told = reason_of(refused.value)
+    assert told.startswith("its certificate is refused: ")
+    assert said in told

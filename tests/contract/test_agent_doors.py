@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -473,6 +474,28 @@ def test_a_file_that_is_added_to_is_bounded_and_one_older_one_is_kept(kind, tmp_
 def test_a_file_that_is_added_to_is_its_owners_only(tmp_path):
     SystemFiles().append(tmp_path / "file", b"x", most_bytes=9)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_what_does_not_fit_is_not_appended_by_half(tmp_path):
+    SystemFiles().append(tmp_path / "file", b"first\n", most_bytes=None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, hard))  # as on a full disk, some octets go and then none
+    try:
+        with pytest.raises(OperatorError, match="File too large"):
+            SystemFiles().append(tmp_path / "file", b"second\n", most_bytes=None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "file").read_bytes() == b"first\n"
+
+
+@pytest.mark.netns
+def test_a_folder_that_turned_read_only_can_still_be_locked(tmp_path):
+    lock = f"from ringfence.agent.doors.files import *\nwith lock_folder(Path({str(tmp_path)!r})): print('locked')"
+    (tmp_path / "agent.lock").touch()
+    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" -c "$3"'
+    arguments = ("unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path), sys.executable, lock)
+    assert subprocess.check_output(arguments, text=True) == "locked\n"  # noqa: S603  our own
+
 
 
 def test_a_replaced_file_is_its_owners_only_and_leaves_nothing_beside_it(tmp_path):

@@ -330,6 +330,16 @@ def test_an_option_before_the_verb_is_refused_and_not_lost(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_joining_mends_a_credential_that_was_damaged(server, admin, tmp_path):
+    for name in ("credential", "credential.joining"):
+        (tmp_path / name).write_bytes(b"RINGFENCE_HOST=h1\nRINGFENCE_HOST_K")  # a disk that was full, or broke
+        (tmp_path / name).chmod(0o600)
+    joined = join(server[1], token_of(admin, "h8"), tmp_path)
+    assert joined.returncode == 0, joined.stderr
+    assert load_credential(tmp_path, {}).host == "h8"
+    assert not (tmp_path / "credential.joining").exists()
+
+
 def test_a_folder_of_another_host_is_left_alone(server, admin, tmp_path):
     assert join(server[1], token_of(admin, "h4"), tmp_path / "a").returncode == 0
     refused = join(server[1], token_of(admin, "h5"), tmp_path / "a")

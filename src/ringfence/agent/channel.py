@@ -55,6 +55,7 @@ class Channel:
             return False
         self.problem = None
         now_s = self._clock.monotonic()
-        self._found_s |= {(address, self._place.port): now_s for address in found}
-        self._found_s = {end: at_s for end, at_s in self._found_s.items() if now_s - at_s < KEPT_S}
+        # Replaced, never changed: other threads read it meanwhile.
+        newest = self._found_s | {(address, self._place.port): now_s for address in found}
+        self._found_s = {end: at_s for end, at_s in newest.items() if now_s - at_s < KEPT_S}
         return self.ends != before

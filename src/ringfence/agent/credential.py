@@ -22,6 +22,10 @@ CA_VARIABLE: Final = "RINGFENCE_CA"
 _HOW: Final = "run `ringfence agent join` with a token of `ringfence host token NAME`, made where the server is"
 
 
+class Damaged(OperatorError):
+    """There is a file, and no credential in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostCredential:
     host: HostName
@@ -41,12 +45,12 @@ def load_credential(folder: Path, environment: Mapping[str, str], *, name: str =
     path = folder / name
     lines = _assignments(path)
     if HOST_VARIABLE not in lines or KEY_VARIABLE not in lines:
-        raise OperatorError(f"read {path}", f"expected the lines {HOST_VARIABLE}=... and {KEY_VARIABLE}=...; {_HOW}")
+        raise Damaged(f"read {path}", f"expected the lines {HOST_VARIABLE}=... and {KEY_VARIABLE}=...; {_HOW}")
     found = _credential(lines[HOST_VARIABLE], lines[KEY_VARIABLE], str(path))
     try:
         ca = b64decode(lines.get(CA_VARIABLE, ""), validate=True) or None
     except ValueError as error:
-        raise OperatorError(f"read {path}", f"{CA_VARIABLE} is not base64; {_HOW}") from error
+        raise Damaged(f"read {path}", f"{CA_VARIABLE} is not base64; {_HOW}") from error
     return replace(found, server=lines.get(SERVER_VARIABLE), ca=ca)
 
 
@@ -76,9 +80,9 @@ def _credential(host: str, key: str, source: str) -> HostCredential:
         name = parse_host_name(host, field=HOST_VARIABLE)
         private_key = b64decode(key, validate=True)
     except (Invalid, ValueError) as error:
-        raise OperatorError(f"read the credential from {source}", str(error)) from error
+        raise Damaged(f"read the credential from {source}", str(error)) from error
     if len(private_key) != KEY_SIZE_BYTES:
-        raise OperatorError(
+        raise Damaged(
             f"read the credential from {source}",
             f"{KEY_VARIABLE} is {len(private_key)} bytes in base64, expected {KEY_SIZE_BYTES}; {_HOW}",
         )

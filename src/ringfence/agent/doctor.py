@@ -76,7 +76,7 @@ class Instruments:
 
 def examine(instruments: Instruments, inventory_file: Path | None) -> list[Finding]:
     """All findings, causes before effects."""
-    inventory, findings = _read_inventory(instruments.files, inventory_file)
+    inventory, findings = read_inventory(instruments.files, inventory_file)
     kind = inventory.kind if inventory else None
     return [
         *_rules(instruments),
@@ -230,7 +230,8 @@ def _machine(machine: MachineDoor, kind: Kind | None) -> Iterator[Finding]:
         yield Finding("user namespaces", State.OK, "allowed: the demo runs without root")
 
 
-def _read_inventory(files: FilesDoor, file: Path | None) -> tuple[Inventory | None, list[Finding]]:
+def read_inventory(files: FilesDoor, file: Path | None) -> tuple[Inventory | None, list[Finding]]:
+    """The inventory, and what is to say of the file."""
     if file is None:
         text = "none given: nothing is said of instances and ports"
         return None, [Finding("inventory", State.SKIPPED, text, "give it with --inventory FILE")]

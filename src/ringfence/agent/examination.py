@@ -1,10 +1,11 @@
 """Runs ``doctor`` on the real host: opens its doors, and closes them again."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from ringfence.agent.credential import load_credential
-from ringfence.agent.doctor import Finding, Instruments, examine
+from ringfence.agent.doctor import Finding, Instruments, examine, read_inventory
+from ringfence.agent.doctor_folder import examine_folder, read_credential
 from ringfence.agent.doctor_server import examine_server
 from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.conntrack import KernelConntrack
@@ -16,7 +17,7 @@ from ringfence.agent.doors.server import ask_server
 
 
 def examine_host(inventory: Path | None, folder: Path | None = None) -> list[Finding]:
-    """The findings about this host, in the network namespace of the caller, and about the server of ``folder``."""
+    """The findings about this host, in the network namespace of the caller, about ``folder`` and its server."""
     with ExitStack() as opened:
 
         def nftables() -> KernelNftables:
@@ -25,6 +26,16 @@ def examine_host(inventory: Path | None, folder: Path | None = None) -> list[Fin
         def conntrack() -> KernelConntrack:
             return opened.enter_context(closing(KernelConntrack()))
 
-        system = (KernelLinks(), SystemFiles(), KernelBridging(), LinuxMachine())
-        found = examine(Instruments(nftables, conntrack, *system), inventory)
-    return found if folder is None else [*found, *examine_server(load_credential(folder, {}), ask_server)]
+        instruments = Instruments(nftables, conntrack, KernelLinks(), SystemFiles(), KernelBridging(), LinuxMachine())
+        found = examine(instruments, inventory)
+    return found if folder is None else [*found, *_joined(folder, inventory, instruments)]
+
+
+def _joined(folder: Path, inventory: Path | None, instruments: Instruments) -> Iterator[Finding]:
+    credential, findings = read_credential(folder)
+    yield from findings
+    if credential is not None:
+        declared, _ = read_inventory(instruments.files, inventory)
+        host = declared.host if declared else None
+        yield from examine_folder(folder, credential.host, host, files=instruments.files, machine=instruments.machine)
+        yield from examine_server(credential, ask_server)

@@ -27,6 +27,8 @@ _SHOWN: Final = 300
 _REFUSED: Final = re.compile(r"\[Errno (\d+)\] Connect call failed")  # asyncio's words, also several in a row
 _UNIX: Final = "unix:"
 _PORTS: Final = {"http": 80, "https": 443}
+_UNTIMELY: Final = (9, 10)  # openssl-verify(1): not yet valid, or expired
+_OTHER_NAME: Final = (62, 64)  # of a host, or of an address
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -127,11 +129,20 @@ def is_success(answer: Answer) -> bool:
 
 
 def message_of(answer: Answer) -> str:
-    """The message in a server's error; of another error, say a proxy's, its first characters."""
+    """The message in a server's error; of another error, say a proxy's, its first words."""
+    if answer.location is not None:
+        return f"go to {_in_a_line(answer.location)}; redirects are not followed, so give the address that itself answers"
     try:
-        return msgspec.json.decode(answer.content, type=_Problem).message[:_SHOWN]
+        text = msgspec.json.decode(answer.content, type=_Problem).message
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return answer.content.decode(errors="replace")[:_SHOWN]
+        text = answer.content.decode(errors="replace")
+    return _in_a_line(text) or "it gave no reason"
+
+
+def _in_a_line(text: str) -> str:
+    """Without what moves a terminal's cursor, for it is not known who wrote it."""
+    printable = (character if character.isprintable() else " " for character in text[:_SHOWN])
+    return " ".join("".join(printable).split())
 
 
 class network_errors:  # noqa: N801  read as a with-statement
@@ -150,10 +161,24 @@ class network_errors:  # noqa: N801  read as a with-statement
 
 def reason_of(error: OSError) -> str:
     """In words, without the system's numbers."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}; {advice_on(error)}"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return "whoever answers there speaks no TLS: is it another port, or plain http:// on loopback?"
     said = _REFUSED.sub(lambda found: os.strerror(int(found[1])), str(error))
     return without_number(said) or type(error).__name__
+
+
+def advice_on(error: ssl.SSLCertVerificationError) -> str:
+    """What to do about a certificate that is not accepted."""
+    if error.verify_code in _UNTIMELY:
+        return (
+            "compare this host's clock with the server's; if it is right, the server's certificate must be renewed"
+            " (there: ringfence server init --name NAME)"
+        )
+    if error.verify_code in _OTHER_NAME:
+        return "use a name that it is for, or on the server: ringfence server init --name NAME, with this one"
+    return "either the server has another CA than when this host joined, then join again; or another server answers"
 
 
 def _checked_url(address: str, *, insecure: bool) -> str:
@@ -173,6 +198,9 @@ def _split(address: str, step: str) -> SplitResult:
         url = urlsplit(address)
         if url.port == 0 or not address.isascii():
             raise OperatorError(step, "expected a name or an address in ASCII, and a port above 0")
+        (url.hostname or "").encode("idna")  # as the resolver does it, whose error comes at each try
+    except UnicodeError as error:
+        raise OperatorError(step, f"{url.hostname!r} is no name of a host: a part is empty or too long") from error
     except ValueError as error:
         raise OperatorError(step, str(error)) from error
     return url

@@ -11,7 +11,7 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import Final
 
-from ringfence.agent.credential import HostCredential, load_credential, render_credential
+from ringfence.agent.credential import Damaged, HostCredential, load_credential, render_credential
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.agent.http import is_success, message_of, network_errors, open_client, trust
 from ringfence.policy.errors import OperatorError
@@ -38,7 +38,7 @@ async def join_server(address: str, text: str, folder: Path) -> HostName:
         wanted = replace(begun, server=address, ca=ca)
         await _register(wanted, token)
         files.replace(folder / "credential", render_credential(wanted))
-        (folder / "credential.joining").unlink(missing_ok=True)
+        files.remove(folder / "credential.joining")
     return token.host
 
 
@@ -58,7 +58,11 @@ def _begin(files: SystemFiles, folder: Path, token: JoinToken) -> HostCredential
 
 
 def _load(folder: Path, name: str) -> HostCredential | None:
-    return load_credential(folder, {}, name=name) if (folder / name).exists() else None
+    """The credential in a file; None when there is none, or it was damaged: joining is what mends that."""
+    try:
+        return load_credential(folder, {}, name=name) if (folder / name).exists() else None
+    except Damaged:
+        return None
 
 
 async def _fetch_ca(address: str, fingerprint: str) -> bytes:

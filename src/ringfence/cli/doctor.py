@@ -17,7 +17,7 @@ def doctor(
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", help="The agent's own folder: the server that it names is asked, its certificate and clock, too."
+            "--data", help="The agent's own folder: it is looked at, and the server that it names is asked."
         ),
     ] = None,
     *,

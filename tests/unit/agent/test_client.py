@@ -7,6 +7,8 @@ import pytest
 from fake_doors import FakeClock
 from ringfence.agent.client import _lines, open_server
 from ringfence.agent.credential import HostCredential
+from ringfence.agent.doors.connection import Answer
+from ringfence.agent.http import message_of
 from ringfence.agent.link import Pauses
 from ringfence.policy.errors import OperatorError
 
@@ -42,6 +44,8 @@ def test_these_addresses_are_taken(address, place):
         ("https://h/deep/er", "expected no path"),
         ("https://h/?a=b", "expected no path"),
         ("https://h:x", "use the server address"),
+        ("https://a..b:8443", "'a..b' is no name of a host: a part is empty or too long"),
+        (f"https://{'a' * 64}.example", "is no name of a host"),
     ],
 )
 def test_these_addresses_are_refused(address, words):
@@ -73,3 +77,19 @@ def test_pauses_grow_to_a_bound_with_jitter_and_begin_anew_after_success():
     pauses.reset()
     assert pauses.take() == 0.25
     assert Pauses(lambda: 0.0).take() == 0.125
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer(401, b'{"message":"no such host"}'), "no such host"),
+        (Answer(502, b"<html>\r\n<b>\x1b[31mBad gateway</b>\r\n"), "<html> <b> [31mBad gateway</b>"),
+        (Answer(407, b""), "it gave no reason"),
+        (
+            Answer(301, b"moved", "https://rf.example/"),
+            "go to https://rf.example/; redirects are not followed, so give the address that itself answers",
+        ),
+    ],
+)
+def test_what_a_server_answers_is_said_in_one_line(answer, message):
+    assert message_of(answer) == message

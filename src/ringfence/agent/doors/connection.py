@@ -13,6 +13,8 @@ from typing import Final, TypeVar
 import httptools
 
 STEP_TIMEOUT_S: Final = 10.0  # to connect, to write, and for the next octets of an answer
+_ANSWER_S: Final = 60.0  # for all octets of an answer, however often some come
+_MOST_ANSWER_BYTES: Final = 16 << 20  # thousands of instances refused, each with a reason
 _CHUNK_BYTES: Final = 64 << 10
 _OTHER_ADDRESS_S: Final = 0.25  # when an address is silent for so long, the name's next one is tried as well
 _SILENT: Final = "the server did not answer in time"
@@ -22,8 +24,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """``location``: where a redirect leads."""
+
     status: int
     content: bytes
+    location: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,17 @@ class Connection:
     async def ask(self, request: bytes, silence_s: float = STEP_TIMEOUT_S) -> Answer:
         """The whole answer to a request; if it upgrades the connection, only its head: go on with ``read``."""
         await self.write(request)
+        return await _within(_ANSWER_S, self._hear(silence_s))
+
+    async def _hear(self, silence_s: float) -> Answer:
         heard = _Heard()
         parser = httptools.HttpResponseParser(heard)
+        size_bytes = 0
         while not heard.is_whole:
             octets = await self.read(silence_s)
+            size_bytes += len(octets)
+            if size_bytes > _MOST_ANSWER_BYTES:
+                raise ConnectionError(f"the answer is larger than {_MOST_ANSWER_BYTES} bytes")
             if not octets:
                 if not heard.ends_with_connection:
                     raise ConnectionError("the connection ended before the answer was whole")
@@ -71,7 +83,7 @@ class Connection:
             except httptools.HttpParserError as error:
                 raise ConnectionError(f"no HTTP: {error}") from error
         self.is_kept = heard.is_whole and not heard.says_close and parser.get_http_version() == "1.1"
-        return Answer(parser.get_status_code(), bytes(heard.body))
+        return Answer(parser.get_status_code(), bytes(heard.body), heard.location)
 
     async def read(self, silence_s: float) -> bytes:
         """The next octets; none at the end."""
@@ -93,11 +105,14 @@ class _Heard:
         self.is_whole = False
         self.ends_with_connection = False
         self.says_close = False
+        self.location: str | None = None
         self._says_its_end = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._says_its_end |= name.lower() in (b"content-length", b"transfer-encoding")
         self.says_close |= name.lower() == b"connection" and b"close" in value.lower()
+        if name.lower() == b"location":
+            self.location = value.decode(errors="replace")
 
     def on_headers_complete(self) -> None:
         self.ends_with_connection = not self._says_its_end

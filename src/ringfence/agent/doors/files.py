@@ -1,5 +1,6 @@
 """Small files of the agent: read whole, replaced whole and durably, watched by their stamp, locked."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -40,6 +41,13 @@ class FilesDoor(Protocol):
 
 
 class SystemFiles:
+    def remove(self, path: Path) -> None:
+        """Removes a file, if it is there."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OperatorError(f"remove {path}", error.strerror or str(error)) from error
+
     def read(self, path: Path) -> bytes | None:
         try:
             return path.read_bytes()
@@ -61,8 +69,10 @@ class SystemFiles:
             if most_bytes is not None and path.exists() and path.stat().st_size + len(content) > most_bytes:
                 path.replace(path.with_name(f"{path.name}.1"))
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "ab") as opened:
-                opened.write(content)
+            try:
+                _append(descriptor, content)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise OperatorError(f"write {path}", error.strerror or str(error)) from error
 
@@ -95,7 +105,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """Holds the folder for this process alone; raises ``OperatorError`` at once when another one holds it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open_lock(folder / "agent.lock")
     except OSError as error:
         raise OperatorError(f"open {folder}", error.strerror or str(error)) from error
     try:
@@ -105,6 +115,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # rules are enforced all the same
+
+
 def _lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,6 +131,19 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise OperatorError(
             f"lock {folder}", "another agent runs with this folder; stop it or give this one its own --data"
         ) from error
+
+
+def _append(descriptor: int, content: bytes) -> None:
+    """All of the content, or nothing: half a line on a full disk would spoil the next one."""
+    before = os.fstat(descriptor).st_size
+    written = 0
+    try:
+        while written < len(content):
+            written += os.write(descriptor, content[written:])
+    except OSError:
+        if written:
+            os.ftruncate(descriptor, before)
+        raise
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,5 +1,8 @@
-"""Facts about this machine: settings and modules of the kernel, bridges, whether an agent runs. Changes nothing."""
+"""Facts about this machine: the kernel's settings and modules, room on disk, whether an agent runs. Changes nothing."""
 
+import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -11,7 +14,19 @@ _MODULES: Final = Path("/sys/module")
 _SYMBOLS: Final = Path("/proc/kallsyms")
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a file system takes more."""
+
+    bytes: int
+    files: int
+
+
 class MachineDoor(Protocol):
+    def room(self, folder: Path) -> Room | None:
+        """The room for files in a folder; None when nothing can be written there."""
+        ...
+
     def setting(self, name: str) -> str | None:
         """The value of a sysctl, its name with slashes; None where there is none or it cannot be read."""
         ...
@@ -26,6 +41,13 @@ class MachineDoor(Protocol):
 
 
 class LinuxMachine:
+    def room(self, folder: Path) -> Room | None:
+        if not os.access(folder, os.W_OK):
+            return None
+        found = os.statvfs(folder)
+        counts_files = found.f_files > 0  # btrfs has no bound of its own
+        return Room(found.f_bavail * found.f_frsize, found.f_favail if counts_files else sys.maxsize)
+
     def setting(self, name: str) -> str | None:
         try:
             return (_SETTINGS / name).read_text(encoding="ascii").strip()

@@ -2,6 +2,7 @@
 
 import ssl
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -10,32 +11,38 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Final
 from urllib.parse import urlsplit
 
+from ringfence.agent.client import SIGNATURE_LIFE_S
 from ringfence.agent.credential import HostCredential
-from ringfence.agent.http import reason_of, trust
+from ringfence.agent.doors.connection import Answer
+from ringfence.agent.http import advice_on, message_of, reason_of, trust
 from ringfence.policy.errors import OperatorError
 from ringfence.wire.hostauth import sign_request
 
 _TIME_S: Final = 5.0
 _PATH: Final = "/v2/zone"  # the one operation that needs no signature
 _SIGNED: Final = "/agent/v1/feed"  # asked without an upgrade, as here, it starts no feed
-_SIGNATURE_LIFE_S: Final = 60
+_MOST_BYTES: Final = 1 << 20  # of an answer
 
 
 class NotTrusted(OperatorError):
-    """The server's certificate is not accepted."""
+    """The server's certificate is not accepted; ``advice`` says what to do."""
+
+    def __init__(self, step: str, error: ssl.SSLCertVerificationError) -> None:
+        super().__init__(step, error.verify_message)
+        self.advice = advice_on(error)
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
     """``ahead_s``: by how much the server's clock is ahead of this host's, to a second, None if it does not say.
 
-    ``days_left``: how long its certificate is still valid, None without one. ``takes_host``: whether it accepts what
-    the host signs.
+    ``days_left``: how long its certificate is still valid, None without one. ``refusal``: its words if it does not
+    accept what the host signs.
     """
 
     ahead_s: float | None
     days_left: float | None
-    takes_host: bool
+    refusal: str | None
 
 
 def ask_server(url: str, credential: HostCredential) -> Answered:
@@ -55,26 +62,38 @@ def ask_server(url: str, credential: HostCredential) -> Answered:
             else HTTPConnection(host, port, timeout=_TIME_S)
         )
         with closing(connection):
-            connection.request("GET", _PATH)
+            connection.connect()
             certificate = connection.sock.getpeercert() if isinstance(connection.sock, ssl.SSLSocket) else None
             asked_at = time.time()
-            answer = connection.getresponse()
-            answer.read()
+            date, _ = _ask(connection, _PATH, {})
             now = (asked_at + time.time()) / 2
-            connection.request("GET", _SIGNED, headers={"Authorization": _signature(credential, now)})
-            takes_host = connection.getresponse().status != HTTPStatus.UNAUTHORIZED
+            _, signed = _ask(connection, _SIGNED, {"Authorization": _signature(credential, now)})
     except ssl.SSLCertVerificationError as error:
-        raise NotTrusted(f"ask {url}", error.verify_message) from error
+        raise NotTrusted(f"ask {url}", error) from error
     except OSError as error:
         raise OperatorError(f"ask {url}", reason_of(error)) from error
     except (HTTPException, ValueError) as error:
         raise OperatorError(f"ask {url}", str(error) or type(error).__name__) from error
+    if signed.status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.UPGRADE_REQUIRED):
+        reason = f"to what an agent asks it answered {signed.status}: {message_of(signed)}"
+        raise OperatorError(f"ask {url}", reason)
+    refusal = message_of(signed) if signed.status == HTTPStatus.UNAUTHORIZED else None
     days_left = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - now) / 86400 if certificate else None
-    return Answered(_ahead_s(answer.headers["Date"], now), days_left, takes_host)
+    return Answered(_ahead_s(date, now), days_left, refusal)
+
+
+def _ask(connection: HTTPConnection, path: str, headers: Mapping[str, str]) -> tuple[str | None, Answer]:
+    """The answer's date, and the answer."""
+    connection.request("GET", path, headers=dict(headers))
+    answer = connection.getresponse()
+    content = answer.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise HTTPException(f"an answer of more than {_MOST_BYTES} bytes")
+    return answer.headers["Date"], Answer(answer.status, content, answer.headers["Location"])
 
 
 def _signature(credential: HostCredential, now: float) -> str:
-    expires = int(now) + _SIGNATURE_LIFE_S
+    expires = int(now) + SIGNATURE_LIFE_S
     return sign_request(credential.private_key, credential.host, "GET", _SIGNED, b"", expires)
 
 

@@ -1,0 +1,64 @@
+"""What ``doctor`` finds of the agent's own folder: its credential, what a restart would begin with, room for the next.
+
+Input: the folder, the host that the inventory names, and doors. Nothing is written.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ringfence.agent.cache import Cache
+from ringfence.agent.credential import HostCredential, load_credential
+from ringfence.agent.doctor import Finding, State
+from ringfence.agent.doors.files import FilesDoor
+from ringfence.agent.doors.machine import MachineDoor
+from ringfence.policy.errors import OperatorError
+from ringfence.policy.values import HostName
+
+_ENOUGH_BYTES: Final = 64 << 20  # two large views, and the flow log
+_UNKEPT: Final = "what comes from the server is enforced, and not kept for the next start"
+
+
+def read_credential(folder: Path) -> tuple[HostCredential | None, list[Finding]]:
+    """The host's credential, or why it cannot be had."""
+    try:
+        return load_credential(folder, {}), []
+    except OperatorError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return None, [Finding("credential", State.SKIPPED, f"not looked at: {error.reason}", "run it as root")]
+        advice = "no agent starts with this folder; the rules in force stay"
+        return None, [Finding("credential", State.PROBLEM, str(error), advice)]
+
+
+def examine_folder(
+    folder: Path, host: HostName, declared: HostName | None, *, files: FilesDoor, machine: MachineDoor
+) -> Iterator[Finding]:
+    """Findings about the folder of ``host``; ``declared``: the host that the inventory names, if it was read."""
+    if declared not in (None, host):
+        text = f"the inventory is that of host {declared}, and {folder} that of {host}"
+        yield Finding("host", State.PROBLEM, text, "give the agent the inventory and the folder of one host")
+    yield _room(folder, machine)
+    yield _kept(Cache(files, folder, host))
+
+
+def _room(folder: Path, machine: MachineDoor) -> Finding:
+    room = machine.room(folder)
+    if room is None:
+        text = f"{folder} cannot be written: {_UNKEPT}"
+        return Finding("folder", State.PROBLEM, text, "make it writable, or give the agent another --data")
+    if room.bytes < _ENOUGH_BYTES or room.files < 1:
+        left = f"{room.bytes >> 20} MiB and {room.files} files"
+        state = State.WARNING if room.bytes and room.files else State.PROBLEM
+        return Finding("folder", state, f"{folder} has room for {left} more: when it is full, {_UNKEPT}", "make room there")
+    return Finding("folder", State.OK, f"{folder} can be written, and has room")
+
+
+def _kept(cache: Cache) -> Finding:
+    closed = "with it every managed port would stay closed at the next boot, until the server is reached"
+    try:
+        kept = cache.load_view()
+    except OperatorError as error:
+        return Finding("kept policy", State.WARNING, f"{error}; {closed}", "start the agent: the server's next replaces it")
+    if kept is None:
+        return Finding("kept policy", State.WARNING, f"none: {closed}", "start the agent, which keeps what it enforces")
+    return Finding("kept policy", State.OK, f"revision {kept.view.revision} is what the next boot begins with")

@@ -497,7 +497,6 @@ def test_a_folder_that_turned_read_only_can_still_be_locked(tmp_path):
     assert subprocess.check_output(arguments, text=True) == "locked\n"  # noqa: S603  our own
 
 
-
 def test_a_replaced_file_is_its_owners_only_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")

@@ -49,7 +49,8 @@ def _room(folder: Path, machine: MachineDoor) -> Finding:
     if room.bytes < _ENOUGH_BYTES or room.files < 1:
         left = f"{room.bytes >> 20} MiB and {room.files} files"
         state = State.WARNING if room.bytes and room.files else State.PROBLEM
-        return Finding("folder", state, f"{folder} has room for {left} more: when it is full, {_UNKEPT}", "make room there")
+        text = f"{folder} has room for {left} more: when it is full, {_UNKEPT}"
+        return Finding("folder", state, text, "make room there")
     return Finding("folder", State.OK, f"{folder} can be written, and has room")
 
 
@@ -58,7 +59,8 @@ def _kept(cache: Cache) -> Finding:
     try:
         kept = cache.load_view()
     except OperatorError as error:
-        return Finding("kept policy", State.WARNING, f"{error}; {closed}", "start the agent: the server's next replaces it")
+        advice = "start the agent: the next policy from the server replaces it"
+        return Finding("kept policy", State.WARNING, f"{error}; {closed}", advice)
     if kept is None:
         return Finding("kept policy", State.WARNING, f"none: {closed}", "start the agent, which keeps what it enforces")
     return Finding("kept policy", State.OK, f"revision {kept.view.revision} is what the next boot begins with")

@@ -131,7 +131,8 @@ def is_success(answer: Answer) -> bool:
 def message_of(answer: Answer) -> str:
     """The message in a server's error; of another error, say a proxy's, its first words."""
     if answer.location is not None:
-        return f"go to {_in_a_line(answer.location)}; redirects are not followed, so give the address that itself answers"
+        place = _in_a_line(answer.location)
+        return f"go to {place}; redirects are not followed, so give the address that itself answers"
     try:
         text = msgspec.json.decode(answer.content, type=_Problem).message
     except (msgspec.DecodeError, UnicodeDecodeError):

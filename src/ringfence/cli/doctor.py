@@ -16,9 +16,7 @@ def doctor(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data", help="The agent's own folder: it is looked at, and the server that it names is asked."
-        ),
+        typer.Option("--data", help="The agent's own folder: it is looked at, and the server that it names is asked."),
     ] = None,
     *,
     output: FormatOption = Format.TABLE,

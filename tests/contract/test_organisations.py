@@ -29,6 +29,8 @@ REQUESTS = [
     ("GET", "/instance/{instance}", ""),
     ("GET", "/operation/{operation}", ""),
     ("GET", "/reverse-dns/instance/{instance}", ""),
+    ("DELETE", "/reverse-dns/instance/{instance}", ""),
+    ("PUT", "/instance/{instance}:remove-protection", ""),
 ]
 NOBODYS = {"/v2/instance-type/{entry}", "/v2/template/{entry}", "/v2/quota/{resource}"}  # no ids of anybody
 

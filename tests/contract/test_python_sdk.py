@@ -31,6 +31,8 @@ OPERATIONS = {
     "list-templates",
     "get-template",
     "get-reverse-dns-instance",
+    "delete-reverse-dns-instance",
+    "remove-instance-protection",
 }
 
 
@@ -71,8 +73,11 @@ def test_every_operation_is_answered_as_the_official_document_says(client, group
         client.get_instance_type(id=instance["instance-type"]["id"]) in client.list_instance_types()["instance-types"]
     )
     assert client.get_template(id=instance["template"]["id"]) in client.list_templates()["templates"]
-    with pytest.raises(ExoscaleAPIClientException):
-        client.get_reverse_dns_instance(id=VM_A)
+    for absent in (client.get_reverse_dns_instance, client.delete_reverse_dns_instance):
+        with pytest.raises(ExoscaleAPIClientException, match="404"):
+            absent(id=VM_A)
+    unprotected = client.remove_instance_protection(id=VM_A)  # with which Terraform ends a change of an instance
+    assert (unprotected["state"], unprotected["reference"]["id"]) == ("success", VM_A)
     scrap = client.create_security_group(name=f"py-{uuid4()}")["reference"]["id"]
     client.delete_security_group(id=scrap)
     assert {operation for operation, _ in exchanges} == OPERATIONS
@@ -186,6 +191,7 @@ def test_refusals_are_client_errors_with_a_text(client, group):
         (lambda: client.get_security_group(id=str(uuid4())), "404", "no security group"),
         (lambda: client.get_security_group(id="nope"), "404", "UUID"),
         (lambda: client.get_operation(id=str(uuid4())), "404", "operation"),
+        (lambda: client.remove_instance_protection(id=str(uuid4())), "404", "no instance"),
         (lambda: client.delete_rule_from_security_group(id=group, rule_id=str(uuid4())), "404", "rule"),
         (lambda: client.create_security_group(name=""), "400", "$.name"),
         (client.list_load_balancers, "404", "load-balancer is not offered"),

@@ -1,7 +1,7 @@
 """What the official clients read around security groups: instances, their type and template, and operations.
 
-Input: authenticated requests. Output: JSON. All of it is read only here: instances come from the inventories of
-hosts or from the operator.
+Input: authenticated requests. Output: JSON. Nothing is changed here: instances come from the inventories of hosts or
+from the operator.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,18 @@ from uuid import UUID
 from ringfence.api.authentication import actor_of
 from ringfence.api.exchange import Request, Response
 from ringfence.api.routes import App
+from ringfence.control.actor import Actor, require_writer
+from ringfence.control.ids import new_id
+from ringfence.control.lookup import find_instance
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import NotFound
+from ringfence.policy.model import Instance
 from ringfence.policy.values import InstanceId, OperationId
 from ringfence.wire.decode import decode_instance_filter, parse_path_id, refuse_arguments
 from ringfence.wire.encode import (
     INSTANCE_TYPE_ID,
     TEMPLATE_ID,
+    encode_idle,
     encode_instance,
     encode_instance_type,
     encode_instance_types,
@@ -54,11 +59,22 @@ class OneInstance:
     plane: ControlPlane
 
     def on_get(self, request: Request, response: Response, instance: str) -> None:
-        id_ = InstanceId(parse_path_id(instance, what="instance"))
-        found = self.plane.snapshot.instances.get(id_)
-        if found is None or found.organisation != actor_of(request).organisation:
-            raise NotFound(f"there is no instance {id_}")
-        response.data = encode_instance(found)
+        response.data = encode_instance(_own(self.plane, instance, actor_of(request)))
+
+
+@dataclass(frozen=True, slots=True)
+class Unprotected:
+    """/v2/instance/{instance}:remove-protection: remove-instance-protection, of what has none.
+
+    Terraform's provider ends every change of an instance with it, one of its groups too.
+    """
+
+    plane: ControlPlane
+
+    def on_put(self, request: Request, response: Response, instance: str) -> None:
+        actor = actor_of(request)
+        require_writer(actor)
+        response.data = encode_idle(OperationId(new_id()), _own(self.plane, instance, actor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +117,24 @@ class CatalogueEntry:
 
 @dataclass(frozen=True, slots=True)
 class ReverseDns:
-    """/v2/reverse-dns/instance/{instance}: get-reverse-dns-instance; no instance here has a record."""
+    """/v2/reverse-dns/instance/{instance}: get- and delete-reverse-dns-instance; no instance here has a record."""
 
     def on_get(self, _: Request, __: Response, instance: str) -> None:
         id_ = parse_path_id(instance, what="instance")
         raise NotFound(f"instance {id_} has no reverse DNS record")
+
+    on_delete = on_get
+
+
+def _own(plane: ControlPlane, text: str, actor: Actor) -> Instance:
+    return find_instance(plane.snapshot, InstanceId(parse_path_id(text, what="instance")), actor.organisation)
 
 
 def add_instance_routes(app: App, plane: ControlPlane) -> None:
     zone = plane.settings.zone
     app.add_route("/v2/instance", InstanceList(plane))
     app.add_route("/v2/instance/{instance}", OneInstance(plane))
+    app.add_route("/v2/instance/{instance}:remove-protection", Unprotected(plane))
     app.add_route("/v2/operation/{operation}", OneOperation(plane))
     app.add_route("/v2/instance-type", Catalogue(zone, encode_instance_types))
     app.add_route(

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ringfence.policy.model import Group, GroupPeer, Instance, Operation, OperationReason, OperationState, Rule
-from ringfence.policy.values import Address, Cidr, GroupId, Mac, Visibility
+from ringfence.policy.values import Address, Cidr, GroupId, Mac, OperationId, Visibility
 
 # The real service has catalogues of these. Here all instances have the same type and template, because
 # `exo compute instance show` asks for both and fails without.
@@ -172,6 +172,12 @@ def encode_operation(operation: Operation) -> bytes:
             message=operation.message,
         )
     )
+
+
+def encode_idle(id_: OperationId, instance: Instance) -> bytes:
+    """The operation of a call about an instance that had nothing to do: over at once, and kept nowhere."""
+    reference = _Reference(instance.id, f"/v2/instance/{instance.id}", "get-instance")
+    return _encoder.encode(_Operation(id=id_, state=OperationState.SUCCESS.value, reference=reference))
 
 
 def encode_accepted(operation: Operation) -> bytes:

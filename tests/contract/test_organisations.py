@@ -175,6 +175,12 @@ def test_an_operator_says_whose_instance_is_meant(server, theirs):
     question = {"source": "internet", "destination": "their-vm", "service": "esp", "organisation": "theirs"}
     assert server.admin.get("/admin/v1/explain", params=question).json()["allowed"] is True
     assert server.admin.put("/admin/v1/instances/their-vm?organisation=nobody", json={}).status_code in {400, 404}
+    first = server.admin.get("/admin/v1/organisations").json()["organisations"][0]["name"]
+    unknown = server.admin.get("/admin/v1/observed", params={"of": "nobody-at-all"}).json()["message"]
+    assert f"no instance or group of organisation {first} is named 'nobody-at-all'" in unknown
+    edit = {"edit": "delete-group", "group": "nobody-at-all"}
+    refused = server.admin.post("/admin/v1/change?organisation=theirs", json={"edits": [edit]}).json()["message"]
+    assert "there is no security group 'nobody-at-all' in organisation theirs" in refused
 
 
 def test_quotas_are_each_organisations_own(server, theirs):

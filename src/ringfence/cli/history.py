@@ -64,8 +64,9 @@ def verify(
     unchained = f", {found['unchained']} older ones are from before there was a chain" if found["unchained"] else ""
     if found["broken"] is not None:
         raise CallerError(
-            f"line {found['broken']} of the history is broken: it, or the one before it, is not what was written "
-            f"({found['lines']} lines before it fit{unchained})"
+            f"line {found['broken']} of the history is broken: it, or the one before it, is not what was written, "
+            f"or lines between them are missing ({found['lines']} before it fit{unchained}); "
+            "the lines of one organisation alone are no chain"
         )
     complain(f"the history is unbroken: {found['lines']} lines{unchained}")
 

@@ -16,7 +16,7 @@ from ringfence.policy.insight.ends import find_named
 from ringfence.policy.model import Group, Host, Instance, Organisation, Snapshot
 from ringfence.policy.places import ANY, INTERNET, find_instance_named
 from ringfence.policy.values import GroupId, HostName, InstanceId, OrganisationId, Visibility
-from ringfence.policy.wording import suggestion
+from ringfence.policy.wording import shown, suggestion
 
 _NAMED_AT_MOST = 10
 
@@ -98,7 +98,7 @@ def require_group_named(snapshot: Snapshot, text: str, *, field: str) -> None:
 def find_group_named(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> Group:
     """A group of the organisation by name or id, a private one before a public one; ``NotFound`` suggests a name."""
     own = [group for group in snapshot.groups.values() if group.organisation == organisation]
-    return _only_named(own, text, field)
+    return _only_named(own, text, field, _whose(snapshot, organisation))
 
 
 def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> GroupReference:
@@ -107,7 +107,7 @@ def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId,
     named = [one for one in groups if one.organisation == organisation or one.visibility is Visibility.PUBLIC]
     if text in (ANY, INTERNET) and not any(one.name == text for one in named):
         raise NotFound(f"a rule names a network or a group: for anybody 0.0.0.0/0, and ::/0, not {text}", field=field)
-    found = _only_named(named, text, field)
+    found = _only_named(named, text, field, _whose(snapshot, organisation))
     is_public = found.visibility is Visibility.PUBLIC
     return GroupReference(None if is_public else found.id, found.name if is_public else None, found.visibility)
 
@@ -126,11 +126,17 @@ def name_some(names: Collection[str]) -> str:
     return ", ".join(nsmallest(_NAMED_AT_MOST, names)) + (f" and {more} more" if more > 0 else "")
 
 
-def _only_named(groups: list[Group], text: str, field: str) -> Group:
+def _whose(snapshot: Snapshot, organisation: OrganisationId) -> str:
+    """Whose groups were looked at, where there are others'."""
+    several = len(snapshot.organisations) > 1
+    return f" in organisation {shown(snapshot.organisations[organisation].name)}" if several else ""
+
+
+def _only_named(groups: list[Group], text: str, field: str, whose: str = "") -> Group:
     found = [group for group in groups if text in (group.name, str(group.id))]
     if not found:
         hint = suggestion(text, (group.name for group in groups))
-        raise NotFound(f"there is no security group {ascii(text)[:64]}{hint}", field=field)
+        raise NotFound(f"there is no security group {ascii(text)[:64]}{whose}{hint}", field=field)
     return min(found, key=lambda group: group.visibility is Visibility.PUBLIC)
 
 

@@ -9,7 +9,7 @@ secrets. Whoever reads the file can read every secret.
 import hashlib
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -74,7 +74,7 @@ class _Tally:
         return {table: [count, f"{self._sums[table]:064x}"] for table, count in sorted(self._counts.items())}
 
 
-def dump(database: Database, find_key: Callable[[], bytes]) -> Iterator[bytes]:
+def dump(database: Database, find_key: Callable[[], bytes]) -> Generator[bytes, None, None]:
     """The lines of a backup, all read in one transaction; others may write meanwhile. O(rows).
 
     ``find_key`` is called within that transaction, so that the key fits the secrets.

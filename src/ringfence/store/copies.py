@@ -58,8 +58,13 @@ def move(folder: Path, url: str) -> Tallies:
     """
     if remembered(folder) is not None or not has_store(folder):
         raise OperatorError(f"moving {folder}", "there is no SQLite database in it that is in use: check --data")
-    with held(folder), explained_faults(f"moving {folder}"), closing(open_sqlite(folder)) as source:
-        return _into_postgresql(url, folder, dump(source, lambda: find_seal_key(source, folder)))
+    with (
+        held(folder),
+        explained_faults(f"moving {folder}"),
+        closing(open_sqlite(folder)) as source,
+        closing(dump(source, lambda: find_seal_key(source, folder))) as lines,  # before the database that it reads
+    ):
+        return _into_postgresql(url, folder, lines)
 
 
 def _into_postgresql(url: str, folder: Path, lines: Iterable[bytes]) -> Tallies:

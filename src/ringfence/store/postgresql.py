@@ -325,4 +325,7 @@ def _translated() -> Iterator[None]:
 
 
 def _words(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())
+    said = " ".join(str(error).split())
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return f"{said}: the database must be this role's own (ALTER DATABASE … OWNER TO …)"
+    return said

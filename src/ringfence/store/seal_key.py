@@ -40,7 +40,8 @@ def find_seal_key(database: Database, folder: Path) -> bytes:
             return _read(path)
         if not path.exists():
             raise OperatorError(
-                f"reading {path}", "it is missing, and without it the API keys are lost: restore it from a backup"
+                f"reading {path}",
+                "it is missing, and keys are lost without it: copy it from another server of the database, or a backup",
             )
         key, candidate = _read(path), _read(following) if following.exists() else None
     if candidate is not None and _opens(database, candidate):

@@ -23,6 +23,7 @@ DEFAULT_ZONE: Final = "ch-dk-2"
 _SIGNATURE_LIFE_S: Final = 600
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.05
+_UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"  # as OpenSSL has it
 _OPERATION_TIMEOUT_S: Final = 40.0
 Document = dict[str, Any]
 
@@ -138,7 +139,9 @@ class ApiClient:
         try:
             response = self._http.request(method, url, content=content, headers=headers)
         except httpx.HTTPError as error:
-            raise OperatorError(f"asking {self._base}", without_number(str(error)) or type(error).__name__) from error
+            said = without_number(str(error)) or type(error).__name__
+            hint = "; trust its CA: export SSL_CERT_FILE=ca.pem" if _UNTRUSTED in said else ""
+            raise OperatorError(f"asking {self._base}", said + hint) from error
         document: Document = response.json() if response.content else {}
         if response.is_error:
             raise OperatorError(f"{method} {path}", f"{response.status_code}: {document.get('message', '')}")

@@ -1,14 +1,16 @@
 """Questions in words and their answers: the texts an operator reads."""
 
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
-from policies import group, instance, instance_id, rule, snapshot
+from policies import ORGANISATION, group, group_id, instance, instance_id, rule, snapshot
 from ringfence.policy.errors import Invalid, NotFound
 from ringfence.policy.insight.explain import Service, explain, parse_service
+from ringfence.policy.model import Organisation
 from ringfence.policy.rule_words import describe_rule
-from ringfence.policy.values import Kind, Protocol
+from ringfence.policy.values import GroupId, Kind, OrganisationId, Protocol
 
 DB_RULE = "ingress tcp/5432 from group app"
 WHOLE = snapshot(
@@ -244,6 +246,27 @@ def test_an_observed_instance_is_said_to_let_pass_what_its_rules_deny():
 
 def test_a_rule_that_names_the_senders_group_is_what_is_missing():
     assert "  missing: ringfence rule add lone tcp/80 --from db" in told("db", "old", "tcp/80").text
+
+
+def test_what_is_missing_is_said_so_that_the_command_finds_the_group_of_another_organisation():
+    theirs = OrganisationId(uuid4())
+    first, second = (
+        Organisation(id_, name, GroupId(uuid4())) for id_, name in ((ORGANISATION, "us"), (theirs, "acme"))
+    )
+    strangers = snapshot(group("app"), group("db"), instance("app", "10.0.0.2", wears=["app"]))
+    box = replace(instance("db", "10.0.0.3", wears=["db"]), organisation=theirs)
+    groups = {**strangers.groups, group_id("db"): replace(strangers.groups[group_id("db")], organisation=theirs)}
+    both = replace(
+        strangers,
+        organisations={ORGANISATION: first, theirs: second},
+        groups=groups,
+        instances={**strangers.instances, box.id: box},
+        index=None,
+    )
+    said = explain(both, "app", "db", parse_service("tcp/80")).text
+    assert "  missing: ringfence rule add db tcp/80 --from 10.0.0.2 --organisation acme" in said
+    back = explain(both, "db", "app", parse_service("tcp/80")).text
+    assert "  missing: ringfence rule add app tcp/80 --from 10.0.0.3" in back.splitlines()
 
 
 def test_who_wears_no_group_is_told_to_attach_one():

@@ -1,11 +1,14 @@
 """A backup of either database brings back the same store in either, in a new life."""
 
 import asyncio
+import gc
 import re
 import shutil
 import stat
+from contextlib import closing
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from places import KINDS, Place, postgres_place
@@ -177,3 +180,19 @@ def test_an_unreachable_target_says_so(tmp_path):
     filled(Place(tmp_path))
     with pytest.raises(OperatorError, match="moving"):
         move(tmp_path, EMPTY_URL)
+
+
+@pytest.mark.filterwarnings("error:Exception ignored in. <generator")
+def test_a_database_that_is_another_roles_is_refused_in_words_and_the_store_is_closed(postgres, tmp_path):
+    filled(Place(tmp_path))
+    url = postgres.database()
+    with closing(psycopg.connect(url, autocommit=True)) as owner:
+        owner.execute("CREATE ROLE stranger LOGIN")
+    try:
+        with pytest.raises(OperatorError, match=r"permission denied for schema public.*ALTER DATABASE . OWNER TO"):
+            move(tmp_path, re.sub(r"//[^@/]*@", "//stranger@", url))
+    finally:
+        with closing(psycopg.connect(url, autocommit=True)) as owner:
+            owner.execute("DROP ROLE stranger")
+    gc.collect()  # what was left open would complain
+    assert remembered(tmp_path) is None

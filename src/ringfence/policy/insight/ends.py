@@ -81,7 +81,9 @@ def find_named(
     if not found:
         known = {one.name for one in _everybody(snapshot) if _may_name(owner, one)} | {*others}
         besides = ", and it is no address or network" if others else ""
-        raise NotFound(f"no instance or group is named {text!a}{besides}{suggestion(_bare(text), known)}", field=field)
+        whose = _of_owner(snapshot, owner)
+        hint = suggestion(_bare(text), known)
+        raise NotFound(f"no instance or group{whose} is named {text!a}{besides}{hint}", field=field)
     if len(found) > 1:
         raise Invalid(f"{shown(text)} is ambiguous: say which by {_choices(found)}", field=field)
     return found[0]
@@ -110,6 +112,12 @@ def parse_network(text: str, *, field: str) -> Network | None:
     except ValueError:
         return None
     return parse_cidr(f"{address}/{address.max_prefixlen}", field=field).network
+
+
+def _of_owner(snapshot: Snapshot, owner: OrganisationId | None) -> str:
+    """Whose names were looked at, where there are others'."""
+    organisation = snapshot.organisations.get(owner) if owner is not None else None
+    return f" of organisation {shown(organisation.name)}" if organisation and len(snapshot.organisations) > 1 else ""
 
 
 def _may_name(owner: OrganisationId | None, one: Group | Instance) -> bool:

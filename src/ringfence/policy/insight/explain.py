@@ -186,10 +186,19 @@ def _missing(snapshot: Snapshot, side: SideVerdict, peer: Place, service: Servic
     if not groups:
         return [f"  missing: {shown(side.endpoint.name)} wears no group but default: attach one, then add a rule"]
     way = "--from" if side.direction is Direction.INGRESS else "--to"
-    peers = _own_groups(snapshot, peer.endpoint) if peer.endpoint else []
+    group = groups[0]
+    worn = _own_groups(snapshot, peer.endpoint) if peer.endpoint else []
+    peers = [one for one in worn if one.organisation == group.organisation]
     anybody = "0.0.0.0/0" if peer.address.version == 4 else "::/0"  # noqa: PLR2004  a family
     whom = quote(shown(peers[0].name)) if peers else anybody if peer.is_anybody else str(peer.address)
-    return [f"  missing: ringfence rule add {quote(shown(groups[0].name))} {service} {way} {whom}"]
+    return [f"  missing: ringfence rule add {quote(shown(group.name))} {service} {way} {whom}{_whose(snapshot, group)}"]
+
+
+def _whose(snapshot: Snapshot, group: Group) -> str:
+    """The option that names the group's organisation, where it is not the first, which needs none."""
+    owner = snapshot.organisations.get(group.organisation)
+    is_first = group.organisation == next(iter(snapshot.organisations), None)
+    return "" if owner is None or is_first else f" --organisation {quote(shown(owner.name))}"
 
 
 def _own_groups(snapshot: Snapshot, endpoint: Endpoint) -> list[Group]:

@@ -104,9 +104,9 @@ class FeedConnection(asyncio.Protocol):
 
     def _hear(self, line: bytes) -> None:
         report = decode_report(line)
-        offered = self._follower.offered if self._follower is not None else None
-        if offered is not None:
-            self._plane.report(self._host, report, offered=offered)
+        if self._follower is not None:
+            self._follower.spoke(self._heard_s)
+            self._plane.report(self._host, report, offered=self._follower.offered)
 
     def _wait(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._beat_s, self._beat)

@@ -4,8 +4,10 @@ Lives in the event loop's thread. It keeps no history and no queue: a follower t
 newest whole view when it can, so that a stopped agent costs the same however much changes meanwhile.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from ringfence.control.views import Change, Views, Wanted, wanted_view
 from ringfence.policy.errors import NotFound
@@ -15,7 +17,10 @@ from ringfence.policy.values import Address, HostName, Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import Base, WholeEncoder, encode_changes, encode_delta
 
+_BESIDE_S = 10.0  # agents report every 15 s; what a broken connection still delivers comes at once, and then its end
 _MOST_OF_A_HOST = 4  # followers of one host: some connections may be dead without being known to be
+
+_log: Final = logging.getLogger("ringfence.control")
 
 
 class Feed:
@@ -106,6 +111,21 @@ class Feed:
         channel = next((one.channel for one in reversed(self._followers.get(host, ()))), None)
         return channel if channel is not None and guards_itself(self._snapshot, channel.server) else None
 
+    def find_twins(self, host: HostName) -> str | None:
+        """What is to say if several agents follow as ``host``, which is one machine's name. O(its followers)."""
+        followers = self._followers.get(host, ())
+        if len(followers) < 2 or not any(one.is_twin for one in followers):  # noqa: PLR2004  the usual one
+            return None
+        ends = [f"{one.channel.client}:{one.channel.client_port}" for one in followers if one.channel is not None]
+        return (
+            f"several agents have this host's key{', at ' if ends else ''}{' and '.join(ends)}: was the machine copied?"
+            " Stop the agent of the copy, and have it join under a name of its own with an empty folder"
+        )
+
+    def is_newest(self, follower: "Follower") -> bool:
+        """Whether no other one of the same host began after it."""
+        return self._followers.get(follower.host, [])[-1:] == [follower]
+
     def close(self) -> None:
         """Ends every follower."""
         for followers in tuple(self._followers.values()):
@@ -127,7 +147,18 @@ class Feed:
 class Follower:
     """One agent that follows one host's feed over one connection."""
 
-    __slots__ = ("_end", "_feed", "_is_behind", "_is_paused", "_send", "channel", "host", "offered")
+    __slots__ = (
+        "_beside_s",
+        "_end",
+        "_feed",
+        "_is_behind",
+        "_is_paused",
+        "_send",
+        "channel",
+        "host",
+        "is_twin",
+        "offered",
+    )
 
     def __init__(self, feed: Feed, host: HostName, send: Callable[[bytes], None], end: Callable[[], None]) -> None:
         self._feed = feed
@@ -135,6 +166,8 @@ class Follower:
         self._end = end
         self._is_paused = False
         self._is_behind = False
+        self._beside_s: float | None = None  # when its agent was first heard beside a newer one
+        self.is_twin = False
         self.host = host
         self.channel: Connection | None = None
         self.offered = Revision(0)  # the newest revision that it was sent
@@ -151,6 +184,16 @@ class Follower:
             self.offered = wanted.revision
         else:
             self.send_whole()
+
+    def spoke(self, now_s: float) -> None:
+        """Takes note that its agent was heard: an agent has one connection, so who stays beside a newer one is a twin."""
+        if self._feed.is_newest(self):
+            self._beside_s, self.is_twin = None, False
+        elif self._beside_s is None:
+            self._beside_s = now_s
+        elif not self.is_twin and now_s - self._beside_s >= _BESIDE_S:
+            self.is_twin = True
+            _log.warning("host %s: %s", self.host, self._feed.find_twins(self.host))
 
     def offer(self, wanted: Wanted, changes: bytes) -> None:
         """Sends ``changes``, unless it is paused: then it gets the newest view when it goes on."""

@@ -314,7 +314,8 @@ class ControlPlane:
                 self._report_later(host, report, offered)
             report = replace(report, applied=None)
         channel = self._feed.channel(host) if self._store.is_shared else None
-        said = HostSaid(report.applied, report.error, report.notice, offered, report.foreign, report.failsafe, channel)
+        error = "; ".join(filter(None, (self._feed.find_twins(host), report.error))) or None
+        said = HostSaid(report.applied, error, report.notice, offered, report.foreign, report.failsafe, channel)
         now_s = self._clock.monotonic_s()
         self._elsewhere.came(host)
         self._hear((host,), said, now_s)

@@ -22,10 +22,12 @@ from ringfence.policy.commands import (
     Edit,
 )
 from ringfence.policy.errors import Busy, Conflict, Denied, Invalid, NotFound
+from ringfence.policy.lockout import parse_connection
 from ringfence.policy.model import OperationState
 from ringfence.store import FolderHeld
 from ringfence.wire.feed import FeedReader, Report
 
+END = ("192.0.2.1", 8443)
 QUICK = Settings(settle_wait_s=0.01, operation_timeout_s=30.0)
 PATIENT = Settings(settle_wait_s=5.0)
 
@@ -384,6 +386,31 @@ async def test_a_host_whose_agents_are_too_many_keeps_the_newest_of_them(tmp_pat
         watches = [Watch(plane) for _ in range(5)]
         assert len([view async for view in watches[0]]) == 1
         assert plane.feed.count == 4
+
+
+@played
+async def test_two_agents_with_the_key_of_one_host_are_told_until_one_is_gone(tmp_path):
+    async with opened(tmp_path) as plane:
+        await with_host(plane)
+        first, second = (
+            plane.feed.follow(H1, None, send=lambda _: None, end=list, channel=parse_connection("its", end, END))
+            for end in (("192.0.2.7", 4000), ("192.0.2.9", 4000))
+        )
+        for now_s, agent in ((0.0, first), (1.0, second), (2.0, first), (9.0, second)):
+            agent.spoke(now_s)
+            report(plane, H1, 1, "its own")
+            assert plane.status_of(H1).error == "its own"  # a connection that broke may still bring what was under way
+        for now_s, agent in ((15.0, first), (16.0, second)):
+            agent.spoke(now_s)
+            report(plane, H1, 1, "its own")
+            error = plane.status_of(H1).error
+            assert error.startswith("several agents have this host's key, at 192.0.2.7:4000 and 192.0.2.9:4000")
+            assert error.endswith("its own")
+        plane.feed.forget(second)
+        first.spoke(30.0)
+        Watch(plane)  # the agent connects anew
+        report(plane, H1, 1, None)
+        assert plane.status_of(H1).error is None
 
 
 @played

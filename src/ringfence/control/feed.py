@@ -186,7 +186,7 @@ class Follower:
             self.send_whole()
 
     def spoke(self, now_s: float) -> None:
-        """Takes note that its agent was heard: an agent has one connection, so who stays beside a newer one is a twin."""
+        """Takes note that its agent was heard. An agent has one connection: who stays beside a newer one is a twin."""
         if self._feed.is_newest(self):
             self._beside_s, self.is_twin = None, False
         elif self._beside_s is None:

@@ -29,7 +29,7 @@ def _offline(*pages):
         yield from (pytest.param(policy, *one, id=f"{page}-{one[0]}") for one in offline)
 
 
-@pytest.mark.parametrize(("policy", "line", "wanted"), [*_offline("policy-file.md", "explain.md")])
+@pytest.mark.parametrize(("policy", "line", "wanted"), [*_offline("policy-file.md", "explain.md", "machines.md")])
 def test_the_page_shows_what_the_command_prints(tmp_path, capsys, monkeypatch, policy, line, wanted):
     monkeypatch.chdir(tmp_path)
     Path("policy.yaml").write_text(policy, encoding="utf-8")

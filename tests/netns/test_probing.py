@@ -10,6 +10,7 @@ from ipaddress import ip_address
 import pytest
 from pyroute2 import IPRoute
 
+from ringfence.agent.doors.addresses import find_links
 from ringfence.cli.app import run
 from ringfence.policy.insight.explain import parse_service
 from ringfence.policy.places import INTERNET_ADDRESSES
@@ -144,3 +145,8 @@ def test_assertions_are_tried_from_where_their_senders_are(world, tmp_path, caps
         assert world.placed["web"].namespace.run(lambda: run(asked)) == 1
     outcomes = [one["probe"]["outcome"] for one in json.loads(capsys.readouterr().out)]
     assert outcomes == ["failed", "passed", "skipped"]
+
+
+def test_the_links_of_a_machine_are_read_with_their_lasting_addresses_and_the_way_out(world):
+    [found] = world.placed["web"].namespace.run(find_links)
+    assert (found.kind, found.addresses, found.is_way_out) == ("veth", (WEB,), True)

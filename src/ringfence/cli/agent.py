@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.options import refuse_before_verb
-from ringfence.cli.output import complain
+from ringfence.cli.output import complain, show
 from ringfence.policy.errors import Invalid
 
 app = typer.Typer(invoke_without_command=True)
@@ -86,6 +86,31 @@ def join(
     text = sys.stdin.readline() if token == "-" else token  # noqa: S105  a dash is no secret
     host = asyncio.run(join_server(url, text, data))
     complain(f"joined as host {host}; start ringfence agent --data {data} --inventory FILE")
+
+
+@app.command("inventory")
+def inventory(
+    host: Annotated[
+        str | None,
+        typer.Argument(help="The host's name, as at ringfence host token.", show_default="the machine's own"),
+    ] = None,
+) -> None:
+    """Print a first inventory for this machine as its own instance: its uplinks, its addresses, and your way in.
+
+    Nothing is changed. Read it, mend it, and save it where the agent reads it. The failsafe port is that of the SSH
+    session in which this is said.
+    Example: [bold]ringfence agent inventory > /etc/ringfence/inventory.toml[/bold]
+    """
+    import socket
+
+    from ringfence.agent.doors.addresses import find_links
+    from ringfence.agent.draft import draft_inventory
+    from ringfence.cli.session import ssh_session
+    from ringfence.policy.lockout import parse_session
+    from ringfence.wire.hostauth import parse_host_name
+
+    name = parse_host_name(host or socket.gethostname().partition(".")[0], field="HOST")
+    show(draft_inventory(name, find_links(), parse_session(ssh_session() or "")).rstrip())
 
 
 @app.command("leave")

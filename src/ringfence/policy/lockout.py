@@ -70,6 +70,14 @@ def parse_connection(whose: str, client: object, server: object, *, agent: HostN
         return None
 
 
+def parse_session(text: str) -> Connection | None:
+    """The connection that ``SSH_CONNECTION`` names: address and port of the client, then of the server."""
+    words = text.split()
+    if len(words) != 4 or not (words[1] + words[3]).isdigit():  # noqa: PLR2004  two ends, an address and a port each
+        return None
+    return parse_connection("your session", (words[0], int(words[1])), (words[2], int(words[3])))
+
+
 def find_cuts(
     before: Snapshot, after: Snapshot, connections: Iterable[Connection], failsafe_of: FailsafeOf
 ) -> Iterator[Cut]:

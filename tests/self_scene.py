@@ -63,11 +63,15 @@ class Scene:
         self.processes.append(process)
         return process
 
-    def boot(self) -> None:
+    def boot(self) -> str:
+        """What it says."""
         command = [sys.executable, "-m", "ringfence", "boot", "--data", str(self.folder / "agent")]
         command += ["--inventory", str(self.folder / "inventory.toml")]
         environment = os.environ | {"RINGFENCE_HOST": "h1", "RINGFENCE_HOST_KEY": self.key}
-        self.world.router.run(lambda: subprocess.run(command, env=environment, check=True))  # noqa: S603  our own
+        done = self.world.router.run(
+            lambda: subprocess.run(command, env=environment, check=True, stderr=subprocess.PIPE, text=True)  # noqa: S603  our own
+        )
+        return done.stderr
 
     def kill(self, process: subprocess.Popen) -> None:
         process.send_signal(signal.SIGKILL)

@@ -126,6 +126,7 @@ def test_a_session_at_a_failsafe_port_survives_everything(scene, address, loose)
 
 
 def test_the_table_at_boot_has_the_lifelines_with_a_kept_policy_and_without(scene):
+    assert "this host is observed and nothing is dropped" in scene.boot()
     process = scene.start()
     scene.until_applied()
     scene.enforce()
@@ -140,7 +141,7 @@ def test_the_table_at_boot_has_the_lifelines_with_a_kept_policy_and_without(scen
             for name in lost:
                 (scene.folder / "agent" / name).unlink()
             assert not kernel.request(encode_removal().data).refusals
-            scene.boot()
+            assert ("every managed port is closed" if lost else "is enforced from disk") in scene.boot()
             with closing(Stream(scene.outside, scene.host, HOST.addresses[0], 22)) as session:
                 wait_until(lambda session=session: min(heard.count for heard in session.heard()) > 10, 5.0)
             with pytest.raises(TimeoutError):

@@ -25,7 +25,7 @@ from ringfence.agent.own_view import OwnPart
 from ringfence.agent.places import find_misplaced
 from ringfence.agent.ports import Declared
 from ringfence.agent.report import REPORT_S, Reporter, Standing
-from ringfence.agent.start import NotEnforceable, carry_out, load_view
+from ringfence.agent.start import NotEnforceable, carry_out, closed_words, load_view
 from ringfence.agent.watch import Watch
 from ringfence.agent.worker import Worker
 from ringfence.nft import Heard
@@ -303,7 +303,7 @@ class Agent:
             self._reporter.set_applied(wanted.view.revision)
         if outcome.changed:
             fields = {"revision": outcome.about.revision, "took_ms": round(took_s * 1000, 1)}
-            closed = "every managed port is closed" if outcome.about == CLOSED else "what is not declared is closed"
+            closed = closed_words(self._declared.ports) if outcome.about == CLOSED else "what is not declared is closed"
             _log.info("rules enforced" if wanted else closed, extra={"fields": fields})
         if outcome.repaired:
             _log.warning("the kernel's rules were made whole", extra={"fields": {"reason": outcome.repaired}})

@@ -28,11 +28,10 @@ from ringfence.agent.doors.links import KernelLinks, lock_network
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables, RulesRefused
 from ringfence.agent.doors.packets import KernelPackets
-from ringfence.agent.enforce import Outcome
 from ringfence.agent.http import place_of
 from ringfence.agent.inventory import parse_inventory
 from ringfence.agent.loop import Agent
-from ringfence.agent.start import BootDoors, boot
+from ringfence.agent.start import BootDoors, Booted, boot
 from ringfence.nft import Generation
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.names import TableFamily
@@ -124,7 +123,7 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Outcome:
+def run_boot(folder: Path, inventory: Path, environment: Mapping[str, str]) -> Booted:
     """Enforces the saved view in the caller's network namespace, or else closes its managed ports, without a server.
 
     Raises:

@@ -41,7 +41,15 @@ class BootDoors:
     bridging: BridgingDoor
 
 
-def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """``text`` says what is in force."""
+
+    outcome: Outcome
+    text: str
+
+
+def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Booted:
     """Enforces the last saved view if it is good, else closes every managed port. Writes nothing to disk.
 
     Raises:
@@ -57,7 +65,16 @@ def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Outcome:
     kept = load_view(cache, held)
     if kept is not None:
         declared.note_view(kept.view)
-    return carry_out(enforcer, kept, declared.current, doors.bridging, own=OwnPart())
+    outcome = carry_out(enforcer, kept, declared.current, doors.bridging, own=OwnPart())
+    revision = outcome.about.revision
+    return Booted(outcome, f"revision {revision} is enforced from disk" if revision else closed_words(declared.ports))
+
+
+def closed_words(ports: LocalPorts) -> str:
+    """What is in force where no view is."""
+    if any(uplink.observe for uplink in ports.uplinks):
+        return "this host is observed and nothing is dropped, until a policy comes that enforces it"
+    return "every managed port is closed"
 
 
 def load_view(cache: Cache, held: About) -> FeedView | None:

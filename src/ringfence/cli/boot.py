@@ -29,11 +29,10 @@ def boot(
 
     configure_log(sys.stderr)
     try:
-        outcome = run_boot(data, inventory, os.environ)
+        booted = run_boot(data, inventory, os.environ)
     except Filtered:
         complain("an agent filters this network namespace already and enforces its policy: nothing to do")
         return
-    for refused in outcome.refused:
+    for refused in booted.outcome.refused:
         complain(refused)
-    closed = outcome.about.revision == 0
-    complain("every managed port is closed" if closed else f"revision {outcome.about.revision} is enforced from disk")
+    complain(booted.text)

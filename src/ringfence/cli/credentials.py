@@ -3,6 +3,7 @@
 import json
 import os
 import ssl
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ _ENDPOINT_FILE: Final = "endpoint.json"
 _BUNDLE_FILE: Final = "trusted.pem"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what they are called by instead
 _NAME: Final = "ringfence env"
+_PAUSE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,14 @@ def trust_variables(folder: Path, url: str) -> dict[str, str]:
     others = SystemFiles().read(Path(present)) or b""
     SystemFiles().replace(bundle, others + b"\n" + authority.pem())
     return {"SSL_CERT_FILE": str(bundle), "REQUESTS_CA_BUNDLE": str(bundle)}
+
+
+def await_endpoint(folder: Path, *, patience_s: float) -> Endpoint | None:
+    """As ``load_endpoint``; of a folder without one it waits, because its first server may be just starting."""
+    deadline_s = time.monotonic() + patience_s
+    while (found := load_endpoint(folder)) is None and time.monotonic() < deadline_s:
+        time.sleep(_PAUSE_S)
+    return found
 
 
 def load_endpoint(folder: Path) -> Endpoint | None:

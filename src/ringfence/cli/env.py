@@ -1,11 +1,13 @@
 """``ringfence env``: what a shell needs so that exo, Terraform and the SDKs talk to this server."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from ringfence.cli.options import DataOption, check_url
 from ringfence.cli.output import show
+
+_START_S: Final = 5.0  # how long a server that just starts takes to listen, at most
 
 
 def env(
@@ -28,13 +30,13 @@ def env(
     and not on a bill. The guard goes on until [bold]kill $RINGFENCE_GUARD_PID[/bold].
     Example: [bold]eval "$(ringfence env)" && exo compute security-group list[/bold]
     """
-    from ringfence.cli.credentials import choose_url, load_endpoint, load_or_create_key, trust_variables
+    from ringfence.cli.credentials import await_endpoint, choose_url, load_or_create_key, trust_variables
     from ringfence.world.client import DEFAULT_ZONE, export_lines, render_exports
     from ringfence.world.guard import start_guard
 
     if endpoint is not None:
         check_url(endpoint, field="--endpoint")
-    found = load_endpoint(data)
+    found = await_endpoint(data, patience_s=0 if endpoint else _START_S)
     url = endpoint or choose_url(data, found)
     lines = [export_lines(load_or_create_key(data), url, zone or (found.zone if found else DEFAULT_ZONE))]
     if trusted := trust_variables(data, url):

@@ -7,6 +7,7 @@ import re
 import socket
 import stat
 import sys
+import threading
 import time
 
 import pytest
@@ -152,7 +153,16 @@ def test_env_keeps_its_key_and_makes_another_when_that_was_revoked(ringfence, tm
     assert ringfence("env", "--endpoint", "http://127.0.0.1:1/v2")[1] != lines
 
 
-def test_env_without_a_server_says_what_is_missing(ringfence):
+def test_env_waits_for_the_first_server_of_a_folder_that_is_just_starting(ringfence, tmp_path):
+    server = threading.Timer(0.1, save_endpoint, (tmp_path / "data", ["http://127.0.0.1:1/v2"], "ch-dk-2"))
+    (tmp_path / "data").mkdir(mode=0o700)
+    server.start()
+    assert "export EXOSCALE_API_ENDPOINT=http://127.0.0.1:1/v2\n" in ringfence("env")[1]
+    server.join()
+
+
+def test_env_without_a_server_says_what_is_missing(ringfence, monkeypatch):
+    monkeypatch.setattr("ringfence.cli.env._START_S", 0.0)
     status, out, err = ringfence("env")
     assert (status, out) == (1, "")
     assert "--endpoint" in err

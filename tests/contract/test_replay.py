@@ -8,7 +8,7 @@ from contract.replay import KEY, SECRET, Replay, load_client, recorded_signature
 from contract.running import running_server
 from ringfence.wire.signature import BadSignature, verify_request
 
-CLIENTS = {"exo": 42, "tf": 28, "go": 33, "java": 18, "pysdk": 42, "connector": 11}
+CLIENTS = {"exo": 42, "tf": 28, "tf-instances": 19, "go": 33, "go-v2": 34, "java": 18, "pysdk": 42, "connector": 11}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ SYN, ACK, PUSH = 0x02, 0x10, 0x08
 TOO_BIG = {4: (3, 4), 6: (2, 0)}  # "fragmentation needed" and "packet too big": type, code
 UNREACHABLE = {4: (3, 1), 6: (1, 3)}
 LOOSE, STRICT = 131, 137  # source routes (RFC 791)
+ROUTER_ALERT = bytes((148, 4, 0, 0))  # an option that names no way (RFC 2113)
 _DO_NOT_FRAGMENT = 0x4000
 _ROUTING = 43
 
@@ -88,6 +89,14 @@ def authenticated_udp(packet: Packet):
         return _in_ip(replace(packet, protocol=AH), header + udp, tag)
 
     return encode
+
+
+def with_option(packet: bytes, option: bytes) -> bytes:
+    """An IPv4 packet without options, and with this one (of a multiple of four octets)."""
+    words = 5 + len(option) // 4
+    header = bytes((0x40 | words,)) + packet[1:2] + struct.pack("!H", len(packet) + len(option)) + packet[4:10]
+    header += bytes(2) + packet[12:20] + option
+    return header[:10] + _checksum(header).to_bytes(2, "big") + header[12:] + packet[20:]
 
 
 def behind_options(encode):

@@ -22,12 +22,13 @@ from lab import BRIDGED_NODES, HOST
 from policies import group
 from ringfence.agent.doors.bridging import SETTINGS, KernelBridging
 from ringfence.agent.doors.nftables import KernelNftables
+from ringfence.policy.local import LocalPorts
 from ringfence.policy.packet import UDP, Packet
 from ringfence.policy.values import Kind, Mac, link_local
 from ringfence.world.frames import octets_of_mac, open_range
 from ringfence.world.packets import _checksum, encode_packet
 from ringfence.world.topology import BRIDGE, GATEWAY_MAC, build_world
-from segments import arp, discovery
+from segments import ROUTER_ALERT, arp, discovery, with_option
 from stack import start_stack
 from waiting import wait_until
 
@@ -256,6 +257,19 @@ def test_nothing_passes_but_arp_ipv4_and_ipv6_without_tags(link):
     assert not link.send("web", 0x88CC, packet, to=Mac("01:80:c2:00:00:0e"))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "sender", "counted"),
+    [("veth-web", "web", 2), ("veth*", "vacant", 1)],  # of an instance's port the fence behind it is counted so, too
+    ids=["of an instance", "by a pattern"],
+)
+def test_what_bridges_say_to_each_other_is_refused_at_a_port_under_our_care(lab, monkeypatch, pattern, sender, counted):
+    monkeypatch.setattr(type(lab), "ports", LocalPorts((pattern,), Kind.BRIDGED))
+    with closing(Link(lab)) as link:
+        before = link.hits("bridge:alien")
+        assert not link.send(sender, 0x88CC, bytes(60), to=Mac("01:80:c2:00:00:03"))
+        assert link.hits("bridge:alien") == before + counted
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_spoofed_addresses_pass_neither_whole_nor_in_fragments(link, family):
     way = link.lab.udp("web", "app", 53, family)
@@ -267,6 +281,15 @@ def test_spoofed_addresses_pass_neither_whole_nor_in_fragments(link, family):
     lie = encode_packet(replace(way.packet, source=link.own("db", family)), tag=7)
     for packet in (lie, *(_fragments(lie) if family == 6 else _fragments4(lie))):
         assert not link.send("web", kind, packet, to=link.mac("app"))
+
+
+def test_who_has_no_address_yet_asks_all_dhcp_servers_and_speaks_to_nobody_else(link):
+    def request(destination):
+        return encode_packet(Packet(IPv4Address(0), destination, UDP, 68, 67), tag=7)
+
+    assert link.send("web", IPV4, request(ip_address("255.255.255.255")), to=EVERYBODY) == {"lan", HOST}
+    for name in ("app", "lan"):
+        assert not link.send("web", IPV4, request(link.own(name, 4)), to=link.mac(name))
 
 
 def _fragments4(packet):
@@ -282,10 +305,9 @@ def _fragments4(packet):
 
 def test_a_packet_that_names_its_own_way_is_dropped(link):
     packet = encode_packet(link.lab.udp("web", "app", 53).packet, tag=7)
-    plain4 = _with_option(packet, bytes((148, 4, 0, 0)))  # the router alert: an option, but no way
-    assert link.send("web", IPV4, plain4, to=link.mac("app")) == {"app"}
+    assert link.send("web", IPV4, with_option(packet, ROUTER_ALERT), to=link.mac("app")) == {"app"}
     for option in (131, 137):
-        routed = _with_option(packet, bytes((option, 7, 4)) + link.own("db", 4).packed + b"\0")
+        routed = with_option(packet, bytes((option, 7, 4)) + link.own("db", 4).packed + b"\0")
         assert not link.send("web", IPV4, routed, to=link.mac("app"))
     packet = encode_packet(link.lab.udp("web", "app", 53, 6).packet, tag=7)
     routing = bytes((UDP, 2, 0, 1)) + bytes(4) + link.own("db", 6).packed
@@ -293,13 +315,6 @@ def test_a_packet_that_names_its_own_way_is_dropped(link):
     assert link.send("web", IPV6, _behind_options(packet, kind=60), to=link.mac("app")) == {"app"}
     routed = packet[:4] + length + bytes((43,)) + packet[7:40] + routing + packet[40:]
     assert not link.send("web", IPV6, routed, to=link.mac("app"))
-
-
-def _with_option(packet, option):
-    words = 5 + len(option) // 4
-    header = bytes((0x40 | words,)) + packet[1:2] + struct.pack("!H", len(packet) + len(option)) + packet[4:10]
-    header += bytes(2) + packet[12:20] + option
-    return header[:10] + _checksum(header).to_bytes(2, "big") + header[12:] + packet[20:]
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -316,6 +331,15 @@ def test_a_third_instance_sees_no_unicast_frame_of_others_even_when_the_bridge_f
     assert not link.send("lan", kind, packet, to=link.mac("app"))
     for to in (EVERYBODY, Mac("01:00:5e:00:00:fb"), Mac("33:33:00:00:00:fb")):
         assert link.send("lan", kind, packet, to=to) <= {HOST}
+
+
+def test_of_what_is_for_many_instances_hear_discovery_alone(link):
+    asked = discovery(135, link.own("lan", 6), ALL_NODES, link.own("app", 6))
+    assert {"web", "app", "db"} <= link.send("lan", IPV6, asked, to=group_mac(ALL_NODES))
+    said = encode_packet(link.lab.udp("lan", "app", 5353, 6).again(destination=ALL_NODES).packet, tag=7)
+    assert link.send("lan", IPV6, said, to=group_mac(ALL_NODES)) == {HOST}
+    others = discovery(135, link.own("lan", 6), link.own("app", 6), link.own("app", 6))
+    assert not link.send("lan", IPV6, others, to=link.mac("db"))
 
 
 class _forgotten:  # noqa: N801  reads as a with-statement

@@ -3,6 +3,7 @@
 import select
 import socket
 import struct
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +15,8 @@ from ringfence.policy.packet import UDP
 from ringfence.policy.values import Mac
 from ringfence.world.frames import octets_of_mac
 from ringfence.world.packets import encode_packet, tag_of
-from segments import LOOSE, STRICT, arp, discovery, segment_routed, source_routed
+from segments import LOOSE, ROUTER_ALERT, STRICT, arp, discovery, segment_routed, source_routed, with_option
+from waiting import wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -28,6 +30,7 @@ IPV4_MORE, IPV6_MORE = 0x2000, 1
 ARP, REQUEST, REPLY = 0x0806, 1, 2
 EVERYBODY = Mac("ff:ff:ff:ff:ff:ff")
 ADVERTISEMENT, TARGET_ETHER, OVERRIDE = 136, 2, 0x2000_0000
+NODAD = 0x02  # IFA_F_NODAD
 _QUIET_S = 0.05
 
 
@@ -82,6 +85,21 @@ def test_a_source_route_leads_round_no_rule(lab, kind, routes):
     ways = (allowed, shut, spoofed)
     lab.expect_fate(DENIED, *(replace(way, encode=source_routed(way.packet, hop, kind)) for way in ways))
     _follow_ways(lab, "ipv4/conf/{}/accept_source_route", 0)
+
+
+@pytest.mark.parametrize("has_mac", [True, False], ids=["mac", "any mac"])
+def test_an_option_that_names_no_way_changes_nothing(lab, has_mac):
+    rules = [f"ingress udp/53 from {network}" for network in ANY.values()]
+    lab.enforce(group("g", *rules), lab.instance("web", "g"), lab.instance("app", mac=has_mac))
+    allowed, shut = lab.udp("app", "web", 53), lab.udp("app", "web", 54)
+    spoofed = allowed.again(source=lab.address("db", 4))
+    lab.forget_flows()
+    for way, passes in ((allowed, ALLOWED), (shut, DENIED), (spoofed, DENIED)):
+        lab.expect_fate(passes, replace(way, encode=partial(_alerting, way.packet)))
+
+
+def _alerting(packet, *, tag):
+    return with_option(encode_packet(packet, tag=tag), ROUTER_ALERT)
 
 
 def _follow_ways(lab, setting, value):
@@ -209,3 +227,40 @@ def _quiet(lab):
     """No test hears what another one left."""
     lab.range  # noqa: B018  opened by being asked for
     _heard(lab)
+
+
+@pytest.mark.parametrize("addressed", [True, False], ids=["from its address", "before it has one"])
+def test_the_hosts_own_listener_reports_reach_an_instance_that_lets_in_nothing(lab, addressed):
+    """Like discovery of its own they name the port as where they came in, though nobody sent them there."""
+    lab.enforce(lab.instance("web"))
+    port, tap = lab.world.placed["web"].port, lab.range.taps["web"]
+    with nullcontext() if addressed else _without_addresses(lab, port):
+        tap.take_packets()
+        with lab.world.router.run(partial(_listener, port)):
+            wait_until(lambda: any(_is_report(packet) for packet in tap.take_packets()))
+
+
+@contextmanager
+def _without_addresses(lab, port):
+    with lab.world.router.run(IPRoute) as netlink:
+        index = netlink.link_lookup(ifname=port)[0]
+        known = [one.get("address") for one in netlink.get_addr(family=socket.AF_INET6, index=index)]
+        for address in known:
+            netlink.addr("del", index=index, address=address, prefixlen=64)
+        try:
+            yield
+        finally:
+            for address in known:
+                netlink.addr("add", index=index, address=address, prefixlen=64, flags=NODAD)
+
+
+def _listener(port):
+    opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    membership = socket.inet_pton(socket.AF_INET6, "ff02::4:2") + struct.pack("@I", socket.if_nametoindex(port))
+    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
+    return opened
+
+
+def _is_report(packet):
+    """An MLDv2 report (RFC 3810), behind the router alert."""
+    return packet[0] >> 4 == 6 and packet[6] == 0 and packet[48] == 143

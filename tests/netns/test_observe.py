@@ -9,13 +9,14 @@ from policies import group
 from ringfence.policy.packet import ICMPV6
 from ringfence.policy.program import names
 from ringfence.policy.program.refusal import Refusal
-from ringfence.policy.values import Mac
+from ringfence.policy.values import Kind, Mac
 from ringfence.policy.verdict import Default
 
 pytestmark = pytest.mark.netns
 
 ALLOWED, DENIED = True, False
 families = pytest.mark.parametrize("family", FAMILIES)
+everywhere = pytest.mark.kind(Kind.ROUTED, Kind.BRIDGED)
 SHUT = "egress tcp/1 to 192.0.2.1/32"
 
 
@@ -27,6 +28,7 @@ def _would(lab, refusal):
     return lab.nftables.read().hits[names.would_counter(refusal.value)]
 
 
+@everywhere
 @families
 def test_of_an_observed_instance_nothing_is_dropped_in_either_direction(lab, family):
     lab.enforce(group("shut", SHUT), _observed(lab.instance("web", "shut")), lab.instance("app"))
@@ -38,6 +40,7 @@ def test_of_an_observed_instance_nothing_is_dropped_in_either_direction(lab, fam
     lab.expect(DENIED, lab.udp("outside", "app", 53, family))
 
 
+@everywhere
 @families
 def test_who_is_enforced_gains_nothing_by_an_observed_peer(lab, family):
     lab.enforce(_observed(lab.instance("web")), group("shut", SHUT), lab.instance("app", "shut"))
@@ -65,6 +68,7 @@ def test_tcp_in_mid_stream_and_what_conntrack_cannot_place_pass_too(lab, family)
         lab.expect(ALLOWED, lab.way("outside", "web", ICMPV6, 6, icmp_type=200))
 
 
+@everywhere
 @families
 def test_in_observe_no_change_cuts_and_back_in_enforce_the_next_packet_is_judged(lab, family):
     allowing = group("g", f"ingress udp/53 from {'0.0.0.0/0' if family == 4 else '::/0'}")

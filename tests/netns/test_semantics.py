@@ -533,8 +533,9 @@ def test_neighbour_discovery_passes_between_an_instance_and_its_host(lab):
 
 
 @routed_alone
-def test_before_it_has_an_address_an_instance_solicits_and_reports_and_no_more(lab):
-    _shut(lab)
+@pytest.mark.parametrize("has_mac", [True, False], ids=["mac", "any mac"])
+def test_before_it_has_an_address_an_instance_solicits_and_reports_and_no_more(lab, has_mac):
+    _shut(lab, mac=has_mac)
     unspecified = {"source": NOBODY[6], "destination": ALL_ROUTERS}
     lab.expect(ALLOWED, *(lab.icmpv6("web", HOST, type_, **unspecified) for type_ in (133, 135, 131, 132, 143)))
     lab.expect(DENIED, *(lab.icmpv6("web", HOST, type_, **unspecified) for type_ in (136, 130, 128, 1)))

@@ -31,7 +31,7 @@ from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.connections import KernelConnections
 from ringfence.agent.doors.conntrack import KernelConntrack
-from ringfence.agent.doors.files import SystemFiles
+from ringfence.agent.doors.files import SystemFiles, read_secret
 from ringfence.agent.doors.links import Filtered, KernelLinks, lock_network
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables
@@ -474,6 +474,13 @@ def test_a_file_that_is_added_to_is_bounded_and_one_older_one_is_kept(kind, tmp_
 def test_a_file_that_is_added_to_is_its_owners_only(tmp_path):
     SystemFiles().append(tmp_path / "file", b"x", most_bytes=9)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_a_pipe_that_nobody_holds_is_refused_and_holds_up_nobody(tmp_path):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for use in (SystemFiles().read, read_secret, partial(SystemFiles().append, content=b"x", most_bytes=None)):
+        with pytest.raises(OperatorError, match=r"no regular file|No such device"):
+            use(tmp_path / "pipe")
 
 
 def test_what_does_not_fit_is_not_appended_by_half(tmp_path):

@@ -109,11 +109,20 @@ class Evidence:
             self._counts.keep_only(rule.id for rules in self._counted.rules.values() for rule in rules)
         if self._clock.monotonic() >= self._saved_at + SAVE_S:
             self._saved_at = self._clock.monotonic()
-            await disk.do(self._counts.save)
+            await self._save(disk)
         try:
             await self._counts.send(self._server)
         except OperatorError as error:
             _log.debug("the counters are not sent", extra={"fields": {"reason": str(error)}})
+
+    async def _save(self, disk: Worker) -> None:
+        try:
+            await disk.do(self._counts.save)
+        except OperatorError as error:
+            text = f"{error}; a restart would begin with the totals of rules that were kept before"
+            self._reporter.set_problem("counters", text)
+        else:
+            self._reporter.set_problem("counters", None)
 
     async def _log(self, following: Awaitable[None]) -> None:
         await following

@@ -46,7 +46,8 @@ class RefusedLog:
         self._clock = clock
         self.on = True
         self._told: Counter[_Port] = Counter()  # packets with a record, of their own or in a sum
-        self._counted: Counter[_Port] = Counter()  # what the tallies grew by until they were read last
+        self._counted: Counter[_Port] = Counter()  # what the tallies grew by when they were read last
+        self._long_told: frozenset[_Port] = frozenset()  # the ports of ``_told`` at the last call
         self._seen: Mapping[_Port, int] | None = None  # the tallies then; None: not read yet
 
     async def follow(self, in_force: Callable[[], HostView]) -> None:
@@ -68,7 +69,11 @@ class RefusedLog:
             self._seen = tallies if self.on else None
             return
         missing = self._counted - self._told
-        self._told += missing
+        # What is left was told before it was counted. Of ports that are gone, which may be any number, nothing is kept.
+        left = (self._told + missing - self._counted).items()
+        self._told = Counter({port: n for port, n in left if port in tallies or port not in self._long_told})
+        self._long_told = frozenset(self._told)
+        self._counted.clear()
         for port, packets in tallies.items():
             before = self._seen.get(port, 0)
             self._counted[port] += packets - before if packets >= before else packets

@@ -84,6 +84,15 @@ def test_what_was_counted_and_not_told_is_told_as_a_number_when_it_is_sure(scene
     assert note(900, 7)[3:] == note(900, 7)[3:] == []
 
 
+def test_of_ports_that_are_gone_nothing_is_kept(scene):
+    for n in range(50):
+        scene.packets.tell(Told(log_prefix(Refusal.DENIED_IN, Fate.DROP), 7, leaves=False, packet=INWARDS))
+        scene.packets.names = {7: f"veth{n}"}
+        scene.follow()
+        scene.refused.note_tallies({("drops", f"veth{n}"): 1} if n % 2 else {}, VIEW)
+    assert len(scene.refused._told) + len(scene.refused._counted) < 5
+
+
 def test_a_prefix_says_why_and_what_became_of_the_packet():
     for refusal in Refusal:
         for fate in Fate:

@@ -739,6 +739,20 @@ async def test_what_is_known_of_rules_counters_hinders_no_rule_when_it_cannot_be
 
 
 @scenario
+async def test_counters_that_cannot_be_kept_are_reported_and_sent_all_the_same(world):
+    world.server.publish(ONE)
+    async with world.agent():
+        await world.until_applied(1)
+        world.files.broken.add(FOLDER / "counters.json")
+        world.clock.advance(60)
+        await world.until_said("totals of rules that were kept before")
+        world.nftables.hits = {rule_counter(RULES[WEB][0].id): 5}
+        await world.until(lambda: any(count.judged == 5 for count in world.server.counts.values()), step_s=1)
+        world.files.broken.clear()
+        await world.until(lambda: world.server.reports[-1].error is None, step_s=1)
+
+
+@scenario
 async def test_old_flows_that_cannot_be_swept_are_reported_and_stop_nothing(world):
     world.conntrack.refusal = "Operation not supported"
     world.server.publish(TWO)

@@ -3,14 +3,16 @@
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NewType, Protocol
 
 from ringfence.policy.errors import OperatorError
 
 Stamp = NewType("Stamp", tuple[int, int, int])  # modification time in ns, inode, size: equal only if untouched
+_OPEN: Final = os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that nobody holds must not hold up the agent
 _OTHERS: Final = 0o077  # the permissions of group and others
 
 
@@ -50,7 +52,7 @@ class SystemFiles:
 
     def read(self, path: Path) -> bytes | None:
         try:
-            return path.read_bytes()
+            return _read(path)[0]
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -68,7 +70,7 @@ class SystemFiles:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if most_bytes is not None and path.exists() and path.stat().st_size + len(content) > most_bytes:
                 path.replace(path.with_name(f"{path.name}.1"))
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _OPEN, 0o600)
             try:
                 _append(descriptor, content)
             finally:
@@ -89,8 +91,7 @@ class SystemFiles:
 def read_secret(path: Path) -> bytes | None:
     """The content of a file that only its owner may read; None when there is no such file. Raises ``OperatorError``."""
     try:
-        mode = path.stat().st_mode
-        content = path.read_bytes()
+        content, mode = _read(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -133,6 +134,19 @@ def _lock(descriptor: int, folder: Path) -> None:
         ) from error
 
 
+def _read(path: Path) -> tuple[bytes, int]:
+    """The content, and the mode."""
+    descriptor = os.open(path, os.O_RDONLY | _OPEN)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as opened:
+            return opened.read(), mode
+    finally:
+        os.close(descriptor)
+
+
 def _append(descriptor: int, content: bytes) -> None:
     """All of the content, or nothing: half a line on a full disk would spoil the next one."""
     before = os.fstat(descriptor).st_size
@@ -142,7 +156,8 @@ def _append(descriptor: int, content: bytes) -> None:
             written += os.write(descriptor, content[written:])
     except OSError:
         if written:
-            os.ftruncate(descriptor, before)
+            with suppress(OSError):  # of a pipe, nothing can be taken back
+                os.ftruncate(descriptor, before)
         raise
 
 

@@ -93,11 +93,12 @@ def test_a_stranger_is_told_what_to_look_at(server, credential):
     async def talk():
         async with open_server(server.url, credential, SystemClock()) as client:
             with pytest.raises(
-                HostRefused, match=r"inventory: the server refuses this host: the request is not signed by a host"
+                HostRefused,
+                match=r"inventory at http.*: the server refuses this host: the request is not signed by a host",
             ):
                 await client.claim(INVENTORY.claim)
             with pytest.raises(
-                HostRefused, match=r"follow the feed: the server refuses this host: .*is it added there"
+                HostRefused, match=r"follow the feed of http.*: the server refuses this host: .*is it added there"
             ):
                 await anext(client.feed())
 
@@ -115,7 +116,7 @@ async def _ask(address, call):
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "unix:/nowhere/at.all"])
 def test_a_server_that_is_not_there_is_an_error_of_the_operators(address):
-    with pytest.raises(OperatorError, match="PUT /agent/v1/inventory: "):
+    with pytest.raises(OperatorError, match=f"PUT /agent/v1/inventory at {address}: "):
         asyncio.run(_ask(address, lambda client: client.claim(INVENTORY.claim)))
 
 

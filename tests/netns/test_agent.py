@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,10 +65,10 @@ class Scene:
         path.write_text(f'host = "h1"\n{managed}\n{instances}')
         return path
 
-    def start(self, server=None, data="agent"):
+    def start(self, server=None, data="agent", under=()):
         arguments = {"--server": server or f"unix:{self.server.unix}", "--data": self.folder / data}
         arguments["--inventory"] = self.folder / "inventory.toml"
-        command = [sys.executable, "-m", "ringfence", "agent"]
+        command = [*under, sys.executable, "-m", "ringfence", "agent"]
         for name, value in arguments.items():
             command += [name, str(value)]
         environment = os.environ | {"RINGFENCE_HOST": "h1", "RINGFENCE_HOST_KEY": b64encode(self.key).decode()}
@@ -494,3 +495,17 @@ def test_a_transaction_too_large_for_the_socket_is_refused_before_it_is_sent(ker
     with closing(netlink), pytest.raises(OperatorError, match=r"sysctl -w net\.core\.wmem_max="):
         netlink.request(bytes(limit))
     assert nftables.count_changes() == before
+
+
+def test_an_agent_ends_at_once_though_its_name_servers_are_silent(scene):
+    """A name is looked up in a thread that nothing can end before it has waited for all of them."""
+    (scene.folder / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:30 attempts:5\n")
+    silent = scene.router.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with closing(silent):
+        silent.bind(("127.0.0.1", 53))
+        script = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
+        under = ("unshare", "--mount", "sh", "-c", script, "sh", str(scene.folder / "resolv.conf"))
+        agent = scene.start(server="https://rf.example:8443", under=under)
+        assert silent.recv(512)
+        agent.terminate()
+        assert agent.wait(QUICK_S) == 0

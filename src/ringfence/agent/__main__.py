@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
 from ringfence.agent.credential import load_credential
@@ -30,12 +30,23 @@ def main(arguments: Sequence[str]) -> int:
             insecure="insecure" in given,
             flow_file=Path(flow_file) if flow_file else None,
         )
-        asyncio.run(agent)
+        _run(agent)
     except RingfenceError as error:
         logging.getLogger("ringfence.agent").critical("%s", error)
         return 1
     return 0
 
 
+def _run(agent: Coroutine[object, object, None]) -> None:
+    """As ``asyncio.run``, which would wait for threads that look up names: name servers may be silent for a minute."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(agent)
+    finally:
+        loop.close()
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    logging.shutdown()
+    os._exit(status)  # the end of the interpreter would wait for those threads, too

@@ -106,11 +106,12 @@ class HttpServer:
     async def feed(self) -> AsyncGenerator[FeedView | Heartbeat]:
         path = f"/agent/v1/feed?{render_base(self._reader.base)}"
         headers = {"Connection": "upgrade", "Upgrade": _FEED, **self._signature("GET", path, b"")}
-        with network_errors("follow the feed"):
+        step = f"follow the feed of {self._client.name}"
+        with network_errors(step):
             async with self._client.upgrade(path, headers, silence_s=SILENCE_S) as (answer, stream):
                 if answer.status != SWITCHING_PROTOCOLS:
-                    _check(answer, "follow the feed")
-                    raise OperatorError("follow the feed", "whoever answers there does not switch to ringfence's feed")
+                    _check(answer, step)
+                    raise OperatorError(step, "whoever answers there does not switch to ringfence's feed")
                 self._stream = stream
                 try:
                     async for line in _lines(_chunks(stream)):
@@ -125,7 +126,7 @@ class HttpServer:
             raise OperatorError("read the feed", f"{error}; the rules in force stay") from error
 
     async def _send(self, method: str, path: str, body: bytes) -> Answer:
-        step = f"{method} {path}"
+        step = f"{method} {path} at {self._client.name}"
         with network_errors(step):
             answer = await self._client.request(method, path, content=body, headers=self._signature(method, path, body))
         _check(answer, step)

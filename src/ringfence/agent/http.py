@@ -37,11 +37,13 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class HttpClient:
-    """One server at ``place``, named as in the URL ``base``; open connections are reused for a while."""
+    """One server at ``place``; open connections are reused for a while. ``name`` is its address for error texts."""
 
-    def __init__(self, place: Place, base: str) -> None:
+    def __init__(self, place: Place, name: str, host: str) -> None:
+        """``host``: for the header of that name."""
         self.place = place
-        self._host = urlsplit(base).netloc
+        self.name = name
+        self._host = host
         self._idle: list[tuple[Connection, float]] = []  # each since when
 
     async def request(
@@ -102,11 +104,11 @@ async def open_client(
 
 def _client(address: str, verify: Callable[[], ssl.SSLContext], *, insecure: bool) -> HttpClient:
     if address.startswith(_UNIX):
-        return HttpClient(Place(unix=address.removeprefix(_UNIX)), "http://ringfence")
+        return HttpClient(Place(unix=address.removeprefix(_UNIX)), address, "ringfence")
     base = _checked_url(address, insecure=insecure)
     url = urlsplit(base)
     tls = verify() if url.scheme == "https" else None
-    return HttpClient(Place(url.hostname or "", url.port or _PORTS[url.scheme], tls), base)
+    return HttpClient(Place(url.hostname or "", url.port or _PORTS[url.scheme], tls), base, url.netloc)
 
 
 def trust(ca: bytes | None) -> ssl.SSLContext:

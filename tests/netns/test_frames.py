@@ -242,16 +242,28 @@ def test_the_hosts_own_listener_reports_reach_an_instance_that_lets_in_nothing(l
 
 @contextmanager
 def _without_addresses(lab, port):
-    with lab.world.router.run(IPRoute) as netlink:
+    taken = lab.world.router.run(partial(_take_addresses, port))
+    try:
+        yield
+    finally:
+        lab.world.router.run(partial(_give_addresses, port, taken))
+
+
+def _take_addresses(port):
+    """Called inside the router."""
+    with IPRoute() as netlink:
         index = netlink.link_lookup(ifname=port)[0]
-        known = [one.get("address") for one in netlink.get_addr(family=socket.AF_INET6, index=index)]
-        for address in known:
+        taken = [one.get("address") for one in netlink.get_addr(family=socket.AF_INET6, index=index)]
+        for address in taken:
             netlink.addr("del", index=index, address=address, prefixlen=64)
-        try:
-            yield
-        finally:
-            for address in known:
-                netlink.addr("add", index=index, address=address, prefixlen=64, flags=NODAD)
+    return taken
+
+
+def _give_addresses(port, addresses):
+    with IPRoute() as netlink:
+        for address in addresses:
+            index = netlink.link_lookup(ifname=port)[0]
+            netlink.addr("add", index=index, address=address, prefixlen=64, flags=NODAD)
 
 
 def _listener(port):

@@ -243,6 +243,8 @@ def test_a_removed_host_is_heard_no_more_and_its_instances_are_free_for_another(
     moved = ClaimInstances((InstanceClaim("web", instance, (_interface(1),)),))
     claimed = decode_claimed(send(server, heir, "PUT", INVENTORY, encode_claim(moved), host=HostName("h2")).content)
     assert (claimed.accepted, claimed.refused) == ((("web", instance),), ())
+    [moved_to] = server.admin.get("/admin/v1/instances").json()["instances"]
+    assert (left["bound-to"], moved_to["bound-to"]) == (None, "h2")
     assert server.admin.delete("/admin/v1/hosts/h1").status_code == 404
 
 

@@ -58,6 +58,7 @@ def test_an_instance_without_a_host_can_wear_groups(server):
         "name": "vm",
         "organisation": "default",
         "host": None,
+        "bound-to": None,
         "mode": "enforce",
         "addresses": ["10.0.0.1", "fd00::1"],
         "groups": ["default"],

@@ -273,6 +273,7 @@ def _show_instance(instance: Instance, snapshot: Snapshot) -> dict[str, object]:
         "name": instance.name,
         "organisation": snapshot.organisations[instance.organisation].name,
         "host": instance.host,
+        "bound-to": instance.bound_to,
         "mode": "observe" if instance.observe else "enforce",
         "addresses": [str(address) for address in instance.addresses],
         "groups": [_show_name(group, snapshot.groups) for group in instance.groups],

@@ -12,7 +12,7 @@ from ringfence.cli.output import Format, FormatOption, complain, show_rows
 app = typer.Typer(
     help="Instances: declare one without a host, list all, observe or enforce, release, remove.", no_args_is_help=True
 )
-_COLUMNS = ("id", "name", "organisation", "host", "mode", "addresses", "groups")
+_COLUMNS = ("id", "name", "organisation", "host", "bound-to", "mode", "addresses", "groups")
 NameArgument = Annotated[str, typer.Argument(help="The instance's name or id, as list shows it.")]
 
 
@@ -40,7 +40,7 @@ def add(
 
 @app.command("list")
 def list_(data: DataOption, output: FormatOption = Format.TABLE) -> None:
-    """Every instance with its host, its addresses and the groups it wears.
+    """Every instance with the host that runs it, the one that alone may claim it, its addresses and its groups.
 
     Example: [bold]ringfence instance list[/bold]
     """

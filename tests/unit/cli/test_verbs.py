@@ -139,8 +139,8 @@ def test_a_table_shows_what_there_is_and_an_empty_one_says_so(ringfence):
     assert ringfence("instance", "list") == (0, "", "ringfence: nothing there yet\n")
     ringfence("instance", "add", "web", "--address", "192.0.2.1")
     head, row = ringfence("instance", "list")[1].splitlines()
-    assert head.split() == ["id", "name", "organisation", "host", "mode", "addresses", "groups"]
-    assert row.split()[1:] == ["web", "default", "-", "enforce", "192.0.2.1", "default"]
+    assert head.split() == ["id", "name", "organisation", "host", "bound-to", "mode", "addresses", "groups"]
+    assert row.split()[1:] == ["web", "default", "-", "-", "enforce", "192.0.2.1", "default"]
 
 
 def test_env_keeps_its_key_and_makes_another_when_that_was_revoked(ringfence, tmp_path):

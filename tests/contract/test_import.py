@@ -1,5 +1,6 @@
 """`ringfence import` prints what docs/import.md shows, and a file that can be applied."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -71,3 +72,8 @@ def test_ufw_needs_its_folder_and_nft_its_json(ringfence):
     )
     status, _, err = ringfence("import", "nft", "rules")
     assert (status, err.startswith("ringfence: rules: expected one JSON document")) == (2, True)
+
+
+def test_what_comes_by_standard_input_is_called_so(ringfence, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(FILES["limited"]))
+    assert "ringfence: standard input, line 3: it limits how often" in ringfence("import", "iptables-save", "-")[2]

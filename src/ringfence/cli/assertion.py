@@ -7,7 +7,7 @@ import typer
 
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.output import Format, FormatOption, complain, show_rows
-from ringfence.cli.questions import read_text
+from ringfence.cli.questions import name_of, read_text
 from ringfence.policy.errors import CallerError
 
 app = typer.Typer(help="Assertions that every change must keep true: set, list, remove.", no_args_is_help=True)
@@ -30,7 +30,7 @@ def set_(
     from ringfence.cli.admin_client import Ask, ask
     from ringfence.wire.policy_file import read_policy
 
-    read = read_policy(read_text(file), str(file))
+    read = read_policy(read_text(file), name_of(file))
     body = {"assertions": list(read.document.assertions), "accept-failing": accept_failing}
     try:
         held = ask(data, Ask("PUT", "/assertions", body, query_of(organisation)))["assertions"]

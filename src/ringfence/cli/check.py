@@ -7,7 +7,7 @@ import typer
 
 from ringfence.cli.options import DataOption, query_of
 from ringfence.cli.output import Format, FormatOption, complain, show, show_rows
-from ringfence.cli.questions import FileOption, question, read_text
+from ringfence.cli.questions import FileOption, name_of, question, read_text
 from ringfence.policy.errors import CallerError, Invalid
 
 _AT = "$.assertions"
@@ -92,7 +92,7 @@ def _ask(data: Path, given: Path, file: Path | None, query: dict[str, str]) -> l
     from ringfence.policy.insight.assertions import parse_assertions
     from ringfence.wire.policy_file import read_policy
 
-    read = read_policy(read_text(given), str(given))
+    read = read_policy(read_text(given), name_of(given))
     if not read.document.assertions:
         raise Invalid("there is no assertion", field=f"{given}: assertions")
     try:

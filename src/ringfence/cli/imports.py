@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ringfence.cli.output import complain
-from ringfence.cli.questions import read_text
+from ringfence.cli.questions import name_of, read_text
 from ringfence.policy.errors import Invalid
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def iptables_save(
     found: list[Accepted] = []
     families: list[tuple[Path, Family]] = [(source, 4), *([(ipv6, 6)] if ipv6 else [])]  # type: ignore[list-item]  # literals
     for path, family in families:
-        wanted = Wanted(str(path), family, interface)
+        wanted = Wanted(name_of(path), family, interface)
         tables = read_tables(read_text(path), wanted)
         found.append(accepted_by_tables(tables, wanted, Leave(leave_out, spell_out), input_only=input_only))
     _write(group, found)
@@ -83,7 +83,7 @@ def nft(
 
     leave = Leave(leave_out, spell_out)
     value = _read_json(source)
-    _write(group, [accepted_by_ruleset(value, str(source), leave, interface=interface, input_only=input_only)])
+    _write(group, [accepted_by_ruleset(value, name_of(source), leave, interface=interface, input_only=input_only)])
 
 
 @app.command("ufw")
@@ -132,7 +132,7 @@ def aws(
     try:
         found = read_aws(value, spell_out=spell_out)
     except Invalid as error:
-        raise Invalid(f"{source}: {error}") from error
+        raise Invalid(f"{name_of(source)}: {error}") from error
     _print(found.document, found.notes)
 
 
@@ -166,7 +166,7 @@ def _read_json(source: Path) -> "JsonValue":
     try:
         return parse_document(read_text(source).encode())
     except Invalid as error:
-        raise Invalid(f"{source}: {error}") from error
+        raise Invalid(f"{name_of(source)}: {error}") from error
 
 
 def _write(group: str, found: "Iterable[Accepted]") -> None:

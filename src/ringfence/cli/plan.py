@@ -9,7 +9,7 @@ import typer
 from ringfence.cli.options import DataOption, OrganisationOption, query_of
 from ringfence.cli.outlook import outlook_lines
 from ringfence.cli.output import Format, FormatOption, complain, show
-from ringfence.cli.questions import FileOption, read_file, read_snapshot, read_text
+from ringfence.cli.questions import FileOption, name_of, read_file, read_snapshot, read_text
 from ringfence.policy.errors import CallerError, Invalid
 
 CHANGES: Final = 4
@@ -73,7 +73,7 @@ def _ask_of_terraform(data: Path, file: Path, query: dict[str, str], old: Path |
 
     if old is not None:
         raise Invalid("a Terraform plan names groups by the ids of a server: ask that one", field="--file")
-    change = read_terraform(read_text(file), str(file))
+    change = read_terraform(read_text(file), name_of(file))
     if not change.edits:
         return {"plan": NOTHING, "left-out": change.left_out}
     try:

@@ -54,7 +54,12 @@ def read_file(file: Path) -> "PolicyFile":
     """A policy file, with the lines of its fields; raises as ``read_snapshot``."""
     from ringfence.wire.policy_file import read_policy
 
-    return read_policy(read_text(file), str(file))
+    return read_policy(read_text(file), name_of(file))
+
+
+def name_of(file: Path) -> str:
+    """What a file is called in messages; ``-`` is standard input."""
+    return "standard input" if str(file) == "-" else str(file)
 
 
 def read_text(file: Path) -> str:

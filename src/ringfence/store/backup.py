@@ -18,6 +18,7 @@ from ringfence.policy.errors import Invalid, OperatorError
 from ringfence.store.database import Database, Values
 from ringfence.store.load import load_keys
 from ringfence.store.migrate import format_of, load_migrations, migrate
+from ringfence.store.seal_key import MARK
 
 KIND: Final = "ringfence backup"
 
@@ -33,7 +34,7 @@ _FIRST: Final = (
     "operation",
     "api_key",
 )
-_OWN: Final = frozenset({"epoch", "format"})  # rows of ``meta`` that every database has of its own
+_OWN: Final = frozenset({"epoch", "format", MARK})  # rows of ``meta`` that every database has of its own
 
 Tallies = dict[str, list[object]]  # for each table: the number of rows, and the sum of their hashes in hexadecimal
 

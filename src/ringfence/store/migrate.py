@@ -16,9 +16,7 @@ from ringfence.store.database import Database
 
 _NUMBERED: Final = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _NEW_META: Final = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"
-_SET_META: Final = (
-    "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-)
+SET_META: Final = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 _JOURNAL: Final = "journal"
 _TELL: Final = f"INSERT INTO {_JOURNAL} SELECT coalesce(max(number), 0) + 1, ?, ? FROM {_JOURNAL}"  # noqa: S608  our own words
 
@@ -75,7 +73,7 @@ def _run_step(database: Database, number: int, script: str, *, is_told: bool) ->
     try:
         if format_of(database) < number:  # else another server has just done it
             database.define(_statements(script))
-            database.write([(_NEW_META, [("epoch", secrets.token_hex(16))]), (_SET_META, [("format", str(number))])])
+            database.write([(_NEW_META, [("epoch", secrets.token_hex(16))]), (SET_META, [("format", str(number))])])
             if is_told:
                 database.write([(_TELL, [("migration", f'"format {number}"')])])
         database.commit()

@@ -22,7 +22,14 @@ from ringfence.store.migrate import load_migrations, migrate
 from ringfence.store.place import place_of
 from ringfence.store.rows import Rows
 from ringfence.store.save import save_decision
-from ringfence.store.seal_key import KEY_SIZE_BYTES, find_credential, find_seal_key, offer_seal_key, settle_seal_key
+from ringfence.store.seal_key import (
+    KEY_SIZE_BYTES,
+    add_mark,
+    find_credential,
+    find_seal_key,
+    offer_seal_key,
+    settle_seal_key,
+)
 
 
 def reseal(folder: Path, *, actor: str, now_s: int) -> int:
@@ -61,5 +68,7 @@ def _seal_anew(database: Database, keys: tuple[StoredKey, ...], new: bytes, *, a
     follower.begin_here()
     save_decision(rows, decision, Snapshot(Revision(revision)), seal_key=new, chain=load_chain(database))
     follower.note(rows, [decision])
+    if database.is_shared:
+        add_mark(rows, new)
     database.write(rows.runs())
     database.commit()

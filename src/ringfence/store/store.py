@@ -3,6 +3,7 @@
 Opening it either gives a valid state or fails with an ``OperatorError`` that says what to do.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,11 +32,13 @@ from ringfence.store.history import (
 from ringfence.store.listen import Listener
 from ringfence.store.load import Loaded, StoredOperation, load
 from ringfence.store.migrate import format_of, load_epoch, load_migrations, migrate
-from ringfence.store.seal_key import find_seal_key, require_no_seal_key, settle_seal_key
+from ringfence.store.seal_key import require_no_seal_key, settle_seal_key, settle_shared_key
 from ringfence.store.sqlite import open_sqlite
 from ringfence.store.writer import Settle, Writer
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,8 @@ class Store:
             with closing(self._open_reader()) as database:
                 yield database
         except DatabaseFault as error:
-            raise Busy(f"the store cannot read the history now: {error}; try again") from error
+            _log.warning("%s cannot be read for the history: %s", self._database.name, error)
+            raise Busy("the history cannot be read now: try again; the server's log says why") from error
 
     @property
     def is_shared(self) -> bool:
@@ -186,7 +190,7 @@ def _open(folder: Path, open_database: OpenDatabase) -> _Opened:
             if not database.is_shared and format_of(database) == 0:
                 require_no_seal_key(folder, database.name)
             migrate(database, load_migrations(), before=checked.result)
-            seal_key = find_seal_key(database, folder)
+            seal_key = settle_shared_key(database, folder)
             opened = _load_all(database, seal_key)
             checked.result()
     except (DatabaseFault, ValueError, TypeError, Invalid) as error:

@@ -31,6 +31,7 @@ MAX_BATCH: Final = 256  # decisions per commit: bounds how long one caller can w
 
 IN_DOUBT_S: Final = 20.0  # how long requests wait behind a commit whose answer was lost, before they get ``Busy``
 _PAUSE_S: Final = 0.1
+UNWRITTEN: Final = "nothing was applied: the database cannot be written now, the server's log says why; try again"
 _NOTHING: Final[Decision[object]] = Decision(None)
 
 _log = logging.getLogger(__name__)
@@ -171,16 +172,15 @@ class Writer:
         if not isinstance(error, Unreachable) and any(request.decide is None for request in batch):
             with suppress(DatabaseFault):
                 self._catch_up()  # reading works even while another server hangs and holds the lock
-        return self._busy(batch, error)
+        return self._busy(batch)
 
     def _catch_up(self) -> None:
         asked_s = time.monotonic()
         self.snapshot = self._follower.catch_up(self.snapshot)
         self._heard_s = asked_s
 
-    def _busy(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
-        why = f"nothing was applied, because {self._database.name} cannot be written now: {error}; try again"
-        return [Busy(why) for _ in batch]
+    def _busy(self, batch: list[_Request[object]]) -> list[Committed[object] | Exception]:
+        return [Busy(UNWRITTEN) for _ in batch]
 
     def _was_committed(self) -> bool:
         """Asks until the database answers: an error to the callers would say "not applied", which may be untrue.
@@ -209,7 +209,9 @@ class Writer:
                 self._queue.put(None)  # the end marker, for ``_take``
                 break
             waiting.append(request)
-        for request, outcome in zip(waiting, self._busy(waiting, error), strict=True):
+        if waiting:
+            _log.warning("%d changes waited behind one in doubt and were not applied: %s", len(waiting), error)
+        for request, outcome in zip(waiting, self._busy(waiting), strict=True):
             request.settle(outcome)
 
     def _decide(self, batch: list[_Request[object]]) -> tuple[list[Committed[object] | Exception], Snapshot]:

@@ -37,6 +37,7 @@ from ringfence.store import (
     writer,
 )
 from ringfence.store.migrate import load_migrations, migrate
+from ringfence.store.writer import UNWRITTEN
 
 AUDIT = AuditLine(ORGANISATION, 1000, "EXOowner", "CreateGroup", "web", "192.0.2.7", "request-1")
 KEY = StoredKey("EXO1", ORGANISATION, "laptop", "owner", "s3cr3t" * 7, 1000)
@@ -364,10 +365,12 @@ def test_a_failed_commit_publishes_nothing_and_makes_every_caller_of_the_batch_b
     assert place.rows("SELECT name FROM security_group") == [("default",)]
 
 
-def test_writing_goes_on_by_itself_when_commits_succeed_again(broken_store, place, failing):
+def test_writing_goes_on_by_itself_when_commits_succeed_again(broken_store, place, failing, caplog):
     failing.fails = True
-    with pytest.raises(Busy):
+    with pytest.raises(Busy) as refused:
         broken_store.submit(creating("web")).result()
+    assert str(refused.value) == UNWRITTEN  # which tells no caller where the database is, and of what it is full
+    assert "database or disk is full" in caplog.text
     failing.fails = False
     broken_store.submit(creating("web")).result()
     assert place.rows("SELECT name FROM security_group") == [("default",), ("web",)]

@@ -36,7 +36,8 @@ def set_(
         held = ask(data, Ask("PUT", "/assertions", body, query_of(organisation)))["assertions"]
     except CallerError as error:
         raise read.locate(error) if (error.field or "").startswith("$.assertions") else error from error
-    complain(f"{len(held)} assertions are held: no change may break them")
+    count = "1 assertion is" if len(held) == 1 else f"{len(held)} assertions are"
+    complain(f"{count} held: no change may break {'it' if len(held) == 1 else 'them'}")
 
 
 @app.command("list")

@@ -330,6 +330,23 @@ def test_an_option_before_the_verb_is_refused_and_not_lost(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_join_that_ended_may_be_said_again_and_changes_nothing(server, admin, tmp_path):
+    token = token_of(admin, "h9")
+    assert join(server[1], token, tmp_path).returncode == 0
+    joined = (tmp_path / "credential").read_bytes()
+    for left in (None, joined):  # the second: it was killed just before it removed this
+        if left is not None:
+            (tmp_path / "credential.joining").write_bytes(left)
+            (tmp_path / "credential.joining").chmod(0o600)
+        again = join(server[1], token, tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert (tmp_path / "credential").read_bytes() == joined
+        assert not (tmp_path / "credential.joining").exists()
+    assert join(server[1], token_of(admin, "h9"), tmp_path).returncode == 0
+    assert (tmp_path / "credential").read_bytes() != joined  # by another token, another key
+    assert join(server[1], token, tmp_path).returncode == 1
+
+
 def test_joining_mends_a_credential_that_was_damaged(server, admin, tmp_path):
     for name in ("credential", "credential.joining"):
         (tmp_path / name).write_bytes(b"RINGFENCE_HOST=h1\nRINGFENCE_HOST_K")  # a disk that was full, or broke

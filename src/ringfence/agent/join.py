@@ -6,6 +6,7 @@ interrupted anywhere, sends the same key and gets the same answer.
 """
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_bytes
@@ -33,21 +34,24 @@ async def join_server(address: str, text: str, folder: Path) -> HostName:
     token = parse_token(text)
     files = SystemFiles()
     with lock_folder(folder):
-        begun = _begin(files, folder, token)
+        present = _load(folder, "credential")
+        if present is not None and present.host != token.host:
+            reason = (
+                f"{folder} is that of host {present.host}, and the token is for {token.host}: choose another --data"
+            )
+            raise OperatorError(_STEP, reason)
+        begun = _begin(files, folder, token, present)
         ca = await _fetch_ca(address, token.fingerprint) if token.fingerprint and _is_tls(address) else None
-        wanted = replace(begun, server=address, ca=ca)
-        await _register(wanted, token)
-        files.replace(folder / "credential", render_credential(wanted))
+        # A token that is spent may have been so by the key that is here: then this was said once more after it ended.
+        wanted = [replace(one, server=address, ca=ca) for one in (begun, present) if one is not None]
+        joined = await _register(wanted, token)
+        files.replace(folder / "credential", render_credential(joined))
         files.remove(folder / "credential.joining")
     return token.host
 
 
-def _begin(files: SystemFiles, folder: Path, token: JoinToken) -> HostCredential:
+def _begin(files: SystemFiles, folder: Path, token: JoinToken, present: HostCredential | None) -> HostCredential:
     """The key to join with: that of an earlier try for the same host, or a new one, saved before it is sent."""
-    present = _load(folder, "credential")
-    if present is not None and present.host != token.host:
-        reason = f"{folder} is that of host {present.host}, and the token is for {token.host}: choose another --data"
-        raise OperatorError(_STEP, reason)
     begun = _load(folder, "credential.joining")
     is_ended = begun is not None and present is not None and begun.private_key == present.private_key
     if begun is not None and begun.host == token.host and not is_ended:
@@ -83,13 +87,19 @@ async def _fetch_ca(address: str, fingerprint: str) -> bytes:
     return ca
 
 
-async def _register(credential: HostCredential, token: JoinToken) -> None:
-    body = encode_join(JoinRequest(token.host, token.secret, derive_public_key(credential.private_key)))
-    async with open_client(credential.server or "", lambda: trust(credential.ca)) as client:
-        with network_errors(f"{_STEP} at {credential.server}"):
-            answer = await client.request("POST", JOIN_PATH, content=body)
-    if not is_success(answer):
-        raise OperatorError(_STEP, f"the server answered {answer.status}: {message_of(answer)}")
+async def _register(wanted: Sequence[HostCredential], token: JoinToken) -> HostCredential:
+    """The first of ``wanted`` whose key the server takes with this token. Raises ``OperatorError`` when it takes none."""
+    address, ca = wanted[0].server or "", wanted[0].ca
+    refusals = []
+    async with open_client(address, lambda: trust(ca)) as client:
+        for one in wanted:
+            body = encode_join(JoinRequest(token.host, token.secret, derive_public_key(one.private_key)))
+            with network_errors(f"{_STEP} at {address}"):
+                answer = await client.request("POST", JOIN_PATH, content=body)
+            if is_success(answer):
+                return one
+            refusals.append(f"the server answered {answer.status}: {message_of(answer)}")
+    raise OperatorError(_STEP, refusals[0])
 
 
 def _is_tls(address: str) -> bool:

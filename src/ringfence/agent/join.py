@@ -88,7 +88,7 @@ async def _fetch_ca(address: str, fingerprint: str) -> bytes:
 
 
 async def _register(wanted: Sequence[HostCredential], token: JoinToken) -> HostCredential:
-    """The first of ``wanted`` whose key the server takes with this token. Raises ``OperatorError`` when it takes none."""
+    """The first of ``wanted`` whose key the server takes with this token. Raises ``OperatorError`` if it takes none."""
     address, ca = wanted[0].server or "", wanted[0].ca
     refusals = []
     async with open_client(address, lambda: trust(ca)) as client:

@@ -4,6 +4,7 @@ It runs until cancelled. The jitter spreads the reconnects of a thousand agents,
 """
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Final
@@ -51,7 +52,7 @@ async def follow(
     After a failure it pauses and starts over. It logs a failure only if it differs from the one before, so that an hour
     without the server is one line.
     """
-    said: tuple[str, str] | None = None
+    said: str | None = None
     while True:
         try:
             await connected()
@@ -68,7 +69,9 @@ async def follow(
             failure = (error.reason, error.step)
         except OperatorError as error:
             failure = (_AWAY, str(error))
-        if failure != said:
+        # Numbers may be others at each try: by how many seconds a clock is wrong, say.
+        shape = re.sub(r"\d+", "", " ".join(failure))
+        if shape != said:
             _log.warning("%s; the rules in force stay", failure[0], extra={"fields": {"reason": failure[1]}})
-        said = failure
+        said = shape
         await clock.sleep(pauses.take())

@@ -40,7 +40,7 @@ def _follow(script, caplog, refusal=None):
         async def connected():
             claims.append(server.down)
             if refusal:
-                raise refusal
+                raise refusal if isinstance(refusal, Exception) else refusal(len(claims))
             await server.claim(_Nothing)
 
         def offer(found):
@@ -90,3 +90,10 @@ def test_a_thousand_agents_whose_server_was_away_come_back_spread_over_seconds()
     busiest = max(Counter(int(at_s * 10) for at_s in back_s).values())
     assert busiest < 100  # in a tenth of a second
     assert max(back_s) < 5.0 + LONGEST_PAUSE_S
+
+
+def test_a_clock_that_is_wrong_is_one_line_though_the_seconds_differ(caplog):
+    _follow(["up"] * 5, caplog, lambda n: HostRefused("PUT /x", f"the signature expired {86000 + n} s ago"))
+    assert [record.message for record in caplog.records] == [
+        "the signature expired 86001 s ago; the rules in force stay"
+    ]

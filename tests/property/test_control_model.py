@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from counts import FULL, count
 from desk import H1, H2, cidr, instance, tcp
-from ringfence.control.actor import Actor, Role
+from ringfence.control.actor import Actor, Role, operator_of
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
 from ringfence.policy.commands import (
@@ -26,6 +26,7 @@ from ringfence.policy.commands import (
     DeleteGroup,
     DeleteRule,
     Detach,
+    RemoveInstance,
     RemoveSource,
 )
 from ringfence.policy.errors import Conflict, NotFound
@@ -102,13 +103,13 @@ class ControlMachine(RuleBasedStateMachine):
     def nothing(self):
         return type(self.plane.owners.first.id)(int=0)
 
-    def ask(self, command, refusal=None):
+    def ask(self, command, refusal=None, actor=None):
         """Executes; a refusal must be the one that the model expects, and change nothing."""
-        before = self.plane.snapshot
+        before, actor = self.plane.snapshot, actor or self.actor
         if refusal is None:
-            return self.wait(self.plane.execute(command, self.actor))
+            return self.wait(self.plane.execute(command, actor))
         with pytest.raises(refusal):
-            self.wait(self.plane.execute(command, self.actor))
+            self.wait(self.plane.execute(command, actor))
         assert self.plane.snapshot is before
         return None
 
@@ -182,6 +183,13 @@ class ControlMachine(RuleBasedStateMachine):
         self.ask(Detach(self.group(name), self.instance(wearer)), None if is_known else NotFound)
         if is_known and name in self.model.worn[wearer]:
             self.model.worn[wearer].remove(name)
+
+    @rule(wearer=wearers)
+    def remove_instance(self, wearer):
+        refusal = Conflict if wearer in self.model.running else None if wearer in self.model.worn else NotFound
+        self.ask(RemoveInstance(self.instance(wearer)), refusal, operator_of(self.actor.organisation))
+        if refusal is None:
+            del self.model.worn[wearer], self.model.homes[wearer]
 
     @rule(
         host=hosts,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from desk import H1, H2, OWNER, Desk, cidr, instance, tcp
+from desk import H1, H2, OPERATOR, OWNER, Desk, cidr, instance, tcp
 from ringfence.control.decide import Given, decide
 from ringfence.control.views import ViewCache, change_views, resolve_views
-from ringfence.policy.commands import AddRule, AddSource, Attach, CreateGroup
+from ringfence.policy.commands import AddRule, AddSource, Attach, CreateGroup, RemoveInstance
 from ringfence.policy.facts import apply_facts
 from ringfence.store import next_revision
 
@@ -26,9 +26,9 @@ def group(desk, name):
     return next(found.id for found in desk.snapshot.groups.values() if found.name == name)
 
 
-def step(desk, command):
+def step(desk, command, actor=OWNER):
     before = desk.snapshot
-    facts = desk.do(command)
+    facts = desk.do(command, actor)
     views = resolve_views(before, dict.fromkeys(before.hosts, before.revision))
     return change_views(views, before, desk.snapshot, facts)
 
@@ -62,6 +62,16 @@ def test_an_instance_that_leaves_touches_its_host_and_those_whose_rules_named_it
     views = resolve_views(before, dict.fromkeys(before.hosts, before.revision))
     decided = desk.claim(H1)
     assert change_views(views, before, desk.snapshot, decided.facts).touched.keys() == {H1, H2}
+
+
+def test_an_instance_that_is_removed_touches_the_hosts_whose_rules_named_its_groups(desk):
+    free = desk.add_instance("free", "10.0.0.9")
+    desk.do(Attach(group(desk, "web"), free))
+    change = step(desk, RemoveInstance(free), OPERATOR)
+    assert change.touched.keys() == {H2}
+    after = desk.snapshot
+    whole = resolve_views(after, dict.fromkeys(after.hosts, after.revision))
+    assert {host: change.views[host].digest for host in (H1, H2)} == {host: whole[host].digest for host in (H1, H2)}
 
 
 def test_the_cache_knows_the_published_snapshot_after_a_batch_that_was_thrown_away(desk):

@@ -57,9 +57,37 @@ def claim(server, private_key):
 def held_bytes():
     """What the server holds for its agents: lines that it could not write yet, and what the kernel may hold."""
     connections = [one for one in gc.get_objects() if isinstance(one, FeedConnection)]
-    buffered = sum(one._transport.get_write_buffer_size() for one in connections)
     kernel = [one._transport.get_extra_info("socket") for one in connections if not one._transport.is_closing()]
-    return buffered + sum(opened.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for opened in kernel)
+    return waiting_bytes() + sum(opened.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for opened in kernel)
+
+
+def add_rule(server, group, port):
+    rule = {"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": port}
+    described = json.dumps({**rule, "end-port": port, "description": "x" * 200}).encode()
+    made = server.call("POST", f"/security-group/{group}/rules", described).json
+    assert made["state"] in {"pending", "success"}
+
+
+def waiting_bytes():
+    """Lines that the server could not write yet."""
+    return sum(one._transport.get_write_buffer_size() for one in gc.get_objects() if isinstance(one, FeedConnection))
+
+
+def test_an_agent_that_stands_still_at_its_first_view_is_kept_nothing_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("ringfence.api.feed_connection._WAITING_BYTES", 1024)
+    with running_server(tmp_path, Settings(settle_wait_s=0.0)) as server:
+        key = b64decode(server.admin.post("/admin/v1/hosts", json={"name": "h1"}).json()["private-key"])
+        claim(server, key)
+        group = server.call("GET", "/security-group").json["security-groups"][0]["id"]
+        for port in range(1, 81):
+            add_rule(server, group, port)
+        with feeds.connect(server.unix) as opened:
+            opened.sendall(feeds.ask(key, "h1"))
+            wait_until(lambda: waiting_bytes() > 1024)
+            before = waiting_bytes()
+            for port in range(100, 110):
+                add_rule(server, group, port)
+            assert waiting_bytes() == before
 
 
 @pytest.mark.full
@@ -90,10 +118,7 @@ def test_a_stopped_agent_costs_next_to_nothing_and_converges_when_it_goes_on(
             stopped = time.monotonic()
             applied, most = standing(server)["applied"], 0
             for n in range(changes):
-                rule = {"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0", "start-port": n + 1}
-                described = json.dumps({**rule, "end-port": n + 1, "description": "x" * 200}).encode()
-                made = server.call("POST", f"/security-group/{group}/rules", described).json
-                assert made["state"] in {"pending", "success"}
+                add_rule(server, group, n + 1)
                 rules = server.call("GET", f"/security-group/{group}").json["rules"] if n % 40 == 39 else []
                 for rule in rules:
                     server.call("DELETE", f"/security-group/{group}/rules/{rule['id']}")

@@ -113,6 +113,19 @@ def test_the_kernel_holds_what_was_asked_for_and_says_so(world):
     assert (outcome.changed, outcome.refused, outcome.repaired) == (True, (), None)
 
 
+def test_a_change_that_is_not_found_in_the_kernel_afterwards_is_made_anew_or_told(world):
+    world.enforce(ONE)
+    read, stale = world.nftables.read_about, [About(1, "e1")]
+    world.nftables.read_about = lambda: stale.pop() if stale else read()
+    assert (
+        world.enforce(TWO).repaired
+        == "read back the change: expected 'revision=2 epoch=e1', found 'revision=1 epoch=e1'"
+    )
+    world.nftables.read_about = lambda: About(1, "e1")
+    with pytest.raises(OperatorError, match="read back the change"):
+        world.enforce(EMPTY)
+
+
 def test_before_anything_else_every_port_is_closed(world):
     world.enforce(TWO)
     first = world.nftables.commits[0]

@@ -611,3 +611,12 @@ class TestHaste:
         assert hasty.enforcer.mend(Touched(sets=frozenset({self.LATE})), PORTS)
         assert hasty.program.sets[self.LATE] == held
         assert hasty.enforcer.is_whole()
+
+
+def test_flows_of_who_loses_a_group_that_another_keeps_are_judged_anew(world):
+    """Nothing but the map changes then: no chain, and no set."""
+    rules = {WEB: (ingress(80),)}
+    world.enforce(view(1, endpoint("web", WEB), endpoint("app", WEB), endpoint("db"), rules=rules))
+    before = world.generation
+    world.enforce(view(2, endpoint("web", WEB), endpoint("app"), endpoint("db"), rules=rules))
+    assert world.generation != before

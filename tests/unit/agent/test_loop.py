@@ -280,6 +280,19 @@ async def test_a_kept_view_that_is_older_than_the_kernels_is_not_enforced(world)
 
 
 @scenario
+async def test_a_kept_view_of_another_epoch_than_the_kernels_is_not_enforced_whatever_its_revision(world):
+    """A view is enforced before it is saved, so the kernel's is the later one: that of a restored server."""
+    world.server.publish(ONE, epoch="e2")
+    async with world.agent():
+        await world.until_applied(1)
+    world.cache.save_view(FeedView("e1", TWO))
+    world.server.stop()
+    async with world.agent(runs=False):
+        world.assert_holds(ONE, epoch="e2")
+    assert world.server.held is None
+
+
+@scenario
 async def test_an_older_view_from_the_server_is_not_taken_after_the_cache_was_lost(world):
     world.server.publish(TWO)
     async with world.agent():
@@ -418,6 +431,27 @@ async def test_a_changed_inventory_is_claimed_anew(world):
         world.write(inventory("web"))
         await world.until(lambda: len(world.server.claims) == 2)
     assert world.server.claims[-1] == parse_inventory(inventory("web"), file="test").claim
+
+
+@scenario
+async def test_an_inventory_that_changes_while_the_last_one_is_claimed_is_claimed_too(world):
+    world.server.publish(ONE)
+    claim = world.server.claim
+
+    async def claim_slowly(asked):
+        world.server.claim = claim
+        claimed = await claim(asked)
+        world.write(inventory("app"))
+        await world.clock.sleep(2)
+        return claimed
+
+    async with world.agent():
+        await world.until_applied(1)
+        world.server.claim = claim_slowly
+        world.write(inventory("web"))
+        await world.until(lambda: len(world.server.claims) == 3)
+    claimed = [parse_inventory(text, file="test").claim for text in (BOTH, inventory("web"), inventory("app"))]
+    assert world.server.claims == claimed
 
 
 @scenario

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.policy.errors import Invalid, OperatorError
-from ringfence.policy.values import Address, HostName
+from ringfence.policy.values import MAX_PORT, Address, HostName
 from ringfence.wire.feed import FeedView, decode_whole, encode_whole
 
 _MAGIC: Final = "ringfence-view-1"
@@ -38,10 +38,10 @@ class Memory:
 
 
 class _MemoryShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    format: int
+    format: Literal[1]
     block: int | None
     ports: list[str]
-    channel: list[tuple[str, int]] = []
+    channel: list[tuple[str, Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)]]] = []
     observed: bool = True
 
 

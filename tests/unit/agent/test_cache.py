@@ -54,6 +54,14 @@ def test_another_hosts_view_is_not_used():
         _cache(files).load_view()
 
 
+@pytest.mark.parametrize("change", [('"format":1', '"format":2'), ("8443", "0"), ("8443", "99999"), ("192.0.2.1", "x")])
+def test_a_memory_of_another_version_or_with_what_no_rule_can_hold_is_not_used(change):
+    files = FakeFiles()
+    _cache(files).save_memory(Memory(7, frozenset(), frozenset({(ip_address("192.0.2.1"), 8443)})))
+    files.replace(FOLDER / "memory.json", files.read(FOLDER / "memory.json").replace(*map(str.encode, change)))
+    assert _cache(files).load_memory() == Memory()
+
+
 def test_a_damaged_memory_is_only_a_lost_hint():
     files = FakeFiles()
     files.replace(FOLDER / "memory.json", b'{"format":1,"block":"x"')

@@ -18,7 +18,7 @@ ROW_FILES = (
 )
 _TEST = re.compile(r"`(test_\w+)`")
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
-PAGES = ("semantics.md", "dataplane.md", "threats.md", "glossary.md")
+PAGES = ("beside.md", "semantics.md", "dataplane.md", "threats.md", "glossary.md")
 
 
 def _rows():

@@ -25,6 +25,7 @@ _SHOW_NAME, _SHOW_USER = 0x01, 0x40
 _NAME, _USER = 0, 7
 _SOCKET_SIZE: Final = 12  # of unix_diag_msg behind its first four octets
 _DEVICES: Final = "/sys/class/net"
+_NAMELESS: Final = "?"  # in another network namespace
 
 _log: Final = logging.getLogger("ringfence.agent")
 
@@ -64,10 +65,20 @@ class KernelLinks:
         try:
             name = Path(os.readlink(f"{device}/master")).name  # noqa: PTH115  as above
         except OSError:
-            there = os.path.exists(device)  # noqa: PTH110  as above; else /sys may be another network namespace's
-            return Master(None) if there else None
+            return _without_master(device)
         kind = _kind_of(name)
         return Master(None) if kind == "vrf" else Master(name, kind == "bridge")  # what a VRF routes passes the rules
+
+
+def _without_master(device: str) -> Master | None:
+    """What is below a macvtap, which hands its frames to that at once; nothing takes any other interface's."""
+    try:
+        os.stat(f"{device}/macvtap")  # noqa: PTH116  as above
+        lower = (name.removeprefix("lower_") for name in os.listdir(device) if name.startswith("lower_"))  # noqa: PTH208
+    except OSError:
+        there = os.path.exists(device)  # noqa: PTH110  as above; else /sys may be another network namespace's
+        return Master(None) if there else None
+    return Master(next(lower, _NAMELESS))
 
 
 def _kind_of(device: str) -> str | None:

@@ -41,12 +41,12 @@ def connect(address):
     return opened
 
 
-def ask(private_key, host, base=None):
+def ask(private_key, host, base=None, method="GET"):
     """The request that a feed begins with."""
     target = f"{FEED}?{render_base(base)}"
-    signature = sign_request(private_key, host, "GET", target, b"", int(time.time()) + 60)
+    signature = sign_request(private_key, host, method, target, b"", int(time.time()) + 60)
     headers = ("Host: server", "Connection: upgrade", "Upgrade: ringfence-feed", f"Authorization: {signature}")
-    return "\r\n".join((f"GET {target} HTTP/1.1", *headers, "", "")).encode()
+    return "\r\n".join((f"{method} {target} HTTP/1.1", *headers, "", "")).encode()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from contract.running import running_server
-from feeds import FEED, open_feed
+from feeds import FEED, ask, connect, open_feed
 from ringfence.api import ApiOptions, ServeOptions
 from ringfence.api.server import raise_file_limit
 from ringfence.cli.app import run
@@ -323,6 +323,12 @@ def test_a_feed_that_is_not_asked_for_as_an_upgrade_is_refused_saying_how(server
     answer = send(server, private_key, "GET", FEED)
     assert (answer.status_code, answer.headers["upgrade"]) == (426, "ringfence-feed")
     assert "Upgrade: ringfence-feed" in answer.json()["message"]
+
+
+def test_only_get_is_upgraded(server, private_key):
+    with connect(server.unix) as opened:
+        opened.sendall(ask(private_key, HOST, method="HEAD"))
+        assert b" 426 " in opened.recv(4096)
 
 
 @pytest.mark.parametrize("query", ["epoch=e1", "epoch=e1&revision=x&hash=0", "epoch=e1&revision=-1&hash=" + "0" * 32])

@@ -113,7 +113,7 @@ def test_every_method_on_every_path_with_every_body_is_answered_below_500(server
                     data = request(server, method, target, body, b"Connection: close\r\n", signed=signed)
                     [status] = statuses(server.talk(data))
                     assert status < 500, (method, target, body)
-                    assert status != 200 or method in {"GET", "POST"}, (method, target, body)
+                    assert status != 200 or method in {"GET", "HEAD", "POST"}, (method, target, body)
     assert alive(server)
 
 
@@ -121,6 +121,29 @@ def test_the_operators_paths_do_not_exist_on_public_listeners(server):
     for path in ("/admin/v1/keys", "/admin/v1/hosts", "/admin/v1/instances", "/admin/v1/groups"):
         for method in ("GET", "POST"):
             assert statuses(server.talk(request(server, method, path, b"{}", b"Connection: close\r\n"))) == [404]
+
+
+@pytest.mark.parametrize("target", ["/v2/zone", GROUPS, f"{GROUPS}/nope"])
+def test_head_is_answered_as_get_is_without_its_body(server, target):
+    def asked(method):
+        signed = target != "/v2/zone"
+        data = server.talk(request(server, method, target, extra=b"Connection: close\r\n", signed=signed))
+        head, _, body = data.partition(b"\r\n\r\n")
+        kept = [line for line in head.split(b"\r\n") if not line.startswith((b"x-request-id", b"date"))]
+        return kept, body
+
+    head, body = asked("GET")
+    assert body
+    assert asked("HEAD") == (head, b"")
+
+
+def test_the_methods_of_what_needs_no_signature_are_told_without_one(server):
+    close = b"Connection: close\r\n"
+    answer = server.talk(request(server, "OPTIONS", "/v2/zone", extra=close, signed=False))
+    assert statuses(answer) == [204]
+    assert b"allow: GET, HEAD, OPTIONS\r\n" in answer
+    assert statuses(server.talk(request(server, "OPTIONS", GROUPS, extra=close, signed=False))) == [403]
+    assert statuses(server.talk(request(server, "OPTIONS", GROUPS, extra=close))) == [204]
 
 
 def test_forwarded_headers_count_for_nothing_when_no_proxy_is_trusted(server):

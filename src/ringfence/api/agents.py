@@ -67,7 +67,7 @@ class Feed:
     def on_get(self, request: Request, response: Response) -> None:
         host = host_of(request)
         upgrade = request.upgrade
-        if upgrade is None or upgrade.protocol != PROTOCOL:
+        if upgrade is None or upgrade.protocol != PROTOCOL or request.method != "GET":
             text = f"expected the headers Connection: upgrade and Upgrade: {PROTOCOL}"
             raise HttpRefusal(HTTPStatus.UPGRADE_REQUIRED, text, ("upgrade", PROTOCOL))
         if self.plane.feed.count >= self.most:

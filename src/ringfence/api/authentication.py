@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Final
 
 from ringfence.api.exchange import Ends, Request
@@ -28,7 +29,7 @@ AGENT_ROOT = "/agent/v1"
 ZONE_ROUTE = f"{API_ROOT}/zone"
 _AGENTS: Final = f"{AGENT_ROOT}/"
 # Asked by who cannot sign yet: clients learn where to send what they sign, hosts join by a token.
-_OPEN: Final = frozenset({("GET", ZONE_ROUTE), ("GET", JOIN_PATH), ("POST", JOIN_PATH)})
+_OPEN: Final = frozenset({("POST", JOIN_PATH), *product(("GET", "HEAD", "OPTIONS"), (ZONE_ROUTE, JOIN_PATH))})
 
 
 @dataclass(frozen=True, slots=True)

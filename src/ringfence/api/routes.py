@@ -1,11 +1,14 @@
 """From a request to the resource that answers it, and from what that raises to a refusal.
 
 A resource is an object with ``on_get``, ``on_post``, ``on_put`` or ``on_delete``: a plain function when it answers at
-once, a coroutine when it has to wait for something. So a read costs no task. It knows no connection.
+once, a coroutine when it has to wait for something. So a read costs no task. What has ``on_get`` answers HEAD by it,
+whose body the connection leaves out, and every resource tells its methods to OPTIONS (RFC 9110, 9.3). It knows no
+connection.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Final, NoReturn
 
@@ -53,7 +56,11 @@ class Routes:
             else:
                 node.place = node.place or _Node()
                 node = node.place
-        node.route = _Route(template, {name: responder for name, responder in found.items() if responder is not None})
+        responders = {name: responder for name, responder in found.items() if responder is not None}
+        if "GET" in responders:
+            responders["HEAD"] = responders["GET"]
+        responders["OPTIONS"] = partial(_tell_methods, responders)
+        node.route = _Route(template, responders)
         if "{" not in template:
             self._whole[template] = node.route
 
@@ -166,6 +173,11 @@ def _refusal(request: Request, error: RingfenceError | HttpRefusal) -> Response:
     if isinstance(error, OperatorError):
         request.why = str(error)
     return answer_error(error)
+
+
+def _tell_methods(responders: Mapping[str, Responder], _: Request, response: Response, *_places: str) -> None:
+    response.status = HTTPStatus.NO_CONTENT
+    response.set_header("allow", ", ".join(sorted(responders)))
 
 
 def _not_allowed(request: Request, route: _Route) -> HttpRefusal:

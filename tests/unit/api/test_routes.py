@@ -69,8 +69,17 @@ def test_what_has_no_route_is_not_there(path):
 
 def test_a_method_that_is_none_is_refused_with_those_that_are():
     answer = ask("PATCH", "/v2/a")
-    assert (answer.status, answer.head) == (405, b"allow: DELETE, GET, POST\r\n")
-    assert "PATCH is not a method of /v2/a, which has DELETE, GET, POST alone" in json.loads(answer.data)["message"]
+    assert (answer.status, answer.head) == (405, b"allow: DELETE, GET, HEAD, OPTIONS, POST\r\n")
+    assert (
+        "PATCH is not a method of /v2/a, which has DELETE, GET, HEAD, OPTIONS, POST alone"
+        in json.loads(answer.data)["message"]
+    )
+
+
+def test_what_can_be_read_answers_head_as_it_answers_get_and_all_tell_their_methods():
+    assert ask("HEAD", "/v2/a/1").data == ask("GET", "/v2/a/1").data
+    answer = ask("OPTIONS", "/v2/a/1")
+    assert (answer.status, answer.head) == (204, b"allow: DELETE, GET, HEAD, OPTIONS, POST\r\n")
 
 
 def test_a_verb_that_no_template_has_is_not_offered_rather_than_a_wrong_method():

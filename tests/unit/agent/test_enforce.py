@@ -620,3 +620,12 @@ def test_flows_of_who_loses_a_group_that_another_keeps_are_judged_anew(world):
     before = world.generation
     world.enforce(view(2, endpoint("web", WEB), endpoint("app"), endpoint("db"), rules=rules))
     assert world.generation != before
+
+
+def test_flows_through_a_port_that_comes_under_our_care_are_judged_anew(world):
+    """Nothing but the set of ports changes then, and it only grows."""
+    generations = []
+    for patterns in (("veth-web",), ("veth-late", "veth-web")):
+        world.enforcer.enforce(ONE, About(1, "e1"), LocalPorts(patterns))
+        generations.append(world.generation)
+    assert generations[0] != generations[1]

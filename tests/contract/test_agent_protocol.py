@@ -23,7 +23,7 @@ from ringfence.control.settings import Settings
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.model import Interface
-from ringfence.policy.values import Direction, HostName, Revision, RuleId, parse_address
+from ringfence.policy.values import Direction, HostName, InstanceId, Revision, RuleId, parse_address
 from ringfence.wire.counters import RuleCount, encode_counts
 from ringfence.wire.feed import (
     FeedView,
@@ -246,6 +246,21 @@ def test_a_removed_host_is_heard_no_more_and_its_instances_are_free_for_another(
     [moved_to] = server.admin.get("/admin/v1/instances").json()["instances"]
     assert (left["bound-to"], moved_to["bound-to"]) == (None, "h2")
     assert server.admin.delete("/admin/v1/hosts/h1").status_code == 404
+
+
+def test_a_host_of_the_operator_runs_a_declared_instance_of_another_organisation_by_its_rules(server, private_key):
+    server.admin.post("/admin/v1/organisations", json={"name": "acme"}).raise_for_status()
+    declared = server.admin.post("/admin/v1/instances?organisation=acme", json={"name": "web"}).json()["id"]
+    inventory = ClaimInstances((InstanceClaim("web", InstanceId(UUID(declared)), (_interface(1),)),))
+    assert not decode_claimed(send(server, private_key, "PUT", INVENTORY, encode_claim(inventory)).content).refused
+    with feed(server, private_key) as opened, ThreadPoolExecutor(1) as pool:
+        assert [str(one.instance) for one in opened.next().view.endpoints] == [declared]
+        edits = [{"edit": "add-rule", "group": "default", "service": "tcp/443", "from": "0.0.0.0/0"}]
+        answer = pool.submit(server.admin.post, "/admin/v1/change?organisation=acme", json={"edits": edits})
+        view = opened.next().view
+        assert [rule.start_port for rules in view.rules.values() for rule in rules] == [443]
+        opened.report(Report(view.revision, None))
+        assert answer.result(5).json()["operation"]["state"] == "success"
 
 
 REQUESTS = [("GET", FEED, b""), ("PUT", INVENTORY, encode_claim(claim_of("web"))), ("POST", COUNTERS, b"{}")]

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from desk import cidr, tcp
-from ringfence.control.actor import Actor, Role
+from ringfence.control.actor import Actor, Role, operator_of
 from ringfence.control.keys import KeyWish
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
@@ -25,7 +25,7 @@ from ringfence.policy.commands import (
 )
 from ringfence.policy.errors import Denied, Invalid, NotFound, QuotaReached
 from ringfence.policy.quota import Quota
-from ringfence.policy.values import GroupId, InstanceId, KeyId, RuleId
+from ringfence.policy.values import GroupId, InstanceId, KeyId, RuleId, Visibility
 from ringfence.store import HistoryQuery
 
 
@@ -100,11 +100,19 @@ def test_a_key_limited_to_a_group_changes_that_one_alone(played):
 
 
 @pytest.mark.parametrize(
-    "wish", [KeyWish(role=Role.OWNER, groups=("default",)), KeyWish(role=Role.OPERATOR, groups=("nothing",))]
+    "wish",
+    [
+        KeyWish(role=Role.OWNER, groups=("default",)),
+        KeyWish(role=Role.OPERATOR, groups=("nothing",)),
+        KeyWish(role=Role.OPERATOR, groups=("everybodys",)),
+    ],
+    ids=["of an owner", "of nothing", "of a public group"],
 )
 def test_a_scope_that_cannot_be_is_refused(played, wish):
     async def test(open_plane, _):
         async with open_plane() as plane:
+            public = CreateGroup("everybodys", visibility=Visibility.PUBLIC)
+            await plane.execute(public, operator_of(plane.owners.first.id))
             with pytest.raises(Invalid):
                 await plane.owners.create_key(wish)
             assert plane.owners.keys.of() == []

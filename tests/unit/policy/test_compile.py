@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from policies import address, cidr, group, group_id, instance, mac_of, rule, snapshot
+from ringfence.nft import Generation, render_text
 from ringfence.policy.packet import ICMPV6, TCP, UDP, Packet
 from ringfence.policy.program import names
 from ringfence.policy.program.base_chains import ALLOW
@@ -55,6 +56,19 @@ def test_a_port_under_our_care_is_closed_both_ways_until_it_is_programmed(interf
 def test_a_port_that_is_none_of_ours_is_left_alone():
     assert passes(program(OPEN, A), crossing(came_by=OUTSIDE, goes_by="eth0")) == (True, [])
     assert passes(program(OPEN, A), crossing(came_by="eth77", goes_by="eth70")) == (True, [])
+
+
+@pytest.mark.parametrize(
+    "text", ['"; flush ruleset; #', "\n}\ntable inet other {", "n" * 255], ids=["quote", "line", "long"]
+)
+def test_no_text_of_a_person_is_in_what_the_kernel_is_told(text):
+    ours = group("web", "ingress tcp/22 from group app"), group("app", "egress udp/53 to 10.0.0.0/8")
+    worn = [replace(one, groups=tuple(each.id for each in ours)) for one in (A, B)]
+    rules = [tuple(replace(rule, description=text) for rule in each.rules) for each in ours]
+    theirs = [replace(each, name=text, description=text, rules=some) for each, some in zip(ours, rules, strict=True)]
+    plain, hostile = program(*ours, *worn), program(*theirs, *(replace(one, name=text) for one in worn))
+    assert render_text(hostile, Generation(1), None) == render_text(plain, Generation(1), None)
+    assert not diff_programs(plain, hostile)
 
 
 def test_a_removed_instance_leaves_a_closed_port():

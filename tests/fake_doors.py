@@ -477,6 +477,10 @@ class FakeLinks:
     def __init__(self, *names: str) -> None:
         self.present = {"lo", *names}
         self.masters: dict[str, Master] = {}
+        self.bridges: set[str] = set()
+
+    def is_bridge(self, interface: str) -> bool:
+        return interface in self.bridges
 
     def names(self) -> frozenset[str]:
         return frozenset(self.present)

@@ -539,6 +539,7 @@ with IPRoute() as netlink:
 door = KernelLinks()
 found = [door.master_of(name) for name in ("v0", "v1", "nowhere")]
 assert found == [Master("br0", is_bridge=True), Master(None), None], found
+assert [door.is_bridge(name) for name in ("br0", "v0", "nowhere")] == [True, False, False]
 """
 
 _TAPS = """

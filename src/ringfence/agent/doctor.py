@@ -255,6 +255,7 @@ def _declared(inventory: Inventory, instruments: Instruments) -> Iterator[Findin
     for misplaced in find_misplaced(inventory, instruments.links):
         state = State.PROBLEM if misplaced.is_open else State.WARNING
         yield Finding("instance", state, misplaced.text, misplaced.advice)
+    yield from _bridged_uplinks(inventory, instruments)
     for endpoint in declared_endpoints(inventory):
         if endpoint.interface not in links:
             text = f"instance {endpoint.name!r}: there is no interface {endpoint.interface!r}"
@@ -263,3 +264,15 @@ def _declared(inventory: Inventory, instruments: Instruments) -> Iterator[Findin
             local = " and any link-local address" if endpoint.has_open_link_local else ""
             text = f"instance {endpoint.name!r} declares no mac: it may send from any MAC address{local}"
             yield Finding("instance", State.WARNING, text, 'declare mac = "..." in the inventory')
+
+
+def _bridged_uplinks(inventory: Inventory, instruments: Instruments) -> Iterator[Finding]:
+    """The uplinks that are bridges, where br_netfilter takes what crosses them for this host's own."""
+    if inventory.kind is not Kind.SELF or not instruments.bridging.is_on():
+        return
+    for endpoint in declared_endpoints(inventory):
+        if instruments.links.is_bridge(endpoint.interface):
+            crossing = "what crosses it to virtual machines and others is judged by this host's groups, too"
+            text = f"instance {endpoint.name!r}: {endpoint.interface!r} is a bridge: {crossing}"
+            settings = " ".join(f"net.bridge.{name}=0" for name in SETTINGS)
+            yield Finding("instance", State.WARNING, text, f"if it is to be left alone: sysctl -w {settings}")

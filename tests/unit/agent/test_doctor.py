@@ -159,6 +159,16 @@ def test_a_port_that_is_not_where_the_inventory_says_is_named(host):
     assert host.said(State.WARNING) == ["instance: instance 'web': 'veth-web' is in no bridge, and so closed"]
 
 
+def test_an_uplink_that_is_a_bridge_is_told_of_where_the_rules_see_what_crosses_it(host):
+    host.write(f'kind = "self"\n{INVENTORY}')
+    assert not host.said(State.WARNING)
+    host.links.bridges = {"veth-web"}
+    (warning,) = host.said(State.WARNING)
+    assert "'veth-web' is a bridge: what crosses it to virtual machines and others is judged by" in warning
+    host.bridging.on = False
+    assert [one.about for one in host.examine() if one.state is State.WARNING] == ["br_netfilter"]
+
+
 def test_settings_that_are_in_the_way_are_told_with_the_command_that_changes_them(host):
     host.machine.settings |= {
         "net/ipv4/ip_forward": "0",

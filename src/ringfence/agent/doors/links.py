@@ -47,6 +47,10 @@ class LinksDoor(Protocol):
         """What the interface is a port of; None when that cannot be seen."""
         ...
 
+    def is_bridge(self, interface: str) -> bool:
+        """Whether it is seen to be a Linux bridge itself."""
+        ...
+
     def names(self) -> frozenset[str]:
         """The names of all interfaces, up or down."""
         ...
@@ -58,6 +62,9 @@ class KernelLinks:
             return frozenset(name for _, name in socket.if_nameindex())
         except OSError as error:
             raise OperatorError("list the network interfaces", str(error)) from error
+
+    def is_bridge(self, interface: str) -> bool:
+        return _kind_of(interface) == "bridge"
 
     def master_of(self, interface: str) -> Master | None:
         # Strings, not paths: a host has a thousand ports, and they are looked at for ever.
@@ -82,7 +89,7 @@ def _without_master(device: str) -> Master | None:
 
 
 def _kind_of(device: str) -> str | None:
-    """The kind of a device that has ports, as the kernel calls it, if it calls it anything."""
+    """The kind of a device, bridges and others that have ports, as the kernel calls it, if it calls it anything."""
     try:
         told = Path(_DEVICES, device, "uevent").read_text(encoding="ascii").splitlines()
     except OSError:

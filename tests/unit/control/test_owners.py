@@ -120,6 +120,19 @@ def test_a_scope_that_cannot_be_is_refused(played, wish):
     played(test)
 
 
+def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(played):
+    async def test(open_plane, _):
+        async with open_plane() as plane:
+            for _ in range(5):
+                key = await plane.owners.create_key(KeyWish())
+                turned = plane.owners.rotate_key(key.id, 60), plane.owners.revoke_key(key.id)
+                rotated, revoked = await asyncio.gather(*turned, return_exceptions=True)
+                assert revoked is None
+                assert plane.owners.key(key.id) is None, rotated
+
+    played(test)
+
+
 def test_both_secrets_sign_until_the_overlap_ends_across_restarts_too(played):
     async def test(open_plane, clock):
         async with open_plane() as plane:

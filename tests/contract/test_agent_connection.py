@@ -1,6 +1,7 @@
 """One HTTP connection of the agent: to servers that answer in every way of HTTP, and in some that are none."""
 
 import asyncio
+import re
 import ssl
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
@@ -141,7 +142,7 @@ def test_an_answer_that_comes_drop_by_drop_is_given_up(tmp_path, monkeypatch):
     ("name", "age", "said"),
     [
         ("localhost", SERVER_LIFE + timedelta(days=1), "has expired; compare this host's clock with the server's"),
-        ("localhost", timedelta(days=-1), "not yet valid; compare this host's clock with the server's"),
+        ("localhost", timedelta(days=-1), "not yet valid.*; compare this host's clock with the server's"),
         ("rf.example", timedelta(), "certificate is not valid for 'localhost'.; use a name that it is for"),
         (None, timedelta(), "the server has another CA than when this host joined, then join again"),
     ],
@@ -163,4 +164,4 @@ def test_a_certificate_that_is_refused_is_told_with_what_to_do(tmp_path, name, a
         asyncio.run(connect())
     told = reason_of(refused.value)
     assert told.startswith("its certificate is refused: ")
-    assert said in told
+    assert re.search(said, told)

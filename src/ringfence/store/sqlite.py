@@ -47,7 +47,7 @@ class SqliteDatabase:
         self.rollback()  # what a failed rollback left
         if _file_at(self._path) != self._file:  # what is written now would be gone with the next start
             raise DatabaseFault(
-                "the file was removed or replaced: put it back, or stop the server and restore a backup"
+                "the file was removed, replaced or closed to us: put it back, or stop the server and restore a backup"
             )
         with _translated():
             self._connection.execute("BEGIN IMMEDIATE")
@@ -111,7 +111,7 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     """Which file is there, whatever is in it."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:  # also when the folder is one no more, or is closed to us
         return None
     return found.st_dev, found.st_ino
 

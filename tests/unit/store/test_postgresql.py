@@ -4,12 +4,14 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from select import select
 
 import psycopg
 import pytest
 
 from desk import ORGANISATION
 from places import postgres_place
+from relay import Relay
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import GroupCreated, apply_facts
 from ringfence.policy.model import Group
@@ -108,6 +110,39 @@ def test_a_question_is_answered_without_waiting_and_ends_with_its_connection(url
             )
         with pytest.raises(DatabaseFault):
             answer()
+
+
+class LateEnd(Relay):
+    """Holds back the end of an answer, once, when ``holds`` is set."""
+
+    END = b"Z\0\0\0\5I"  # ReadyForQuery
+    holds = False
+
+    def release(self):
+        self.client.sendall(self.END)
+
+    def _answer(self, octets, server, client):
+        if not self.holds or not octets.endswith(self.END):
+            return True
+        self._silenced.append(server)
+        client.sendall(octets.removesuffix(self.END))
+        self.client = client
+        return False
+
+
+def test_a_question_is_not_waited_for_when_the_end_of_its_answer_is_late(url, tmp_path):
+    relay = LateEnd(tmp_path, url)
+    with closing(relay), closing(PostgresDatabase(relay.url).question("SELECT 7")) as question:
+        relay.holds = True
+        question.ask()
+        wait_until(lambda: select([question.fileno], [], [], 0)[0])
+        with ThreadPoolExecutor(1) as pool:
+            hearing = pool.submit(question.hear)
+            try:
+                assert hearing.result(5) is None
+            finally:
+                relay.release()
+        assert wait_until(question.hear) == 7
 
 
 def test_a_question_that_the_database_does_not_understand_is_refused(url):

@@ -1,6 +1,7 @@
 """A clock that jumps by a day: timers and order stand above it, and what must end ends no later than it would have."""
 
 import asyncio
+import shutil
 
 from ringfence.control.plane import ControlPlane
 from ringfence.control.safety import Safety
@@ -57,6 +58,8 @@ def test_servers_whose_clocks_differ_by_a_day_know_which_hosts_of_each_other_are
         url, clocks = postgres.database(), (PlayedClock(), PlayedClock())
         clocks[1].day_s += DAY
         first = await ControlPlane.open(tmp_path / "a", QUICK, clocks[0], database=url)
+        (tmp_path / "b").mkdir(mode=0o700)
+        shutil.copy(tmp_path / "a" / "secret.key", tmp_path / "b")
         second = await ControlPlane.open(tmp_path / "b", QUICK, clocks[1], database=url)
         try:
             await with_host(first)

@@ -6,7 +6,7 @@ Input: the inventory and the links. Output: ports that are elsewhere, each with 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ringfence.agent.doors.links import LinksDoor
+from ringfence.agent.doors.links import LinksDoor, Master
 from ringfence.agent.inventory import Inventory, declared_endpoints
 from ringfence.policy.values import Kind
 
@@ -33,14 +33,16 @@ def find_misplaced(inventory: Inventory, links: LinksDoor) -> Iterator[Misplaced
             kind = "bridge" if master.is_bridge else "device"
             where = f"is a port of the {kind} {master.name!r}, and the inventory says {inventory.kind.value}"
             text = f"{who} {where}: what crosses it is not judged"
-            yield Misplaced(text, _advice(inventory.kind, master.name), is_open=True)
+            yield Misplaced(text, _advice(inventory.kind, master), is_open=True)
 
 
-def _advice(kind: Kind, master: str) -> str:
+def _advice(kind: Kind, master: Master) -> str:
     match kind:
         case Kind.SELF:
-            return f"declare {master!r} as the interface: packets of this host come in by that"
+            return f"declare {master.name!r} as the interface: packets of this host come in by that"
+        case Kind.ROUTED if master.is_bridge:
+            return f'take it out of {master.name!r}; or write kind = "bridged" in the inventory'
         case Kind.ROUTED:
-            return f'take it out of {master!r}; or, if that is a Linux bridge, write kind = "bridged" in the inventory'
+            return f"take it out of {master.name!r}, or, if it is a macvtap, give the machine a tap instead"
         case Kind.BRIDGED:
-            return f"plug it into a Linux bridge: what {master!r} switches passes no rule"
+            return f"plug it, or instead of a macvtap a tap, into a Linux bridge: {master.name!r} asks no rule"

@@ -153,6 +153,7 @@ def test_a_port_that_is_not_where_the_inventory_says_is_named(host):
     host.write(f'kind = "bridged"\n{INVENTORY}')
     assert not host.said(State.PROBLEM)
     host.links.masters = {"veth-web": Master("ovs-system")}
+    assert "instead of a macvtap a tap" in next(one.advice for one in host.examine() if one.state is State.PROBLEM)
     (problem,) = host.said(State.PROBLEM)
     assert "'veth-web' is a port of the device 'ovs-system', and the inventory says bridged: what" in problem
     host.links.masters = {}

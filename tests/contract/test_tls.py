@@ -25,6 +25,7 @@ from ringfence.agent.doctor import State
 from ringfence.agent.doctor_server import examine_server
 from ringfence.agent.doors.clock import SystemClock
 from ringfence.agent.doors.server import ask_server
+from ringfence.agent.join import join_server
 from ringfence.api.authority import RENEWED_BEFORE_END, SERVER_LIFE, authority_of
 from ringfence.cli.app import run
 from ringfence.policy.errors import OperatorError
@@ -332,19 +333,19 @@ def test_an_option_before_the_verb_is_refused_and_not_lost(tmp_path):
 
 def test_a_join_that_ended_may_be_said_again_and_changes_nothing(server, admin, tmp_path):
     token = token_of(admin, "h9")
-    assert join(server[1], token, tmp_path).returncode == 0
+    asyncio.run(join_server(server[1], token, tmp_path))
     joined = (tmp_path / "credential").read_bytes()
     for left in (None, joined):  # the second: it was killed just before it removed this
         if left is not None:
             (tmp_path / "credential.joining").write_bytes(left)
             (tmp_path / "credential.joining").chmod(0o600)
-        again = join(server[1], token, tmp_path)
-        assert again.returncode == 0, again.stderr
+        asyncio.run(join_server(server[1], token, tmp_path))
         assert (tmp_path / "credential").read_bytes() == joined
         assert not (tmp_path / "credential.joining").exists()
-    assert join(server[1], token_of(admin, "h9"), tmp_path).returncode == 0
+    asyncio.run(join_server(server[1], token_of(admin, "h9"), tmp_path))
     assert (tmp_path / "credential").read_bytes() != joined  # by another token, another key
-    assert join(server[1], token, tmp_path).returncode == 1
+    with pytest.raises(OperatorError, match="the token is not accepted"):
+        asyncio.run(join_server(server[1], token, tmp_path))
 
 
 def test_joining_mends_a_credential_that_was_damaged(server, admin, tmp_path):

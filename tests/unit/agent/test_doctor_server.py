@@ -83,7 +83,7 @@ class _Stranger(BaseHTTPRequestHandler):
 def test_whoever_answers_and_is_no_server_for_this_host_is_not_called_one(monkeypatch, answer, said):
     monkeypatch.setattr(_Stranger, "answer", answer)
     with HTTPServer(("127.0.0.1", 0), _Stranger) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         credential = replace(CREDENTIAL, server=f"http://127.0.0.1:{server.server_port}")
         (found,) = examine_server(credential, ask_server)
         server.shutdown()

@@ -478,6 +478,14 @@ class FakeLinks:
         self.present = {"lo", *names}
         self.masters: dict[str, Master] = {}
         self.bridges: set[str] = set()
+        self.renamed: dict[str, str] = {}
+        self.looked_at = 0  # how often the numbers were
+        self._numbers: dict[str, int] = {}
+
+    def numbered(self) -> dict[int, str]:
+        self.looked_at += 1
+        count = self._numbers.setdefault
+        return {count(name, len(self._numbers) + 1): self.renamed.get(name, name) for name in sorted(self.present)}
 
     def is_bridge(self, interface: str) -> bool:
         return interface in self.bridges

@@ -22,7 +22,7 @@ from ringfence.agent.foreign import ForeignTables
 from ringfence.agent.generations import Generations
 from ringfence.agent.link import Pauses, follow
 from ringfence.agent.own_view import OwnPart
-from ringfence.agent.places import find_misplaced
+from ringfence.agent.places import Renames, find_misplaced
 from ringfence.agent.ports import Declared
 from ringfence.agent.report import REPORT_S, Reporter, Standing
 from ringfence.agent.start import NotEnforceable, carry_out, closed_words, load_view
@@ -65,6 +65,7 @@ class Agent:
         self._clock = doors.clock
         self._bridging = doors.bridging
         self._links = doors.links
+        self._renames = Renames()
         self._watch = Watch(doors.notices, doors.clock)
         self._foreign = ForeignTables(doors.nftables, doors.clock)
         self._feed_pauses = Pauses(jitter)
@@ -409,9 +410,11 @@ class Agent:
             self._watch.checked(began)
 
     async def _look_where_ports_are(self) -> None:
-        inventory = self._declared.inventory
-        found = await self._disk.do(lambda: [one for one in find_misplaced(inventory, self._links) if one.is_open])
-        self._reporter.set_problem("places", "; ".join(one.text for one in found) or None)
+        inventory, ports = self._declared.inventory, self._declared.ports
+        found = await self._disk.do(
+            lambda: [*find_misplaced(inventory, self._links), *self._renames.find(ports, self._links)]
+        )
+        self._reporter.set_problem("places", "; ".join(one.text for one in found if one.is_open) or None)
         await self._clock.sleep(PLACES_POLL_S)
 
     async def _retry_when_due(self) -> None:

@@ -5,9 +5,11 @@ Input: the inventory and the links. Output: ports that are elsewhere, each with 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from ringfence.agent.doors.links import LinksDoor, Master
 from ringfence.agent.inventory import Inventory, declared_endpoints
+from ringfence.policy.local import LocalPorts
 from ringfence.policy.values import Kind
 
 
@@ -46,3 +48,22 @@ def _advice(kind: Kind, master: Master) -> str:
             return f"take it out of {master.name!r}, or, if it is a macvtap, give the machine a tap instead"
         case Kind.BRIDGED:
             return f"plug it, or instead of a macvtap a tap, into a Linux bridge: {master.name!r} asks no rule"
+
+
+class Renames:
+    """Remembers by the kernel's numbers which interfaces were managed: rules know a port by its name alone."""
+
+    def __init__(self) -> None:
+        self._were: dict[int, str] = {}
+
+    def find(self, ports: LocalPorts, links: LinksDoor) -> Iterator[Misplaced]:
+        """The ports that came to have a name that is not managed since an earlier call, and are open by that."""
+        there = links.numbered()
+        self._were = {number: name for number, name in self._were.items() if number in there}
+        managed = {n: name for n, name in there.items() if any(fnmatchcase(name, one) for one in ports.patterns)}
+        self._were |= managed
+        for number in sorted(self._were.keys() - managed.keys()):
+            before, name = self._were[number], there[number]
+            if name != before:  # else the operator gave it free
+                text = f"the port {before!r} was renamed {name!r}, which is not managed: what crosses it is not judged"
+                yield Misplaced(text, "name it as before, or write its name into the inventory", is_open=True)

@@ -619,6 +619,18 @@ async def test_a_port_whose_frames_something_else_takes_is_told_not_to_be_judged
 
 
 @scenario
+async def test_a_port_that_was_renamed_to_what_is_not_managed_is_told_to_be_open(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+        await world.until(lambda: world.links.looked_at)
+        world.links.renamed["veth-app"] = "lan9"
+        await world.until_said("the port 'veth-app' was renamed 'lan9', which is not managed")
+        world.links.renamed.clear()
+        await world.until(lambda: world.server.reports[-1].error is None)
+
+
+@scenario
 async def test_an_instance_that_the_kernel_refuses_is_named_and_comes_back_by_itself_when_it_can(world):
     world.nftables.cursed.add(group_chain(APP, Direction.INGRESS))
     world.server.publish(TWO)

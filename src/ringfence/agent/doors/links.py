@@ -55,11 +55,18 @@ class LinksDoor(Protocol):
         """The names of all interfaces, up or down."""
         ...
 
+    def numbered(self) -> dict[int, str]:
+        """The names of all interfaces by the kernel's numbers, which stay when a name changes."""
+        ...
+
 
 class KernelLinks:
     def names(self) -> frozenset[str]:
+        return frozenset(self.numbered().values())
+
+    def numbered(self) -> dict[int, str]:
         try:
-            return frozenset(name for _, name in socket.if_nameindex())
+            return dict(socket.if_nameindex())
         except OSError as error:
             raise OperatorError("list the network interfaces", str(error)) from error
 

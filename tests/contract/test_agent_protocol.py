@@ -227,6 +227,24 @@ def test_an_idle_feed_shows_that_it_lives(tmp_path):
         assert [isinstance(opened.next(), Heartbeat) for _ in range(3)] == [True] * 3
 
 
+def test_a_view_made_of_deltas_alone_is_sent_whole_when_it_is_old(tmp_path, monkeypatch):
+    monkeypatch.setattr("ringfence.api.feed_connection._WHOLE_BEATS", 2)
+    options = ServeOptions(api=ApiOptions(heartbeat_s=0.05))
+    with running_server(tmp_path, options=options) as server, feed(server, add_host(server, HOST)) as opened:
+        assert [type(opened.next()) for _ in range(3)] == [FeedView, Heartbeat, FeedView]
+
+
+def test_a_host_that_says_nothing_for_several_beats_is_hung_up_on(tmp_path):
+    options = ServeOptions(api=ApiOptions(heartbeat_s=0.05))
+    with (
+        running_server(tmp_path, options=options) as server,
+        feed(server, add_host(server, HOST)) as opened,
+        suppress(ConnectionError),
+    ):
+        while opened.line():
+            continue
+
+
 def test_a_removed_host_is_heard_no_more_and_its_instances_are_free_for_another(server, private_key):
     [(_, instance)] = decode_claimed(
         send(server, private_key, "PUT", INVENTORY, encode_claim(claim_of("web"))).content

@@ -190,13 +190,19 @@ def _refused(batch: Batch, refusals: Sequence[Refusal]) -> RulesRefused:
     shown = "; ".join(_told(batch, refusal) for refusal in refusals[:_SHOWN_REFUSALS])
     more = len(refusals) - _SHOWN_REFUSALS
     rest = f"; and {more} more" if more > 0 else ""
-    # The last word of a step's description is the object's name.
-    words = {batch.steps[refusal.sequence - 1].split()[-1]: _told(batch, refusal) for refusal in reversed(refusals)}
+    # The last word of a step's description is the object's name; what fails only at the end names no step.
+    words = {
+        step.split()[-1]: _told(batch, refusal) for refusal in reversed(refusals) if (step := _step_of(batch, refusal))
+    }
     return RulesRefused(f"{shown}{rest}", words, is_unsupported=refusals[0].errno == errno.EOPNOTSUPP)
 
 
+def _step_of(batch: Batch, refusal: Refusal) -> str | None:
+    return batch.steps[refusal.sequence - 1] if 0 < refusal.sequence <= len(batch.steps) else None
+
+
 def _told(batch: Batch, refusal: Refusal) -> str:
-    step = batch.steps[refusal.sequence - 1] if 0 < refusal.sequence <= len(batch.steps) else "the transaction"
+    step = _step_of(batch, refusal) or "the transaction"
     hint = _HINTS.get(refusal.errno, "")
     return f"{step}: {explain_refusal(refusal.errno, refusal.text)}{hint}"
 

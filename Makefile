@@ -20,7 +20,7 @@ help: ## this list
 up: .venv/.installed ## set up what is needed, then run the demo: a throw-away world with real packets, no root needed
 	@$(BIN)/ringfence demo
 
-test: .venv/.installed-dev ## all tests with reduced counts, under 5 minutes on 2 cores
+test: .venv/.installed-dev ## all tests with reduced counts, some 6 minutes on 2 cores
 	$(PYTEST) --numprocesses 2 tests/unit tests/golden tests/property
 	$(PYTEST) --numprocesses 2 tests/netns
 	$(PYTEST) --numprocesses 2 tests/contract tests/faults

@@ -188,6 +188,7 @@ def test_a_database_that_is_another_roles_is_refused_in_words_and_the_store_is_c
     url = postgres.database()
     with closing(psycopg.connect(url, autocommit=True)) as owner:
         owner.execute("CREATE ROLE stranger LOGIN")
+        owner.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # as it is by default since PostgreSQL 15
     try:
         with pytest.raises(OperatorError, match=r"permission denied for schema public.*ALTER DATABASE . OWNER TO"):
             move(tmp_path, re.sub(r"//[^@/]*@", "//stranger@", url))

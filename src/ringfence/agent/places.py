@@ -5,7 +5,6 @@ Input: the inventory and the links. Output: ports that are elsewhere, each with 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from ringfence.agent.doors.links import LinksDoor, Master
 from ringfence.agent.inventory import Inventory, declared_endpoints
@@ -57,10 +56,11 @@ class Renames:
         self._were: dict[int, str] = {}
 
     def find(self, ports: LocalPorts, links: LinksDoor) -> Iterator[Misplaced]:
-        """The ports that came to have a name that is not managed since an earlier call, and are open by that."""
+        """The ports that came to have a name that is not managed since an earlier call, and so are open. O(links)."""
         there = links.numbered()
         self._were = {number: name for number, name in self._were.items() if number in there}
-        managed = {n: name for n, name in there.items() if any(fnmatchcase(name, one) for one in ports.patterns)}
+        names, prefixes = ports.names, ports.prefixes
+        managed = {n: name for n, name in there.items() if name in names or name.startswith(prefixes)}
         self._were |= managed
         for number in sorted(self._were.keys() - managed.keys()):
             before, name = self._were[number], there[number]

@@ -86,13 +86,14 @@ class KernelLinks:
 
 def _without_master(device: str) -> Master | None:
     """What is below a macvtap, which hands its frames to that at once; nothing takes any other interface's."""
-    try:
-        os.stat(f"{device}/macvtap")  # noqa: PTH116  as above
-        lower = (name.removeprefix("lower_") for name in os.listdir(device) if name.startswith("lower_"))  # noqa: PTH208
-    except OSError:
-        there = os.path.exists(device)  # noqa: PTH110  as above; else /sys may be another network namespace's
+    if not os.access(f"{device}/macvtap", os.F_OK):  # which raises nothing, and so costs little
+        there = os.access(device, os.F_OK)  # else /sys may be another network namespace's
         return Master(None) if there else None
-    return Master(next(lower, _NAMELESS))
+    try:
+        lower = [name.removeprefix("lower_") for name in os.listdir(device) if name.startswith("lower_")]  # noqa: PTH208
+    except OSError:
+        return None  # gone meanwhile
+    return Master(lower[0] if lower else _NAMELESS)
 
 
 def _kind_of(device: str) -> str | None:

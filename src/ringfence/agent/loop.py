@@ -304,7 +304,8 @@ class Agent:
             self._reporter.set_applied(wanted.view.revision)
         if outcome.changed:
             fields = {"revision": outcome.about.revision, "took_ms": round(took_s * 1000, 1)}
-            closed = closed_words(self._declared.ports) if outcome.about == CLOSED else "what is not declared is closed"
+            ports = self._declared.current.ports
+            closed = closed_words(ports) if outcome.about == CLOSED else "what is not declared is closed"
             _log.info("rules enforced" if wanted else closed, extra={"fields": fields})
         if outcome.repaired:
             _log.warning("the kernel's rules were made whole", extra={"fields": {"reason": outcome.repaired}})
@@ -372,7 +373,7 @@ class Agent:
     async def _mend(self, heard: Heard) -> None:
         began = self._clock.monotonic()
         try:
-            mended = await self._kernel.do(self._enforcer.mend, heard.touched, self._declared.ports)
+            mended = await self._kernel.do(self._enforcer.mend, heard.touched, self._declared.current.ports)
         except OperatorError as error:
             _log.warning("the touched rules could not be mended alone", extra={"fields": {"reason": str(error)}})
             self._enforcer.distrust()
@@ -410,9 +411,9 @@ class Agent:
             self._watch.checked(began)
 
     async def _look_where_ports_are(self) -> None:
-        inventory, ports = self._declared.inventory, self._declared.ports
+        now = self._declared.current
         found = await self._disk.do(
-            lambda: [*find_misplaced(inventory, self._links), *self._renames.find(ports, self._links)]
+            lambda: [*find_misplaced(now.inventory, self._links), *self._renames.find(now.ports, self._links)]
         )
         self._reporter.set_problem("places", "; ".join(one.text for one in found if one.is_open) or None)
         await self._clock.sleep(PLACES_POLL_S)

@@ -66,8 +66,8 @@ def boot(doors: BootDoors, cache: Cache, inventory_file: Path) -> Booted:
     if kept is not None:
         declared.note_view(kept.view)
     outcome = carry_out(enforcer, kept, declared.current, doors.bridging, own=OwnPart())
-    revision = outcome.about.revision
-    return Booted(outcome, f"revision {revision} is enforced from disk" if revision else closed_words(declared.ports))
+    revision, ports = outcome.about.revision, declared.current.ports
+    return Booted(outcome, f"revision {revision} is enforced from disk" if revision else closed_words(ports))
 
 
 def closed_words(ports: LocalPorts) -> str:

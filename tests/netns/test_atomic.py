@@ -6,6 +6,7 @@ or source it may is what changes, so that every change hands flows over from one
 
 import random
 import select
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -13,7 +14,9 @@ from multiprocessing import get_context
 
 import pytest
 
+import flooder
 from counts import FULL, count
+from flooder import build_flooder, forgetting
 from lab import Lab, Way
 from policies import group
 from ringfence.agent.doors.conntrack import KernelConntrack
@@ -253,3 +256,28 @@ def test_members_and_rules_that_change_at_once_are_never_seen_mixed(lab, record_
     record_property(f"packets through {EXCHANGES} exchanges", f"{sent}, arrived {arrived}")
     assert arrived == [sent[0], 0]
     assert min(sent) > EXCHANGES
+
+
+@pytest.mark.kind(Kind.ROUTED, Kind.BRIDGED)
+def test_an_instance_that_comes_or_goes_is_at_no_hook_taken_for_a_stranger(lab, tmp_path, record_property):
+    """In one transaction a packet between two hooks met a gate that was open and rules that did not know the port."""
+    ways = [lab.udp("web", "app", 10_000), lab.udp("outside", "db", 2000), lab.udp("db", "outside", 2000)]
+    ways = list(map(lab.addressed, ways))
+
+    def take_turns(turn):
+        lab.enforce(
+            group("out", "egress udp/10000 to 0.0.0.0/0"),
+            group("in", "ingress udp/10000 from 0.0.0.0/0"),
+            *(lab.instance(name, "out", "in") for name in ("web", "app", *(["db"] if turn % 2 else []))),
+        )
+
+    take_turns(0)
+    with closing(flooder.Flood(build_flooder(tmp_path), lab.world, ways, allowed=1)) as flood:
+        with forgetting(lab.conntrack):
+            for turn in range(1, EXCHANGES + 1):
+                take_turns(turn)
+        over = flood.finish()
+    told = f"{over.sent}, {flood.passed(over)} denied passed, {flood.lost(over)} allowed lost"
+    record_property(f"packets while an instance came or went {EXCHANGES} times", told)
+    assert (flood.passed(over), flood.lost(over)) == (0, 0), f"{over}"
+    assert min(over.sent) > EXCHANGES

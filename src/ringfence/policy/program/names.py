@@ -89,14 +89,11 @@ FRAME_ROGUE_COUNTER: Final = f"{BRIDGE}rogue"
 FRAME_ALIEN_COUNTER: Final = f"{BRIDGE}alien"  # neither IPv4, IPv6 nor ARP, or tagged
 FRAME_FLOODED_COUNTER: Final = f"{BRIDGE}flooded"  # sent to a port that it is not meant for
 
-PORT_SETS: Final = frozenset(
-    {
-        *(PORTS, OWN_IPV4, OWN_IPV6, OWN_MAC, ANY_MAC, ANY_MAC_IPV4, ANY_MAC_IPV6, ANY_LINK_LOCAL),
-        *(UPLINKS, HOST_IPV4, HOST_IPV6),
-        *(INSTANCES4, INSTANCES6),
-        *(FRAME_PORTS, FRAME_PROGRAMMED, FRAME_OWN_MAC, FRAME_OWN_IPV4, FRAME_OWN_IPV6),
-    }
-)
+# By these a packet is taken for an instance's own before its rules are asked; in the bridge table also after.
+OWN_SETS: Final = (OWN_IPV4, OWN_IPV6, OWN_MAC, ANY_MAC, ANY_MAC_IPV4, ANY_MAC_IPV6, ANY_LINK_LOCAL)
+FRAME_SETS: Final = (FRAME_PORTS, FRAME_PROGRAMMED, FRAME_OWN_MAC, FRAME_OWN_IPV4, FRAME_OWN_IPV6)
+# The sets of the inet table that say which packets are whose: a change of these may take a flow's permission.
+PORT_SETS: Final = frozenset({PORTS, *OWN_SETS, UPLINKS, HOST_IPV4, HOST_IPV6, INSTANCES4, INSTANCES6})
 
 _SHORT: Final = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
 _GROUP_CHAIN: Final = re.compile(r"g_([0-9a-f]{32})_(in|out)(?:_\d.*)?")  # with suffix: a chain of its tree (branches)

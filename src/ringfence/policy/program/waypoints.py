@@ -8,6 +8,8 @@ both goes in legs, with a grace period between them:
 
 - Elements that give come together with the lines; elements that take go once no packet is judged by old lines.
 - Where no order is right, sets and chains are made under temporary names beside the old ones, and then renamed back.
+
+That is about one hook. A packet passes several, and which ports it may come from is asked before its rules (``gates``).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +22,7 @@ from ringfence.policy.evolving import change_members, differing
 from ringfence.policy.program import names
 from ringfence.policy.program.base_chains import STAMP
 from ringfence.policy.program.delta import Delta, can_only_allow, diff_programs, differing_parts, only_widens
+from ringfence.policy.program.gates import find_stops
 from ringfence.policy.program.model import (
     Chain,
     Count,
@@ -52,9 +55,14 @@ class Leg:
 def find_way(actual: Program, desired: Program) -> tuple[Leg, ...]:
     """The legs from ``actual`` to ``desired``, which is the last leg's program; usually a single one.
 
-    Before each further leg no packet may still be judged by lines that the previous leg replaced.
+    Before each further leg no packet may still be judged by what the previous leg replaced.
     O(what differs), and O(both) where there is more than one leg.
     """
+    stops = (actual, *find_stops(actual, desired), desired)
+    return tuple(leg for before, after in pairwise(stops) for leg in _legs(before, after))
+
+
+def _legs(actual: Program, desired: Program) -> tuple[Leg, ...]:
     delta = diff_programs(actual, desired)
     if not (delta.narrows and any(_can_give(step) for step in (*delta.prepare, *delta.flip))):
         return (Leg(delta, desired),)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_network
+from pathlib import Path
 from uuid import UUID
 
 from ringfence.agent.credential import HOST_VARIABLE, KEY_VARIABLE
@@ -63,7 +64,7 @@ class Stack:
         self.workshop.close()
 
 
-def start_stack(world: World, *server_options: str) -> Stack:
+def start_stack(world: World, *server_options: str, agent_folder: Path | None = None) -> Stack:
     """Server on a unix socket and loopback; agent in the world's router namespace, all managed nodes as instances."""
     workshop = open_workshop()
     folder = workshop.folder
@@ -77,8 +78,9 @@ def start_stack(world: World, *server_options: str) -> Stack:
     api = ApiClient(operator.create_key("tests"), endpoint)
     inventory = folder / "inventory.toml"
     inventory.write_text(_inventory(world))
-    arguments = ("agent", "--server", f"unix:{socket}", "--data", str(folder / "agent"), "--inventory", str(inventory))
-    (folder / "agent").mkdir(mode=0o700)
+    own = agent_folder or folder / "agent"
+    arguments = ("agent", "--server", f"unix:{socket}", "--data", str(own), "--inventory", str(inventory))
+    own.mkdir(mode=0o700)
     secret = {HOST_VARIABLE: credential.host, KEY_VARIABLE: b64encode(credential.private_key).decode()}
     agent = Child(workshop, "agent", arguments)
     start_agent = partial(agent.start, namespace=world.router, environment=secret)

@@ -65,6 +65,7 @@ def _take_all(door: KernelConnections, log: AllowedLog, flows: FlowLog) -> tuple
     events, began_s = 0, time.process_time()
     while some := door.take():
         flows.note([record for one in some for record in log._take(one)])
+        flows.flush()
         events += len(some)
     return events, time.process_time() - began_s
 

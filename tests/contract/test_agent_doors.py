@@ -483,6 +483,14 @@ def test_a_pipe_that_nobody_holds_is_refused_and_holds_up_nobody(tmp_path):
             use(tmp_path / "pipe")
 
 
+def test_a_file_without_end_fills_no_memory(tmp_path):
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(1 << 40)
+    for use in (SystemFiles().read, read_secret):
+        with pytest.raises(OperatorError, match="1048576 MiB"):
+            use(tmp_path / "file")
+
+
 def test_what_does_not_fit_is_not_appended_by_half(tmp_path):
     SystemFiles().append(tmp_path / "file", b"first\n", most_bytes=None)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

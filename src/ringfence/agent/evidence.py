@@ -49,7 +49,7 @@ class Evidence:
         self._reporter = reporter
         self._pauses = pauses
         self._counts = RuleCounts(doors.files, folder)
-        self._saved_at = 0.0
+        self._disk = Worker("flow log")  # its file may be on another disk than the folder
         self._flows = FlowLog(doors.files, doors.clock, folder, file=doors.flow_file)
         self._refused = RefusedLog(doors.packets, self._flows, doors.clock) if doors.packets else None
         self._allowed = AllowedLog(doors.connections, self._flows, doors.clock) if doors.connections else None
@@ -82,20 +82,24 @@ class Evidence:
         """Sends everything again, as to a server that knows nothing."""
         self._counts.tell_all()
 
-    def keep(self) -> None:
-        """Saves the totals. Raises ``OperatorError``."""
+    def close(self) -> None:
+        """Writes what is left of the flow log, then the totals; no step may be running. Raises ``OperatorError``."""
+        self._disk.close()
+        self._flows.flush()
         self._counts.save()
 
     def steps(self, kernel: Worker, disk: Worker) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """The tasks to run concurrently, by name; blocking work goes to the threads ``kernel`` and ``disk``."""
-        yield "count", lambda: self._count(kernel, disk)
+        yield "count", lambda: self._count(kernel)
+        yield "keep the counts", lambda: self._keep_counts(disk)
+        yield "write the flow log", self._write
         yield "send the flow log", self._send
         if (refused := self._refused) is not None:
             yield "log what is refused", lambda: self._log(refused.follow(lambda: self.view))
         if (allowed := self._allowed) is not None:
             yield "log what is allowed", lambda: self._log(allowed.follow(self._in_force))
 
-    async def _count(self, kernel: Worker, disk: Worker) -> None:
+    async def _count(self, kernel: Worker) -> None:
         if self._refused is not None:
             names = FATE_OF if self._refused.on else ()
             self._refused.note_tallies(await kernel.do(self._nftables.read_tallies, names), self.view)
@@ -107,15 +111,13 @@ class Evidence:
         if self.view is not self._counted:
             self._counted = self.view
             self._counts.keep_only(rule.id for rules in self._counted.rules.values() for rule in rules)
-        if self._clock.monotonic() >= self._saved_at + SAVE_S:
-            self._saved_at = self._clock.monotonic()
-            await self._save(disk)
         try:
             await self._counts.send(self._server)
         except OperatorError as error:
             _log.debug("the counters are not sent", extra={"fields": {"reason": str(error)}})
 
-    async def _save(self, disk: Worker) -> None:
+    async def _keep_counts(self, disk: Worker) -> None:
+        await self._clock.sleep(SAVE_S)
         try:
             await disk.do(self._counts.save)
         except OperatorError as error:
@@ -126,6 +128,10 @@ class Evidence:
 
     async def _log(self, following: Awaitable[None]) -> None:
         await following
+        self._reporter.set_problem("flow log", self._flows.problem)
+
+    async def _write(self) -> None:
+        await self._flows.write(self._disk)
         self._reporter.set_problem("flow log", self._flows.problem)
 
     def _in_force(self) -> tuple[HostView, Lifelines]:

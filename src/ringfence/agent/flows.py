@@ -1,9 +1,11 @@
 """The flow log: what was refused and what was allowed, as lines of a file and as reports to the server.
 
 Input: records of ``refused`` and ``allowed``. Output: a file, and reports. Records that cannot be sent in time are
-dropped and counted, for nothing may grow without bound.
+dropped and counted, those that cannot be written are dropped, for nothing may grow without bound. The file is written
+by a thread: who waits for a disk that hangs must be nobody else.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Final
 from ringfence.agent.client import Server
 from ringfence.agent.doors.clock import Clock
 from ringfence.agent.doors.files import FilesDoor
+from ringfence.agent.worker import Worker
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.model import GroupPeer
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
@@ -24,6 +27,7 @@ from ringfence.wire.flows import MOST_RECORDS, RATE_LIMIT, FlowRecord, FlowRepor
 FILE: Final = "flows.jsonl"
 FILE_SIZE_BYTES: Final = 8 << 20  # then it becomes flows.jsonl.1, and a new one is begun
 _MOST_WAITING: Final = 1000  # records that wait for the server
+_MOST_UNWRITTEN_BYTES: Final = 1 << 20  # lines that wait for the disk
 _MOST_GROUPS: Final = 32
 _PAUSE_S: Final = 0.5  # between two reports at least
 EVERYWHERE: Final = "*"  # in place of an interface: the whole host
@@ -38,13 +42,15 @@ class FlowLog:
         self._clock = clock
         self._file = file or folder / FILE
         self._most_bytes = None if file else FILE_SIZE_BYTES
+        self._unwritten = bytearray()
+        self._to_write = asyncio.Event()
         self._waiting: deque[FlowRecord] = deque()
         self._untold = 0
         self.problem: str | None = None
 
     def note(self, records: Collection[FlowRecord]) -> None:
-        """Appends records to the file, and queues them for the server."""
-        self._keep(records)
+        """Queues records for the file and for the server."""
+        self._queue(records)
         self._waiting += records
         while len(self._waiting) > _MOST_WAITING:
             self._waiting.popleft()
@@ -62,8 +68,29 @@ class FlowLog:
                 if self._waiting and self._waiting[0] is record:  # else it made room for a newer one meanwhile
                     self._waiting.popleft()
 
-    def _keep(self, records: Iterable[FlowRecord]) -> None:
-        lines = b"".join(map(encode_record, records))
+    async def write(self, disk: Worker) -> None:
+        """Waits for records, and appends them to the file."""
+        await self._to_write.wait()
+        await disk.do(self._append, self._take())
+
+    def flush(self) -> None:
+        """Appends what still waits for the file; nobody else may be writing."""
+        self._append(self._take())
+
+    def _queue(self, records: Iterable[FlowRecord]) -> None:
+        for line in map(encode_record, records):
+            if len(self._unwritten) + len(line) > _MOST_UNWRITTEN_BYTES:
+                self.problem = f"write {self._file}: the disk does not keep up; records are lost from the flow log"
+                return
+            self._unwritten += line
+            self._to_write.set()
+
+    def _take(self) -> bytes:
+        self._to_write.clear()
+        lines, self._unwritten = bytes(self._unwritten), bytearray()
+        return lines
+
+    def _append(self, lines: bytes) -> None:
         if not lines:
             return
         try:

@@ -8,9 +8,9 @@ enforce what the others found to be wanted.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.channel import Channel, ServerPlace
@@ -41,9 +41,11 @@ _NOTICES_PAUSE_S: Final = 0.02  # others may change their tables a thousand time
 BRIDGING_POLL_S: Final = 0.1
 PLACES_POLL_S: Final = 15.0
 KEEP_AGAIN_S: Final = 5.0  # a full disk is emptied by somebody
+SLOW_DISK_S: Final = 10.0  # a disk that has not answered for so long is told of
 _AFTER_A_FAULT_S: Final = 1.0
 
 _log: Final = logging.getLogger("ringfence.agent")
+_T = TypeVar("_T")
 
 
 class Agent:
@@ -80,9 +82,10 @@ class Agent:
         self._declared.channel = self._channel.ends
         self._own = OwnPart()
         self._enforcer = Enforcer(doors.nftables, Generations(doors.conntrack), last_block=self._memory.block)
-        # One thread for slow work of the kernel and one for the disk, so that no door is used by two threads at a time.
+        # Threads for what may be slow: the kernel, the folder's disk, and the inventory's, which may be another.
         self._kernel = Worker("kernel")
         self._disk = Worker("disk")
+        self._eyes = Worker("inventory")
         self._wanted: FeedView | None = None
         self._enforced: FeedView | None = None
         self._saved: FeedView | None = None
@@ -131,12 +134,13 @@ class Agent:
     def close(self) -> None:
         """Waits for a change that is being applied, and saves what is in force; no step may be running."""
         self._kernel.close()
+        self._eyes.close()
         self._disk.close()
-        try:
-            self._keep()
-            self._evidence.keep()
-        except OperatorError as error:
-            _log.warning("%s", error)
+        for keep in (self._keep, self._evidence.close):
+            try:
+                keep()
+            except OperatorError as error:
+                _log.warning("%s", error)
 
     async def run(self) -> None:
         """Follow server, inventory and kernel until cancelled."""
@@ -229,7 +233,8 @@ class Agent:
 
     async def _watch_inventory(self) -> None:
         await self._clock.sleep(INVENTORY_POLL_S)
-        if self._declared.poll():
+        looking = self._eyes.do(self._declared.look)
+        if self._declared.note(await self._wait_for_disk(looking, "inventory", "what was read last stays in force")):
             self._note_kind()
             self._to_claim = True
             self._to_enforce.set()
@@ -332,14 +337,23 @@ class Agent:
     async def _keep_when_due(self) -> None:
         await self._to_keep.wait()
         self._to_keep.clear()
+        unkept = "a restart would begin with what was kept before"
         try:
-            await self._disk.do(self._keep)
+            await self._wait_for_disk(self._disk.do(self._keep), "folder", unkept)
         except OperatorError as error:
-            self._reporter.set_problem("folder", f"{error}; a restart would begin with what was kept before")
+            self._reporter.set_problem("folder", f"{error}; {unkept}")
             await self._clock.sleep(KEEP_AGAIN_S)
             self._to_keep.set()
         else:
             self._reporter.set_problem("folder", None)
+
+    async def _wait_for_disk(self, work: Coroutine[object, object, _T], about: str, text: str) -> _T:
+        """What the work returns; while a disk holds it up, that is told, and what follows from it: ``text``."""
+        working = asyncio.ensure_future(work)
+        if not (await asyncio.wait({working}, timeout=SLOW_DISK_S))[0]:
+            said = f"the {about}'s disk has not answered for {SLOW_DISK_S:.0f} s; {text}"
+            self._reporter.set_problem(about, said)
+        return await working
 
     def _keep(self) -> None:
         """Saves what a restart needs. It runs in a thread, because the disk may be slow."""
@@ -412,7 +426,7 @@ class Agent:
 
     async def _look_where_ports_are(self) -> None:
         now = self._declared.current
-        found = await self._disk.do(
+        found = await asyncio.to_thread(
             lambda: [*find_misplaced(now.inventory, self._links), *self._renames.find(now.ports, self._links)]
         )
         self._reporter.set_problem("places", "; ".join(one.text for one in found if one.is_open) or None)

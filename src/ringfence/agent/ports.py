@@ -25,6 +25,19 @@ _log: Final = logging.getLogger("ringfence.agent")
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """What a look at the file found: if it was to be read, its text with what that declares, or why there is none.
+
+    ``is_unread``: it, or its stamp, cannot be had.
+    """
+
+    stamp: Stamp | None
+    found: tuple[bytes, Inventory] | None = None
+    error: OperatorError | None = None
+    is_unread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Declaration:
     """What is declared at one moment.
 
@@ -52,7 +65,7 @@ class Declared:
         self._cache = cache
         self._inventory: Inventory | None = None
         self._seen: Stamp | None = None
-        self._read: Stamp | None = None
+        self._read: Stamp | None = _UNREAD
         self._text: bytes | None = None
         self.remembered = memory.ports
         self._reassigned: frozenset[str] = frozenset()
@@ -101,7 +114,7 @@ class Declared:
         except OperatorError as error:
             if kept is None:
                 raise
-            self._take(kept)
+            self._adopt(kept)
             self.problem = f"{error}; the last good one is in force"
         self.observed = self.observed and self.inventory.ports.isdisjoint(held - observed)
 
@@ -111,21 +124,43 @@ class Declared:
             if endpoint.interface in self.inventory.ports:
                 self.observed = endpoint.observe
 
-    def poll(self) -> bool:
-        """Whether there is a new good inventory since the last call. To be called at intervals.
+    def look(self) -> Sight:
+        """What is at the file. It changes nothing here, for it is done by a thread: the disk may hang.
 
         A file is read only if it did not change between two calls: otherwise it may still be being written.
         """
+        stamp = None
         try:
-            found, seen = self._look(), self._seen
-            self._seen = found
-            if found == self._read or found != seen:
-                return False
-            self._read_file()
+            stamp = self._files.stamp(self._file)
+            if not self._is_due(stamp):
+                return Sight(stamp)
+            text = self._files.read(self._file)
         except OperatorError as error:
+            return Sight(stamp, error=error, is_unread=True)
+        try:
+            return Sight(stamp, self._parse(text))
+        except OperatorError as error:
+            return Sight(stamp, error=error)
+
+    def note(self, sight: Sight) -> bool:
+        """Takes note of what the newest ``look`` found; whether that is a new good inventory."""
+        if sight.is_unread:
+            self._read = _UNREAD  # read again when it can be: no stamp tells that
+        elif self._is_due(sight.stamp):
+            self._read = sight.stamp
+        self._seen = sight.stamp or (self._seen if sight.is_unread else None)
+        error = sight.error
+        if sight.found is not None:
+            try:
+                self._take(*sight.found)
+            except OperatorError as failed:
+                error = failed
+        if error is not None:
             self.problem = f"{error}; the last good one stays in force"
-            return False
-        return True
+        return sight.found is not None and error is None
+
+    def _is_due(self, stamp: Stamp | None) -> bool:
+        return stamp != self._read and stamp == self._seen
 
     def keep(self) -> None:
         """Saves the last good inventory, for a start at which the file cannot be read."""
@@ -142,29 +177,27 @@ class Declared:
             _log.warning("%s", error)
             return None
 
-    def _look(self) -> Stamp | None:
-        try:
-            return self._files.stamp(self._file)
-        except OperatorError:
-            self._read = _UNREAD
-            raise
-
     def _read_file(self) -> None:
-        self._seen = self._look()
-        self._read = _UNREAD  # read again when it can be: no stamp tells that
+        stamp = self._files.stamp(self._file)
         text = self._files.read(self._file)
-        self._read = self._seen
+        self._seen = self._read = stamp
+        self._take(*self._parse(text))
+
+    def _parse(self, text: bytes | None) -> tuple[bytes, Inventory]:
         if text is None:
             raise OperatorError(f"inventory {self._file}", "there is no such file")
         inventory = parse_inventory(text, file=str(self._file))
         if inventory.host != self._cache.host:
             reason = f"host: expected {self._cache.host!r}, the host of this agent's credential, got {inventory.host!r}"
             raise OperatorError(f"inventory {self._file}", reason)
-        self._take(inventory)
+        return text, inventory
+
+    def _take(self, text: bytes, inventory: Inventory) -> None:
+        self._adopt(inventory)
         self._text = text
         self.problem = None
 
-    def _take(self, inventory: Inventory) -> None:
+    def _adopt(self, inventory: Inventory) -> None:
         links = self._links.names()
         self.remembered = remember_ports(self.remembered, self._inventory, inventory, links)
         if self._inventory is not None:

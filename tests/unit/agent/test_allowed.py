@@ -37,7 +37,8 @@ OUTWARDS = connection(6, Way(HERE.packed, THERE.packed, 4001, 25), Way(THERE.pac
 class Scene:
     def __init__(self):
         self.door, self.files, self.clock = FakeConnections(), FakeFiles(), FakeClock()
-        self.log = AllowedLog(self.door, FlowLog(self.files, self.clock, FOLDER), self.clock)
+        self.flows = FlowLog(self.files, self.clock, FOLDER)
+        self.log = AllowedLog(self.door, self.flows, self.clock)
         self.log.listen(on=True)
 
     def follow(self, *some, seen=VIEW):
@@ -46,6 +47,7 @@ class Scene:
         return self.lines()
 
     def lines(self):
+        self.flows.flush()
         return [json.loads(line) for line in self.files.contents.get(FOLDER / FILE, b"").splitlines()]
 
 

@@ -43,6 +43,10 @@ class Scene:
     def follow(self, *some, seen=VIEW):
         self.packets.tell(*some)
         asyncio.run(self.refused.follow(lambda: seen))
+        return self.lines()
+
+    def lines(self):
+        self.log.flush()
         return [json.loads(line) for line in self.files.contents.get(FOLDER / FILE, b"").splitlines()]
 
     def send(self):
@@ -66,7 +70,7 @@ def test_what_was_counted_and_not_told_is_told_as_a_number_when_it_is_sure(scene
 
     def note(drop, would_drop):
         scene.refused.note_tallies({("drops", "veth-bare"): 5, drops: drop, would: would_drop}, VIEW)
-        lines = [json.loads(line) for line in scene.files.contents.get(FOLDER / FILE, b"").splitlines()]
+        lines = scene.lines()
         return [(line["verdict"], line["packets"]) for line in lines if line["reason"] == "rate limit"]
 
     assert note(1000, 0) == []  # from before it listened
@@ -191,8 +195,18 @@ def test_a_file_that_cannot_be_written_is_a_problem_and_no_reason_not_to_tell_th
     scene.files.broken.add(FOLDER / FILE)
     scene.packets.tell(told())
     asyncio.run(scene.refused.follow(lambda: VIEW))
+    scene.log.flush()
     assert "the flow log is not written" in scene.log.problem
     assert len(scene.send()) == 1
     scene.files.broken.clear()
     scene.follow(told())
+    assert scene.log.problem is None
+
+
+def test_what_waits_for_a_disk_that_hangs_is_bounded(scene, monkeypatch):
+    monkeypatch.setattr("ringfence.agent.flows._MOST_UNWRITTEN_BYTES", 1000)
+    scene.packets.tell(*[told()] * 100)
+    asyncio.run(scene.refused.follow(lambda: VIEW))
+    assert "records are lost" in scene.log.problem
+    assert 0 < len(scene.lines()) < 4
     assert scene.log.problem is None

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from threading import Event
 from time import monotonic
 
 import pytest
@@ -772,6 +773,44 @@ async def test_a_full_disk_stops_no_change_and_is_reported(world):
         world.files.broken.clear()
         await world.until(lambda: world.server.reports[-1].error is None)
         assert world.cache.load_view().view == TWO
+
+
+@pytest.mark.parametrize(
+    ("door", "path"),
+    [("append", FOLDER / "flows.jsonl"), ("stamp", FILE), ("replace", FOLDER / "view.json")],
+    ids=["flow log", "inventory", "folder"],
+)
+def test_a_disk_that_hangs_holds_up_no_change_and_is_told(door, path, monkeypatch):
+    monkeypatch.setattr("ringfence.agent.loop.SLOW_DISK_S", 0.05)
+    answers = Event()
+
+    async def scenario(world):
+        world.packets.names = {7: "veth-web"}
+        do = getattr(world.files, door)
+
+        def hang(asked, *given, **named):
+            if asked == path:
+                answers.wait(10)
+            return do(asked, *given, **named)
+
+        async with world.agent():
+            world.server.publish(ONE)
+            await world.until_applied(1)
+            monkeypatch.setattr(world.files, door, hang)
+            packet = Packet(ip_address("198.51.100.10"), ENDS["web"].addresses[0], 6, destination_port=22)
+            world.packets.tell(Told(log_prefix(Refusal.DENIED_IN, Fate.DROP), 7, leaves=False, packet=packet))
+            world.server.publish(TWO)
+            await world.until_applied(2)
+            world.assert_holds(TWO)
+            if door != "append":
+                await world.until_said("disk has not answered")
+            await world.until(lambda: world.server.flow_reports)
+            answers.set()
+            await world.until(lambda: world.server.reports[-1].error is None)
+            await world.until(lambda: world.files.contents.get(FOLDER / "flows.jsonl"))
+            assert world.cache.load_view().view == TWO
+
+    asyncio.run(scenario(World()))
 
 
 @scenario

@@ -42,9 +42,13 @@ def _begun(files, links, held=()):
     return begun
 
 
+def _poll(declared):
+    return declared.note(declared.look())
+
+
 def _read_again(declared):
-    declared.poll()
-    return declared.poll()
+    _poll(declared)
+    return _poll(declared)
 
 
 def test_an_untouched_file_is_not_read_again(declared):
@@ -53,12 +57,12 @@ def test_an_untouched_file_is_not_read_again(declared):
 
 def test_a_file_is_read_when_it_stood_still_for_a_round(declared, files):
     files.replace(FILE, inventory("a"))
-    assert not declared.poll()
+    assert not _poll(declared)
     files.replace(FILE, inventory("b"))  # still being written
-    assert not declared.poll()
-    assert declared.poll()
+    assert not _poll(declared)
+    assert _poll(declared)
     assert declared.inventory.ports == {"b"}
-    assert not declared.poll()
+    assert not _poll(declared)
 
 
 def test_an_unreadable_file_changes_nothing_but_what_is_said(declared, files):
@@ -76,7 +80,7 @@ def test_a_file_that_cannot_be_looked_at_is_told_and_read_as_soon_as_it_can(decl
     assert not _read_again(declared)
     assert declared.problem == f"read {FILE}: Input/output error; the last good one stays in force"
     files.broken.remove(FILE)  # and its stamp is as it was
-    assert declared.poll()
+    assert _poll(declared)
     assert declared.problem is None
 
 
@@ -90,7 +94,7 @@ def test_a_file_that_can_be_looked_at_and_not_read_is_read_as_soon_as_it_can(dec
         patch.setattr(files, "read", _deny)
         assert not _read_again(declared)
         assert "Permission denied; the last good one stays in force" in declared.problem
-    assert declared.poll()
+    assert _poll(declared)
     assert declared.inventory.ports == {"a"}
 
 

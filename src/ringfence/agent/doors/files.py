@@ -13,6 +13,7 @@ from ringfence.policy.errors import OperatorError
 
 Stamp = NewType("Stamp", tuple[int, int, int])  # modification time in ns, inode, size: equal only if untouched
 _OPEN: Final = os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that nobody holds must not hold up the agent
+_MOST_BYTES: Final = 300 << 20  # of a file that is read, more than any view: a larger one is something else's
 _OTHERS: Final = 0o077  # the permissions of group and others
 
 
@@ -138,11 +139,13 @@ def _read(path: Path) -> tuple[bytes, int]:
     """The content, and the mode."""
     descriptor = os.open(path, os.O_RDONLY | _OPEN)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
+        if found.st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it has {found.st_size >> 20} MiB, which no file of an agent has")
         with os.fdopen(descriptor, "rb", closefd=False) as opened:
-            return opened.read(), mode
+            return opened.read(), found.st_mode
     finally:
         os.close(descriptor)
 

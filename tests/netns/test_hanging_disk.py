@@ -49,8 +49,8 @@ def test_a_disk_that_hangs_holds_up_no_change_and_no_report(stack, tmp_path):
         for port in (55, 56, 57):
             stack.call("POST", f"/security-group/{group['id']}/rules", RULE | {"start-port": port, "end-port": port})
         wait_until(lambda: "has not answered" in (error(stack) or ""), timeout_s=15)
-    lines = (place / "agent" / "flows.jsonl").read_text
-    wait_until(lambda: told(map(json.loads, lines().splitlines())), timeout_s=5)
+    log = place / "agent" / "flows.jsonl"
+    wait_until(lambda: log.exists() and told(map(json.loads, log.read_text().splitlines())), timeout_s=5)
     wait_until(lambda: not error(stack), timeout_s=5)
 
 

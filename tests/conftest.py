@@ -37,6 +37,15 @@ def postgres():
         yield server
 
 
+@pytest.fixture
+def own_postgres():
+    """One for a test that kills it, or sets it back."""
+    if why := missing():
+        pytest.skip(why)
+    with running_postgres() as server:
+        yield server
+
+
 @pytest.fixture(params=KINDS)
 def new_place(request, tmp_path_factory):
     """Makes places for stores, each empty, all on one kind of database."""

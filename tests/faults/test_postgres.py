@@ -10,7 +10,6 @@ import pytest
 
 from counts import count
 from places import postgres_place
-from postgres import missing, running_postgres
 from ringfence.control.actor import Actor, Role
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
@@ -22,14 +21,6 @@ WRITERS = 8
 ROUNDS = count(reduced=3, stated=30)
 AWAY_S = 30.0  # how long writing may stay refused after the database is back
 DOUBT_S = 2.0  # a commit whose answer was lost keeps all callers waiting for the truth, and nobody is refused
-
-
-@pytest.fixture
-def own_postgres():
-    if why := missing():
-        pytest.skip(why)
-    with running_postgres() as server:
-        yield server
 
 
 class Crowd:

@@ -60,8 +60,8 @@ def server(
         str,
         typer.Option(
             metavar="TIME",
-            help="How long reads are answered while the database of several servers is away. A key or host that is "
-            "revoked at another server meanwhile is trusted for so long at most, to read.",
+            help="How long reads are answered while the database of several servers does not run, and how long agents' "
+            "feeds stay open without it. While it is silent, reads are answered for one second.",
         ),
     ] = "30s",
     offer_all_protocol: Annotated[

@@ -1,10 +1,13 @@
 """Makes sure that a server of a shared database knows what the others committed before it answers a request.
 
 If the database is away, it answers from memory for a while; then it refuses everybody, because a key or host may have
-been revoked elsewhere.
+been revoked elsewhere: soon when the database is silent, which may be so for this server alone, later when it is seen
+not to run, because then nobody can have revoked anything since.
 """
 
 import asyncio
+import math
+import time
 from functools import partial
 from typing import Final
 
@@ -14,6 +17,7 @@ from ringfence.policy.errors import Busy
 from ringfence.store import Committed, Lost, Store
 
 FRESH_S: Final = 1.0  # how long an answer is waited for
+TRUSTED_S: Final = 1.0  # how long what a silent database said last is relied on: a key is revoked within a second
 
 _Waiters = list[asyncio.Future[None]]
 
@@ -28,6 +32,7 @@ class Freshness:
     def __init__(self, store: Store, alone_s: float, commits: Commits) -> None:
         self._store = store
         self._alone_s = alone_s
+        self._known_s = -math.inf  # the monotonic time up to which there was nothing new
         self._commits = commits
         self._lookout = Lookout(store.open_question)
         self._waiting: _Waiters = []
@@ -53,26 +58,33 @@ class Freshness:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether this server has been without the database for longer than it may answer from memory."""
-        return self._store.unheard_s > self._alone_s
+        """Whether this server has been without the database for longer than it may serve what it has in memory."""
+        return self._since_known(self._store.unheard_s) > self._alone_s
 
     def require(self) -> None:
-        """Raises ``Busy`` when it is cut off."""
-        if self.is_cut_off:
+        """Raises ``Busy`` when it is cut off, or who may ask may have been revoked for longer than a second."""
+        is_silent = self._since_known(self._store.silent_s) > TRUSTED_S
+        if is_silent or self.is_cut_off:
             raise Busy(
-                f"nothing was done, because this server has not heard from its database for {self._alone_s:.0f} s, and "
+                f"nothing was done, because this server has not heard from its database for "
+                f"{TRUSTED_S if is_silent else self._alone_s:.0f} s, and "
                 "who may ask may have changed meanwhile: ask another server, or try again"
             )
+
+    def _since_known(self, store_s: float) -> float:
+        """``store_s``, or shorter where the question of the event loop was answered later."""
+        return min(store_s, time.monotonic() - self._known_s)
 
     def _ask(self) -> None:
         """Mostly there is nothing new. What it is, if there is, the writer learns."""
         waiters, self._waiting = self._waiting, []
         self._is_asking = True
-        self._lookout.ask(partial(self._look, waiters, self._store.settled))
+        self._lookout.ask(partial(self._look, waiters, self._store.settled, time.monotonic()))
 
-    def _look(self, waiters: _Waiters, least: int, newest: int | None) -> None:
+    def _look(self, waiters: _Waiters, least: int, asked_s: float, newest: int | None) -> None:
         """A database that says less than was settled when it was asked is another one, or was set back."""
         if newest is not None and least <= newest <= self._store.settled:
+            self._known_s = asked_s
             self._commits.publish()
             self._answer(waiters, None)
             return

@@ -10,7 +10,7 @@ class Settings:
     settle_wait_s: float = 0.25
     operation_timeout_s: float = 30.0
     live_s: float = 45.0  # a host is live this long after its last authenticated message
-    alone_s: float = 30.0  # how long reads are answered without the database, and a revoked key may still be trusted
+    alone_s: float = 30.0  # how long reads are answered while a shared database does not run, and feeds stay open
     keep_history_s: int | None = None  # for ever; only a server is told otherwise, no command that opens the store
     offer_all_protocol: bool = False  # the Java SDK fails on reading a rule with protocol "all"
     zone: str = "ch-dk-2"

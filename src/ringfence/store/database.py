@@ -23,6 +23,10 @@ class Unreachable(Hindered):
     """There is no connection to the database, and none could be made."""
 
 
+class Absent(Unreachable):
+    """The database does not run, by its own word or because nobody listens where it was: nobody can commit now."""
+
+
 class Unsuitable(DatabaseFault):
     """Nothing is damaged, but the store cannot use this database."""
 

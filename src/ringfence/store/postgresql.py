@@ -16,6 +16,7 @@ from psycopg.abc import PQGen
 
 from ringfence.policy.errors import Invalid
 from ringfence.store.database import (
+    Absent,
     ConstraintBroken,
     DatabaseFault,
     Hindered,
@@ -51,6 +52,13 @@ _HINDRANCES: Final = (
     psycopg.OperationalError,
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.ReadOnlySqlTransaction,
+)
+# How libpq words that an attempt to connect failed, for each host and address, and which of these reasons mean that no
+# PostgreSQL runs there, or that it starts or stops: one that does not speak English tells of that in other words.
+_ATTEMPT: Final = re.compile(r"connection to server .* failed: (.*)")
+_DOWN: Final = re.compile(
+    r"Connection refused|No such file or directory"
+    r"|FATAL: +the database system is (starting up|shutting down|in recovery mode|not yet accepting connections)"
 )
 _WORDS: Final = (
     (re.compile(r"\bposition INTEGER PRIMARY KEY( AUTOINCREMENT)?"),
@@ -304,8 +312,14 @@ def _connect(url: str) -> _Connection:
         )
         connection.execute(_NO_LIMITS)
     except psycopg.Error as error:
-        raise Unreachable(_words(error)) from error
+        raise (Absent if _is_absent(error) else Unreachable)(_words(error)) from error
     return connection
+
+
+def _is_absent(error: psycopg.Error) -> bool:
+    """Whether all of the URL's hosts answered that no PostgreSQL runs there, or that it starts or stops."""
+    reasons = _ATTEMPT.findall(str(error))
+    return bool(reasons) and all(map(_DOWN.fullmatch, reasons))
 
 
 def _marked(sql: str) -> bytes:

@@ -149,6 +149,11 @@ class Store:
         """For how long other servers may have committed without this one knowing, in seconds; 0 for SQLite."""
         return time.monotonic() - self._writer.heard_s if self.is_shared else 0.0
 
+    @property
+    def silent_s(self) -> float:
+        """As ``unheard_s``, but no longer than since the database was seen not to run, when nobody can commit."""
+        return min(self.unheard_s, time.monotonic() - self._writer.absent_s)
+
     def follow(self, hear: Callable[[Followed], None], lost: Callable[[Lost], None]) -> None:
         """From now on ``hear`` is told what other servers decided, in the writer's thread, in order.
 

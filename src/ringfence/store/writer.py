@@ -6,6 +6,7 @@ the batch gets ``Busy``, and can safely try again.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Final, Generic, TypeVar
 
 from ringfence.policy.errors import Busy, OperatorError, RingfenceError
 from ringfence.policy.model import Snapshot
-from ringfence.store.database import ConstraintBroken, Database, DatabaseFault, InDoubt, Unreachable
+from ringfence.store.database import Absent, ConstraintBroken, Database, DatabaseFault, InDoubt, Unreachable
 from ringfence.store.decision import Committed, Decide, Decision
 from ringfence.store.follow import Follower, Lost
 from ringfence.store.history import load_chain
@@ -61,6 +62,7 @@ class Writer:
         self._gate = threading.Lock()
         self._closing = threading.Event()
         self._heard_s = time.monotonic()
+        self._absent_s = -math.inf
         self._settled = follower.number
         self._thread = threading.Thread(target=self._run, name="ringfence-writer", daemon=True)
         self._thread.start()
@@ -69,6 +71,11 @@ class Writer:
     def heard_s(self) -> float:
         """The monotonic time up to which all commits of others are known here; may be read in any thread."""
         return self._heard_s
+
+    @property
+    def absent_s(self) -> float:
+        """The monotonic time at which the database was last seen not to run; as ``heard_s``."""
+        return self._absent_s
 
     @property
     def settled(self) -> int:
@@ -168,11 +175,16 @@ class Writer:
 
     def _refuse(self, batch: list[_Request[object]], error: DatabaseFault) -> list[Committed[object] | Exception]:
         _log.warning("%s cannot be written, %d changes were not applied: %s", self._database.name, len(batch), error)
+        self._note_absence(error)
         self._database.rollback()
         if not isinstance(error, Unreachable) and any(request.decide is None for request in batch):
             with suppress(DatabaseFault):
                 self._catch_up()  # reading works even while another server hangs and holds the lock
         return self._busy(batch)
+
+    def _note_absence(self, error: DatabaseFault) -> None:
+        if isinstance(error, Absent):
+            self._absent_s = time.monotonic()
 
     def _catch_up(self) -> None:
         asked_s = time.monotonic()
@@ -194,6 +206,7 @@ class Writer:
             try:
                 return self._follower.was_committed()
             except DatabaseFault as error:
+                self._note_absence(error)
                 if is_last:
                     raise _NeverKnown from error
                 if time.monotonic() > patience_s:

@@ -20,7 +20,7 @@ class Asked:
 
     def __init__(self, question=None):
         self.questions = []
-        self.unheard_s = 0.0
+        self.unheard_s = self.silent_s = 0.0
         self.question = question
 
     def refresh(self):
@@ -176,6 +176,7 @@ def test_a_question_that_gets_no_answer_is_the_writer_s(monkeypatch, how):
 
 
 def test_who_has_not_heard_of_the_others_for_longer_than_it_may_answer_alone_does_nothing_for_anybody():
+    """While the database is seen not to run, it is not silent."""
     store = Asked()
     freshness = freshness_of(store)
     store.unheard_s = 29.9
@@ -183,3 +184,31 @@ def test_who_has_not_heard_of_the_others_for_longer_than_it_may_answer_alone_doe
     store.unheard_s = 30.1
     with pytest.raises(Busy, match="nothing was done, because this server has not heard from its database for 30 s"):
         freshness.require()
+    assert freshness.is_cut_off
+
+
+def test_a_database_that_is_silent_is_relied_on_for_a_second_and_feeds_stay_open():
+    store = Asked()
+    freshness = freshness_of(store)
+    store.unheard_s = store.silent_s = 0.9
+    freshness.require()
+    store.unheard_s = store.silent_s = 1.1
+    with pytest.raises(Busy, match="has not heard from its database for 1 s"):
+        freshness.require()
+    assert not freshness.is_cut_off
+
+
+def test_an_answer_to_the_event_loop_is_as_good_as_one_to_a_writer_who_waits_for_the_lock():
+    async def read():
+        store, freshness = await watching()
+        store.unheard_s = store.silent_s = 40.0
+        with pytest.raises(Busy):
+            freshness.require()
+        reading = await ask(store, freshness)
+        store.question.tell(5)
+        await reading
+        freshness.require()
+        assert not freshness.is_cut_off
+        freshness.close()
+
+    asyncio.run(read())

@@ -1,9 +1,11 @@
 """What an operator may have set for the database, or put before it, and what the store makes of that."""
 
 import shutil
+import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from select import select
 
 import psycopg
@@ -16,6 +18,7 @@ from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import GroupCreated, apply_facts
 from ringfence.policy.model import Group
 from ringfence.store import AuditLine, DatabaseFault, Decision, Lost, next_revision
+from ringfence.store.database import Absent, Unreachable
 from ringfence.store.migrate import load_migrations, migrate
 from ringfence.store.postgresql import PostgresDatabase
 from unit.store.test_store import creating, founded
@@ -203,3 +206,59 @@ def test_a_server_that_knows_more_than_the_database_ends(postgres, tmp_path, oth
         store.submit(creating("late")).result()
     store.close()
     assert place.rows("SELECT count(*) FROM security_group WHERE name = 'late'") == [(0,)]
+
+
+class _Answering:
+    """Takes connections on a port of loopback, and answers whatever comes with these words, as PostgreSQL would."""
+
+    def __init__(self, words):
+        self.answer = _fatal(words) if words else b""
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._run, daemon=True).start()
+
+    @property
+    def host(self):
+        return f"127.0.0.1:{self.listening.getsockname()[1]}"
+
+    def _run(self):
+        with suppress(OSError):
+            while True:
+                client, _ = self.listening.accept()
+                with client:
+                    client.recv(4096)
+                    client.sendall(self.answer)
+
+
+def _fatal(words):
+    fields = b"".join(kind + text.encode() + b"\0" for kind, text in ((b"S", "FATAL"), (b"C", "57P03"), (b"M", words)))
+    return b"E" + (len(fields) + 5).to_bytes(4, "big") + fields + b"\0"
+
+
+@pytest.mark.parametrize(
+    ("words", "is_absent"),
+    [
+        (["the database system is starting up"], True),
+        (["the database system is shutting down"], True),
+        (["the database system is in recovery mode"], True),
+        (["the database system is starting up", "refused"], True),
+        (["refused", "refused"], True),
+        (["the database system is not accepting connections"], False),  # a standby: the primary may be elsewhere
+        (['password authentication failed for user "ringfence"'], False),
+        ([""], False),  # the connection is closed
+        (["refused", ""], False),
+    ],
+)
+def test_a_database_is_absent_when_every_host_says_so(words, is_absent):
+    with ExitStack() as stack:
+        hosts = []
+        for each in words:
+            answering = _Answering(each)
+            hosts.append(answering.host)
+            if each == "refused":
+                answering.listening.shutdown(socket.SHUT_RDWR)
+                answering.listening.close()
+            else:
+                stack.callback(answering.listening.close)
+        with pytest.raises(Unreachable) as refused:
+            PostgresDatabase(f"postgresql://ringfence@{','.join(hosts)}/x?sslmode=disable&gssencmode=disable")
+    assert isinstance(refused.value, Absent) == is_absent, refused.value

@@ -52,6 +52,27 @@ class PlainLines(logging.Formatter):
         return "\n".join(lines)
 
 
+class CountedLines(logging.StreamHandler[TextIO]):
+    """Writes lines; those that cannot be written are lost, and how many is said as soon as it can be."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lost = 0
+
+    def _write(self, texts: list[str]) -> None:
+        lost, self._lost = self._lost, 0
+        before = [self._gap(lost)] if lost else []
+        try:
+            self.stream.write("\n".join((*before, *texts, "")))
+            self.stream.flush()
+        except OSError:
+            self._lost += lost + sum(text.count("\n") + 1 for text in texts)
+
+    def _gap(self, lost: int) -> str:
+        text = f"{lost} lines of this log before here could not be written and are lost"
+        return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (), None))
+
+
 def configure_log(
     stream: TextIO = sys.stderr, sink: Callable[[TextIO], logging.Handler] = logging.StreamHandler
 ) -> None:

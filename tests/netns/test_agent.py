@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from base64 import b64decode, b64encode
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
@@ -65,16 +65,15 @@ class Scene:
         path.write_text(f'host = "h1"\n{managed}\n{instances}')
         return path
 
-    def start(self, server=None, data="agent", under=()):
+    def start(self, server=None, data="agent", under=(), log=None):
         arguments = {"--server": server or f"unix:{self.server.unix}", "--data": self.folder / data}
         arguments["--inventory"] = self.folder / "inventory.toml"
         command = [*under, sys.executable, "-m", "ringfence", "agent"]
         for name, value in arguments.items():
             command += [name, str(value)]
         environment = os.environ | {"RINGFENCE_HOST": "h1", "RINGFENCE_HOST_KEY": b64encode(self.key).decode()}
-        log = (self.folder / "agent.log").open("ab")
-        process = self.router.run(lambda: subprocess.Popen(command, env=environment, stderr=log))  # noqa: S603
-        log.close()
+        with log or (self.folder / "agent.log").open("ab") as stream:
+            process = self.router.run(lambda: subprocess.Popen(command, env=environment, stderr=stream))  # noqa: S603
         self.processes.append(process)
         return process
 
@@ -162,6 +161,27 @@ def test_an_agent_told_to_end_ends_cleanly_and_leaves_its_rules(scene):
     assert process.wait(QUICK_S) == 0
     assert scene.door.read() == held
     assert '"agent ends; its rules stay in force"' in (scene.folder / "agent.log").read_text()
+
+
+def test_a_log_that_nobody_reads_holds_up_no_change(scene):
+    read, write = os.pipe()
+    full = os.dup(write)
+    try:
+        process = scene.start(log=os.fdopen(write, "wb"))
+        scene.until_applied()
+        os.set_blocking(full, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(full, b".")
+        os.set_blocking(full, True)
+        scene.write_inventory("web")  # of which the agent logs a line
+        wait_until(lambda: _targets(scene) == {"veth-web"}, QUICK_S)
+        assert [scene.open_port(port)["state"] for port in (22, 80)] == ["success", "success"]
+        process.terminate()
+        assert process.wait(QUICK_S) == 0
+    finally:
+        os.close(read)
+        os.close(full)
 
 
 def _boot(scene):

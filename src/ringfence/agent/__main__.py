@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
 from ringfence.agent.credential import load_credential
+from ringfence.agent.patient_lines import PatientLines
 from ringfence.agent.service import run_agent
 from ringfence.log import configure_log
 from ringfence.policy.errors import RingfenceError
@@ -18,7 +19,7 @@ from ringfence.policy.errors import RingfenceError
 
 def main(arguments: Sequence[str]) -> int:
     """Run the agent until it is told to end; returns the exit status."""
-    configure_log(sys.stderr)
+    configure_log(sys.stderr, PatientLines)
     given = dict(argument.split("=", 1) for argument in arguments)
     data, flow_file = Path(given["data"]), given.get("flow-file")
     try:
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     except RingfenceError as error:
         logging.getLogger("ringfence.agent").critical("%s", error)
         return 1
+    finally:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
     return 0
 
 
@@ -48,5 +52,4 @@ def _run(agent: Coroutine[object, object, None]) -> None:
 
 if __name__ == "__main__":
     status = main(sys.argv[1:])
-    logging.shutdown()
     os._exit(status)  # the end of the interpreter would wait for those threads, too

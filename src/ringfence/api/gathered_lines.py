@@ -11,14 +11,15 @@ import asyncio
 import logging
 from typing import TextIO
 
+from ringfence.log import CountedLines
 
-class GatheredLines(logging.StreamHandler[TextIO]):
+
+class GatheredLines(CountedLines):
     """As a ``StreamHandler``; a line from where no event loop runs is written at once."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._waiting: list[str] = []
-        self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -37,19 +38,6 @@ class GatheredLines(logging.StreamHandler[TextIO]):
                 self._write(waiting)
         finally:
             self.release()
-
-    def _write(self, texts: list[str]) -> None:
-        before = [self._gap()] if self._lost else []
-        try:
-            self.stream.write("\n".join((*before, *texts, "")))
-            self.stream.flush()
-            self._lost = 0
-        except OSError:
-            self._lost += sum(text.count("\n") + 1 for text in texts)
-
-    def _gap(self) -> str:
-        text = f"{self._lost} lines of this log before here could not be written and are lost"
-        return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (), None))
 
     def _is_awaited(self) -> bool:
         """Whether the loop writes at its next turn what waits by now."""

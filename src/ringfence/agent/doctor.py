@@ -74,9 +74,8 @@ class Instruments:
     machine: MachineDoor
 
 
-def examine(instruments: Instruments, inventory_file: Path | None) -> list[Finding]:
-    """All findings, causes before effects."""
-    inventory, findings = read_inventory(instruments.files, inventory_file)
+def examine(instruments: Instruments, inventory: Inventory | None, findings: list[Finding]) -> list[Finding]:
+    """All findings, causes before effects; ``findings`` are those that ``read_inventory`` had of the inventory."""
     kind = inventory.kind if inventory else None
     return [
         *_rules(instruments),

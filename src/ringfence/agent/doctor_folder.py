@@ -3,7 +3,7 @@
 Input: the folder, the host that the inventory names, and doors. Nothing is written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +19,10 @@ _ENOUGH_BYTES: Final = 64 << 20  # two large views, and the flow log
 _UNKEPT: Final = "what comes from the server is enforced, and not kept for the next start"
 
 
-def read_credential(folder: Path) -> tuple[HostCredential | None, list[Finding]]:
-    """The host's credential, or why it cannot be had."""
+def read_credential(folder: Path, environment: Mapping[str, str]) -> tuple[HostCredential | None, list[Finding]]:
+    """The host's credential, as an agent with that folder and environment would have it, or why it cannot be had."""
     try:
-        return load_credential(folder, {}), []
+        return load_credential(folder, environment), []
     except OperatorError as error:
         if isinstance(error.__cause__, PermissionError):
             return None, [Finding("credential", State.SKIPPED, f"not looked at: {error.reason}", "run it as root")]

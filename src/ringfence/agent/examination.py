@@ -1,9 +1,11 @@
 """Runs ``doctor`` on the real host: opens its doors, and closes them again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import MappingProxyType
 
+from ringfence.agent.credential import HostCredential
 from ringfence.agent.doctor import Finding, Instruments, examine, read_inventory
 from ringfence.agent.doctor_folder import examine_folder, read_credential
 from ringfence.agent.doctor_server import examine_server
@@ -14,10 +16,16 @@ from ringfence.agent.doors.links import KernelLinks
 from ringfence.agent.doors.machine import LinuxMachine
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.doors.server import ask_server
+from ringfence.policy.values import HostName
 
 
-def examine_host(inventory: Path | None, folder: Path | None = None) -> list[Finding]:
-    """The findings about this host, in the network namespace of the caller, about ``folder`` and its server."""
+def examine_host(
+    inventory_file: Path | None, folder: Path | None = None, environment: Mapping[str, str] = MappingProxyType({})
+) -> list[Finding]:
+    """The findings about this host, in the network namespace of the caller, about ``folder`` and its server.
+
+    ``environment``: where the credential may stand instead of in the folder.
+    """
     with ExitStack() as opened:
 
         def nftables() -> KernelNftables:
@@ -27,15 +35,17 @@ def examine_host(inventory: Path | None, folder: Path | None = None) -> list[Fin
             return opened.enter_context(closing(KernelConntrack()))
 
         instruments = Instruments(nftables, conntrack, KernelLinks(), SystemFiles(), KernelBridging(), LinuxMachine())
-        found = examine(instruments, inventory)
-    return found if folder is None else [*found, *_joined(folder, inventory, instruments)]
+        inventory, findings = read_inventory(instruments.files, inventory_file)
+        found = examine(instruments, inventory, findings)
+    if folder is None:
+        return found
+    credential, findings = read_credential(folder, environment)
+    declared = inventory.host if inventory else None
+    return [*found, *findings, *(_joined(folder, credential, declared, instruments) if credential else ())]
 
 
-def _joined(folder: Path, inventory: Path | None, instruments: Instruments) -> Iterator[Finding]:
-    credential, findings = read_credential(folder)
-    yield from findings
-    if credential is not None:
-        declared, _ = read_inventory(instruments.files, inventory)
-        host = declared.host if declared else None
-        yield from examine_folder(folder, credential.host, host, files=instruments.files, machine=instruments.machine)
-        yield from examine_server(credential, ask_server)
+def _joined(
+    folder: Path, credential: HostCredential, declared: HostName | None, instruments: Instruments
+) -> Iterator[Finding]:
+    yield from examine_folder(folder, credential.host, declared, files=instruments.files, machine=instruments.machine)
+    yield from examine_server(credential, ask_server)

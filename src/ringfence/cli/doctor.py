@@ -26,9 +26,11 @@ def doctor(
     Nothing is changed. What needs root is skipped without it. Exit status: 0 no problem, 1 some; warnings are none.
     Example: [bold]sudo ringfence doctor --inventory /etc/rf.toml[/bold]
     """
+    import os
+
     from ringfence.agent.examination import examine_host
 
-    findings = examine_host(inventory, data)
+    findings = examine_host(inventory, data, os.environ)
     rows = [{"state": one.state.value, "about": one.about, "text": one.text, "advice": one.advice} for one in findings]
     show_rows(rows, _COLUMNS, output)
     if any(row["state"] == "problem" for row in rows):

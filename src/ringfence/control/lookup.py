@@ -53,7 +53,7 @@ def find_host(snapshot: Snapshot, name: HostName) -> Host:
         return snapshot.hosts[name]
     except KeyError:
         text = ascii(name)[1:-1][:80]
-        hint = suggestion(text, snapshot.hosts) or f": add it with ringfence host add {text}"
+        hint = suggestion(text, snapshot.hosts) or ": ringfence host status shows those that are there"
         raise NotFound(f"there is no host {text}{hint}") from None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fake_doors import FakeBridging, FakeConntrack, FakeFiles, FakeLinks, FakeMachine, FakeNftables
-from ringfence.agent.doctor import Instruments, State, examine
+from ringfence.agent.doctor import Instruments, State, examine, read_inventory
 from ringfence.agent.doors.links import Master
 from ringfence.agent.enforce import CLOSED
 from ringfence.nft import About, Generation
@@ -50,7 +50,9 @@ class Host:
 
     def examine(self, file=FILE):
         doors = (self.links, self.files, self.bridging, self.machine)
-        return examine(Instruments(lambda: self.nftables, lambda: self.conntrack, *doors), file)
+        return examine(
+            Instruments(lambda: self.nftables, lambda: self.conntrack, *doors), *read_inventory(doors[1], file)
+        )
 
     def said(self, state):
         return [f"{one.about}: {one.text}" for one in self.examine() if one.state is state]
@@ -73,7 +75,7 @@ def test_without_the_right_to_look_it_says_what_it_skipped(host):
         raise OperatorError("open a netlink socket to netfilter", "Operation not permitted (EPERM)")
 
     doors = (host.links, host.files, host.bridging, host.machine)
-    findings = examine(Instruments(refuse, refuse, *doors), None)
+    findings = examine(Instruments(refuse, refuse, *doors), *read_inventory(doors[1], None))
     skipped = {one.about: one.text for one in findings if one.state is State.SKIPPED}
     assert skipped.keys() == {"nf_tables", "conntrack", "inventory"}
     assert "Operation not permitted" in skipped["nf_tables"]

@@ -73,7 +73,13 @@ def test_a_credential_that_no_agent_could_use_is_a_finding_and_ends_nothing(tmp_
     if content is not None:
         (tmp_path / "credential").write_bytes(content)
         (tmp_path / "credential").chmod(mode)
-    credential, (finding,) = read_credential(tmp_path)
+    credential, (finding,) = read_credential(tmp_path, {})
     assert credential is None
     assert finding.state is State.PROBLEM
     assert said in finding.text
+
+
+def test_a_credential_that_is_given_by_the_environment_alone_is_one(tmp_path):
+    environment = {"RINGFENCE_HOST": "h1", "RINGFENCE_HOST_KEY": b64encode(bytes(32)).decode()}
+    credential, findings = read_credential(tmp_path, environment)
+    assert (credential.host, findings) == ("h1", [])

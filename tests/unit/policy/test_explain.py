@@ -223,7 +223,7 @@ def _self_host():
 def test_a_host_that_is_refused_is_told_of_what_the_server_does_not_know():
     text = explain(_self_host(), "internet", "h1", parse_service("tcp/22")).text
     assert text.startswith("denied")
-    assert "failsafe ports, which only its inventory knows" in text
+    assert "failsafe ports, which its inventory names" in text
     assert "failsafe" not in explain(_self_host(), "internet", "h1", parse_service("icmp")).text
     assert "failsafe" not in explain(_self_host(), "h1", "internet", parse_service("tcp/443")).text
 

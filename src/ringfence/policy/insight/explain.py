@@ -212,7 +212,7 @@ def _lifelines(packet: Packet, side: SideVerdict) -> list[str]:
     """What may pass all the same at a self host, where only the host knows its lifelines."""
     if side.endpoint.kind is not Kind.SELF or packet.protocol not in (TCP, UDP):
         return []
-    return ["  the host's failsafe ports, which only its inventory knows, and its agent's channel pass all the same"]
+    return ["  the host's failsafe ports, which its inventory names, and its agent's channel pass all the same"]
 
 
 def _nearest(snapshot: Snapshot, view: HostView, packet: Packet, side: SideVerdict, peer: Place) -> list[str]:

@@ -72,6 +72,14 @@ def test_the_secrets_stay_and_the_old_key_opens_none_of_them(sealed):
         sealed.open()
 
 
+def test_a_store_without_an_organisation_yet_gets_a_new_key_too(place):
+    place.open().close()
+    old = key_of(place)
+    assert reseal(place.folder, actor="operator", now_s=1_700_000_000) == 0
+    assert keys_in(place) == ()
+    assert key_of(place) != old
+
+
 @pytest.mark.parametrize("new_place", ["sqlite"], indirect=True)  # PostgreSQL's files are its own
 def test_what_the_old_key_had_sealed_is_nowhere_in_the_folder(sealed):
     (before,) = sealed.rows("SELECT sealed_secret, sealed_previous FROM api_key")

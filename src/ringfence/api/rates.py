@@ -4,12 +4,13 @@ Input: who asks, and a monotonic time. Output: nothing, or ``TooMany``. What it 
 """
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final, NoReturn
 
 from ringfence.policy.errors import TooMany
-from ringfence.policy.meter import Meter
+from ringfence.policy.meter import MAX_NAMES, Meter
 from ringfence.policy.values import HostName, KeyId
 
 KEY_RATE: Final = 1000.0  # calls a second: some times what ten parallel calls of Terraform come to
@@ -17,6 +18,7 @@ HOST_RATE: Final = 50.0  # calls a second: an agent makes four at most, for an i
 FAILURE_RATE: Final = 10.0  # refused signatures a second of one address
 BURST_S: Final = 2.0  # how many seconds' worth may come at once
 FAILURE_BURST_S: Final = 10.0
+LONGEST_TURN_S: Final = 10.0  # until the last turn that is given: no longer, as who is refused need not come again
 _OWN_NET_BITS: Final = 64  # of an IPv6 address: whoever has one has them all
 
 
@@ -38,10 +40,10 @@ class Gate:
     """
 
     def __init__(self, limits: RateLimits) -> None:
-        self._keys = _meter(limits.key)
-        self._addresses = _meter(limits.address)
-        self._hosts = _meter(limits.host)
-        self._failures = _meter(limits.failures, FAILURE_BURST_S)
+        self._keys = _Limit(limits.key)
+        self._addresses = _Limit(limits.address)
+        self._hosts = _Limit(limits.host)
+        self._failures = _Limit(limits.failures, FAILURE_BURST_S)
 
     def admit_address(self, address: str | None, now_s: float) -> None:
         """Raises ``TooMany`` when the address, None for a unix socket, asks too often."""
@@ -64,8 +66,28 @@ class Gate:
             _refuse(wait_s, "too many requests of this address were not signed rightly")
 
 
-def _meter(rate: float, burst_s: float = BURST_S) -> Meter:
-    return Meter(rate, max(1.0, rate * burst_s))
+class _Limit:
+    """A rate of each name. Each call that is refused is given a turn of its own, after those given before.
+
+    A hundred callers that were all told to come again in a second would meet then, be refused again, and give up.
+    """
+
+    def __init__(self, rate: float, burst_s: float = BURST_S) -> None:
+        self._meter = Meter(rate, max(1.0, rate * burst_s))
+        self._turns_s: OrderedDict[object, float] = OrderedDict()  # the last turn that each name was given
+
+    def take(self, name: object, now_s: float) -> float:
+        """0 when ``name`` may go on, which is then counted; else the seconds until its turn."""
+        soonest_s = self._meter.take(name, now_s)
+        if not soonest_s:
+            return 0.0
+        next_s = self._turns_s.get(name, 0.0) + 1 / self._meter.rate - now_s
+        wait_s = max(soonest_s, min(next_s, LONGEST_TURN_S))
+        self._turns_s[name] = now_s + wait_s
+        self._turns_s.move_to_end(name)
+        if len(self._turns_s) > MAX_NAMES:
+            self._turns_s.popitem(last=False)
+        return wait_s
 
 
 def _refuse(wait_s: float, text: str) -> NoReturn:

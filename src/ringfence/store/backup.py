@@ -7,7 +7,6 @@ secrets. Whoever reads the file can read every secret.
 """
 
 import hashlib
-import secrets
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final
@@ -100,7 +99,8 @@ def dump(database: Database, find_key: Callable[[], bytes]) -> Generator[bytes, 
 def restore(database: Database, lines: Iterable[bytes]) -> tuple[bytes, Tallies]:
     """Restores a backup into an empty database, all or nothing. Returns its seal key, and the checked tallies.
 
-    The store gets a new epoch, so that its revisions are never mistaken for revisions that were made after the backup.
+    The store keeps the epoch that the empty database was given, so that its revisions are never mistaken for revisions
+    that were made after the backup.
 
     Raises:
         Invalid: the lines are not a whole backup, were damaged, or come from a newer ringfence.
@@ -118,7 +118,6 @@ def restore(database: Database, lines: Iterable[bytes]) -> tuple[bytes, Tallies]
         migrate(database, {number: script for number, script in migrations.items() if number <= head.format})
         database.begin()
         wanted = _fill(database, rest)
-        database.write([("UPDATE meta SET value = ? WHERE name = 'epoch'", [(secrets.token_hex(16),)])])
         database.settle_positions()
         database.commit()
         found = _compared(database, head.seal_key, wanted)

@@ -57,12 +57,15 @@ def reseal(folder: Path, *, actor: str, now_s: int) -> int:
 
 
 def _seal_anew(database: Database, keys: tuple[StoredKey, ...], new: bytes, *, actor: str, now_s: int) -> None:
-    """Also writes to the journal, and to the history of the first organisation, in the same transaction."""
+    """Also writes to the journal, and to the history of the first organisation, in the same transaction.
+
+    There is none yet where the first server was killed right after it had made the store.
+    """
     database.begin()
     ((revision, first),) = database.query(
-        "SELECT (SELECT coalesce(max(number), 0) FROM revision), id FROM organisation ORDER BY position LIMIT 1"
+        "SELECT coalesce(max(number), 0), (SELECT id FROM organisation ORDER BY position LIMIT 1) FROM revision"
     )
-    audit = AuditLine(OrganisationId(UUID(first)), now_s, actor, "Reseal", f"{len(keys)} keys")
+    audit = AuditLine(OrganisationId(UUID(first)), now_s, actor, "Reseal", f"{len(keys)} keys") if first else None
     decision = Decision(None, records=tuple(map(KeyRotated, keys)), audit=audit)
     follower, rows = Follower(database, new), Rows()
     follower.begin_here()

@@ -48,7 +48,8 @@ def find_seal_key(database: Database, folder: Path) -> bytes:
         if not path.exists():
             raise OperatorError(
                 f"reading {path}",
-                "it is missing, and keys are lost without it: copy it from another server of the database, or a backup",
+                "it is missing, and keys are lost without it: copy it from another server of the database, or restore "
+                "a backup; where there is neither, see docs/operations.md (Backup and restore)",
             )
         key, candidate = _read(path), _read(following) if following.exists() else None
     if candidate is not None and _opens(database, candidate):

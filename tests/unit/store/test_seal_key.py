@@ -1,17 +1,24 @@
 """Whose key a shared database is sealed with is settled by the first server that starts on it."""
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from places import Place, postgres_place
 from ringfence.policy.errors import OperatorError
+from ringfence.policy.values import GroupId
+from ringfence.store import Decision, KeyCreated
 from ringfence.store.copies import back_up, bring_back
 from ringfence.store.reseal import reseal
-from unit.store.test_store import founded
+from unit.store.test_store import KEY, founded
 
+OPERATIONS = Path(__file__).parents[3] / "docs/operations.md"
 ANOTHER_KEY = "another server has sealed .* with another key: copy the key from"
 
 
@@ -79,3 +86,24 @@ def test_a_backup_of_a_shared_database_goes_into_sqlite_which_needs_no_mark(two,
     with closing(Place(tmp_path / "c").open()) as store:
         assert store.snapshot.revision == 0
     assert Place(tmp_path / "c").rows("SELECT name FROM meta WHERE name = 'seal'") == []
+
+
+def test_the_documented_way_out_when_no_server_has_the_key_leaves_all_but_the_keys(place):
+    (page,) = re.findall(r"```sql\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
+    scoped = replace(KEY, id=f"{KEY.id}2", scope=frozenset({GroupId(UUID(int=1))}))
+    with closing(founded(place)) as store:
+        for key in (KEY, scoped):
+            store.submit(lambda _, key=key: Decision(None, records=(KeyCreated(key),))).result()
+        snapshot = store.snapshot
+    (place.folder / "secret.key").unlink()
+    with pytest.raises(OperatorError, match=r"restore a backup.*docs/operations\.md \(Backup and restore\)"):
+        place.open()
+    for statement in page.split(";"):
+        if statement.strip() not in ("", "BEGIN", "COMMIT"):
+            place.run(statement)
+    with closing(place.open()) as store:
+        assert (store.keys, store.snapshot) == ((), snapshot)
+        assert store.check_history().broken is None
+        store.submit(lambda _: Decision(None, records=(KeyCreated(scoped),))).result()
+    with closing(place.open()) as store:
+        assert store.keys == (scoped,)

@@ -6,6 +6,7 @@ for hosts of their organisation, and for those of the first, which are the opera
 nothing, and does not keep the others from being accepted.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -141,24 +142,24 @@ class _Ledger:
         return f"id {id_} is another host's: the operator of the server can free it (ringfence instance release)"
 
     def _refused_interface(self, claim: InstanceClaim) -> str | None:
-        names = [interface.name for interface in claim.interfaces]
-        for name in names:
+        times = Counter(interface.name for interface in claim.interfaces)
+        for name in times:
             if name in self.interfaces:
                 return f"interface {name} is claimed by instance {self.interfaces[name]} of this inventory"
-            if names.count(name) > 1:
+            if times[name] > 1:
                 return f"interface {name} is given twice"
         return None
 
     def _refused_address(self, claim: InstanceClaim, id_: InstanceId) -> str | None:
-        addresses = claim.addresses
-        for address in addresses:
+        times = Counter(claim.addresses)  # of a hostile host, tens of thousands
+        for address in times:
             owner = self.addresses.get((claim.realm, address))
             if owner is not None and owner.id != id_:
                 return f"address {address} belongs to another instance of realm {claim.realm}"
             if (claim.realm, address) in self.claimed:
                 other = self.claimed[(claim.realm, address)]
                 return f"address {address} is claimed by instance {other} of this inventory"
-            if addresses.count(address) > 1:
+            if times[address] > 1:
                 return f"address {address} is given twice"
         return None
 

@@ -6,6 +6,7 @@ Input: the raw body. Output: plain values (dict, list, str, int, float, bool, No
 import json
 import re
 from codecs import BOM_UTF8
+from collections import Counter
 from typing import Final, NoReturn
 
 from ringfence.policy.errors import Invalid
@@ -14,8 +15,9 @@ JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | boo
 
 MAX_DEPTH: Final = 32
 
-# Strings are skipped whole, so that brackets in them do not count.
-_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Strings are skipped whole, so that brackets in them do not count; one without an end, too, and nothing is looked at
+# twice: else a body of quotes would take hours.
+_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -58,8 +60,7 @@ def _unique_pairs(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     """Refuses repeated keys, because parsers differ on which of them counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
+        repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise Invalid(f"the key {_shorten(ascii(repeated))} occurs more than once in one object")
     return found
 

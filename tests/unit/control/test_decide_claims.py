@@ -173,6 +173,13 @@ def test_one_interface_given_twice_is_refused(desk):
     assert reasons(decided)["web"] == "interface veth0 is given twice"
 
 
+@pytest.mark.timeout(20)  # it took minutes, of everybody's time, when each address was looked for among all
+def test_a_claim_of_very_many_addresses_costs_in_proportion(desk):
+    many = [str(ip_address(0x0A000000 + number)) for number in range(15_000)]
+    decided = desk.claim(H1, instance("web", *many, many[-1]))
+    assert reasons(decided)["web"] == f"address {many[-1]} is given twice"
+
+
 def test_an_address_that_an_adopted_instance_leaves_serves_the_others_in_any_order():
     for order in permutations(range(2)):
         desk = Desk()

@@ -43,6 +43,21 @@ def test_anything_but_one_clean_document_is_refused(body, says):
     assert len(str(caught.value)) < 200
 
 
+DISTINCT = b",".join(b'"%x": 1' % number for number in range(50_000))
+LARGE = [
+    (b"[" + b"[]," * MAX_DEPTH + b'"' + b'\\"' * 400_000, "Unterminated string"),
+    (b"[" + b"[]," * MAX_DEPTH + b'"' + b"\\" * 800_001, "Unterminated string"),
+    (b"{" + DISTINCT + b', "c34f": 2}', "'c34f' occurs more than once"),
+]
+
+
+@pytest.mark.timeout(20)  # each took minutes to hours, of everybody's time, when it was looked at again and again
+@pytest.mark.parametrize(("body", "says"), LARGE)
+def test_what_is_refused_costs_in_proportion_to_its_size(body, says):
+    with pytest.raises(Invalid, match=says):
+        parse_document(body)
+
+
 def test_brackets_in_texts_do_not_count_as_depth():
     body = b'{"a": "' + b"[" * 1000 + b'\\"' + b"{" * 1000 + b'"}'
     assert parse_document(body)

@@ -33,7 +33,7 @@ from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import Kind
 from ringfence.wire.feed import FeedView
 
-INVENTORY_POLL_S: Final = 0.25
+INVENTORY_POLL_S: Final = 0.5
 FIND_SERVER_S: Final = 5.0  # a start without a name server must not hang
 RETRY_POLL_S: Final = 0.1
 COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions, in case a notice was lost
@@ -349,11 +349,12 @@ class Agent:
 
     async def _wait_for_disk(self, work: Coroutine[object, object, _T], about: str, text: str) -> _T:
         """What the work returns; while a disk holds it up, that is told, and what follows from it: ``text``."""
-        working = asyncio.ensure_future(work)
-        if not (await asyncio.wait({working}, timeout=SLOW_DISK_S))[0]:
-            said = f"the {about}'s disk has not answered for {SLOW_DISK_S:.0f} s; {text}"
-            self._reporter.set_problem(about, said)
-        return await working
+        said = f"the {about}'s disk has not answered for {SLOW_DISK_S:.0f} s; {text}"
+        slow = asyncio.get_running_loop().call_later(SLOW_DISK_S, self._reporter.set_problem, about, said)
+        try:
+            return await work
+        finally:
+            slow.cancel()
 
     def _keep(self) -> None:
         """Saves what a restart needs. It runs in a thread, because the disk may be slow."""

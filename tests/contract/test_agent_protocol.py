@@ -30,7 +30,9 @@ from ringfence.wire.feed import (
     Heartbeat,
     Report,
     decode_claimed,
+    decode_report,
     encode_claim,
+    encode_report,
 )
 from ringfence.wire.flows import FlowRecord, FlowReport, encode_flow_report
 from ringfence.wire.hostauth import sign_request
@@ -340,6 +342,16 @@ def test_a_report_of_a_revision_that_was_never_made_counts_as_none(server, priva
         opened.report(Report(10**6, "trouble"))
         wait_until(lambda: status(server)["h1"]["error"] == "trouble")
         assert status(server)["h1"]["applied"] is None
+
+
+def test_a_host_that_floods_its_feed_is_heard_at_a_rate_and_with_its_last_word(server, private_key):
+    with feed(server, private_key) as opened:
+        revision = opened.next().view.revision
+        before = decode_report.cache_info().misses
+        lines = [encode_report(Report(revision, f"trouble {n}")) + b"\n" for n in range(20_000)]
+        opened.socket.sendall(b"".join(lines))
+        wait_until(lambda: status(server)["h1"]["error"] == "trouble 19999")
+        assert decode_report.cache_info().misses - before < 1000
 
 
 @pytest.mark.parametrize("said", [b"{}\n", b'{"format": 1}\n', b"\xff\n", b"[" * 100_000])

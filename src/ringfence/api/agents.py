@@ -4,16 +4,18 @@ Input: requests signed by a host's key. Output: claims' results, and the feed, o
 and says only what is its own: its name comes from the signature, never from the request.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from ringfence.api.answers import HttpRefusal
 from ringfence.api.authentication import host_of
 from ringfence.api.exchange import Request, Response
 from ringfence.api.feed_connection import PROTOCOL, FeedConnection
+from ringfence.api.rates import BURST_S, REPORT_RATE
 from ringfence.api.routes import App
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Busy
+from ringfence.policy.meter import Meter
 from ringfence.wire.counters import decode_counts
 from ringfence.wire.feed import Base, decode_claim, encode_claimed, parse_base
 from ringfence.wire.flows import decode_flow_report
@@ -57,12 +59,13 @@ class Flows:
 class Feed:
     """GET /agent/v1/feed: upgrades the connection to lines: views and deltas to the host, its reports from there.
 
-    ``most``: how many may be open at once.
+    ``most``: how many may be open at once; ``meter``: how often each host may report.
     """
 
     plane: ControlPlane
     heartbeat_s: float
     most: int
+    meter: Meter = field(default_factory=lambda: Meter(REPORT_RATE, REPORT_RATE * BURST_S))
 
     def on_get(self, request: Request, response: Response) -> None:
         host = host_of(request)
@@ -78,7 +81,7 @@ class Feed:
         check_asked(request.get_param("format"))
         base = _base(request)
         self.plane.feed.wanted(host)
-        FeedConnection(self.plane, host, self.heartbeat_s).begin(upgrade.take(), base)
+        FeedConnection(self.plane, host, self.heartbeat_s, self.meter).begin(upgrade.take(), base)
         response.status = HTTPStatus.SWITCHING_PROTOCOLS
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Invalid
 from ringfence.policy.lockout import parse_connection
+from ringfence.policy.meter import Meter
 from ringfence.policy.values import HostName
 from ringfence.wire.feed import HEARTBEAT, Base, decode_report
 
@@ -32,7 +33,7 @@ log: Final = logging.getLogger("ringfence.api")
 
 
 class FeedConnection(asyncio.Protocol):
-    """One agent that follows its host's feed."""
+    """One agent that follows its host's feed; ``meter`` says how often the host may report over all that it has."""
 
     __slots__ = (
         "_beat_s",
@@ -41,19 +42,25 @@ class FeedConnection(asyncio.Protocol):
         "_heard_s",
         "_host",
         "_is_full",
+        "_late",
+        "_meter",
+        "_pause",
         "_plane",
         "_rest",
         "_timer",
         "_transport",
     )
 
-    def __init__(self, plane: ControlPlane, host: HostName, beat_s: float) -> None:
+    def __init__(self, plane: ControlPlane, host: HostName, beat_s: float, meter: Meter) -> None:
         self._plane = plane
         self._host = host
         self._beat_s = beat_s
+        self._meter = meter
         self._beats = 0
         self._heard_s = time.monotonic()
         self._rest = b""
+        self._late = b""  # the newest report that came too early
+        self._pause: asyncio.TimerHandle | None = None  # until it is heard, nothing is read
         self._is_full = False
         self._follower: Follower | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -78,13 +85,7 @@ class FeedConnection(asyncio.Protocol):
         self._heard_s = time.monotonic()
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._plane.seen(self._host)
-        try:
-            for line in lines:
-                self._hear(line)
-            _check_size(self._rest)
-        except Invalid as error:
-            log.warning("host %s sent what is no report: %s", self._host, error)
-            self._transport.abort()
+        self._take(lines)
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -101,6 +102,31 @@ class FeedConnection(asyncio.Protocol):
             self._timer.cancel()
         if self._follower is not None:
             self._plane.feed.forget(self._follower)
+
+    def _take(self, lines: list[bytes]) -> None:
+        try:
+            self._hear_some(lines)
+            _check_size(self._rest)
+        except Invalid as error:
+            log.warning("host %s sent what is no report: %s", self._host, error)
+            self._transport.abort()
+
+    def _hear_some(self, lines: list[bytes]) -> None:
+        """Of reports that come faster than they may, the newest is heard, when it may be: it says what is so now."""
+        for line in lines:
+            if self._pause is None and (wait_s := self._meter.take(self._host, time.monotonic())):
+                self._transport.pause_reading()
+                self._pause = asyncio.get_running_loop().call_later(wait_s, self._hear_late)
+            if self._pause is not None:
+                self._late = lines[-1]
+                return
+            self._hear(line)
+
+    def _hear_late(self) -> None:
+        self._pause = None
+        if not self._transport.is_closing():  # a removed host is heard no more
+            self._transport.resume_reading()
+            self._take([self._late])
 
     def _hear(self, line: bytes) -> None:
         report = decode_report(line)

@@ -15,6 +15,7 @@ from ringfence.policy.values import HostName, KeyId
 
 KEY_RATE: Final = 1000.0  # calls a second: some times what ten parallel calls of Terraform come to
 HOST_RATE: Final = 50.0  # calls a second: an agent makes four at most, for an inventory that changes all the time
+REPORT_RATE: Final = 100.0  # reports a second of a host over its feeds: one or two for each view that it is sent
 FAILURE_RATE: Final = 10.0  # refused signatures a second of one address
 BURST_S: Final = 2.0  # how many seconds' worth may come at once
 FAILURE_BURST_S: Final = 10.0

@@ -196,6 +196,7 @@ def test_refusals_are_client_errors_with_a_text(client, group):
         (lambda: client.create_security_group(name=""), "400", "$.name"),
         (client.list_load_balancers, "404", "load-balancer is not offered"),
         (lambda: client.stop_instance(id=VM_A), "404", f"instance/{VM_A}:stop is not offered"),
+        (lambda: client.reveal_instance_password(id=VM_A), "404", f"instance/{VM_A}:password is not offered"),
     ]
     for call, status, text in refused:
         with pytest.raises(ExoscaleAPIClientException) as caught:

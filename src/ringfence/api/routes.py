@@ -65,16 +65,19 @@ class Routes:
             self._whole[template] = node.route
 
     def find(self, path: str) -> tuple[_Route, list[str]] | None:
-        """The route for ``path``, and the values of its placeholders. A fixed word wins over a placeholder."""
+        """The route for ``path``, and the values of its placeholders. A fixed word wins over a placeholder.
+
+        Where a template has a verb behind a placeholder, a colon is followed by a verb, also by one that nobody has.
+        """
         if (whole := self._whole.get(path)) is not None:
             return whole, []
         node, places = self._root, []
         for segment in path.split("/"):
             if (following := node.words.get(segment)) is None:
-                place, _, verb = segment.partition(":")
+                place, colon, verb = segment.partition(":")
                 following = node.verbs.get(verb) if place else None
                 if following is None:
-                    place, following = segment, node.place
+                    place, following = segment, None if colon and node.verbs else node.place
                 if following is None or not place:
                     return None
                 places.append(place)
@@ -142,8 +145,6 @@ class App:
         request.route = route.template
         self._admit(request)
         responder = route.responders.get(request.method)
-        if responder is None and any(":" in place for place in places):
-            self._unrouted(request)  # what follows the colon is a verb that no template has
         if responder is None:
             raise _not_allowed(request, route)
         return responder(request, response, *places)

@@ -48,9 +48,9 @@ PATHS = [
     ("/v2/a", b"/v2/a"),
     ("/v2/a/1", b"/v2/a/{x} 1"),
     ("/v2/a/1:do", b"/v2/a/{x}:do 1"),
-    ("/v2/a/1:other", b"/v2/a/{x} 1:other"),
     ("/v2/a/1/b", b"/v2/a/{x}/b 1"),
     ("/v2/a/1/b/2", b"/v2/a/{x}/b/{y} 1 2"),
+    ("/v2/a/1/b/2:other", b"/v2/a/{x}/b/{y} 1 2:other"),
     ("/v2/a.c/1", b"/v2/a.c/{x} 1"),
 ]
 
@@ -82,8 +82,9 @@ def test_what_can_be_read_answers_head_as_it_answers_get_and_all_tell_their_meth
     assert (answer.status, answer.head) == (204, b"allow: DELETE, GET, HEAD, OPTIONS, POST\r\n")
 
 
-def test_a_verb_that_no_template_has_is_not_offered_rather_than_a_wrong_method():
-    answer = ask("PUT", "/v2/a/1:other")
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_verb_that_no_template_has_is_not_offered_rather_than_a_wrong_method_or_name(method):
+    answer = ask(method, "/v2/a/1:other")
     assert (answer.status, answer.head) == (404, b"")
 
 

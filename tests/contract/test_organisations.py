@@ -180,7 +180,7 @@ def test_an_operator_says_whose_instance_is_meant(server, theirs):
     assert f"no instance or group of organisation {first} is named 'nobody-at-all'" in unknown
     edit = {"edit": "delete-group", "group": "nobody-at-all"}
     refused = server.admin.post("/admin/v1/change?organisation=theirs", json={"edits": [edit]}).json()["message"]
-    assert "there is no security group 'nobody-at-all' in organisation theirs" in refused
+    assert "there is no security group 'nobody-at-all' of organisation theirs" in refused
 
 
 def test_quotas_are_each_organisations_own(server, theirs):

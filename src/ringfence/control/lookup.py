@@ -12,11 +12,11 @@ from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
 from ringfence.policy.errors import Denied, Invalid, NotFound
 from ringfence.policy.index import index_of
-from ringfence.policy.insight.ends import find_named
+from ringfence.policy.insight.ends import find_named, of_owner
 from ringfence.policy.model import Group, Host, Instance, Organisation, Snapshot
 from ringfence.policy.places import ANY, INTERNET, find_instance_named
 from ringfence.policy.values import GroupId, HostName, InstanceId, OrganisationId, Visibility
-from ringfence.policy.wording import shown, suggestion
+from ringfence.policy.wording import suggestion
 
 _NAMED_AT_MOST = 10
 
@@ -98,7 +98,7 @@ def require_group_named(snapshot: Snapshot, text: str, *, field: str) -> None:
 def find_group_named(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> Group:
     """A group of the organisation by name or id, a private one before a public one; ``NotFound`` suggests a name."""
     own = [group for group in snapshot.groups.values() if group.organisation == organisation]
-    return _only_named(own, text, field, _whose(snapshot, organisation))
+    return _only_named(own, text, field, of_owner(snapshot, organisation))
 
 
 def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId, *, field: str) -> GroupReference:
@@ -107,7 +107,7 @@ def find_peer_named(snapshot: Snapshot, text: str, organisation: OrganisationId,
     named = [one for one in groups if one.organisation == organisation or one.visibility is Visibility.PUBLIC]
     if text in (ANY, INTERNET) and not any(one.name == text for one in named):
         raise NotFound(f"a rule names a network or a group: for anybody 0.0.0.0/0, and ::/0, not {text}", field=field)
-    found = _only_named(named, text, field, _whose(snapshot, organisation))
+    found = _only_named(named, text, field, of_owner(snapshot, organisation))
     is_public = found.visibility is Visibility.PUBLIC
     return GroupReference(None if is_public else found.id, found.name if is_public else None, found.visibility)
 
@@ -124,12 +124,6 @@ def name_some(names: Collection[str]) -> str:
     """Names for a sentence: the first ten in order, and how many more. O(names), for there may be thousands."""
     more = len(names) - _NAMED_AT_MOST
     return ", ".join(nsmallest(_NAMED_AT_MOST, names)) + (f" and {more} more" if more > 0 else "")
-
-
-def _whose(snapshot: Snapshot, organisation: OrganisationId) -> str:
-    """Whose groups were looked at, where there are others'."""
-    several = len(snapshot.organisations) > 1
-    return f" in organisation {shown(snapshot.organisations[organisation].name)}" if several else ""
 
 
 def _only_named(groups: list[Group], text: str, field: str, whose: str = "") -> Group:

@@ -54,9 +54,20 @@ def find_places(snapshot: Snapshot, view: HostView, text: str, *, field: str) ->
     if text == ANY or "/" in text:
         many = f"{shown(text)} is more than one address, and one packet is judged"
         raise Invalid(f"{many}: name an address of it, or ask ringfence reach", field=field)
-    known = (*(one.name for one in snapshot.instances.values()), *(one.name for one in snapshot.groups.values()))
-    hint = suggestion(text.removeprefix(GROUP).removeprefix(INSTANCE), {*known, INTERNET})
-    raise NotFound(f"no instance or group is named {text!a}{hint}", field=field)
+    kind, name = split_kind(text)
+    known = {one.name for one in named}
+    if not text.startswith(GROUP):
+        known |= {one.name for one in snapshot.instances.values()}
+    hint = suggestion(name, known | ({INTERNET} if name == text else set()))
+    raise NotFound(f"no {kind} is named {name!a}{hint}", field=field)
+
+
+def split_kind(text: str) -> tuple[str, str]:
+    """The kind that the name of an end says it is of, for a sentence, and the name without that prefix."""
+    for prefix, kind in ((GROUP, "group"), (INSTANCE, "instance")):
+        if text.startswith(prefix):
+            return kind, text.removeprefix(prefix)
+    return "instance or group", text
 
 
 def _places_of(view: HostView, instance: Instance) -> list[Place]:

@@ -7,6 +7,7 @@ import pytest
 
 from policies import ORGANISATION, group, group_id, instance, instance_id, rule, snapshot
 from ringfence.policy.errors import Invalid, NotFound
+from ringfence.policy.insight.ends import find_named
 from ringfence.policy.insight.explain import Service, explain, parse_service
 from ringfence.policy.model import Organisation
 from ringfence.policy.rule_words import describe_rule
@@ -147,8 +148,23 @@ def test_more_than_one_address_is_no_packet_and_another_command_is_named(text):
 
 
 def test_a_group_that_is_misspelt_is_answered_with_the_nearest_though_it_was_said_to_be_a_group():
-    with pytest.raises(NotFound, match=r"'group:wbe'; did you mean web\?"):
-        told("group:wbe", "db", "tcp/5432")
+    with pytest.raises(NotFound, match=r"source: no group is named 'loen'; did you mean lone\?"):
+        told("group:loen", "db", "tcp/5432")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("group:web", r"no group is named 'web'; known are app, db, lone$"),
+        ("instance:lone", r"no instance is named 'lone'; known are app, db, old, web$"),
+    ],
+)
+@pytest.mark.parametrize(
+    "find", [lambda text: told(text, "db", "esp"), lambda text: find_named(WHOLE, text, field="x")]
+)
+def test_who_says_which_kind_is_meant_is_told_the_names_of_that_kind_alone(find, text, said):
+    with pytest.raises(NotFound, match=said):
+        find(text)
 
 
 def test_an_instance_may_be_said_to_be_one():

@@ -5,7 +5,7 @@ nearest known one.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final, TypeVar
@@ -17,7 +17,7 @@ from ringfence.policy.insight.address_axis import UNICAST, addresses_of, positio
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Class, Dweller, Population, bits_of
 from ringfence.policy.model import Group, Instance, Snapshot
-from ringfence.policy.places import ANY, GROUP, INSTANCE, INTERNET
+from ringfence.policy.places import ANY, GROUP, INSTANCE, INTERNET, split_kind
 from ringfence.policy.values import GroupId, InstanceId, Network, OrganisationId, Visibility, parse_cidr
 from ringfence.policy.wording import shown, suggestion
 
@@ -79,11 +79,12 @@ def find_named(
     """The group or instance that ``text`` names; ``others`` are words to suggest, too. Raises as ``parse_end``."""
     found = [one for one in _named(snapshot, text) if _may_name(owner, one)]
     if not found:
-        known = {one.name for one in _everybody(snapshot) if _may_name(owner, one)} | {*others}
-        besides = ", and it is no address or network" if others else ""
-        whose = _of_owner(snapshot, owner)
-        hint = suggestion(_bare(text), known)
-        raise NotFound(f"no instance or group{whose} is named {text!a}{besides}{hint}", field=field)
+        kind, name = split_kind(text)
+        words = others if name == text else ()
+        known = {one.name for one in _everybody(snapshot, text) if _may_name(owner, one)} | {*words}
+        besides = ", and it is no address or network" if words else ""
+        hint = suggestion(name, known)
+        raise NotFound(f"no {kind}{of_owner(snapshot, owner)} is named {name!a}{besides}{hint}", field=field)
     if len(found) > 1:
         raise Invalid(f"{shown(text)} is ambiguous: say which by {_choices(found)}", field=field)
     return found[0]
@@ -114,7 +115,7 @@ def parse_network(text: str, *, field: str) -> Network | None:
     return parse_cidr(f"{address}/{address.max_prefixlen}", field=field).network
 
 
-def _of_owner(snapshot: Snapshot, owner: OrganisationId | None) -> str:
+def of_owner(snapshot: Snapshot, owner: OrganisationId | None) -> str:
     """Whose names were looked at, where there are others'."""
     organisation = snapshot.organisations.get(owner) if owner is not None else None
     return f" of organisation {shown(organisation.name)}" if organisation and len(snapshot.organisations) > 1 else ""
@@ -126,7 +127,7 @@ def _may_name(owner: OrganisationId | None, one: Group | Instance) -> bool:
 
 
 def _named(snapshot: Snapshot, text: str) -> list[Group | Instance]:
-    name = _bare(text)
+    _, name = split_kind(text)
     id_ = UUID(name) if _UUID.fullmatch(name) else None
     if snapshot.index is None:  # making one would cost more than looking at all
         groups = [one for one in snapshot.groups.values() if one.name == name or one.id == id_]
@@ -135,17 +136,13 @@ def _named(snapshot: Snapshot, text: str) -> list[Group | Instance]:
         index = index_of(snapshot)
         groups = _with(index.groups_named(name), None if id_ is None else snapshot.groups.get(GroupId(id_)))
         instances = _with(index.instances_named(name), None if id_ is None else snapshot.instances.get(InstanceId(id_)))
-    return [*(() if text.startswith(INSTANCE) else groups), *(() if text.startswith(GROUP) else instances)]
+    return _of_kind(text, groups, instances)
 
 
 def _with(found: list[_Named], one: _Named | None) -> list[_Named]:
     if one is not None and one not in found:
         found.append(one)
     return found
-
-
-def _bare(text: str) -> str:
-    return text.removeprefix(GROUP).removeprefix(INSTANCE)
 
 
 def _choices(found: list[Group | Instance]) -> str:
@@ -156,5 +153,10 @@ def _choices(found: list[Group | Instance]) -> str:
     )
 
 
-def _everybody(snapshot: Snapshot) -> list[Group | Instance]:
-    return [*snapshot.groups.values(), *snapshot.instances.values()]
+def _everybody(snapshot: Snapshot, text: str) -> list[Group | Instance]:
+    return _of_kind(text, snapshot.groups.values(), snapshot.instances.values())
+
+
+def _of_kind(text: str, groups: Iterable[Group], instances: Iterable[Instance]) -> list[Group | Instance]:
+    """Those of the kind that ``text`` says it means, or all."""
+    return [*(() if text.startswith(INSTANCE) else groups), *(() if text.startswith(GROUP) else instances)]

@@ -480,13 +480,26 @@ class FakeLinks:
         self.bridges: set[str] = set()
         self.renamed: dict[str, str] = {}
         self.looked_at = 0  # how often the numbers were
+        self.boots = 1
         self._numbers: dict[str, int] = {}
+        self._known: dict[int, str] | None = None  # at the last call of ``changed``
+
+    def life(self) -> str | None:
+        return f"boot {self.boots}"
+
+    async def changed(self) -> None:
+        while (there := self._there()) == self._known:  # noqa: ASYNC110  tests change it from anywhere
+            await asyncio.sleep(0.0005)
+        self._known = there
 
     def numbered(self) -> dict[int, str]:
-        count = self._numbers.setdefault
-        found = {count(name, len(self._numbers) + 1): self.renamed.get(name, name) for name in sorted(self.present)}
+        found = self._there()
         self.looked_at += 1  # last: a test changes names as soon as it sees this
         return found
+
+    def _there(self) -> dict[int, str]:
+        count = self._numbers.setdefault
+        return {count(name, len(self._numbers) + 1): self.renamed.get(name, name) for name in sorted(self.present)}
 
     def is_bridge(self, interface: str) -> bool:
         return interface in self.bridges

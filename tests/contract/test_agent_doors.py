@@ -537,6 +537,13 @@ def test_the_loopback_is_among_the_links(kind):
     assert "no-such-link" not in door.names()
 
 
+@pytest.mark.parametrize("kind", ["fake", "kernel"])
+def test_the_numbers_of_links_are_of_one_life(kind):
+    door, other = (FakeLinks(), FakeLinks()) if kind == "fake" else (KernelLinks(), KernelLinks())
+    assert door.life() is not None
+    assert door.life() == other.life()
+
+
 _PORTS = """
 from pyroute2 import IPRoute
 from ringfence.agent.doors.links import KernelLinks, Master

@@ -1,5 +1,6 @@
 """The real agent as a process of its own, a real server and a real kernel: killed, restarted, interfered with."""
 
+import errno
 import json
 import os
 import re
@@ -17,14 +18,24 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from contract.running import Running, running_server
 from flows import add_flow
+from ringfence.agent.cache import Cache
+from ringfence.agent.doctor import State
+from ringfence.agent.doctor_folder import examine_renames
 from ringfence.agent.doors.conntrack import KernelConntrack
+from ringfence.agent.doors.files import SystemFiles
+from ringfence.agent.doors.links import KernelLinks
+from ringfence.agent.doors.machine import LinuxMachine
 from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import CLOSED, Enforcer
 from ringfence.agent.generations import Generations
+from ringfence.agent.inventory import parse_inventory
+from ringfence.agent.loop import PLACES_POLL_S
 from ringfence.nft import About, Generation, encode_removal
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.compile import LocalPorts, compile_program
@@ -34,7 +45,7 @@ from ringfence.policy.program.steps import AddLine, AddTable
 from ringfence.policy.values import Direction
 from ringfence.policy.view import PeerAddresses
 from ringfence.world.namespaces import make_namespace
-from ringfence.world.topology import Node, build_world
+from ringfence.world.topology import GATEWAY4, Node, build_world
 from views import GROUPS, endpoint, ingress, view
 from waiting import wait_until
 
@@ -56,6 +67,7 @@ class Scene:
     folder: Path
     key: bytes
     door: KernelNftables
+    web: object
     processes: list = field(default_factory=list)
 
     def write_inventory(self, *names, managed='managed = ["veth*"]'):
@@ -110,7 +122,9 @@ def scene(tmp_path):
     with running_server(tmp_path / "server") as server:
         added = server.admin.post("/admin/v1/hosts", json={"name": "h1"}).json()
         door = world.router.run(KernelNftables)
-        made = Scene(server, world.router, tmp_path, b64decode(added["private-key"]), door)
+        made = Scene(
+            server, world.router, tmp_path, b64decode(added["private-key"]), door, world.placed["web"].namespace
+        )
         made.write_inventory("web", "app")
         yield made
         for process in made.processes:
@@ -300,6 +314,72 @@ def test_an_instance_taken_out_while_the_agent_was_stopped_is_closed(scene):
     scene.start()
     wait_until(lambda: _targets(scene) == {"veth-web"}, QUICK_S)
     assert scene.door.read().program.sets["ports"].elements == {("veth-web",), ("veth-app",)}
+
+
+def _rename(scene, name, new):
+    def rename():
+        with IPRoute() as netlink:
+            netlink.link("set", index=netlink.link_lookup(ifname=name)[0], ifname=new)
+
+    try:
+        scene.router.run(rename)
+    except NetlinkError as error:
+        if error.code == errno.EBUSY:
+            pytest.skip("this kernel renames no interface that is up")
+        raise
+
+
+def _passes(scene, *, leaves):
+    """Whether a datagram passes the port of ``web``: from it to the host, or from the host to it."""
+    networks = (scene.web, scene.router) if leaves else (scene.router, scene.web)
+    sender, receiver = (network.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for network in networks)
+    with sender, receiver:
+        receiver.settimeout(0.3)
+        receiver.bind(("", 5300))
+        try:
+            sender.sendto(b"x", (str(GATEWAY4 if leaves else WEB.addresses[0]), 5300))
+            return receiver.recv(8) == b"x"
+        except (PermissionError, TimeoutError):
+            return False
+
+
+def test_a_port_that_is_renamed_is_closed_at_once_and_open_by_its_rules_when_it_is_named_as_before(scene):
+    scene.write_inventory("web", managed="")
+    scene.start()
+    scene.until_applied()
+    assert (_passes(scene, leaves=True), _passes(scene, leaves=False)) == (True, False)
+    _rename(scene, "veth-web", "lan9")
+    wait_until(lambda: ("lan9",) in scene.door.read().program.sets["ports"].elements, PLACES_POLL_S / 3)
+    assert (_passes(scene, leaves=True), _passes(scene, leaves=False)) == (False, False)
+    wait_until(lambda: "'veth-web' was renamed 'lan9'" in (scene.status["error"] or ""), QUICK_S)
+    _rename(scene, "lan9", "veth-web")
+    scene.until_applied()
+    wait_until(lambda: scene.door.read().program.sets["ports"].elements == {("veth-web",)}, QUICK_S)
+    assert (_passes(scene, leaves=True), _passes(scene, leaves=False)) == (True, False)
+
+
+def test_a_port_that_was_renamed_while_no_agent_ran_is_told_by_doctor_and_closed_by_the_next(scene):
+    scene.write_inventory("web", managed="")
+    first = scene.start()
+    scene.until_applied()
+    wait_until(lambda: b"veth-web" in (scene.folder / "agent" / "memory.json").read_bytes(), QUICK_S)
+    first.kill()
+    first.wait()
+    _rename(scene, "veth-web", "lan9")
+    assert (_passes(scene, leaves=True), _passes(scene, leaves=False)) == (True, True), "nothing knows it"
+    inventory = parse_inventory((scene.folder / "inventory.toml").read_bytes(), file="test")
+
+    def told():
+        doors = {"links": KernelLinks(), "machine": LinuxMachine()}
+        return list(examine_renames(Cache(SystemFiles(), scene.folder / "agent", "h1"), inventory, **doors))
+
+    (finding,) = scene.router.run(told)
+    assert (finding.state, "what crosses it is not judged" in finding.text) == (State.PROBLEM, True)
+    scene.start(server=f"unix:{scene.folder}/nobody")
+    wait_until(lambda: ("lan9",) in scene.door.read().program.sets["ports"].elements, QUICK_S)
+    assert (_passes(scene, leaves=True), _passes(scene, leaves=False)) == (False, False)
+    (finding,) = scene.router.run(told)
+    assert (finding.state, "nothing passes it" in finding.text) == (State.WARNING, True)
 
 
 def test_without_view_and_server_the_inventory_is_followed_where_it_closes(scene):

@@ -28,13 +28,16 @@ class Memory:
     """``block``: the last used block of generations. ``ports``: interfaces that were managed when last seen.
 
     ``channel``: addresses and ports at which the server was found. ``observed``: this host's uplinks are only observed,
-    as they are until a view enforces them.
+    as they are until a view enforces them. ``seen``: the managed ports by the kernel's numbers, and of which ``life``
+    of the kernel and the network namespace those are.
     """
 
     block: int | None = None
     ports: frozenset[str] = frozenset()
     channel: frozenset[tuple[Address, int]] = frozenset()
     observed: bool = True
+    life: str | None = None
+    seen: tuple[tuple[int, str], ...] = ()
 
 
 class _MemoryShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +46,8 @@ class _MemoryShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ports: list[str]
     channel: list[tuple[str, Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)]]] = []
     observed: bool = True
+    life: str | None = None
+    seen: list[tuple[int, str]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,9 @@ class Cache:
 
     def save_memory(self, memory: Memory) -> None:
         channel = sorted((str(address), port) for address, port in memory.channel)
-        shape = _MemoryShape(1, memory.block, sorted(memory.ports), channel, memory.observed)
+        shape = _MemoryShape(
+            1, memory.block, sorted(memory.ports), channel, memory.observed, memory.life, list(memory.seen)
+        )
         self.files.replace(self._memory_file, msgspec.json.encode(shape))
 
     def load_memory(self) -> Memory:
@@ -93,7 +100,7 @@ class Cache:
         except OperatorError as error:
             _log.warning("%s", error)
             return Memory()
-        return Memory(shape.block, frozenset(shape.ports), channel, shape.observed)
+        return Memory(shape.block, frozenset(shape.ports), channel, shape.observed, shape.life, tuple(shape.seen))
 
     @property
     def inventory_name(self) -> str:

@@ -11,7 +11,10 @@ from ringfence.agent.cache import Cache
 from ringfence.agent.credential import HostCredential, load_credential
 from ringfence.agent.doctor import Finding, State
 from ringfence.agent.doors.files import FilesDoor
+from ringfence.agent.doors.links import LinksDoor
 from ringfence.agent.doors.machine import MachineDoor
+from ringfence.agent.inventory import Inventory
+from ringfence.agent.places import Renames
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.values import HostName
 
@@ -39,6 +42,17 @@ def examine_folder(
         yield Finding("host", State.PROBLEM, text, "give the agent the inventory and the folder of one host")
     yield _room(folder, machine)
     yield _kept(Cache(files, folder, host))
+
+
+def examine_renames(cache: Cache, inventory: Inventory, *, links: LinksDoor, machine: MachineDoor) -> Iterator[Finding]:
+    """The ports that were renamed since the agent of the folder saw them, to what the inventory does not name."""
+    memory = cache.load_memory()
+    renames = Renames(memory.seen if memory.life == links.life() else ())
+    wanted = renames.look(inventory, memory.ports, links.numbered())
+    for renamed in renames.find(wanted if machine.is_agent_running() else memory.ports):
+        state = State.PROBLEM if renamed.is_open else State.WARNING
+        advice = f"start the agent, or {renamed.advice}" if renamed.is_open else renamed.advice
+        yield Finding("instance", state, renamed.text, advice)
 
 
 def _room(folder: Path, machine: MachineDoor) -> Finding:

@@ -5,9 +5,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from types import MappingProxyType
 
+from ringfence.agent.cache import Cache
 from ringfence.agent.credential import HostCredential
 from ringfence.agent.doctor import Finding, Instruments, examine, read_inventory
-from ringfence.agent.doctor_folder import examine_folder, read_credential
+from ringfence.agent.doctor_folder import examine_folder, examine_renames, read_credential
 from ringfence.agent.doctor_server import examine_server
 from ringfence.agent.doors.bridging import KernelBridging
 from ringfence.agent.doors.conntrack import KernelConntrack
@@ -16,7 +17,7 @@ from ringfence.agent.doors.links import KernelLinks
 from ringfence.agent.doors.machine import LinuxMachine
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.doors.server import ask_server
-from ringfence.policy.values import HostName
+from ringfence.agent.inventory import Inventory
 
 
 def examine_host(
@@ -40,12 +41,15 @@ def examine_host(
     if folder is None:
         return found
     credential, findings = read_credential(folder, environment)
-    declared = inventory.host if inventory else None
-    return [*found, *findings, *(_joined(folder, credential, declared, instruments) if credential else ())]
+    return [*found, *findings, *(_joined(folder, credential, inventory, instruments) if credential else ())]
 
 
 def _joined(
-    folder: Path, credential: HostCredential, declared: HostName | None, instruments: Instruments
+    folder: Path, credential: HostCredential, inventory: Inventory | None, instruments: Instruments
 ) -> Iterator[Finding]:
+    declared = inventory.host if inventory else None
     yield from examine_folder(folder, credential.host, declared, files=instruments.files, machine=instruments.machine)
+    if inventory is not None:
+        cache = Cache(instruments.files, folder, credential.host)
+        yield from examine_renames(cache, inventory, links=instruments.links, machine=instruments.machine)
     yield from examine_server(credential, ask_server)

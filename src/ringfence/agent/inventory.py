@@ -145,6 +145,13 @@ def find_reassigned(before: Inventory, inventory: Inventory) -> frozenset[Interf
     return frozenset(port for port in owners.keys() & present.keys() if not _same_owner(owners[port], present[port]))
 
 
+def given_free(inventory: Inventory) -> frozenset[str]:
+    """The interfaces that the inventory declares unmanaged."""
+    return frozenset(
+        str(interface.name) for claim in inventory.instances for interface in claim.interfaces if not interface.managed
+    )
+
+
 def _same_owner(one: Endpoint, other: Endpoint) -> bool:
     both_have_ids = _NO_ID not in (one.instance, other.instance)
     return one.instance == other.instance if both_have_ids else one.name == other.name

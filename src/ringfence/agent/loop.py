@@ -8,7 +8,7 @@ enforce what the others found to be wanted.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,7 +22,7 @@ from ringfence.agent.foreign import ForeignTables
 from ringfence.agent.generations import Generations
 from ringfence.agent.link import Pauses, follow
 from ringfence.agent.own_view import OwnPart
-from ringfence.agent.places import Renames, find_misplaced
+from ringfence.agent.places import Misplaced, Renames, find_misplaced
 from ringfence.agent.ports import Declared
 from ringfence.agent.report import REPORT_S, Reporter, Standing
 from ringfence.agent.start import NotEnforceable, carry_out, closed_words, load_view
@@ -42,6 +42,8 @@ BRIDGING_POLL_S: Final = 0.1
 PLACES_POLL_S: Final = 15.0
 KEEP_AGAIN_S: Final = 5.0  # a full disk is emptied by somebody
 SLOW_DISK_S: Final = 10.0  # a disk that has not answered for so long is told of
+_LINKS_PAUSE_S: Final = 0.05  # links may change without pause: 20 times what a look takes at least
+_LINKS_PAUSE_SHARE: Final = 20
 _AFTER_A_FAULT_S: Final = 1.0
 
 _log: Final = logging.getLogger("ringfence.agent")
@@ -67,7 +69,6 @@ class Agent:
         self._clock = doors.clock
         self._bridging = doors.bridging
         self._links = doors.links
-        self._renames = Renames()
         self._watch = Watch(doors.notices, doors.clock)
         self._foreign = ForeignTables(doors.nftables, doors.clock)
         self._feed_pauses = Pauses(jitter)
@@ -75,6 +76,8 @@ class Agent:
         self._claim_pauses = Pauses(jitter)
         self._refused_s: float | None = None  # when the server refused something of the inventory, monotonic
         self._memory = cache.load_memory()
+        life = doors.links.life()
+        self._renames = Renames(self._memory.seen if life and life == self._memory.life else ())
         self._declared = Declared(
             inventory_file, files=doors.files, links=doors.links, cache=cache, memory=self._memory
         )
@@ -99,6 +102,7 @@ class Agent:
         self._to_retry = asyncio.Event()
         self._to_keep = asyncio.Event()
         self._is_bridged = asyncio.Event()
+        self._to_look = asyncio.Event()
         self._to_claim = True
         self._retry_at: float | None = None  # after a failure
         self._heal_at: float | None = None  # when to try again the instances whose rules the kernel refused
@@ -120,6 +124,7 @@ class Agent:
         self._declared.begin(held_ports, await self._kernel.do(self._enforcer.held_observed))
         self._note_kind()
         self._reporter.set_problem("inventory", self._declared.problem)
+        await self._look_for_renames()
         if not self._channel.ends:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIND_SERVER_S):
@@ -156,6 +161,8 @@ class Agent:
                 ("watch br_netfilter", self._watch_bridging),
                 ("look whether a notice was missed", self._look_for_missed),
                 ("try again", self._retry_when_due),
+                ("follow the links", self._follow_links),
+                ("look at the links", self._look_at_links),
                 ("look where the ports are", self._look_where_ports_are),
                 *self._evidence.steps(self._kernel, self._disk),
             ):
@@ -364,7 +371,8 @@ class Agent:
             self._saved = enforced
         declared = self._declared
         declared.keep()
-        memory = Memory(self._enforcer.block, declared.remembered, self._channel.ends, declared.observed)
+        local = declared.observed, self._links.life(), self._renames.seen
+        memory = Memory(self._enforcer.block, declared.remembered, self._channel.ends, *local)
         if memory != self._memory:
             self._cache.save_memory(memory)
             self._memory = memory
@@ -425,13 +433,38 @@ class Agent:
         finally:
             self._watch.checked(began)
 
-    async def _look_where_ports_are(self) -> None:
-        now = self._declared.current
-        found = await asyncio.to_thread(
-            lambda: [*find_misplaced(now.inventory, self._links), *self._renames.find(now.ports, self._links)]
-        )
-        self._reporter.set_problem("places", "; ".join(one.text for one in found if one.is_open) or None)
+    async def _follow_links(self) -> None:
+        """Closes a port that is renamed as soon as the kernel says so, and has it looked where the ports are."""
+        await self._links.changed()
+        began = self._clock.monotonic()
+        await self._look_for_renames()
+        self._to_look.set()
+        await self._clock.sleep(self._links_pause_s(began))
+
+    async def _look_at_links(self) -> None:
+        """The same at intervals, should a notice be missing."""
         await self._clock.sleep(PLACES_POLL_S)
+        await self._look_for_renames()
+        self._to_look.set()
+
+    async def _look_for_renames(self) -> None:
+        there = await asyncio.to_thread(self._links.numbered)
+        if self._declared.remember(self._renames.look(self._declared.inventory, self._declared.remembered, there)):
+            self._to_enforce.set()
+        if self._renames.seen != self._memory.seen:
+            self._to_keep.set()
+        self._reporter.set_problem("renamed", _words(self._renames.find(self._declared.remembered)))
+
+    async def _look_where_ports_are(self) -> None:
+        await self._to_look.wait()
+        self._to_look.clear()
+        began, inventory = self._clock.monotonic(), self._declared.inventory
+        found = await asyncio.to_thread(lambda: list(find_misplaced(inventory, self._links)))
+        self._reporter.set_problem("places", _words(one for one in found if one.is_open))
+        await self._clock.sleep(self._links_pause_s(began))
+
+    def _links_pause_s(self, began: float) -> float:
+        return max(_LINKS_PAUSE_S, _LINKS_PAUSE_SHARE * (self._clock.monotonic() - began))
 
     async def _retry_when_due(self) -> None:
         await self._to_retry.wait()
@@ -441,3 +474,7 @@ class Agent:
             self._to_retry.clear()
         elif self._clock.monotonic() >= min(due):
             self._to_enforce.set()
+
+
+def _words(found: Iterable[Misplaced]) -> str | None:
+    return "; ".join(f"{one.text}; {one.advice}" for one in found) or None

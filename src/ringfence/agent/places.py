@@ -3,13 +3,15 @@
 Input: the inventory and the links. Output: ports that are elsewhere, each with what follows from that and what to do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ringfence.agent.doors.links import LinksDoor, Master
-from ringfence.agent.inventory import Inventory, declared_endpoints
-from ringfence.policy.local import LocalPorts
+from ringfence.agent.inventory import Inventory, declared_endpoints, given_free
 from ringfence.policy.values import Kind
+
+_NAME_IT: Final = "name it as before, or write its name into the inventory, with managed = false if it is to be free"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +52,53 @@ def _advice(kind: Kind, master: Master) -> str:
 
 
 class Renames:
-    """Remembers by the kernel's numbers which interfaces were managed: rules know a port by its name alone."""
+    """Remembers by the kernel's numbers which interfaces were managed: rules know a port by its name alone.
 
-    def __init__(self) -> None:
-        self._were: dict[int, str] = {}
+    ``closed`` are the new names of ports that were renamed to what the inventory does not name: to be kept closed, and
+    told. The ``uplinks`` of a self host are told alone, for closing them would shut its operator out.
+    """
 
-    def find(self, ports: LocalPorts, links: LinksDoor) -> Iterator[Misplaced]:
-        """The ports that came to have a name that is not managed since an earlier call, and so are open. O(links)."""
-        there = links.numbered()
+    def __init__(self, seen: Iterable[tuple[int, str]] = ()) -> None:
+        self._were = dict(seen)
+        self._renamed: dict[int, str] = {}
+
+    @property
+    def seen(self) -> tuple[tuple[int, str], ...]:
+        """What a restart needs, by number."""
+        return tuple(sorted(self._were.items()))
+
+    @property
+    def closed(self) -> frozenset[str]:
+        return frozenset(self._renamed.values())
+
+    def look(self, inventory: Inventory, remembered: frozenset[str], there: Mapping[int, str]) -> frozenset[str]:
+        """Takes note of the links that are ``there``; returns what is to be remembered now instead. O(links)."""
+        closed = self.closed
         self._were = {number: name for number, name in self._were.items() if number in there}
-        names, prefixes = ports.names, ports.prefixes
-        managed = {n: name for n, name in there.items() if name in names or name.startswith(prefixes)}
-        self._were |= managed
-        for number in sorted(self._were.keys() - managed.keys()):
-            before, name = self._were[number], there[number]
-            if name != before:  # else the operator gave it free
-                text = f"the port {before!r} was renamed {name!r}, which is not managed: what crosses it is not judged"
-                yield Misplaced(text, "name it as before, or write its name into the inventory", is_open=True)
+        names, prefixes, free = *_managed_by(inventory), given_free(inventory)
+        self._renamed = {}
+        for number, name in there.items():
+            before = self._were.get(number)
+            if name in names or name.startswith(prefixes) or (before is None and name in remembered):
+                self._were[number] = name
+            elif before is not None and (name in free or (name == before and name not in remembered)):
+                del self._were[number]
+            elif before not in (None, name):
+                self._renamed[number] = name
+        gone = closed - self.closed - frozenset(there.values())
+        return remembered - gone | (frozenset() if inventory.kind is Kind.SELF else self.closed)
+
+    def find(self, shut: frozenset[str]) -> Iterator[Misplaced]:
+        """The ports that were renamed at the last look; those of ``shut`` are closed."""
+        for number, name in sorted(self._renamed.items()):
+            is_open = name not in shut
+            state = "what crosses it is not judged" if is_open else "nothing passes it"
+            text = f"the port {self._were[number]!r} was renamed {name!r}, which the inventory does not name: {state}"
+            yield Misplaced(text, _NAME_IT, is_open)
+
+
+def _managed_by(inventory: Inventory) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The names that the inventory manages, and what the names begin with that its patterns manage."""
+    patterns = {*map(str, inventory.ports), *inventory.managed}
+    prefixes = tuple(one[:-1] for one in patterns if one.endswith("*"))
+    return frozenset(one for one in patterns if not one.endswith("*")), prefixes

@@ -13,7 +13,7 @@ from typing import Final
 from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.doors.files import FilesDoor, Stamp
 from ringfence.agent.doors.links import LinksDoor
-from ringfence.agent.inventory import Inventory, declared_endpoints, find_reassigned, parse_inventory
+from ringfence.agent.inventory import Inventory, declared_endpoints, find_reassigned, given_free, parse_inventory
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import Lifelines, LocalPorts
 from ringfence.policy.values import Kind
@@ -53,7 +53,7 @@ class Declared:
     """What the operator declares. ``begin`` comes first; ``problem`` says why the file is not followed, if so.
 
     Ports that the inventory no longer names are remembered: taking an instance out closes its port, it does not free
-    it. They are forgotten when their link is gone, or when the inventory declares them unmanaged.
+    it; nor does renaming it. They are forgotten when their link is gone, or when the inventory declares them unmanaged.
 
     ``observed`` tells whether an uplink without a view is only observed, as that of a new host is.
     """
@@ -117,6 +117,12 @@ class Declared:
             self._adopt(kept)
             self.problem = f"{error}; the last good one is in force"
         self.observed = self.observed and self.inventory.ports.isdisjoint(held - observed)
+
+    def remember(self, ports: frozenset[str]) -> bool:
+        """Takes these for the ports to remember; returns whether they are others than before."""
+        changed = ports != self.remembered
+        self.remembered = ports if changed else self.remembered
+        return changed
 
     def note_view(self, view: HostView) -> None:
         """Takes note of whether a view observes this host's uplinks; that holds until another view says otherwise."""
@@ -214,15 +220,9 @@ def remember_ports(
     """The ports to remember: those of earlier inventories whose links exist and that are not declared unmanaged."""
     known = remembered | (frozenset(map(str, before.ports)) - _uplinks_of(before) if before else frozenset())
     present = frozenset(map(str, inventory.ports))
-    return frozenset(name for name in known - present if name in links and name not in _given_free(inventory))
+    return frozenset(name for name in known - present if name in links and name not in given_free(inventory))
 
 
 def _uplinks_of(inventory: Inventory) -> frozenset[str]:
     """A self host's uplinks, which are not remembered: closing them would shut its operator out and protect nobody."""
     return frozenset(map(str, inventory.ports)) if inventory.kind is Kind.SELF else frozenset()
-
-
-def _given_free(inventory: Inventory) -> frozenset[str]:
-    return frozenset(
-        str(interface.name) for claim in inventory.instances for interface in claim.interfaces if not interface.managed
-    )

@@ -74,10 +74,11 @@ async def run_agent(
         closing(KernelConntrack()) as conntrack,
         _open_packets() as packets,
         closing(KernelConnections()) as connections,
+        closing(KernelLinks()) as links,
     ):
         nftables.count_changes()  # says at once when nf_tables cannot be had here
         async with open_server(server, credential, clock, insecure=insecure) as connection:
-            kernel = nftables, notices, conntrack, KernelLinks()
+            kernel = nftables, notices, conntrack, links
             system = SystemFiles(), SystemNames(), clock, KernelBridging()
             doors = Doors(*kernel, *system, packets, connections, flow_file)
             cache = Cache(doors.files, folder, credential.host)

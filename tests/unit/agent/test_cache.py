@@ -29,11 +29,15 @@ def test_what_was_saved_is_found_again():
     _cache(files).save_view(VIEW)
     _cache(files).save_inventory(b"text")
     channel = frozenset({(ip_address("192.0.2.1"), 443), (ip_address("2001:db8::1"), 443)})
-    _cache(files).save_memory(Memory(7, frozenset({"veth-b", "veth-a"}), channel, observed=False))
+    _cache(files).save_memory(
+        Memory(7, frozenset({"veth-b", "veth-a"}), channel, observed=False, life="1", seen=((4, "a"),))
+    )
     found = _cache(files)
     assert found.load_view() == VIEW
     assert found.load_inventory() == b"text"
-    assert found.load_memory() == Memory(7, frozenset({"veth-a", "veth-b"}), channel, observed=False)
+    assert found.load_memory() == Memory(
+        7, frozenset({"veth-a", "veth-b"}), channel, observed=False, life="1", seen=((4, "a"),)
+    )
 
 
 def test_any_flipped_or_lost_octet_of_the_view_is_noticed():

@@ -40,7 +40,7 @@ from ringfence.policy.errors import OperatorError
 from ringfence.policy.packet import Packet
 from ringfence.policy.program.compile import LocalPorts, compile_program
 from ringfence.policy.program.model import NamedSet, Within
-from ringfence.policy.program.names import DROPS, FRAME_PROGRAMMED, group_chain, rule_counter
+from ringfence.policy.program.names import DROPS, FRAME_PROGRAMMED, PORTS, group_chain, rule_counter
 from ringfence.policy.program.refusal import Fate, Refusal, log_prefix
 from ringfence.policy.program.steps import AddElements, AddLine, FlushChain
 from ringfence.policy.values import Direction
@@ -620,15 +620,58 @@ async def test_a_port_whose_frames_something_else_takes_is_told_not_to_be_judged
 
 
 @scenario
-async def test_a_port_that_was_renamed_to_what_is_not_managed_is_told_to_be_open(world):
+async def test_a_port_that_is_renamed_is_closed_and_told_until_it_is_named_as_before(world):
     world.server.publish(TWO)
     async with world.agent():
         await world.until_applied(2)
-        await world.until(lambda: world.links.looked_at)
         world.links.renamed["veth-app"] = "lan9"
-        await world.until_said("the port 'veth-app' was renamed 'lan9', which is not managed")
+        await world.until_said("the port 'veth-app' was renamed 'lan9', which the inventory does not name: nothing")
+        await world.until(lambda: ("lan9",) in world.nftables.read().program.sets[PORTS].elements)
         world.links.renamed.clear()
         await world.until(lambda: world.server.reports[-1].error is None)
+        await world.until(lambda: ("lan9",) not in world.nftables.read().program.sets[PORTS].elements)
+        world.assert_holds(TWO)
+
+
+@scenario
+async def test_a_port_that_was_renamed_while_no_agent_ran_is_closed_unless_the_machine_booted_meanwhile(world):
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_applied(2)
+    world.links.renamed["veth-app"] = "lan9"
+    world.links.boots += 1
+    async with world.agent():
+        assert ("lan9",) not in world.nftables.read().program.sets[PORTS].elements
+    world.links.renamed.clear()
+    async with world.agent():
+        await world.until_applied(2)
+    world.links.renamed["veth-app"] = "lan9"
+    async with world.agent(runs=False):
+        assert ("lan9",) in world.nftables.read().program.sets[PORTS].elements
+
+
+@scenario
+async def test_a_port_that_is_renamed_to_what_the_inventory_gives_free_is_left_alone(world):
+    world.server.publish(TWO)
+    free = '[[instance]]\nname = "x"\n[[instance.interface]]\n'
+    free += 'name = "lan9"\naddresses = ["10.0.0.9"]\nmanaged = false\n'
+    world.write(BOTH + free.encode())
+    async with world.agent():
+        await world.until_applied(2)
+        world.links.renamed["veth-app"] = "lan9"
+        looked_at = world.links.looked_at
+        await world.until(lambda: world.links.looked_at > looked_at + 1)
+        assert ("lan9",) not in world.nftables.read().program.sets[PORTS].elements
+
+
+@scenario
+async def test_an_uplink_that_is_renamed_is_told_and_not_closed(world):
+    world.write(BOTH.split(b"[[instance]]")[0] + b'kind = "self"\n[[instance]]' + BOTH.split(b"[[instance]]")[1])
+    async with world.agent():
+        await world.until(lambda: world.links.looked_at > 1)
+        world.links.renamed["veth-web"] = "lan9"
+        await world.until_said("which the inventory does not name: what crosses it is not judged")
+        assert ("lan9",) not in world.nftables.read().program.sets[PORTS].elements
 
 
 @scenario

@@ -7,18 +7,26 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from ringfence.agent.doors.netlink import NetlinkSocket
+from ringfence.agent.doors.netlink import SOL_NETLINK, NetlinkSocket, explain_refusal, open_netlink, wait_readable
 from ringfence.nft.netlink import F_DUMP, F_REQUEST, pack_message, parse, parse_messages
 from ringfence.policy.errors import OperatorError
 
 # An abstract address belongs to the network namespace, whatever the agent's folder, and is freed with the process.
 _LOCK_ADDRESS: Final = "\0ringfence-agent"
 _NAME_TRIES: Final = 10  # whoever holds it may be gone when we look
+_NETLINK_ROUTE: Final = 0
+_NETLINK_ADD_MEMBERSHIP: Final = 1
+_GROUP_LINK: Final = 1
+_RECEIVE_SIZE_BYTES: Final = 1 << 18  # what does not fit is lost, and the loss is a notice as well
+_NOTICE_SIZE_BYTES: Final = 1  # of each, for only that it came counts: the kernel forgets the rest
+_MOST_NOTICES: Final = 1024  # at once
+_BOOT: Final = "/proc/sys/kernel/random/boot_id"
+_NETWORK: Final = "/proc/thread-self/ns/net"
 _NETLINK_SOCK_DIAG: Final = 4
 _ASK_SOCKETS: Final = 20
 _SHOW_NAME, _SHOW_USER = 0x01, 0x40
@@ -26,6 +34,8 @@ _NAME, _USER = 0, 7
 _SOCKET_SIZE: Final = 12  # of unix_diag_msg behind its first four octets
 _DEVICES: Final = "/sys/class/net"
 _NAMELESS: Final = "?"  # in another network namespace
+
+_LISTEN: Final = "listen to the kernel's changes of links"
 
 _log: Final = logging.getLogger("ringfence.agent")
 
@@ -59,8 +69,46 @@ class LinksDoor(Protocol):
         """The names of all interfaces by the kernel's numbers, which stay when a name changes."""
         ...
 
+    def life(self) -> str | None:
+        """Of what the numbers are: this boot and network namespace. None when that cannot be told."""
+        ...
+
+    async def changed(self) -> None:
+        """Until a link may have come, gone or changed since the last call; at the first call at once."""
+        ...
+
 
 class KernelLinks:
+    """The links of the network namespace of the caller."""
+
+    def __init__(self) -> None:
+        self._notices: socket.socket | None = None
+
+    def close(self) -> None:
+        if self._notices is not None:
+            self._notices.close()
+
+    def life(self) -> str | None:
+        try:
+            return f"{Path(_BOOT).read_text(encoding='ascii').strip()} {Path(_NETWORK).stat().st_ino}"
+        except OSError:
+            return None
+
+    async def changed(self) -> None:
+        if self._notices is None:
+            self._notices = _listen()
+            return
+        await wait_readable(self._notices)
+        with suppress(BlockingIOError):
+            for _ in range(_MOST_NOTICES):
+                try:
+                    self._notices.recv(_NOTICE_SIZE_BYTES)
+                except BlockingIOError:
+                    raise
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise OperatorError(_LISTEN, explain_refusal(error.errno)) from error
+
     def names(self) -> frozenset[str]:
         return frozenset(self.numbered().values())
 
@@ -82,6 +130,18 @@ class KernelLinks:
             return _without_master(device)
         kind = _kind_of(name)
         return Master(None) if kind == "vrf" else Master(name, kind == "bridge")  # what a VRF routes passes the rules
+
+
+def _listen() -> socket.socket:
+    """The kernel's notices of links: no right is needed to hear them."""
+    opened = open_netlink(_RECEIVE_SIZE_BYTES, _NETLINK_ROUTE)
+    try:
+        opened.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _GROUP_LINK)
+    except OSError as error:
+        opened.close()
+        raise OperatorError(_LISTEN, explain_refusal(error.errno)) from error
+    opened.setblocking(False)  # noqa: FBT003  the standard library's own signature
+    return opened
 
 
 def _without_master(device: str) -> Master | None:

@@ -13,7 +13,7 @@ from pyroute2 import IPRoute
 
 from lab import DHCP6_SERVERS, FAMILIES, HOST, HOST_ADDRESSES, MLD_ROUTERS, Way
 from policies import group
-from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP
+from ringfence.policy.packet import AH, ICMP, ICMPV6, NO_NEXT_HEADER, TCP, UDP
 from ringfence.policy.values import PROTOCOL_NUMBER, Kind, Mac, Protocol, link_local
 from ringfence.world.packets import encode_packet
 from segments import TOO_BIG, UNREACHABLE, authenticated_udp, behind_options, error_about, large
@@ -418,6 +418,13 @@ def test_ah_over_ipv6_rides_on_a_live_flow_of_what_it_carries(lab):
     lab.expect_fate(ALLOWED, carrying)
     lab.enforce(lab.instance("web"))
     lab.expect_fate(DENIED, carrying, plain)
+
+
+def test_what_ends_without_content_is_of_no_flow(lab):
+    lab.enforce(group("g", "ingress all from ::/0", "ingress all from 0.0.0.0/0"), lab.instance("web", "g"))
+    ends = lab.way("outside", "web", NO_NEXT_HEADER, 6), lab.way("web", "outside", NO_NEXT_HEADER, 6)
+    lab.expect(DENIED, *ends, *(replace(way, encode=behind_options(partial(encode_packet, way.packet))) for way in ends))
+    lab.expect(ALLOWED, lab.way("outside", "web", NO_NEXT_HEADER, 4))  # in IPv4 a number like others
 
 
 def test_a_family_never_widens(lab):

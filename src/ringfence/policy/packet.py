@@ -1,6 +1,7 @@
 """The first packet of a would-be flow, and what conntrack makes of it: does it open a flow, or belong to none?
 
-Facts of Linux: nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c, nf_conntrack_proto_tcp.c, nf_conntrack_core.c.
+Facts of Linux: nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c, nf_conntrack_proto_tcp.c, nf_conntrack_core.c;
+exthdrs_core.c (ipv6_skip_exthdr finds nothing to track where no header follows).
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ UDP: Final = PROTOCOL_NUMBER[Protocol.UDP]
 ICMP: Final = PROTOCOL_NUMBER[Protocol.ICMP]
 ICMPV6: Final = PROTOCOL_NUMBER[Protocol.ICMPV6]
 AH: Final = PROTOCOL_NUMBER[Protocol.AH]
+NO_NEXT_HEADER: Final = 59  # what an IPv6 packet without content ends with (RFC 8200)
 
 EPHEMERAL_PORT: Final = 49152  # the first of them (RFC 6335): a likely source port
 OPENING_ICMP: Final = frozenset({8, 13, 15, 17})  # echo, timestamp, information and address mask requests
@@ -81,7 +83,7 @@ def tracking_of(packet: Packet) -> Tracking:
             if packet.icmp_type in LINK_TYPES:
                 return Tracking.LINK
             return Tracking.FLOW if packet.icmp_type in OPENING_ICMPV6 else Tracking.NONE
-        case (1, 6) | (58, 4) | (51, 6):
+        case (1, 6) | (58, 4) | (51, 6) | (59, 6):
             return Tracking.NONE
         case (6, _):
             return Tracking.FLOW if packet.opening else Tracking.STRAY

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
+from ringfence.policy.packet import ICMP, ICMPV6, NO_NEXT_HEADER, TCP, UDP, Packet
 from ringfence.policy.values import PROTOCOL_NUMBER, Protocol
 
 ETHERTYPE: Final = {4: 0x0800, 6: 0x86DD}
@@ -13,7 +13,6 @@ _TAG: Final = struct.Struct("!4sQ")
 _MAGIC: Final = b"\x9eRF\xe9"
 _SYN: Final = 0x02
 _ACK: Final = 0x10
-_NO_NEXT_HEADER: Final = 59
 _UNASSIGNED: Final = 253  # "use for experimentation and testing" (RFC 3692)
 
 
@@ -70,7 +69,7 @@ def _icmp(packet: Packet, trailer: bytes) -> bytes:
 
 def _ah(packet: Packet, trailer: bytes) -> bytes:
     """An authentication header with a 12-byte check value. What it carries: UDP on IPv4, on IPv6 nothing (type 59)."""
-    inner = UDP if packet.family == 4 else _NO_NEXT_HEADER  # noqa: PLR2004  the family's number
+    inner = UDP if packet.family == 4 else NO_NEXT_HEADER  # noqa: PLR2004  the family's number
     return struct.pack("!BBHII", inner, 4, 0, 0x100, 1) + bytes(12) + trailer
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from generated import PORTS, Way, difference
 from policies import address, group, group_id, instance, mac_of, rule, snapshot
-from ringfence.policy.packet import AH, ICMP, ICMPV6, TCP, UDP, Packet, Tracking, tracking_of
+from ringfence.policy.packet import AH, ICMP, ICMPV6, NO_NEXT_HEADER, TCP, UDP, Packet, Tracking, tracking_of
 from ringfence.policy.program.compile import compile_program
 from ringfence.policy.values import Direction, link_local
 from ringfence.policy.verdict import Allowance, Default, allowing_rules, find_endpoint
@@ -312,6 +312,8 @@ TRACKING = [
     (Tracking.NONE, other(ICMPV6)),
     (Tracking.FLOW, other(AH)),
     (Tracking.NONE, other(AH, OUT6, A6)),
+    (Tracking.FLOW, other(NO_NEXT_HEADER)),
+    (Tracking.NONE, other(NO_NEXT_HEADER, OUT6, A6)),
     *((Tracking.FLOW, other(number)) for number in (ESP, GRE, IPIP, SCTP)),
 ]
 

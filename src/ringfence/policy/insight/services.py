@@ -13,7 +13,17 @@ from ringfence.policy.addresses import Family
 from ringfence.policy.errors import Invalid
 from ringfence.policy.insight.intervals import EMPTY, Intervals
 from ringfence.policy.model import Rule
-from ringfence.policy.packet import AH, ICMP, ICMPV6, OPENING_ICMP, OPENING_ICMPV6, TCP, UDP, Packet
+from ringfence.policy.packet import (
+    AH,
+    ICMP,
+    ICMPV6,
+    NO_NEXT_HEADER,
+    OPENING_ICMP,
+    OPENING_ICMPV6,
+    TCP,
+    UDP,
+    Packet,
+)
 from ringfence.policy.values import MAX_PORT, PROTOCOL_NUMBER, Protocol
 from ringfence.policy.well_known import LINK_TYPES, ROGUE_ICMP_TYPE
 
@@ -65,7 +75,7 @@ _ICMPS: Final = Intervals.of(service_span(ICMP), service_span(ICMPV6))
 ALL_SERVICES: Final[dict[Family, Intervals]] = {4: _EVERY, 6: _EVERY - _types(ICMPV6, LINK_TYPES)}
 FLOWS: Final[dict[Family, Intervals]] = {
     4: (_EVERY - _ICMPS) | _types(ICMP, OPENING_ICMP),
-    6: (_EVERY - _ICMPS - Intervals.of(service_span(AH))) | _types(ICMPV6, OPENING_ICMPV6),
+    6: (_EVERY - _ICMPS - Intervals.of(service_span(AH), service_span(NO_NEXT_HEADER))) | _types(ICMPV6, OPENING_ICMPV6),
 }
 REDIRECTS: Final = _types(ICMP, {ROGUE_ICMP_TYPE})  # no instance may send these, whatever its rules say
 

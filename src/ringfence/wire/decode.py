@@ -39,7 +39,7 @@ MAX_TEXT: Final = 255  # characters of a name or description (openapi.json)
 
 _UUID_SIZE = 36  # characters, with hyphens; msgspec also accepts UUIDs without
 _MISSING = re.compile(r"Object missing required field `([A-Za-z-]+)`")
-_UNKNOWN = re.compile(r"object contains unknown field (.*)", re.DOTALL)
+_UNKNOWN = re.compile(r"[Oo]bject contains unknown field (.*)", re.DOTALL)
 _LENGTH = re.compile(r"Expected `str` of length (<=|>=) ([0-9]+)")
 _E = TypeVar("_E", bound=Enum)
 _S = TypeVar("_S")
@@ -207,8 +207,12 @@ def _refusal(text: str, at: str) -> Invalid:
     missing = _MISSING.fullmatch(text)
     if missing:
         return Invalid("required, but not given", field=f"{path}.{missing[1]}")
-    sentence = _LENGTH.sub(_bound, text).replace("`", "")
+    sentence = _UNKNOWN.sub(_briefly, _LENGTH.sub(_bound, text).replace("`", ""))
     return Invalid(sentence[:1].lower() + sentence[1:], field=path)
+
+
+def _briefly(unknown: re.Match[str]) -> str:
+    return f"object contains unknown field {ascii(unknown[1])[1:-1][:64]}"
 
 
 def _bound(length: re.Match[str]) -> str:

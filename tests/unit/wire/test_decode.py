@@ -1,6 +1,7 @@
 """Requests into commands: what official clients send is understood, everything else is refused naming the field."""
 
 import json
+from base64 import b64encode
 from ipaddress import IPv6Address
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from ringfence.wire.decode import (
     decode_worn,
     parse_path_id,
 )
+from ringfence.wire.join import decode_join
 
 ID = "5a3ca769-0fdb-4c4a-bc3b-b13b7b687cf3"
 TCP = {"flow-direction": "ingress", "protocol": "tcp", "network": "10.0.0.1/8", "start-port": 22, "end-port": 22}
@@ -272,3 +274,13 @@ def test_a_path_segment_that_is_no_uuid_names_nothing(text):
 
 def test_a_path_segment_may_spell_a_uuid_in_either_case():
     assert parse_path_id(ID.upper(), what="rule") == UUID(ID)
+
+
+def test_an_unknown_field_is_named_in_a_line_however_long_and_strange_it_is():
+    for name in ("q" * 1_000_000, "\x1b[31m\n"):
+        with pytest.raises(Invalid) as caught:
+            decode_join(
+                json.dumps({"host": "h", "secret": "s", "public-key": b64encode(bytes(32)).decode(), name: 1}).encode()
+            )
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 200

@@ -75,7 +75,7 @@ class Packet:
         for number in (1, 58):
             types = _OPENING.get((number, self.family), ())
             cases.append(z3.Implies(self.protocol == number, z3.Or(*(self.type == one for one in types))))
-        untracked = z3.And(self.protocol == 51, z3.BoolVal(self.family == 6))
+        untracked = z3.And(z3.Or(self.protocol == 51, self.protocol == 59), z3.BoolVal(self.family == 6))
         return z3.And(*cases, z3.Not(untracked))
 
 

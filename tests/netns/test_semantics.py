@@ -423,7 +423,9 @@ def test_ah_over_ipv6_rides_on_a_live_flow_of_what_it_carries(lab):
 def test_what_ends_without_content_is_of_no_flow(lab):
     lab.enforce(group("g", "ingress all from ::/0", "ingress all from 0.0.0.0/0"), lab.instance("web", "g"))
     ends = lab.way("outside", "web", NO_NEXT_HEADER, 6), lab.way("web", "outside", NO_NEXT_HEADER, 6)
-    lab.expect(DENIED, *ends, *(replace(way, encode=behind_options(partial(encode_packet, way.packet))) for way in ends))
+    lab.expect(
+        DENIED, *ends, *(replace(way, encode=behind_options(partial(encode_packet, way.packet))) for way in ends)
+    )
     lab.expect(ALLOWED, lab.way("outside", "web", NO_NEXT_HEADER, 4))  # in IPv4 a number like others
 
 

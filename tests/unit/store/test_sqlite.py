@@ -102,7 +102,7 @@ def test_the_folder_is_made_private(tmp_path):
 def test_a_lost_seal_key_is_not_replaced_while_there_are_secrets(tmp_path):
     with_key(Place(tmp_path))
     (tmp_path / "secret.key").unlink()
-    with pytest.raises(OperatorError, match=r"secret.key: it is missing.*or a backup"):
+    with pytest.raises(OperatorError, match=r"secret.key: it is missing.*restore a backup"):
         Store.open(tmp_path)
 
 

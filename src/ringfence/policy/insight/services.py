@@ -73,9 +73,10 @@ _EVERY: Final = Intervals.of((0, _OTHERS + 255)) - Intervals.union(
 _ICMPS: Final = Intervals.of(service_span(ICMP), service_span(ICMPV6))
 # All services, and those of which a packet opens a flow, by family (as packet.tracking_of).
 ALL_SERVICES: Final[dict[Family, Intervals]] = {4: _EVERY, 6: _EVERY - _types(ICMPV6, LINK_TYPES)}
+_NO_FLOWS6: Final = Intervals.of(service_span(AH), service_span(NO_NEXT_HEADER))
 FLOWS: Final[dict[Family, Intervals]] = {
     4: (_EVERY - _ICMPS) | _types(ICMP, OPENING_ICMP),
-    6: (_EVERY - _ICMPS - Intervals.of(service_span(AH), service_span(NO_NEXT_HEADER))) | _types(ICMPV6, OPENING_ICMPV6),
+    6: (_EVERY - _ICMPS - _NO_FLOWS6) | _types(ICMPV6, OPENING_ICMPV6),
 }
 REDIRECTS: Final = _types(ICMP, {ROGUE_ICMP_TYPE})  # no instance may send these, whatever its rules say
 

@@ -41,4 +41,5 @@ def moment_words(at: int) -> str:
 
 def _alike(text: str, name: str) -> int:
     """How many letters are at the same place, counted from the beginning, and from the end."""
-    return sum(map(eq, text, name)) + sum(map(eq, reversed(text), reversed(name)))
+    forwards, backwards = map(eq, text, name), map(eq, reversed(text), reversed(name))
+    return sum(map(bool, forwards)) + sum(map(bool, backwards))

@@ -481,6 +481,7 @@ class FakeLinks:
         self.renamed: dict[str, str] = {}
         self.looked_at = 0  # how often the numbers were
         self.boots = 1
+        self.notices_s = 0.0005  # how soon a change is told
         self._numbers: dict[str, int] = {}
         self._known: dict[int, str] | None = None  # at the last call of ``changed``
 
@@ -489,7 +490,7 @@ class FakeLinks:
 
     async def changed(self) -> None:
         while (there := self._there()) == self._known:  # noqa: ASYNC110  tests change it from anywhere
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(self.notices_s)
         self._known = there
 
     def numbered(self) -> dict[int, str]:

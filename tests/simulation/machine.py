@@ -96,6 +96,7 @@ class Machine:
             return
         self.kernel.notices = FakeNotices()
         links = FakeLinks(*map(PORTS.format, self.instances))
+        links.notices_s = 1.0  # a turn each, of which a play has not many
         kernel = self.kernel, self.kernel.notices, self.conntrack, links
         doors = Doors(*kernel, self.disk, FakeNames(), self.clock, FakeBridging())
         self.agent = Agent(doors, self._server, Cache(self.disk, FOLDER, self.name), INVENTORY, jitter=self._rng.random)

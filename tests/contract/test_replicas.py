@@ -7,12 +7,14 @@ import threading
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from uuid import uuid4
 
 import pytest
 
 from contract.running import QUICK, admin_client, running_server
 from contract.test_agent_protocol import INVENTORY, claim_of, send
+from contract.test_organisations import call
 from counts import count
 from feeds import open_feed
 from ringfence.api import ServeOptions
@@ -117,6 +119,40 @@ def test_a_key_is_known_to_the_other_server_and_revoked_there_too(pair):
         assert pair[1].call("GET", "/security-group").status == 403
     finally:
         pair[1].key, pair[1].secret = known, secret
+
+
+def test_keys_that_are_made_on_both_servers_at_once_stay_within_their_limit(pair):
+    name = f"limited-{uuid4()}"
+    pair[0].admin.post("/admin/v1/organisations", json={"name": name}).raise_for_status()
+    path = f"/admin/v1/organisations/{name}/quota"
+    for limit in range(1, 4 * RULES, 2):
+        pair[1].admin.put(path, json={"iam-key": limit}).raise_for_status()
+        with ThreadPoolExecutor(WRITERS) as pool:
+            made = list(pool.map(lambda number: _make_key(pair[number % 2], name), range(WRITERS)))
+        assert set(made) == {200, 409}
+        for server in pair:
+            used = {one["name"]: one["used"] for one in server.admin.get(path).json()["quotas"]}
+            assert used["iam-key"] == limit
+
+
+def _make_key(server, organisation):
+    with admin_client(server.folder) as admin:
+        return admin.post(f"/admin/v1/keys?organisation={organisation}", json={}).status_code
+
+
+def _rotate(path, server):
+    return server.admin.post(path, json={"overlap-s": 60})
+
+
+def test_of_two_servers_that_rotate_a_key_at_once_each_gives_out_a_secret_that_signs(pair):
+    first, _ = pair
+    for _ in range(2 * RULES):
+        path = f"/admin/v1/keys/{first.admin.post('/admin/v1/keys', json={}).json()['id']}"
+        with ThreadPoolExecutor(2) as pool:
+            rotated = list(pool.map(partial(_rotate, path), pair))
+        for answer in rotated:
+            for server in pair:
+                assert call(server, answer.json(), "GET", "/security-group").status == 200
 
 
 def test_a_host_that_is_removed_at_one_server_loses_its_feed_at_the_other(pair):

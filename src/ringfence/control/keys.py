@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ringfence.control.actor import Role
 from ringfence.control.lookup import name_some
-from ringfence.policy.errors import Invalid
+from ringfence.policy.errors import Busy, Invalid
 from ringfence.policy.model import Snapshot
 from ringfence.policy.values import GroupId, KeyId, OrganisationId, Visibility
 from ringfence.store import StoredKey
@@ -42,14 +42,23 @@ class ApiKey:
         return f"ApiKey(id={self.id!r}, role={self.role.value!r})"  # a secret never reaches a log
 
 
+class KeysChanged(Busy):
+    """Another server has changed keys since it was looked which there are: look again."""
+
+
 class KeyRing:
-    """The keys that are valid now, in the order in which they were made."""
+    """The keys that are valid now, in the order in which they were made.
+
+    ``followed``: the keys as another server left them last; None as long as none has changed any.
+    """
 
     def __init__(self, stored: Iterable[StoredKey]) -> None:
-        self.reset(stored)
+        self.followed: tuple[StoredKey, ...] | None = None
+        self._keys = {key.id: _key_of(key) for key in stored}
 
-    def reset(self, stored: Iterable[StoredKey]) -> None:
-        """Replaces all keys."""
+    def follow(self, stored: tuple[StoredKey, ...]) -> None:
+        """Replaces all keys by those that another server left."""
+        self.followed = stored
         self._keys = {key.id: _key_of(key) for key in stored}
 
     def __getitem__(self, id_: KeyId) -> ApiKey:

@@ -4,14 +4,16 @@ Lives in the event loop's thread. Writes go through the store's writer; keys are
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from ringfence.control.actor import Actor, operator_of
 from ringfence.control.commits import Commits
 from ringfence.control.held import decide_hold
 from ringfence.control.ids import new_id
-from ringfence.control.keys import ApiKey, KeyRing, KeyWish, mint_api_key, resolve_scope, rotate_api_key
+from ringfence.control.keys import ApiKey, KeyRing, KeysChanged, KeyWish, mint_api_key, resolve_scope, rotate_api_key
 from ringfence.control.lookup import find_organisation
 from ringfence.control.organisations import decide_end, decide_found, decide_limit
 from ringfence.control.quotas import Usage, require_room_for_key, usage_of
@@ -20,6 +22,8 @@ from ringfence.policy.errors import NotFound
 from ringfence.policy.model import Organisation, Snapshot
 from ringfence.policy.quota import Quota
 from ringfence.policy.values import GroupId, KeyId, OrganisationId
+
+_MOST_ATTEMPTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +115,12 @@ class Owners:
     async def create_key(self, wish: KeyWish, organisation: str | None = None) -> ApiKey:
         """A new API key of the organisation; it is valid when this returns."""
         async with self._turn:
-            owner = self.named(organisation)
-            require_room_for_key(owner, len(self.keys.of(owner.id)))
-            asked = self.asked(operator_of(owner.id))
-            key = mint_api_key(owner.id, wish, resolve_scope(self.snapshot(), owner.id, wish), now_s=asked.now_s)
-            await self.commits.run(self.use_cases.create_key(key, asked))
-            self.keys.put(key)
-            return key
+            return await _until_alone(lambda: self._create_key(wish, organisation))
 
     async def rotate_key(self, id_: KeyId, overlap_s: int) -> ApiKey:
         """A key with a new secret, valid when this returns; the old one is valid for ``overlap_s`` seconds more."""
         async with self._turn:
-            key = self._known(id_)
-            asked = self.asked(operator_of(key.organisation))
-            rotated = rotate_api_key(key, overlap_s=overlap_s, now_s=asked.now_s)
-            await self.commits.run(self.use_cases.rotate_key(rotated, asked))
-            if self.keys.get(id_) is None:
-                raise NotFound(f"API key {id_} was revoked meanwhile")
-            self.keys.put(rotated)
-            return rotated
+            return await _until_alone(lambda: self._rotate_key(id_, overlap_s))
 
     async def revoke_key(self, id_: KeyId) -> None:
         """Ends a key; no request signed with it is accepted from the moment this returns."""
@@ -141,8 +132,35 @@ class Owners:
         key = self.keys.get(id_)
         return key if key is not None and key.organisation in self.snapshot().organisations else None
 
+    async def _create_key(self, wish: KeyWish, organisation: str | None) -> ApiKey:
+        owner = self.named(organisation)
+        require_room_for_key(owner, len(self.keys.of(owner.id)))
+        asked = self.asked(operator_of(owner.id))
+        key = mint_api_key(owner.id, wish, resolve_scope(self.snapshot(), owner.id, wish), now_s=asked.now_s)
+        await self.commits.run(self.use_cases.create_key(key, asked, self.keys))
+        self.keys.put(key)
+        return key
+
+    async def _rotate_key(self, id_: KeyId, overlap_s: int) -> ApiKey:
+        key = self._known(id_)
+        asked = self.asked(operator_of(key.organisation))
+        rotated = rotate_api_key(key, overlap_s=overlap_s, now_s=asked.now_s)
+        await self.commits.run(self.use_cases.rotate_key(rotated, asked, self.keys))
+        if self.keys.get(id_) is None:
+            raise NotFound(f"API key {id_} was revoked meanwhile")
+        self.keys.put(rotated)
+        return rotated
+
     def _known(self, id_: KeyId) -> ApiKey:
         key = self.keys.get(id_)
         if key is None:
             raise NotFound(f"there is no API key {ascii(id_)[1:-1][:80]}")
         return key
+
+
+async def _until_alone(change: Callable[[], Awaitable[ApiKey]]) -> ApiKey:
+    """What ``change`` returns; it is decided anew as often as another server was first, which is known by then."""
+    for _ in range(_MOST_ATTEMPTS):
+        with suppress(KeysChanged):
+            return await change()
+    return await change()

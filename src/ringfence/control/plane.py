@@ -369,7 +369,7 @@ class ControlPlane:
         for operation in foreign.settled:
             self._book.settle(operation)
         if foreign.keys is not None:
-            self.owners.keys.reset(foreign.keys)
+            self.owners.keys.follow(foreign.keys)
         known, now_s = self.snapshot.hosts, self._clock.monotonic_s()
         for seen in foreign.seen:
             hosts = {host for host in seen.hosts if host in known}

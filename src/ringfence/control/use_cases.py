@@ -13,7 +13,7 @@ from ringfence.control.actor import Actor, operator_of
 from ringfence.control.commits import Foreign, Outcome, follow
 from ringfence.control.decide_claims import decide_claim
 from ringfence.control.hosts import Presence, decide_add_host, decide_invite, decide_join, decide_remove_host
-from ringfence.control.keys import ApiKey, stored_form
+from ringfence.control.keys import ApiKey, KeyRing, KeysChanged, stored_form
 from ringfence.control.operations import open_operation
 from ringfence.control.organisations import decide_found
 from ringfence.control.views import ViewCache
@@ -33,6 +33,7 @@ from ringfence.store import (
     KeyRevoked,
     KeyRotated,
     OperationSettled,
+    StoredKey,
     StoredOperation,
     next_revision,
 )
@@ -101,6 +102,7 @@ class UseCases:
     def __init__(self, cache: ViewCache, presence: Presence) -> None:
         self._cache = cache
         self._presence = presence
+        self._followed_keys: tuple[StoredKey, ...] | None = None  # as another server left them last
 
     def change(self, wish: Wish, asked: Asked, operation_id: OperationId) -> Decide[Outcome[Changed]]:
         """A change that a caller wants, with its operation."""
@@ -211,6 +213,8 @@ class UseCases:
     def followed(self, followed: Followed) -> Outcome[None]:
         """The outcome, on this server, of a decision that another server has made."""
         entry, opened = followed.entry, None
+        if followed.keys is not None:
+            self._followed_keys = followed.keys
         change = self._cache.change(followed.before, followed.after, entry.facts) if entry.facts else None
         if entry.operation is not None:
             touched = _shared(frozenset(change.touched)) if change else frozenset[HostName]()
@@ -224,22 +228,34 @@ class UseCases:
             foreign=Foreign(entry.settled, followed.keys, entry.seen),
         )
 
-    def create_key(self, key: ApiKey, asked: Asked) -> Decide[Outcome[None]]:
-        """A key; its secret goes to the store and nowhere else."""
+    def create_key(self, key: ApiKey, asked: Asked, keys: KeyRing) -> Decide[Outcome[None]]:
+        """A key, for which ``keys`` have room now; its secret goes to the store and nowhere else."""
+        seen = keys.followed
         audit = asked.audit("CreateKey", f"{key.id} role {key.role.value}")
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
             if key.organisation not in snapshot.organisations:
                 raise NotFound("the organisation was removed")
+            self._require_same(seen)
             return Decision(Outcome(None), records=(KeyCreated(stored_form(key)),), audit=audit)
 
         return decision
 
-    def rotate_key(self, key: ApiKey, asked: Asked) -> Decide[Outcome[None]]:
-        """A key with its new secret."""
+    def rotate_key(self, key: ApiKey, asked: Asked, keys: KeyRing) -> Decide[Outcome[None]]:
+        """A key with its new secret, and the one that it has in ``keys`` now."""
+        seen = keys.followed
         until = f", the old secret until {key.previous_until}" if key.previous_until else ""
         audit = asked.audit("RotateKey", f"{key.id}{until}")
-        return lambda _: Decision(Outcome(None), records=(KeyRotated(stored_form(key)),), audit=audit)
+
+        def decision(_: Snapshot) -> Decision[Outcome[None]]:
+            self._require_same(seen)
+            return Decision(Outcome(None), records=(KeyRotated(stored_form(key)),), audit=audit)
+
+        return decision
+
+    def _require_same(self, seen: tuple[StoredKey, ...] | None) -> None:
+        if self._followed_keys is not seen:
+            raise KeysChanged("another server changes keys at the same time: try again")
 
     def revoke_key(self, id_: KeyId, asked: Asked) -> Decide[Outcome[None]]:
         """The end of a key."""

@@ -851,7 +851,7 @@ def test_a_disk_that_hangs_holds_up_no_change_and_is_told(door, path, monkeypatc
             answers.set()
             await world.until(lambda: world.server.reports[-1].error is None)
             await world.until(lambda: world.files.contents.get(FOLDER / "flows.jsonl"))
-            assert world.cache.load_view().view == TWO
+            await world.until(lambda: world.cache.load_view().view == TWO)
 
     asyncio.run(scenario(World()))
 

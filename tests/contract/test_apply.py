@@ -141,7 +141,7 @@ def _passing(answer):
 
 def test_an_apply_on_trial_is_undone_whole_unless_it_is_confirmed(ringfence):
     before = ringfence("export")[1]
-    _, _, err = ringfence("apply", "policy.yaml", "--prune", "--confirm", "1s")
+    _, _, err = ringfence("apply", "policy.yaml", "--prune", "--confirm", "3s")
     assert "unless you say: ringfence confirm" in err
     assert ringfence("export")[1] != before
     wait_until(lambda: ringfence("export")[1] == before, 20)

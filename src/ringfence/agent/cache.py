@@ -39,6 +39,10 @@ class Memory:
     life: str | None = None
     seen: tuple[tuple[int, str], ...] = ()
 
+    def seen_in(self, life: str | None) -> tuple[tuple[int, str], ...]:
+        """``seen``, if the numbers mean the same in ``life``, which is None when nobody can tell."""
+        return self.seen if life is not None and life == self.life else ()
+
 
 class _MemoryShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1]

@@ -47,7 +47,7 @@ def examine_folder(
 def examine_renames(cache: Cache, inventory: Inventory, *, links: LinksDoor, machine: MachineDoor) -> Iterator[Finding]:
     """The ports that were renamed since the agent of the folder saw them, to what the inventory does not name."""
     memory = cache.load_memory()
-    renames = Renames(memory.seen if memory.life == links.life() else ())
+    renames = Renames(memory.seen_in(links.life()))
     wanted = renames.look(inventory, memory.ports, links.numbered())
     for renamed in renames.find(wanted if machine.is_agent_running() else memory.ports):
         state = State.PROBLEM if renamed.is_open else State.WARNING

@@ -76,8 +76,7 @@ class Agent:
         self._claim_pauses = Pauses(jitter)
         self._refused_s: float | None = None  # when the server refused something of the inventory, monotonic
         self._memory = cache.load_memory()
-        life = doors.links.life()
-        self._renames = Renames(self._memory.seen if life and life == self._memory.life else ())
+        self._renames = Renames(self._memory.seen_in(doors.links.life()))
         self._declared = Declared(
             inventory_file, files=doors.files, links=doors.links, cache=cache, memory=self._memory
         )

@@ -7,12 +7,13 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from ringfence.agent.doors.netlink import SOL_NETLINK, NetlinkSocket, explain_refusal, open_netlink, wait_readable
+from ringfence.agent.doors.listener import Listener
+from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.nft.netlink import F_DUMP, F_REQUEST, pack_message, parse, parse_messages
 from ringfence.policy.errors import OperatorError
 
@@ -20,7 +21,6 @@ from ringfence.policy.errors import OperatorError
 _LOCK_ADDRESS: Final = "\0ringfence-agent"
 _NAME_TRIES: Final = 10  # whoever holds it may be gone when we look
 _NETLINK_ROUTE: Final = 0
-_NETLINK_ADD_MEMBERSHIP: Final = 1
 _GROUP_LINK: Final = 1
 _RECEIVE_SIZE_BYTES: Final = 1 << 18  # what does not fit is lost, and the loss is a notice as well
 _NOTICE_SIZE_BYTES: Final = 1  # of each, for only that it came counts: the kernel forgets the rest
@@ -34,8 +34,6 @@ _NAME, _USER = 0, 7
 _SOCKET_SIZE: Final = 12  # of unix_diag_msg behind its first four octets
 _DEVICES: Final = "/sys/class/net"
 _NAMELESS: Final = "?"  # in another network namespace
-
-_LISTEN: Final = "listen to the kernel's changes of links"
 
 _log: Final = logging.getLogger("ringfence.agent")
 
@@ -82,7 +80,7 @@ class KernelLinks:
     """The links of the network namespace of the caller."""
 
     def __init__(self) -> None:
-        self._notices: socket.socket | None = None
+        self._notices: Listener | None = None
 
     def close(self) -> None:
         if self._notices is not None:
@@ -98,16 +96,8 @@ class KernelLinks:
         if self._notices is None:
             self._notices = _listen()
             return
-        await wait_readable(self._notices)
-        with suppress(BlockingIOError):
-            for _ in range(_MOST_NOTICES):
-                try:
-                    self._notices.recv(_NOTICE_SIZE_BYTES)
-                except BlockingIOError:
-                    raise
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise OperatorError(_LISTEN, explain_refusal(error.errno)) from error
+        await self._notices.wait()
+        self._notices.drain(lambda _: None, _MOST_NOTICES, _NOTICE_SIZE_BYTES)
 
     def names(self) -> frozenset[str]:
         return frozenset(self.numbered().values())
@@ -132,16 +122,15 @@ class KernelLinks:
         return Master(None) if kind == "vrf" else Master(name, kind == "bridge")  # what a VRF routes passes the rules
 
 
-def _listen() -> socket.socket:
+def _listen() -> Listener:
     """The kernel's notices of links: no right is needed to hear them."""
-    opened = open_netlink(_RECEIVE_SIZE_BYTES, _NETLINK_ROUTE)
+    listener = Listener("listen to the kernel's changes of links", _RECEIVE_SIZE_BYTES, _NETLINK_ROUTE)
     try:
-        opened.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _GROUP_LINK)
-    except OSError as error:
-        opened.close()
-        raise OperatorError(_LISTEN, explain_refusal(error.errno)) from error
-    opened.setblocking(False)  # noqa: FBT003  the standard library's own signature
-    return opened
+        listener.join(_GROUP_LINK)
+    except OperatorError:
+        listener.close()
+        raise
+    return listener
 
 
 def _without_master(device: str) -> Master | None:

@@ -4,7 +4,6 @@ Input: packed netlink messages. Output: the answers, or an ``OperatorError`` wit
 payload: ``nft`` packs and parses that for nftables, ``conntrack`` for its own few messages.
 """
 
-import asyncio
 import errno
 import os
 import socket
@@ -17,7 +16,7 @@ from typing import Final, TypeVar
 from ringfence.nft.netlink import NLMSG_DONE, NLMSG_ERROR, Message, Refusal, parse_messages, parse_refusal, scan_dump
 from ringfence.policy.errors import OperatorError
 
-_NETLINK_NETFILTER: Final = 12
+NETFILTER: Final = 12
 SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10  # an error does not repeat the message it is about
 _NETLINK_EXT_ACK: Final = 11  # an error carries a sentence where the kernel has one
@@ -52,7 +51,7 @@ class NetlinkSocket:
     without waiting; only a dump continues while it is read.
     """
 
-    def __init__(self, protocol: int = _NETLINK_NETFILTER) -> None:
+    def __init__(self, protocol: int = NETFILTER) -> None:
         self._socket = open_netlink(_RECEIVE_SIZE_BYTES, protocol)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
@@ -181,23 +180,7 @@ class NetlinkSocket:
         return answer
 
 
-async def wait_readable(channel: socket.socket) -> None:
-    """Returns when there is something to read; for a non-blocking socket."""
-    loop = asyncio.get_running_loop()
-    came: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(channel, _settle, came)
-    try:
-        await came
-    finally:
-        loop.remove_reader(channel)
-
-
-def _settle(came: asyncio.Future[None]) -> None:
-    if not came.done():
-        came.set_result(None)
-
-
-def open_netlink(receive_bytes: int, protocol: int = _NETLINK_NETFILTER) -> socket.socket:
+def open_netlink(receive_bytes: int, protocol: int = NETFILTER) -> socket.socket:
     """A bound netlink socket with a receive buffer of ``receive_bytes``, or what the system allows."""
     try:
         opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)

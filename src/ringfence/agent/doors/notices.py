@@ -4,26 +4,17 @@ Output: ``Heard``. A socket filter on the port that a transaction came from leav
 that they wake nobody and fill no buffer.
 """
 
-import errno
 import socket
 import struct
-from contextlib import suppress
 from ctypes import addressof, create_string_buffer
 from typing import Final, Protocol
 
-from ringfence.agent.doors.netlink import (
-    READ_SIZE_BYTES,
-    SOL_NETLINK,
-    NetlinkSocket,
-    explain_refusal,
-    open_netlink,
-    wait_readable,
-)
+from ringfence.agent.doors.listener import Listener
+from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.nft import Heard, Notices
 from ringfence.nft.messages import NEW_GENERATION, message_type
 from ringfence.policy.errors import OperatorError
 
-_NETLINK_ADD_MEMBERSHIP: Final = 1
 _GROUP_NFTABLES: Final = 7
 _SO_ATTACH_FILTER: Final = 26
 _STEP: Final = "listen to the kernel's changes of rules"
@@ -48,40 +39,26 @@ class KernelNotices:
     """Notices of the network namespace in which it is made; ``own`` is the socket whose transactions are ours."""
 
     def __init__(self, own: NetlinkSocket) -> None:
-        self._socket = open_netlink(_RECEIVE_SIZE_BYTES)
+        self._listener = Listener(_STEP, _RECEIVE_SIZE_BYTES)
         self._notices = Notices()
         try:
-            _attach(self._socket, _without(own.port))
-            self._socket.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _GROUP_NFTABLES)
-        except OSError as error:
-            self._socket.close()
-            raise OperatorError(_STEP, explain_refusal(error.errno)) from error
-        self._socket.setblocking(False)  # noqa: FBT003  the standard library's own signature
+            _attach(self._listener, _without(own.port))
+            self._listener.join(_GROUP_NFTABLES)
+        except OperatorError:
+            self.close()
+            raise
 
     def close(self) -> None:
-        self._socket.close()
+        self._listener.close()
 
     async def wait(self) -> None:
-        await wait_readable(self._socket)
+        await self._listener.wait()
 
     def take(self, known_until: int | None = None) -> Heard:
         if known_until is not None:
             self._notices.forget_until(known_until)
-        lost = False
-        with suppress(BlockingIOError):
-            for _ in range(_MOST_DATAGRAMS):
-                try:
-                    self._notices.feed(self._socket.recv(READ_SIZE_BYTES))
-                except (ValueError, KeyError) as error:
-                    raise OperatorError(_STEP, f"not understood: {error}") from error
-                except BlockingIOError:
-                    raise
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise OperatorError(_STEP, explain_refusal(error.errno)) from error
-                    lost = True
-            return self._notices.take(lost=lost, more=True)
-        return self._notices.take(lost=lost)
+        drained = self._listener.drain(self._notices.feed, _MOST_DATAGRAMS)
+        return self._notices.take(lost=drained.lost, more=drained.more)
 
 
 def _without(port: int) -> list[tuple[int, int, int, int]]:
@@ -101,7 +78,7 @@ def _as_loaded(number: int, size: str) -> int:
     return int.from_bytes(struct.pack(f"={size}", number), "big")
 
 
-def _attach(channel: socket.socket, instructions: list[tuple[int, int, int, int]]) -> None:
+def _attach(listener: Listener, instructions: list[tuple[int, int, int, int]]) -> None:
     code = create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in instructions))
     program = struct.pack("@HP", len(instructions), addressof(code))
-    channel.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    listener.set_option(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

@@ -2,10 +2,10 @@
 
 import errno
 import socket
-from contextlib import suppress
 from typing import Final, Protocol
 
-from ringfence.agent.doors.netlink import READ_SIZE_BYTES, explain_refusal, open_netlink, wait_readable
+from ringfence.agent.doors.listener import Listener
+from ringfence.agent.doors.netlink import explain_refusal
 from ringfence.nft.expressions import LOG_GROUP
 from ringfence.nft.netlink import NLMSG_ERROR, parse_messages, parse_refusal
 from ringfence.nft.packetlog import Told, encode_requests, parse_told
@@ -34,49 +34,33 @@ class KernelPackets:
     """The log of the network namespace in which it is made; ``OperatorError`` when another program has our group."""
 
     def __init__(self) -> None:
-        self._socket = open_netlink(_RECEIVE_SIZE_BYTES)
+        self._listener = Listener(_STEP, _RECEIVE_SIZE_BYTES)
         try:
             for request in encode_requests():
                 self._ask(request)
         except BaseException:
-            self._socket.close()
+            self.close()
             raise
-        self._socket.setblocking(False)  # noqa: FBT003  the standard library's own signature
 
     def close(self) -> None:
-        self._socket.close()
+        self._listener.close()
 
     async def wait(self) -> None:
-        await wait_readable(self._socket)
+        await self._listener.wait()
 
     def take(self) -> tuple[Told, ...]:
         found: list[Told] = []
-        with suppress(BlockingIOError):
-            for _ in range(_MOST_DATAGRAMS):
-                try:
-                    found += parse_told(self._socket.recv(READ_SIZE_BYTES))
-                except BlockingIOError:
-                    raise
-                except ValueError as error:
-                    raise OperatorError(_STEP, f"not understood: {error}") from error
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise OperatorError(_STEP, explain_refusal(error.errno)) from error
+        self._listener.drain(lambda datagram: found.extend(parse_told(datagram)), _MOST_DATAGRAMS)
         return tuple(found)
 
     def interface(self, index: int) -> str | None:
-
         try:
             return socket.if_indextoname(index)
         except OSError:
             return None
 
     def _ask(self, request: bytes) -> None:
-        try:
-            self._socket.sendto(request, (0, 0))
-            answers = [one for one in parse_messages(self._socket.recv(READ_SIZE_BYTES)) if one.type == NLMSG_ERROR]
-        except OSError as error:
-            raise OperatorError(_STEP, explain_refusal(error.errno)) from error
+        answers = [one for one in parse_messages(self._listener.ask(request)) if one.type == NLMSG_ERROR]
         for answer in answers:
             if (refusal := parse_refusal(answer)) is not None:
                 taken = refusal.errno in (errno.EPERM, errno.EBUSY)  # the kernel says EPERM (nfulnl_recv_config)

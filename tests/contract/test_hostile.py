@@ -68,6 +68,12 @@ RAW = {
     "ten thousand headers": (b"GET /v2/zone HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 10_000 + b"\r\n", 431),
     "a huge target": (b"GET /v2/" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 431),
     "HTTP/1.0 without a host": (b"GET /v2/zone HTTP/1.0\r\n\r\n", 200),
+    "HTTP/1.1 without a host": (b"GET /v2/zone HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET /v2/zone HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
+    "chunks of something coded": (
+        b"POST /v2/zone HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
     "HTTP/0.9": (b"GET /v2/zone\r\n\r\n", 400),
     "HTTP/3.0": (b"GET /v2/zone HTTP/3.0\r\nHost: h\r\n\r\n", None),
     "a host that is none": (b'GET /v2/zone HTTP/1.1\r\nHost: <script>"\r\n\r\n', 200),

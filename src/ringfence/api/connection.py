@@ -64,10 +64,6 @@ class _Wait(Enum):
     READ = auto()  # the caller, to read what it was answered
 
 
-class _HeadTooLarge(Exception):
-    """Raised through the parser, which turns it into its own error."""
-
-
 class Connection(asyncio.Protocol):
     """Created by the server for every connection."""
 
@@ -155,15 +151,21 @@ class Connection(asyncio.Protocol):
             return  # a trailer
         name = name.lower()
         known = self._headers.get(name)
+        if known is not None and name == b"host":
+            raise HttpRefusal(HTTPStatus.BAD_REQUEST, _NOT_ONE_HOST)
         self._headers[name] = value if known is None else known + b"," + value
         self._head_bytes += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
         if self._head_bytes > MAX_HEAD_BYTES:
-            raise _HeadTooLarge
+            raise HttpRefusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
             raise httptools.HttpParserError  # HTTP/0.9 and the like, which the parser takes
+        if b"host" not in self._headers and version == "1.1":
+            raise HttpRefusal(HTTPStatus.BAD_REQUEST, _NOT_ONE_HOST)
+        if b"transfer-encoding" in self._headers and not _is_chunked(self._headers[b"transfer-encoding"]):
+            raise HttpRefusal(HTTPStatus.BAD_REQUEST, _CODED)
         if self._parser.should_upgrade():
             return
         request = self._reading = self._begin_request()
@@ -216,6 +218,8 @@ class Connection(asyncio.Protocol):
         """The head that was just parsed, once more, as a request that asks for no other protocol."""
         lines = [self._parser.get_method() + b" " + self._url + b" HTTP/" + self._parser.get_http_version().encode()]
         lines += [name + b": " + value for name, value in self._headers.items() if name not in _UPGRADE_HEADERS]
+        if b"close" in map(bytes.strip, self._headers[b"connection"].lower().split(b",")):
+            lines.append(b"connection: close")
         return b"\r\n".join((*lines, b"", b""))
 
     def _begin_request(self) -> Request:
@@ -361,13 +365,17 @@ class Connection(asyncio.Protocol):
             self._timer = None
 
     def _refuse_head(self, error: httptools.HttpParserError) -> None:
-        if isinstance(error.__context__, _HeadTooLarge):
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+        """``error`` is the parser's own, or what it made of what was raised through it."""
+        if isinstance(error.__context__, HttpRefusal):
+            self._refuse(error.__context__.status, str(error.__context__))
         else:
             self._refuse(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
-        """Answers, unless the answer could be taken for that of an earlier request, and closes."""
+        """Answers, unless the answer could be taken for that of an earlier request, and closes.
+
+        An answer that is under way goes out before that: its caller would not know what was done.
+        """
         if self._transport.is_closing():
             return
         if not self._is_busy and not self._due and not self._drained_bytes:
@@ -379,10 +387,15 @@ class Connection(asyncio.Protocol):
             fields = {"request_id": request_id, "status": status.value, "address": address, "why": text}
             log.info("refused a connection: %s", text, extra={"fields": fields})
         self._reading = None
-        self._close()
+        if self._is_busy:
+            self._is_ending = True
+        else:
+            self._close()
 
 
 _TOO_LARGE: Final = f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes"
+_NOT_ONE_HOST: Final = "expected the header Host, once"  # RFC 9112, 3.2
+_CODED: Final = "expected no Transfer-Encoding other than chunked"
 _TOO_SLOW: Final = f"the request's headers did not arrive within {HEAD_TIME_S:.0f} s"
 
 
@@ -390,6 +403,11 @@ def _new_parser(connection: Connection) -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(connection)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)  # else pipelining breaks behind Connection: close
     return parser
+
+
+def _is_chunked(coding: bytes) -> bool:
+    """Whether ``coding`` is chunked alone: we would take any other, below chunked, for the body itself."""
+    return coding.strip().lower() == b"chunked"
 
 
 def _head_of(response: Response, *, is_last: bool) -> bytes:

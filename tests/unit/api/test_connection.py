@@ -125,6 +125,36 @@ def test_nothing_is_asked_or_read_on_while_an_answer_is_waited_for():
     run(main())
 
 
+@pytest.mark.parametrize("more", [b"\0garbage", b"GET / HTTP/1.1\r\n\r\n"], ids=["no request", "no host"])
+def test_what_is_refused_behind_a_request_does_not_cost_it_its_answer(more):
+    async def main():
+        app = Echo()
+        app.held = asyncio.Event()
+        async with connected(app) as (reader, writer, opened):
+            await send(writer, post(b"ab", b"content-length: 2") + more)
+            await until(lambda: opened.tasks)
+            app.held.set()
+            status, headers, body = await answer_of(reader)
+            assert (status, headers["connection"], body) == (200, "close", b"/a ab")
+            assert await reader.read() == b""
+
+    run(main())
+
+
+@pytest.mark.parametrize("headers", [b"close", b"Upgrade ,\tClose\r\nupgrade: h2c"], ids=["alone", "with upgrade"])
+def test_nothing_is_answered_behind_a_request_that_closes(headers):
+    async def main():
+        app = Echo()
+        async with connected(app) as (reader, writer, _):
+            await send(writer, post(b"ab", b"content-length: 2", b"connection: " + headers) + post(b""))
+            status, answered, _ = await answer_of(reader)
+            assert (status, answered["connection"]) == (200, "close")
+            assert await reader.read() == b""
+        assert app.asked == [("POST", "/a", b"ab")]
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -99,7 +99,9 @@ def test_a_connection_is_used_again_until_the_server_closes_it(tmp_path):
             open_client(f"unix:{tmp_path / 's'}", lambda: None) as client,
         ):
             answers = [await client.request("GET", "/"), await client.request("GET", "/")]
-            await asyncio.sleep(0.05)  # until the end is heard of, without which the next request would be lost
+            [(kept, _)] = client._idle
+            while kept.is_open:  # until the end is heard of, without which the next request would be lost
+                await asyncio.sleep(0)
             return [answer.content for answer in (*answers, await client.request("GET", "/"))]
 
     assert asyncio.run(ask()) == [b"one", b"two", b"3rd"]

@@ -85,13 +85,13 @@ class RuleCounts:
     def update(self, hits: Mapping[str, int], now: float) -> None:
         """Adds what the kernel's counters grew by; ``now`` in seconds since 1970. O(counters)."""
         changed: dict[str, _Known] = {}
-        for name, packets in hits.items():
+        for name, seen in hits.items():
             before = self._known.get(name)
             if before is not None:
-                if before.seen != packets:
-                    changed[name] = _added(before, packets, now)
+                if before.seen != seen:
+                    changed[name] = _added(before, seen, now)
             elif parse_rule_counter(name) is not None:
-                changed[name] = _added(_begun(now), packets, now)
+                changed[name] = _added(_begun(now), seen, now)
         if changed:
             self._known = self._known | changed
             self._untold |= changed.keys()

@@ -61,7 +61,7 @@ class GroupList(_Resource):
         response.data = self.encoder.many(listed, groups, name=(actor.organisation, wanted))
 
     async def on_post(self, request: Request, response: Response) -> None:
-        await self._execute(request, response, decode_group(body_of(request)))
+        await self._execute(request, response, decode_group(request.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class RuleList(_Resource):
 
     async def on_post(self, request: Request, response: Response, group: str) -> None:
         id_ = parse_group_id(group)
-        await self._execute(request, response, AddRule(id_, decode_rule(body_of(request))))
+        await self._execute(request, response, AddRule(id_, decode_rule(request.body)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class AddedSource(_Resource):
     """/v2/security-group/{group}:add-source: add-external-source-to-security-group."""
 
     async def on_put(self, request: Request, response: Response, group: str) -> None:
-        await self._execute(request, response, AddSource(parse_group_id(group), decode_source(body_of(request))))
+        await self._execute(request, response, AddSource(parse_group_id(group), decode_source(request.body)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class RemovedSource(_Resource):
     """/v2/security-group/{group}:remove-source: remove-external-source-from-security-group."""
 
     async def on_put(self, request: Request, response: Response, group: str) -> None:
-        await self._execute(request, response, RemoveSource(parse_group_id(group), decode_source(body_of(request))))
+        await self._execute(request, response, RemoveSource(parse_group_id(group), decode_source(request.body)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Attached(_Resource):
     """/v2/security-group/{group}:attach: attach-instance-to-security-group."""
 
     async def on_put(self, request: Request, response: Response, group: str) -> None:
-        await self._execute(request, response, Attach(parse_group_id(group), decode_worn(body_of(request))))
+        await self._execute(request, response, Attach(parse_group_id(group), decode_worn(request.body)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +130,7 @@ class Detached(_Resource):
     """/v2/security-group/{group}:detach: detach-instance-from-security-group."""
 
     async def on_put(self, request: Request, response: Response, group: str) -> None:
-        await self._execute(request, response, Detach(parse_group_id(group), decode_worn(body_of(request))))
-
-
-def body_of(request: Request) -> bytes:
-    return request.body
+        await self._execute(request, response, Detach(parse_group_id(group), decode_worn(request.body)))
 
 
 def parse_group_id(text: str) -> GroupId:

@@ -137,7 +137,7 @@ class Commits:
             self.fail(OperatorError("publishing a change that is stored", repr(error)))
 
 
-def follow(
+def advance(
     cache: ViewCache, snapshot: Snapshot, facts: tuple[Fact, ...], *, held_by: OrganisationId | None = None
 ) -> tuple[Snapshot | None, Change | None]:
     """The snapshot and the views that ``facts`` lead to; None for both when there are no facts.

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from ringfence.control.actor import Actor, operator_of
-from ringfence.control.commits import Foreign, Outcome, follow
+from ringfence.control.commits import Foreign, Outcome, advance
 from ringfence.control.decide_claims import decide_claim
 from ringfence.control.hosts import Presence, decide_add_host, decide_invite, decide_join, decide_remove_host
 from ringfence.control.keys import ApiKey, KeyRing, KeysChanged, stored_form
@@ -110,7 +110,7 @@ class UseCases:
         def decision(snapshot: Snapshot) -> "Decision[Outcome[Changed]]":  # as in Commits.run
             facts = wish.decide(snapshot)
             held_by = None if wish.is_due else asked.actor.organisation
-            after, change = follow(self._cache, snapshot, facts, held_by=held_by)
+            after, change = advance(self._cache, snapshot, facts, held_by=held_by)
             wish.require(after or snapshot)
             touched = _shared(frozenset(change.touched)) if change else frozenset[HostName]()
             if after is not None and touched:
@@ -148,7 +148,7 @@ class UseCases:
             if host not in snapshot.hosts:
                 raise NotFound(f"host {host} was removed")
             decided = decide_claim(snapshot, command, snapshot.hosts[host], new_ids=new_ids, now_s=asked.now_s)
-            after, change = follow(self._cache, snapshot, decided.facts)
+            after, change = advance(self._cache, snapshot, decided.facts)
             views = change.views if change else self._cache.views_of(snapshot)
             claimed = Claimed(decided.accepted, decided.refused, views[host].revision)
             return Decision(
@@ -164,7 +164,7 @@ class UseCases:
     def add_host(self, host: Host, asked: Asked) -> Decide[Outcome[Host]]:
         def decision(snapshot: Snapshot) -> Decision[Outcome[Host]]:
             facts = decide_add_host(snapshot, host)
-            after, change = follow(self._cache, snapshot, facts)
+            after, change = advance(self._cache, snapshot, facts)
             return Decision(
                 Outcome(host, change), facts=facts, after=after, audit=asked.audit("AddHost", f"host {host.name}")
             )
@@ -176,7 +176,7 @@ class UseCases:
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
             facts = decide_invite(snapshot, host)
-            after, change = follow(self._cache, snapshot, facts)
+            after, change = advance(self._cache, snapshot, facts)
             audit = asked.audit("InviteHost", f"host {host.name}")
             return Decision(Outcome(None, change), facts=facts, after=after, audit=audit)
 
@@ -187,7 +187,7 @@ class UseCases:
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
             facts = decide_join(snapshot, request, asked.now_s)
-            after, change = follow(self._cache, snapshot, facts)
+            after, change = advance(self._cache, snapshot, facts)
             outcome = Outcome(None, change, rekeyed=request.host if facts else None)
             audit = asked.audit("JoinHost", f"host {request.host}")
             return Decision(outcome, facts=facts, after=after, audit=audit)
@@ -199,7 +199,7 @@ class UseCases:
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
             facts = decide_remove_host(snapshot, name)
-            after, change = follow(self._cache, snapshot, facts)
+            after, change = advance(self._cache, snapshot, facts)
             return Decision(
                 Outcome(None, change, removed=name),
                 facts=facts,
@@ -275,7 +275,7 @@ class UseCases:
 
         def decision(snapshot: Snapshot) -> Decision[Outcome[None]]:
             facts = decide_facts(snapshot)
-            after, change = follow(self._cache, snapshot, facts)
+            after, change = advance(self._cache, snapshot, facts)
             audit = asked.audit(action, subject)
             return Decision(Outcome(None, change, revoked=revoked), facts=facts, after=after, audit=audit)
 

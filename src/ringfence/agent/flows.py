@@ -20,7 +20,7 @@ from ringfence.agent.worker import Worker
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.model import GroupPeer
 from ringfence.policy.packet import ICMP, ICMPV6, TCP, UDP, Packet
-from ringfence.policy.values import Address, Direction, GroupId, RuleId
+from ringfence.policy.values import Address, Direction, GroupId, InstanceId, RuleId
 from ringfence.policy.view import Endpoint, HostView
 from ringfence.wire.flows import MOST_RECORDS, RATE_LIMIT, FlowRecord, FlowReport, encode_record
 
@@ -116,6 +116,11 @@ class Side:
     direction: Direction
     at: float
 
+    @property
+    def head(self) -> tuple[float, str, InstanceId | None, Direction]:
+        """The first fields of its records."""
+        return round(self.at, 3), self.interface, self.end.instance if self.end else None, self.direction
+
 
 def make_record(
     packet: Packet, side: Side, verdict: str, reason: str, *, view: HostView, rule: RuleId | None = None
@@ -124,12 +129,9 @@ def make_record(
     peer = packet.destination if side.direction is Direction.EGRESS else packet.source
     has_ports, has_types = packet.protocol in (TCP, UDP), packet.protocol in (ICMP, ICMPV6)
     return FlowRecord(
-        at=round(side.at, 3),
-        interface=side.interface,
-        instance=side.end.instance if side.end else None,
-        direction=side.direction,
-        verdict=verdict,
-        reason=reason,
+        *side.head,
+        verdict,
+        reason,
         protocol=packet.protocol,
         source=str(packet.source),
         destination=str(packet.destination),
@@ -147,16 +149,7 @@ def make_frame_record(
 ) -> FlowRecord:
     """The record of a verdict on a frame that is not IP; ``ends``: sender and target, if it is ARP."""
     source, destination = (None, None) if ends is None else map(str, ends)
-    return FlowRecord(
-        at=round(side.at, 3),
-        interface=side.interface,
-        instance=side.end.instance if side.end else None,
-        direction=side.direction,
-        verdict=verdict,
-        reason=reason,
-        source=source,
-        destination=destination,
-    )
+    return FlowRecord(*side.head, verdict, reason, source=source, destination=destination)
 
 
 def _groups_of(peer: Address, end: Endpoint, view: HostView) -> tuple[GroupId, ...]:

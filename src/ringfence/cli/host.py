@@ -133,8 +133,7 @@ def drops(
     flows.jsonl goes further back.
     Example: [bold]ringfence host drops h1 --follow -o json[/bold]
     """
-    query = since_query(since) | limit_query(limit) | ({"host": host} if host else {})
-    show_flows(data, "drops", query, follow=follow, output=output)
+    show_flows(data, "drops", _query(host, since, limit), follow=follow, output=output)
 
 
 @app.command("flows")
@@ -152,5 +151,9 @@ def flows(
     A host tells of connections where its inventory says flow_log = "all": twenty a second for each instance at most.
     Example: [bold]ringfence host flows h1 --follow -o json[/bold]
     """
-    query = since_query(since) | limit_query(limit) | ({"host": host} if host else {})
-    show_flows(data, "flows", query, follow=follow, output=output)
+    show_flows(data, "flows", _query(host, since, limit), follow=follow, output=output)
+
+
+def _query(host: str | None, since: str | None, limit: int | None) -> dict[str, str]:
+    """The part of a request that says of which packets: of one host or of all, from when on, how many."""
+    return ({"host": host} if host else {}) | since_query(since) | limit_query(limit)

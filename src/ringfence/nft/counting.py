@@ -37,8 +37,9 @@ class _Layout:
 def parse_counters(answer: bytes) -> dict[str, int]:
     """The packets counted by each counter of our table, by its name in the kernel. A microsecond for each.
 
-    A rule's counter counts the flows that it allowed, when they are judged, not every packet of a flow. Raises
-    ``ValueError`` when a length is impossible, ``KeyError`` when something is missing.
+    A rule's counter counts the packets that were judged, and allowed by it: of a flow those until it is answered, and
+    one after each new generation. Raises ``ValueError`` when a length is impossible, ``KeyError`` when something is
+    missing.
     """
     found: dict[str, int] = {}
     layouts: dict[int, _Layout] = {}

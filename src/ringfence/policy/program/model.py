@@ -307,6 +307,7 @@ Element = tuple[Scalar, ...] | Interval | Counted
 class NamedSet:
     """A set of concatenated values; with ``interval`` of disjoint address intervals of its one type.
 
+    The names are the kernel's, but for a group's members, which it holds in one set of all (``names.MEMBERS``).
     With ``counted`` it holds disjoint ``Counted`` elements. The elements of a ``tally`` are made by packets, each with
     a counter and a rate limit, and are never part of a program.
     """

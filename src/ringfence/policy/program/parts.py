@@ -81,9 +81,9 @@ class PortPart:
 def change_peer(known: PeerPart, group: GroupId, before: PeerAddresses, after: PeerAddresses) -> PeerPart:
     """The part of peer ``after``, from the part ``known`` of the peer ``before``. O(what differs), or O(sources).
 
-    Members are in hash sets (adding one takes constant time), sources in interval sets. Since the kernel finds a set by
-    walking the list of all sets, an empty one is not made, and no line refers to it: the first address of a group in a
-    family changes lines, every further one only adds an element.
+    Members are in hash sets (adding one takes constant time), which are one set of all groups in the kernel
+    (``names.MEMBERS``); sources in interval sets, each by itself. None is made while it is empty, and no line refers to
+    it: the first address of a group in a family changes lines, every further one only adds an element.
     """
     moved = differing_members(before.members, after.members)
     sets: dict[str, NamedSet] = {}

@@ -100,8 +100,7 @@ def test_a_connection_is_used_again_until_the_server_closes_it(tmp_path):
         ):
             answers = [await client.request("GET", "/"), await client.request("GET", "/")]
             [(kept, _)] = client._idle
-            while kept.is_open:  # until the end is heard of, without which the next request would be lost
-                await asyncio.sleep(0)
+            assert await kept.read(5.0) == b""  # its end, without which the next request would be lost
             return [answer.content for answer in (*answers, await client.request("GET", "/"))]
 
     assert asyncio.run(ask()) == [b"one", b"two", b"3rd"]

@@ -15,7 +15,7 @@ from ringfence.control.safety import Safety
 from ringfence.control.use_cases import Changed
 from ringfence.policy.index import index_of
 from ringfence.policy.model import Snapshot
-from ringfence.policy.places import find_instance_named
+from ringfence.policy.named import find_instance_named
 from ringfence.policy.rule_words import describe_rule
 from ringfence.policy.values import InstanceId, OrganisationId
 from ringfence.wire.change import Directory, decode_allowance, decode_change

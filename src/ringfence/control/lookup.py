@@ -12,9 +12,8 @@ from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
 from ringfence.policy.errors import Denied, Invalid, NotFound
 from ringfence.policy.index import index_of
-from ringfence.policy.insight.ends import find_named, of_owner
 from ringfence.policy.model import Group, Host, Instance, Organisation, Snapshot
-from ringfence.policy.places import ANY, INTERNET, find_instance_named
+from ringfence.policy.named import ANY, INTERNET, find_instance_named, find_named, of_owner
 from ringfence.policy.values import GroupId, HostName, InstanceId, OrganisationId, Visibility
 from ringfence.policy.wording import suggestion
 

@@ -31,7 +31,7 @@ from ringfence.policy.commands import (
 )
 from ringfence.policy.errors import Invalid
 from ringfence.policy.insight.services import SERVICE
-from ringfence.policy.places import GROUP
+from ringfence.policy.named import GROUP
 from ringfence.policy.values import (
     MAX_PORT,
     Cidr,

@@ -7,9 +7,9 @@ import pytest
 
 from policies import ORGANISATION, group, group_id, instance, instance_id, rule, snapshot
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.insight.ends import find_named
 from ringfence.policy.insight.explain import Service, explain, parse_service
 from ringfence.policy.model import Organisation
+from ringfence.policy.named import find_named
 from ringfence.policy.rule_words import describe_rule
 from ringfence.policy.values import GroupId, Kind, OrganisationId, Protocol
 
@@ -137,7 +137,8 @@ def test_ends_without_a_common_family_are_refused():
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
-    with pytest.raises(NotFound, match=r"source: no instance or group is named 'wbe'; did you mean web\?"):
+    unknown = r"source: no instance or group is named 'wbe', and it is no address or network; did you mean web\?"
+    with pytest.raises(NotFound, match=unknown):
         told("wbe", "db", "tcp/5432")
 
 

@@ -23,7 +23,7 @@ from ringfence.policy.insight.assertions import Assertion, Witness, find_worse
 from ringfence.policy.insight.meant import Meant, ends_of, is_another, means, named_by, sources_of
 from ringfence.policy.insight.part import concerns, part_of
 from ringfence.policy.model import Group, GroupPeer, Instance, Peer, Rule, Snapshot
-from ringfence.policy.places import INTERNET
+from ringfence.policy.named import INTERNET
 from ringfence.policy.values import Address, Cidr, Direction, GroupId, InstanceId, Kind, Network, OrganisationId
 
 _Few = set[InstanceId]

@@ -18,7 +18,7 @@ from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Population, bits_of, numbers_of
 from ringfence.policy.insight.reach import Part, meets_another
 from ringfence.policy.model import Snapshot
-from ringfence.policy.places import ANY
+from ringfence.policy.named import ANY
 
 _Services = dict[Intervals, int]  # services -> the sources (set of classes) that may ask for them
 

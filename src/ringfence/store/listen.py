@@ -1,6 +1,8 @@
 """Looks for commits of other servers: at once when the database notifies of one, and at least every half second."""
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
@@ -15,7 +17,8 @@ LOOK_S: Final = 0.5
 class Listener:
     """A thread that calls ``look``, unless this server ``knows`` the news.
 
-    A lost connection is made anew, and looked without meanwhile. When others cannot be followed any more it ends.
+    Those of a database that was set back may all look known, so they do not put off the regular look. A lost
+    connection is made anew, and looked without meanwhile. When others cannot be followed any more it ends.
     """
 
     def __init__(
@@ -41,8 +44,10 @@ class Listener:
     def _run(self) -> None:
         ear: Ear | None = None
         news: str | None = None
+        looked_s = -math.inf
         while not self._stopping.is_set():
-            if news is None or not self._knows(news):
+            if news is None or not self._knows(news) or time.monotonic() - looked_s > LOOK_S:
+                looked_s = time.monotonic()
                 error = self._look().exception()
                 if isinstance(error, Lost):
                     self._lost(error)

@@ -208,6 +208,26 @@ def test_a_server_that_knows_more_than_the_database_ends(postgres, tmp_path, oth
     assert place.rows("SELECT count(*) FROM security_group WHERE name = 'late'") == [(0,)]
 
 
+def test_known_looking_news_of_a_database_that_was_set_back_do_not_put_off_that_it_is_noticed(postgres, tmp_path):
+    """Another server goes on from the earlier state, so its news have numbers that this one has passed."""
+    place = postgres_place(tmp_path, postgres.database())
+    lost = threading.Event()
+    with closing(founded(place)) as store, closing(place.open_database(tmp_path)) as database:
+        for name in ("kept", "lost"):
+            store.submit(creating(name)).result()
+        store.follow(lambda _: None, lambda _: lost.set())
+        listens = "SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN ringfence' AND datname = current_database()"
+        wait_until(lambda: list(database.query(listens)))
+
+        def notify():
+            list(database.query("SELECT pg_notify('ringfence', '1 another')"))
+            return lost.is_set()
+
+        assert not notify()
+        place.run("DELETE FROM journal WHERE number = (SELECT max(number) FROM journal)")
+        wait_until(notify)
+
+
 class _Answering:
     """Takes connections on a port of loopback, and answers whatever comes with these words, as PostgreSQL would."""
 

@@ -11,7 +11,11 @@ SYN, ACK, PUSH = 0x02, 0x10, 0x08
 TOO_BIG = {4: (3, 4), 6: (2, 0)}  # "fragmentation needed" and "packet too big": type, code
 UNREACHABLE = {4: (3, 1), 6: (1, 3)}
 LOOSE, STRICT = 131, 137  # source routes (RFC 791)
-ROUTER_ALERT = bytes((148, 4, 0, 0))  # an option that names no way (RFC 2113)
+# Options that name no way (RFC 2113, RFC 791, RFC 1108).
+ROUTER_ALERT = bytes((148, 4, 0, 0))
+RECORD = bytes((7, 7, 4)) + bytes(5)
+TIMESTAMP = bytes((68, 8, 5)) + bytes(5)
+SECURITY = bytes((130, 4, 0, 0)) + bytes((1, 1, 1, 0))
 _DO_NOT_FRAGMENT = 0x4000
 _ROUTING = 43
 
@@ -111,17 +115,19 @@ def behind_options(encode):
     return encode_with_options
 
 
-def source_routed(packet: Packet, hop, kind: int):
-    """An encoder of the UDP packet, addressed to ``hop`` with the rest of its way in an option; no UDP checksum."""
+def source_routed(packet: Packet, hop, kind: int, *, used: bool = False):
+    """An encoder of the UDP packet, addressed to ``hop`` with the rest of its way in an option; no UDP checksum.
+
+    ``used``: the way has one more address, which counts as passed.
+    """
+    passed = hop.packed if used else b""
+    way = bytes((kind, 7 + len(passed), 4 + len(passed))) + passed + packet.destination.packed + bytes(1)
 
     def encode(*, tag: int) -> bytes:
         trailer = encode_tag(tag)
         body = struct.pack("!HHHH", packet.source_port, packet.destination_port, 8 + len(trailer), 0) + trailer
-        octets = bytearray(_ipv4_header(replace(packet, destination=hop), 8 + len(body), tag & 0xFFFF, 64))
-        octets[0], octets[10:12] = 0x47, bytes(2)
-        octets += bytes((kind, 7, 4)) + packet.destination.packed + bytes(1)
-        octets[10:12] = _checksum(bytes(octets)).to_bytes(2, "big")
-        return bytes(octets) + body
+        whole = _ipv4_header(replace(packet, destination=hop), len(body), tag & 0xFFFF, 64) + body
+        return with_option(whole, way)
 
     return encode
 

@@ -27,6 +27,7 @@ from ringfence.policy.program.model import (
     HookName,
     InState,
     Jump,
+    Lacks,
     Log,
     Masked,
     Member,
@@ -41,6 +42,7 @@ from ringfence.policy.program.model import (
 from ringfence.policy.program.names import TableFamily, place_of
 
 _CONNTRACK_PRIORITY = -200
+_ETHERNET = 1  # ARPHRD_ETHER
 _STATES = {
     Tracking.FLOW: State.NEW,
     Tracking.STRAY: State.NEW,  # taken up in mid-stream (nf_conntrack_tcp_loose)
@@ -203,8 +205,8 @@ class _Run:
     def matches(self, part):
         flow = self.crossing.flow if self.tracked else None
         match part:
-            case Has():
-                return False  # no packet here has such a header
+            case Has() | Lacks():
+                return isinstance(part, Lacks)  # no packet here has such a header
             case InState(states):
                 return (self.crossing.state if self.tracked else State.INVALID) in states
             case Fresh():
@@ -216,6 +218,8 @@ class _Run:
                 return None not in values and self.member(values, self.program.sets[name])
             case Equal() | Differs() | Between() | Masked() | Within() | StartsWith():
                 value = self.value(part.field)
+                if part.field is Field.ETHER_SOURCE:
+                    value = int(value.replace(":", "") or "0", 16)
                 return value is not None and _holds(part, value)
             case _:
                 assert_never(part)
@@ -244,6 +248,8 @@ class _Run:
                 return int(bool(self.crossing.came_by))
             case Field.OUT_INDEX:
                 return int(not before_routing)
+            case Field.IN_TYPE:
+                return _ETHERNET
             case Field.FAMILY:
                 return family
             case Field.PROTOCOL:

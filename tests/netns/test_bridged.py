@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import product
 
 import pytest
 from pyroute2 import IPRoute
@@ -306,8 +307,9 @@ def _fragments4(packet):
 def test_a_packet_that_names_its_own_way_is_dropped(link):
     packet = encode_packet(link.lab.udp("web", "app", 53).packet, tag=7)
     assert link.send("web", IPV4, with_option(packet, ROUTER_ALERT), to=link.mac("app")) == {"app"}
-    for option in (131, 137):
-        routed = with_option(packet, bytes((option, 7, 4)) + link.own("db", 4).packed + b"\0")
+    way = link.own("db", 4).packed
+    for kind, pointer in product((131, 137), (4, 8)):
+        routed = with_option(packet, bytes((kind, 11, pointer)) + way + way + b"\0")
         assert not link.send("web", IPV4, routed, to=link.mac("app"))
     packet = encode_packet(link.lab.udp("web", "app", 53, 6).packet, tag=7)
     routing = bytes((UDP, 2, 0, 1)) + bytes(4) + link.own("db", 6).packed

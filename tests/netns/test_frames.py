@@ -12,10 +12,23 @@ from pyroute2 import IPRoute
 
 from policies import group
 from ringfence.policy.packet import UDP
-from ringfence.policy.values import Mac
+from ringfence.policy.values import Kind, Mac
 from ringfence.world.frames import octets_of_mac
 from ringfence.world.packets import encode_packet, tag_of
-from segments import LOOSE, ROUTER_ALERT, STRICT, arp, discovery, segment_routed, source_routed, with_option
+from ringfence.world.topology import BRIDGE
+from segments import (
+    LOOSE,
+    RECORD,
+    ROUTER_ALERT,
+    SECURITY,
+    STRICT,
+    TIMESTAMP,
+    arp,
+    discovery,
+    segment_routed,
+    source_routed,
+    with_option,
+)
 from waiting import wait_until
 
 pytestmark = pytest.mark.netns
@@ -23,6 +36,11 @@ pytestmark = pytest.mark.netns
 ALLOWED, DENIED = True, False
 families = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 tags = pytest.mark.parametrize("tag_type", [0x8100, 0x88A8], ids=["802.1Q", "802.1ad"])
+led = pytest.mark.parametrize(
+    ("kind", "used"),
+    [(LOOSE, False), (STRICT, False), (LOOSE, True), (STRICT, True), (None, False)],
+    ids=["loose", "strict", "loose, used", "strict, used", "segments"],
+)
 ANY = {4: "0.0.0.0/0", 6: "::/0"}
 ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -71,9 +89,10 @@ def _sum(octets):
     return (~total & 0xFFFF).to_bytes(2, "big")
 
 
+@pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
 @pytest.mark.parametrize("kind", [LOOSE, STRICT], ids=["loose", "strict"])
 @pytest.mark.parametrize("routes", [0, 1], ids=["as the kernel is", "with accept_source_route"])
-def test_a_source_route_leads_round_no_rule(lab, kind, routes):
+def test_a_source_route_leads_round_no_rule(lab, kind, routes, used):
     _open(lab)
     _follow_ways(lab, "ipv4/conf/{}/accept_source_route", routes)
     hop = lab.address("host", 4)
@@ -83,7 +102,7 @@ def test_a_source_route_leads_round_no_rule(lab, kind, routes):
     lab.expect(ALLOWED, allowed)
     lab.forget_flows()
     ways = (allowed, shut, spoofed)
-    lab.expect_fate(DENIED, *(replace(way, encode=source_routed(way.packet, hop, kind)) for way in ways))
+    lab.expect_fate(DENIED, *(replace(way, encode=source_routed(way.packet, hop, kind, used=used)) for way in ways))
     _follow_ways(lab, "ipv4/conf/{}/accept_source_route", 0)
 
 
@@ -94,22 +113,27 @@ def test_an_option_that_names_no_way_changes_nothing(lab, has_mac):
     allowed, shut = lab.udp("app", "web", 53), lab.udp("app", "web", 54)
     spoofed = allowed.again(source=lab.address("db", 4))
     lab.forget_flows()
-    for way, passes in ((allowed, ALLOWED), (shut, DENIED), (spoofed, DENIED)):
-        lab.expect_fate(passes, replace(way, encode=partial(_alerting, way.packet)))
+    for option in (ROUTER_ALERT, ROUTER_ALERT + TIMESTAMP, RECORD, SECURITY[:4]):
+        for way, passes in ((allowed, ALLOWED), (shut, DENIED), (spoofed, DENIED)):
+            lab.expect_fate(passes, replace(way, encode=partial(_with_option, way.packet, option)))
+    # Where the kernel sees no option that it knows, there may be a way among them.
+    for option in (TIMESTAMP, SECURITY):
+        lab.expect_fate(DENIED, replace(allowed, encode=partial(_with_option, allowed.packet, option)))
 
 
-def _alerting(packet, *, tag):
-    return with_option(encode_packet(packet, tag=tag), ROUTER_ALERT)
+def _with_option(packet, option, *, tag):
+    return with_option(encode_packet(packet, tag=tag), option)
 
 
 def _follow_ways(lab, setting, value):
-    for name in ("all", "default", *(lab.world.placed[name].port for name in ("app", "web", "db"))):
+    names = (placed.port for placed in lab.world.placed.values())
+    for name in ("all", "default", *names, *([BRIDGE] if lab.is_bridged else [])):
         lab.world.router.write_sysctl(setting.format(name), value)
 
 
 @pytest.mark.parametrize("has_mac", [True, False], ids=["mac", "any mac"])
-@pytest.mark.parametrize("kind", [LOOSE, STRICT, None], ids=["loose", "strict", "segments"])
-def test_a_known_flow_to_the_host_carries_nothing_on_along_a_way_that_a_packet_names(lab, kind, has_mac):
+@led
+def test_a_known_flow_to_the_host_carries_nothing_on_along_a_way_that_a_packet_names(lab, kind, used, has_mac):
     family, setting = (4, "ipv4/conf/{}/accept_source_route") if kind else (6, "ipv6/conf/{}/seg6_enabled")
     lab.enforce(lab.instance("web"), lab.instance("app", mac=has_mac))
     _follow_ways(lab, setting, 1)
@@ -119,9 +143,27 @@ def test_a_known_flow_to_the_host_carries_nothing_on_along_a_way_that_a_packet_n
     lab.expect(ALLOWED, talk)
     lab.expect_fate(ALLOWED, talk.back())
     lab.expect_fate(ALLOWED, talk)
-    encode = source_routed(onwards.packet, hop, kind) if kind else segment_routed(onwards.packet, hop)
-    lab.expect_fate(DENIED, replace(onwards, encode=encode))
+    lab.expect_fate(DENIED, replace(onwards, encode=_lead(onwards.packet, hop, kind, used)))
     _follow_ways(lab, setting, 0)
+
+
+@pytest.mark.kind(Kind.ROUTED, Kind.BRIDGED)
+@led
+def test_no_answer_to_the_host_goes_on_to_an_instance_along_a_way_that_it_names(lab, kind, used):
+    family, setting = (4, "ipv4/conf/{}/accept_source_route") if kind else (6, "ipv6/conf/{}/seg6_enabled")
+    lab.enforce(lab.instance("web"))
+    _follow_ways(lab, setting, 1)
+    hop = lab.address("host", family)
+    asked = lab.udp("host", "outside", 443, family)
+    lab.expect_fate(ALLOWED, asked)
+    lab.expect_fate(ALLOWED, asked.back())
+    onwards = replace(asked.back(destination=lab.address("web", family)), destination="web")
+    lab.expect_fate(DENIED, replace(onwards, encode=_lead(onwards.packet, hop, kind, used)))
+    _follow_ways(lab, setting, 0)
+
+
+def _lead(packet, hop, kind, used):
+    return source_routed(packet, hop, kind, used=used) if kind else segment_routed(packet, hop)
 
 
 def _fragments(packet, tag):

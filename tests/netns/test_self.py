@@ -1,11 +1,16 @@
 """The rows of docs/semantics.md on a host that is its own instance, as packets on the wire and equal to the model."""
 
+import select
+import socket
+import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
 
 from lab import FAMILIES, HOST, Way
 from policies import group
@@ -14,11 +19,14 @@ from ringfence.agent.generations import Generations
 from ringfence.nft import About
 from ringfence.policy.packet import AH, TCP, UDP
 from ringfence.policy.program.compile import compile_program
+from ringfence.policy.values import Mac
 from ringfence.policy.verdict import Default
 from ringfence.policy.view import HostView
-from segments import LOOSE, STRICT, TOO_BIG, error_about, segment_routed, source_routed
+from ringfence.world.frames import octets_of_mac
+from segments import LOOSE, STRICT, TOO_BIG, discovery, error_about, segment_routed, source_routed
 from self_lab import OWN, open_self_lab
 from traffic import talk_to_itself
+from waiting import wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -33,6 +41,7 @@ DHCP6_SERVERS = ip_address("ff02::1:2")
 NEIGHBOUR = ip_address("fe80::77")
 HOSTS_LINK_LOCAL = ip_address("fe80::1")
 OSPF = 89
+_DAD_FAILED = 0x08  # IFA_F_DADFAILED
 families = pytest.mark.parametrize("family", FAMILIES)
 uplinks = pytest.mark.parametrize("peer", ["outside", "beyond"])
 
@@ -228,8 +237,12 @@ def test_what_passes_through_from_one_uplink_to_another_needs_both_directions(ho
             host.expect_fate(ALLOWED, passing.back())
 
 
-@pytest.mark.parametrize("kind", [LOOSE, STRICT, None], ids=["loose", "strict", "segments"])
-def test_a_known_flow_to_a_self_host_carries_nothing_through_it_along_a_way_that_a_packet_names(host, kind):
+@pytest.mark.parametrize(
+    ("kind", "used"),
+    [(LOOSE, False), (STRICT, False), (LOOSE, True), (None, False)],
+    ids=["loose", "strict", "used", "segments"],
+)
+def test_a_known_flow_to_a_self_host_carries_nothing_through_it_along_a_way_that_a_packet_names(host, kind, used):
     family, setting = (4, "ipv4/conf/{}/accept_source_route") if kind else (6, "ipv6/conf/{}/seg6_enabled")
     host.enforce(group("g", f"ingress udp/53 from {ANY[family]}", SHUT), wears=("g",))
     for name in ("all", "eth0"):
@@ -240,8 +253,8 @@ def test_a_known_flow_to_a_self_host_carries_nothing_through_it_along_a_way_that
     host.expect_fate(ALLOWED, asked.back())
     for name in ("beyond", "box"):
         onwards = host.udp("outside", name, 53, family, source_port=asked.packet.source_port)
-        encode = source_routed(onwards.packet, hop, kind) if kind else segment_routed(onwards.packet, hop)
-        host.expect_fate(DENIED, replace(onwards, encode=encode))
+        routed = source_routed(onwards.packet, hop, kind, used=used) if kind else segment_routed(onwards.packet, hop)
+        host.expect_fate(DENIED, replace(onwards, encode=routed))
     host.world.router.write_sysctl(setting.format("all"), 0)
 
 
@@ -258,6 +271,86 @@ def test_martians_do_not_enter_a_self_host(host, family):
     host.expect(DENIED, *martians)
     assert {_reason(host, way) for way in martians} == {Default.MARTIAN}
     host.expect(ALLOWED, host.udp("outside", HOST, 53, family))
+
+
+@pytest.mark.parametrize("destination", ["239.1.2.3", "255.255.255.255", "ff02::fb"])
+def test_a_self_host_hears_what_it_sends_to_many_itself(host, destination):
+    """As programs of one host hear each other's announcements (mDNS): its kernel brings them back by the uplink."""
+    told = partial(_tell_itself, destination)
+    host.enforce(group("g", "egress udp/5353 to 0.0.0.0/0", "egress udp/5353 to ::/0"), wears=("g",))
+    assert host.world.router.run(told)
+    host.enforce(group("g", SHUT), wears=("g",))
+    with pytest.raises(PermissionError):  # what must not leave does not come back either
+        host.world.router.run(told)
+    # Nobody outside is taken for it.
+    host.enforce(group("g", "egress udp/5353 to 0.0.0.0/0", "egress udp/5353 to ::/0"), wears=("g",))
+    family = ip_address(destination).version
+    claimed = host.udp("outside", HOST, 5353, family, source=host.address(HOST, family))
+    host.expect(DENIED, claimed, claimed.again(destination=ip_address(destination)))
+
+
+def _tell_itself(destination):
+    """Whether a program on the host hears what another sends by the uplink to many. Called inside the host."""
+    family = socket.AF_INET6 if ":" in destination else socket.AF_INET
+    index = socket.if_nametoindex("eth0")
+    with socket.socket(family, socket.SOCK_DGRAM) as ear, socket.socket(family, socket.SOCK_DGRAM) as mouth:
+        if family == socket.AF_INET6:
+            ear.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, ip_address(destination).packed + _int(index))
+            mouth.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+        else:
+            by_uplink = bytes(4) + _int(index)
+            if ip_address(destination).is_multicast:
+                ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, ip_address(destination).packed + by_uplink)
+            mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, bytes(4) + by_uplink)
+            mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        own = next(str(address) for address in OWN["eth0"] if (address.version == 6) == (family == socket.AF_INET6))
+        ear.bind(("", 5353))
+        mouth.bind((own, 0))
+        mouth.sendto(b"here", (destination, 5353))
+        return bool(select.select([ear], [], [], 1.0)[0])
+
+
+def _int(number):
+    return number.to_bytes(4, sys.byteorder)
+
+
+def test_a_self_host_learns_that_another_has_its_address(host):
+    """It asks the link before it uses an address (RFC 4862), and who has it answers from that very address."""
+    host.enforce(group("g", SHUT), wears=("g",))
+    own = OWN["eth0"][1]
+    advertised = host.icmpv6("outside", HOST, 136, source=own, destination=ALL_NODES, hop_limit=255)
+    host.expect(ALLOWED, advertised)
+    host.expect(
+        DENIED, advertised.again(hop_limit=254), advertised.again(icmp_type=128), advertised.again(icmp_type=135)
+    )
+    tap = host.range.taps["outside"]
+    told = discovery(136, own, ALL_NODES, own, (2, octets_of_mac(tap.mac)), flags=0x2000_0000)
+    for setting, value in (("accept_dad", 1), ("dad_transmits", 1), ("router_solicitation_delay", 0)):
+        host.world.router.write_sysctl(f"ipv6/conf/eth0/{setting}", value)
+    address = partial(_change_address, str(own))
+    host.world.router.run(partial(address, "add"))
+    try:
+        wait_until(lambda: any(_asks(frame, own) for frame in tap.take_frames()))
+        tap.send(told, to=Mac("33:33:00:00:00:01"))
+        wait_until(lambda: host.world.router.run(partial(_flags, own)) & _DAD_FAILED)
+    finally:
+        host.world.router.run(partial(address, "del"))
+
+
+def _asks(frame, target):
+    return frame[12:14] == b"\x86\xdd" and frame[20] == 58 and frame[54] == 135 and frame[62:78] == target.packed
+
+
+def _change_address(address, verb):
+    with IPRoute() as netlink:
+        netlink.addr(verb, index=socket.if_nametoindex("eth0"), address=address, prefixlen=128)
+
+
+def _flags(address):
+    """Of an address of the uplink, as /proc/net/if_inet6 shows them."""
+    lines = map(str.split, Path("/proc/thread-self/net/if_inet6").read_text().splitlines())
+    return next((int(line[4], 16) for line in lines if (line[0], line[5]) == (address.packed.hex(), "eth0")), 0)
 
 
 def test_a_self_host_gets_its_addresses_by_dhcp(host):

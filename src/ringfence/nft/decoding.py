@@ -22,6 +22,7 @@ from ringfence.nft.expressions import (
     VERDICT_DROP,
     VERDICT_GOTO,
     VERDICT_JUMP,
+    asks_ethernet,
     needs_of,
     register_at,
     registers_of,
@@ -29,8 +30,7 @@ from ringfence.nft.expressions import (
 from ringfence.nft.fields import (
     CT_MARK,
     CT_STATE,
-    ETHERNET,
-    LINK_TYPE,
+    IS_ETHERNET,
     LOADS,
     MARK,
     PRESENCES,
@@ -66,6 +66,7 @@ from ringfence.policy.program.model import (
     Header,
     InState,
     Jump,
+    Lacks,
     Line,
     Log,
     Masked,
@@ -80,8 +81,7 @@ from ringfence.policy.program.model import (
 )
 from ringfence.policy.program.names import FRESH, TableFamily, placed_name
 
-_ETHERNET_ONLY: Final = Foreign("meta iiftype ether")  # dropped again when the concatenated key that needs it follows
-_SPECIAL: Final = (CT_STATE, CT_MARK, TCP_FLAGS, LINK_TYPE, MARK)
+_SPECIAL: Final = (CT_STATE, CT_MARK, TCP_FLAGS, MARK)
 _PORTS: Final = {LOADS[Field.SOURCE_PORT], LOADS[Field.DESTINATION_PORT]}
 _TRANSPORT_OF: Final = {  # the fields of the transport header, by the protocol that was compared before
     6: {TCP_FLAGS, *_PORTS},
@@ -173,7 +173,7 @@ class _Reader:
         if part is None:
             return
         self.check_whole()
-        if self.parts and isinstance(self.parts[-1], Equal | Foreign):  # all that ``_needs`` returns are such
+        if self.parts and isinstance(self.parts[-1], Equal):  # all that ``_needs`` returns are such
             for needed in _needs(part, self._table):
                 if self.parts and self.parts[-1] == needed:
                     self.parts.pop()
@@ -281,8 +281,6 @@ class _Reader:
             return InState(frozenset(state for state in State if state.value & mask))
         if load == TCP_FLAGS and (operation, mask, value) == (NOT_EQUAL, TCP_FLAG_MASK, TCP_SYN):
             return NotOpening()
-        if load == LINK_TYPE and (operation, value) == (EQUAL, ETHERNET):
-            return _ETHERNET_ONLY
         raise _Unknown(load.text)
 
     def _looked_up(self, attributes: Attributes) -> Part:
@@ -378,10 +376,10 @@ def _load_of(source: Source, key: int, way: int | None, table: TableFamily) -> L
     return None
 
 
-def _present(header: Header, operation: int, octets: bytes) -> Has:
-    if (operation, octets) != (EQUAL, b"\x01"):
-        raise _Unknown("the absence of a header")
-    return Has(header)
+def _present(header: Header, operation: int, octets: bytes) -> Has | Lacks:
+    if operation != EQUAL or octets not in (b"\x00", b"\x01"):
+        raise _Unknown("another look for a header")
+    return Has(header) if any(octets) else Lacks(header)
 
 
 def _logged(attributes: Attributes) -> Log:
@@ -418,7 +416,8 @@ def _header_of(attributes: Attributes) -> Header:
     return next(header for header, known in PRESENCES.items() if (known.operation, known.number) == wanted)
 
 
-def _needs(part: Part | Foreign, table: TableFamily) -> list[Equal | Foreign]:
+def _needs(part: Part | Foreign, table: TableFamily) -> list[Equal]:
     """What nft may have put before ``part`` by itself, in our batch or in a text: it is no part of the line."""
-    ethernet = isinstance(part, Member | CountBy) and Field.ETHER_SOURCE in part.fields
-    return [*([_ETHERNET_ONLY] if ethernet else []), *([] if isinstance(part, Foreign) else needs_of(part, table))]
+    if isinstance(part, Foreign):
+        return []
+    return [*([IS_ETHERNET] if asks_ethernet(part) else []), *needs_of(part, table)]

@@ -11,9 +11,8 @@ from typing import Final, assert_never
 from ringfence.nft.fields import (
     CT_MARK,
     CT_STATE,
-    ETHERNET,
+    IS_ETHERNET,
     IS_TCP,
-    LINK_TYPE,
     LOADS,
     MARK,
     PRESENCES,
@@ -50,6 +49,7 @@ from ringfence.policy.program.model import (
     Has,
     InState,
     Jump,
+    Lacks,
     Line,
     Log,
     Masked,
@@ -145,9 +145,20 @@ def _goto(chain: bytes) -> bytes:
 
 def _ethernet(part: Part, table: TableFamily) -> list[bytes]:
     """The check that a packet has a MAC address, before a key that contains it; on a bridge every frame has one."""
-    if table is TableFamily.BRIDGE or not (isinstance(part, Member) and Field.ETHER_SOURCE in part.fields):
+    if table is TableFamily.BRIDGE or not asks_ethernet(part):
         return []
-    return _compare(LINK_TYPE, ETHERNET.to_bytes(LINK_TYPE.size, LINK_TYPE.order))
+    return _compare(LOADS[IS_ETHERNET.field], octets_of(IS_ETHERNET.field, IS_ETHERNET.value))
+
+
+def asks_ethernet(part: Part) -> bool:
+    """Whether it looks at the MAC address that a packet came from; nft puts the same check before it by itself."""
+    match part:
+        case Member(fields):
+            return Field.ETHER_SOURCE in fields
+        case Between(field):
+            return field is Field.ETHER_SOURCE
+        case _:
+            return False
 
 
 def count_here() -> bytes:
@@ -164,7 +175,7 @@ def needs_of(part: Part, table: TableFamily) -> list[Equal]:
             fields: tuple[Field, ...] = (part.field,)
         case Member(fields) | CountBy(fields):
             pass
-        case Has(header):
+        case Has(header) | Lacks(header):
             return [needed_by(header, table)]
         case _:
             fields = ()
@@ -191,8 +202,8 @@ def _encode_part(part: Part, generation: Generation, mask: int) -> list[bytes]:
             kept, words = kernel_set(set_)
             loads = _load_numbered(words, fields) if words else _load_all(fields)
             return [*loads, _expression("lookup", pack_text(1, bare_name(kept)), pack_number(2, REGISTER_1))]
-        case Has(header):
-            return _present(PRESENCES[header])
+        case Has(header) | Lacks(header):
+            return _present(PRESENCES[header], is_there=isinstance(part, Has))
         case InState(states):
             bits = sum(state.value for state in states)
             return _masked(CT_STATE, bits, 0, NOT_EQUAL)
@@ -323,11 +334,11 @@ def _load_all(fields: tuple[Field, ...]) -> list[bytes]:
     ]
 
 
-def _present(presence: Presence) -> list[bytes]:
+def _present(presence: Presence, *, is_there: bool) -> list[bytes]:
     """Whether the packet has a header: loads one octet, 1 or 0 (the widths of attributes are as nft_exthdr.c wants)."""
     what = (pack_number(1, REGISTER_1), pack(2, bytes([presence.number])), pack_number(3, 0), pack_number(4, 1))
     how = (pack_number(5, EXTHDR_PRESENT), pack_number(6, presence.operation))
-    return [_expression("exthdr", *what, *how), _cmp(b"\x01")]
+    return [_expression("exthdr", *what, *how), _cmp(bytes([is_there]))]
 
 
 @cache

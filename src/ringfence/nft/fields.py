@@ -53,6 +53,7 @@ LOADS: Final[dict[Field, Load]] = {
     Field.OUT_INTERFACE: Load(Source.META, 7, INTERFACE_SIZE, "oifname"),
     Field.IN_INDEX: Load(Source.META, 4, 4, "iif", order=HOST_ORDER),
     Field.OUT_INDEX: Load(Source.META, 5, 4, "oif", order=HOST_ORDER),
+    Field.IN_TYPE: Load(Source.META, 8, 2, "meta iiftype", order=HOST_ORDER),
     Field.FAMILY: Load(Source.META, 15, 1, "meta nfproto"),
     Field.PROTOCOL: Load(Source.META, 16, 1, "meta l4proto"),
     Field.DIRECTION: Load(Source.CT, 1, 1, "ct direction"),
@@ -118,9 +119,11 @@ class Presence:
 
 
 PRESENCES: Final = {
-    Header.ROUTING6: Presence(0, 43, "exthdr rt exists", 6),
-    Header.LOOSE_ROUTE4: Presence(2, 131, "ip option lsrr exists", 4),
-    Header.STRICT_ROUTE4: Presence(2, 137, "ip option ssrr exists", 4),
+    Header.ROUTING6: Presence(0, 43, "exthdr rt", 6),
+    Header.LOOSE_ROUTE4: Presence(2, 131, "ip option lsrr", 4),
+    Header.STRICT_ROUTE4: Presence(2, 137, "ip option ssrr", 4),
+    Header.RECORD_ROUTE4: Presence(2, 7, "ip option rr", 4),
+    Header.ROUTER_ALERT4: Presence(2, 148, "ip option ra", 4),
 }
 
 
@@ -131,15 +134,14 @@ def needed_by(header: Header, table: TableFamily) -> Equal:
     return Equal(Field.ETHER_TYPE, ETHERTYPE_OF_FAMILY[family]) if is_frame else Equal(Field.FAMILY, family)
 
 
-# Loads that are no fields of the program but belong to Fresh, Stamp, InState, NotOpening, and the check for Ethernet.
+# Loads that are no fields of the program but belong to Fresh, Stamp, InState and NotOpening.
 CT_STATE: Final = Load(Source.CT, 0, 4, "ct state", order=HOST_ORDER)
 CT_MARK: Final = Load(Source.CT, 3, 4, "ct mark", order=HOST_ORDER)
 TCP_FLAGS: Final = Load(Source.TRANSPORT, 13, 1, "tcp flags")
 TCP_FLAG_MASK: Final = 0x17  # fin, syn, rst, ack
 TCP_SYN: Final = 0x02
 MARK: Final = Load(Source.META, 3, 4, "meta mark", order=HOST_ORDER)
-LINK_TYPE: Final = Load(Source.META, 8, 2, "meta iiftype", order=HOST_ORDER)
-ETHERNET: Final = 1
+IS_ETHERNET: Final = Equal(Field.IN_TYPE, 1)
 IS_TCP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.TCP])
 
 

@@ -36,6 +36,7 @@ from ringfence.policy.program.model import (
     Has,
     InState,
     Jump,
+    Lacks,
     Line,
     Log,
     Masked,
@@ -209,8 +210,8 @@ def _part(part: Part | Foreign, generation: Generation, mask: int) -> str:
             kept, words = kernel_set(set_)
             constants = [f"({MARK.text} & 0x0 | {word:#010x})" for word in words]
             return " . ".join([*constants, *(LOADS[field].text for field in fields)]) + f" @{bare_name(kept)}"
-        case Has(header):
-            return PRESENCES[header].text
+        case Has(header) | Lacks(header):
+            return f"{PRESENCES[header].text} {'exists' if isinstance(part, Has) else 'missing'}"
         case InState(states):
             return "ct state " + ",".join(state.name.lower() for state in sorted(states, key=lambda s: s.value))
         case NotOpening():

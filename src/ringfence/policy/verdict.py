@@ -14,6 +14,7 @@ from ringfence.policy.packet import ICMPV6, TCP, UDP, Packet, Tracking, tracking
 from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, GroupId, Kind, Protocol
 from ringfence.policy.view import Endpoint, HostView
 from ringfence.policy.well_known import (
+    ADVERTISEMENT,
     ALL_DHCP_SERVERS,
     BROADCAST,
     DISCOVERY_TYPES,
@@ -181,7 +182,9 @@ def _before_groups_entering(view: HostView, packet: Packet, host: Endpoint, life
     """The same for a packet that comes in by an uplink of a self host."""
     own = {address for end in view.endpoints if end.instance == host.instance for address in end.own_addresses}
     ends = (packet.source, packet.destination)
-    if packet.source in own or any(end in loopback for end in ends for loopback in LOOPBACKS):
+    if any(end in loopback for end in ends for loopback in LOOPBACKS):
+        return False, Default.MARTIAN
+    if packet.source in own and not _tells_of_a_duplicate(packet):
         return False, Default.MARTIAN
     if _is_failsafe(lifelines, packet, packet.destination_port, packet.source):
         return True, Default.FAILSAFE
@@ -203,6 +206,12 @@ def _before_groups_exiting(packet: Packet, lifelines: Lifelines, *, from_host: b
     if _is_link_type(packet):
         return _stays_on_link(packet)
     return (True, Default.LINK) if _asks_dhcp(packet) else None
+
+
+def _tells_of_a_duplicate(packet: Packet) -> bool:
+    """A neighbour's advertisement, from an address that the host believes to be its own (RFC 4862)."""
+    is_advertisement = _is_link_type(packet) and packet.icmp_type == ADVERTISEMENT
+    return is_advertisement and packet.hop_limit == 255  # noqa: PLR2004  RFC 4861
 
 
 def _is_failsafe(lifelines: Lifelines, packet: Packet, port: int, peer: Address) -> bool:

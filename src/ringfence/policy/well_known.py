@@ -11,6 +11,7 @@ ALL_DHCP_SERVERS: Final = IPv6Network("ff02::1:2/128")
 # matter of groups. 134 is the router advertisement, 137 the redirect.
 LINK_TYPES: Final = frozenset({*range(130, 138), 143})
 DISCOVERY_TYPES: Final = frozenset(range(133, 138))  # solicitations, advertisements, redirects
+ADVERTISEMENT: Final = 136  # of a neighbour
 ROGUE_TYPES: Final = frozenset({134, 137})
 ROGUE_ICMP_TYPE: Final = 5  # IPv4's redirect; conntrack takes it for an error about a flow
 # From the unspecified address, while an address is still being found: listener reports, solicitations.

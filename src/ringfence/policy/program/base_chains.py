@@ -30,6 +30,7 @@ from ringfence.policy.program.model import (
     HookName,
     InState,
     Jump,
+    Lacks,
     Line,
     Masked,
     Match,
@@ -60,6 +61,7 @@ ARRIVE: Final = "arrive"
 STAMP: Final = "stamp"  # written anew when the generation moves
 CLOSED: Final = "closed"
 _OWN: Final = "own"
+_OPTIONS: Final = "options"
 _UNSPECIFIED: Final = "unspecified"
 _LEAVE_PORT: Final = "leave_port"
 _LEAVE_STRAY: Final = "leave_stray"
@@ -105,6 +107,14 @@ def _udp(source_port: int, destination_port: int) -> tuple[Match, ...]:
 # Nearly every packet: IPv4 without options; IPv6 with TCP, UDP or what lies between right behind the fixed header.
 PLAIN4: Final = Equal(Field.FIRST_OCTET, 0x45)
 PLAIN6: Final = Between(Field.NEXT_HEADER6, 6, 17)
+HAS_OPTIONS4: Final = Between(Field.FIRST_OCTET, 0x47, 0x4F)  # that could name a way: one word holds none
+# A source route is not seen once its first address counts as used, nor is any other option then (ipv4_find_option). So
+# where a harmless one is seen, all are.
+OWN_WAYS4: Final[tuple[tuple[Match, ...], ...]] = (
+    (Has(Header.LOOSE_ROUTE4),),
+    (Has(Header.STRICT_ROUTE4),),
+    (Lacks(Header.ROUTER_ALERT4), Lacks(Header.RECORD_ROUTE4)),
+)
 _OWN4: Final = Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE4), names.OWN_IPV4)
 _OWN6: Final = Member((Field.IN_INTERFACE, Field.ETHER_SOURCE, Field.SOURCE6), names.OWN_IPV6)
 _PRIVILEGED: Final = Masked(Field.SOURCE_PORT, 0xFC00, 0)  # below 1024: all of DHCP, and otherwise rare
@@ -167,6 +177,7 @@ def _judging_chains(ends: Ends, closing: tuple[Line, ...]) -> Iterator[tuple[str
     yield from allow_chains()
     yield from late_chains(ends.observed)
     yield CLOSED, Chain((refuse(Refusal.CLOSED, names.CLOSED_COUNTER),))
+    yield options_chain()
     yield LEAVE, Chain(tuple(_leave(ends)), Hook(HookName.PREROUTING, FILTER_PRIORITY))
     yield _LEAVE_STRAY, Chain(tuple(_stray(ends.leaving, ends.sets)))
     yield _LEAVE_DHCP, Chain(tuple(_members(ends.leaving, ends.sets, _LEAVE_PORT_DHCP)))
@@ -324,8 +335,13 @@ def refuse_own_ways() -> Iterator[Line]:
 
     So a flow to the host itself, long known, would carry it to whomever it names, whose rules nobody would ask.
     """
-    for header in Header:
-        yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, Has(header))
+    yield Line((HAS_OPTIONS4, Jump(_OPTIONS)))
+    yield refuse(Refusal.ROGUE, names.ROGUE_COUNTER, Has(Header.ROUTING6))
+
+
+def options_chain() -> tuple[str, Chain]:
+    """The chain that refuses packets of IPv4 whose options name a way, or may do so."""
+    return _OPTIONS, Chain(tuple(refuse(Refusal.ROGUE, names.ROGUE_COUNTER, *way) for way in OWN_WAYS4))
 
 
 def _unspecified() -> Iterator[Line]:
@@ -389,7 +405,12 @@ def _arrive(ends: Ends, closing: tuple[Line, ...]) -> Iterator[Line]:
 
 
 def _arrive_port(ends: Ends) -> Iterator[Line]:
-    """Replies, errors, packets of no flow, and whatever goes to a port without a programmed instance."""
+    """Replies, errors, packets of no flow, and whatever goes to a port without a programmed instance.
+
+    Before routing only managed ports are asked for packets that name their own way. One from elsewhere, an answer to
+    this host itself, would come here as one to who opened the flow, and be judged by a receiver who never did.
+    """
+    yield from refuse_own_ways()
     yield from related_lines()
     yield from _judge_replies(ends.arriving, ends.egress)
     for types in LINK_MATCHES:

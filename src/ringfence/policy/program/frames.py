@@ -13,8 +13,10 @@ from ringfence.policy.program import names
 from ringfence.policy.program.base_chains import (
     DHCP4_REPLY,
     DHCP4_REQUEST,
+    HAS_OPTIONS4,
     ICMPV6,
     LINK_TYPE_MATCHES,
+    OWN_WAYS4,
     pass_line,
     singles,
 )
@@ -33,6 +35,7 @@ from ringfence.policy.program.model import (
     Header,
     Hook,
     HookName,
+    Jump,
     Line,
     Match,
     Member,
@@ -79,6 +82,7 @@ _LEAVE: Final = f"{names.BRIDGE}leave"
 _LEAVE_OWN: Final = f"{names.BRIDGE}leave_own"
 _LEAVE_ARP: Final = f"{names.BRIDGE}leave_arp"
 _LEAVE_IPV4: Final = f"{names.BRIDGE}leave_ipv4"
+_OPTIONS: Final = f"{names.BRIDGE}options"
 _LEAVE_IPV6: Final = f"{names.BRIDGE}leave_ipv6"
 _LEAVE_ICMPV6: Final = f"{names.BRIDGE}leave_icmpv6"
 _ROUTER_SOLICITATIONS: Final = f"{names.BRIDGE}router_solicitation"
@@ -100,6 +104,7 @@ def frame_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
     yield _LEAVE_OWN, Chain(_by_type(_LEAVE_IPV4, _LEAVE_IPV6, _LEAVE_ARP))
     yield _LEAVE_ARP, Chain(tuple(_leave_arp()))
     yield _LEAVE_IPV4, Chain(tuple(_leave_ipv4()))
+    yield _OPTIONS, Chain(tuple(refuse_frame(Refusal.ROGUE_FRAME, *way) for way in OWN_WAYS4))
     yield _LEAVE_IPV6, Chain(tuple(_leave_ipv6()))
     yield _LEAVE_ICMPV6, Chain(tuple(_leave_icmpv6()))
     yield _ROUTER_SOLICITATIONS, Chain(tuple(_router_solicitation()))
@@ -173,8 +178,7 @@ def _leave_arp() -> Iterator[Line]:
 
 
 def _leave_ipv4() -> Iterator[Line]:
-    for option in (Header.LOOSE_ROUTE4, Header.STRICT_ROUTE4):
-        yield refuse_frame(Refusal.ROGUE_FRAME, Has(option))
+    yield Line((HAS_OPTIONS4, Jump(_OPTIONS)))
     yield pass_line(_OWN4)
     yield pass_line(_NOBODY4, Within(Field.DESTINATION4, BROADCAST), *DHCP4_REQUEST)
     yield _spoofed()

@@ -28,6 +28,7 @@ class Field(Enum):
     OUT_INTERFACE = "out-interface"
     IN_INDEX = "in-index"  # 0 when this host made the packet
     OUT_INDEX = "out-index"  # 0 before routing
+    IN_TYPE = "in-type"  # kind of the incoming interface (linux/if_arp.h)
     FAMILY = "family"  # 4 or 6
     PROTOCOL = "protocol"  # IANA number; for IPv6 the one after extension headers, of which AH is none
     DIRECTION = "direction"  # ORIGINAL or REPLY of the flow
@@ -140,10 +141,21 @@ class Header(Enum):
     ROUTING6 = "routing6"  # the routing extension header
     LOOSE_ROUTE4 = "loose-route4"  # the loose and strict source route options
     STRICT_ROUTE4 = "strict-route4"
+    RECORD_ROUTE4 = "record-route4"
+    ROUTER_ALERT4 = "router-alert4"
 
 
 @dataclass(frozen=True, slots=True)
 class Has:
+    """Of options of IPv4 the kernel sees none where one is malformed, or a source route of which a part is used."""
+
+    header: Header
+
+
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """As far as the kernel sees (``Has``)."""
+
     header: Header
 
 
@@ -177,7 +189,21 @@ LOG_RATE = 10  # log lines a second that one interface may cause
 LOG_BURST = 20  # and how many at once after a silence
 TALLY_LIFE_S = 3600  # a tally forgets a value that no packet had for so long
 
-Match = Equal | Differs | Between | Masked | Within | StartsWith | Member | Has | InState | NotOpening | Fresh | Seldom
+Match = (
+    Equal
+    | Differs
+    | Between
+    | Masked
+    | Within
+    | StartsWith
+    | Member
+    | Has
+    | Lacks
+    | InState
+    | NotOpening
+    | Fresh
+    | Seldom
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from ringfence.policy.program.base_chains import (
     judge_reply,
     no_mid_stream,
     observe_sets,
+    options_chain,
     pass_line,
     refuse_own_ways,
     related_lines,
@@ -63,11 +64,12 @@ from ringfence.policy.program.model import (
     Within,
 )
 from ringfence.policy.program.refusal import OBSERVED_PORTS, Refusal, refusal_chains, refuse
-from ringfence.policy.values import PROTOCOL_NUMBER, Address, Network, Protocol
+from ringfence.policy.values import PROTOCOL_NUMBER, Address, Direction, Network, Protocol
 from ringfence.policy.view import Endpoint
-from ringfence.policy.well_known import ALL_DHCP_SERVERS, BROADCAST, LINK_LOCAL, LOOPBACKS
+from ringfence.policy.well_known import ADVERTISEMENT, ALL_DHCP_SERVERS, BROADCAST, LINK_LOCAL, LOOPBACKS
 
 _MARTIAN: Final = "martian"
+_OWN_SOURCE: Final = "own_source"
 _ENTER: Final = "enter"
 _ENTER_NEW: Final = "enter_new"
 _EXIT: Final = "exit"
@@ -78,20 +80,26 @@ _LIFELINE_OUT: Final = "lifeline_out"
 _DISCOVERY: Final = (*ND, Between(Field.ICMPV6_TYPE, 133, 137))
 _LISTENING: Final = ((*ND, Between(Field.ICMPV6_TYPE, 130, 132)), (*ND, Equal(Field.ICMPV6_TYPE, 143)))
 _NOBODY: Final = IPv6Network("::/128")
+_ETHERNET: Final = 1  # ARPHRD_ETHER
+_LAST_MAC: Final = 0xFFFF_FFFF_FFFF
 _HOST_MADE: Final = Equal(Field.IN_INDEX, 0)
 _ESTABLISHED: Final = InState(frozenset({State.ESTABLISHED}))
 _FROM: Final = {4: Field.SOURCE4, 6: Field.SOURCE6}
 _TO: Final = {4: Field.DESTINATION4, 6: Field.DESTINATION6}
+_HOSTS: Final = (Member((Field.SOURCE4,), names.HOST_IPV4), Member((Field.SOURCE6,), names.HOST_IPV6))
 
 
 def self_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
     """The fixed chains of a self host; other managed interfaces are closed, as on any host."""
     yield from refusal_chains(OBSERVED_PORTS, logs=True)
     yield from allow_chains()
-    yield from late_chains(OBSERVED_PORTS, by_wire=True)
+    for name, chain in late_chains(OBSERVED_PORTS, by_wire=True):
+        yield name, Chain((*chain.lines, *_echoes())) if name == names.late_chain(Direction.INGRESS) else chain
     yield CLOSED, Chain((refuse(Refusal.CLOSED, names.CLOSED_COUNTER),))
     yield "origin", Chain(tuple(_origin(ports.prefixes)), Hook(HookName.PREROUTING, RAW_PRIORITY))
     yield _MARTIAN, Chain(tuple(_martian()))
+    yield _OWN_SOURCE, Chain(tuple(_own_source()))
+    yield options_chain()
     yield LEAVE, Chain(_prerouting(), Hook(HookName.PREROUTING, FILTER_PRIORITY))
     yield _ENTER, Chain(tuple(_enter()))
     yield _ENTER_NEW, Chain(tuple(_enter_new()))
@@ -137,11 +145,34 @@ def _martian() -> Iterator[Line]:
     for loopback in LOOPBACKS:
         for field in (_FROM[loopback.version], _TO[loopback.version]):
             yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Within(field, loopback))
-    yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Member((Field.SOURCE4,), names.HOST_IPV4))
-    yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Member((Field.SOURCE6,), names.HOST_IPV6))
+    for own in _HOSTS:
+        yield Line((own, Goto(_OWN_SOURCE)))
     yield pass_line(PLAIN4)
     yield pass_line(PLAIN6)
     yield from refuse_own_ways()
+
+
+def _own_source() -> Iterator[Line]:
+    """Two things may claim to come from the host itself: who says that its address is taken, and the host itself.
+
+    Without the first it would never learn that another machine has its address (RFC 4862). The second is what it sent
+    to many, and what its kernel brings back to those who listen here (dev_loopback_xmit): on Ethernet nothing else has
+    no MAC address.
+    """
+    alone = Equal(Field.NEXT_HEADER6, PROTOCOL_NUMBER[Protocol.ICMPV6])
+    yield pass_line(alone, *ND, Equal(Field.ICMPV6_TYPE, ADVERTISEMENT), Equal(Field.HOP_LIMIT6, 255))
+    yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Between(Field.ETHER_SOURCE, 0, _LAST_MAC))
+    yield pass_line(Equal(Field.IN_TYPE, _ETHERNET))
+    yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER)
+
+
+def _echoes() -> Iterator[Line]:
+    """Lets the host hear itself, though no rule lets it: its egress let that out, and nothing came in.
+
+    It is asked last, so that others do not pay for it. What claims to be the host's own has passed ``_own_source``.
+    """
+    for own in _HOSTS:
+        yield pass_line(Equal(Field.OUT_INDEX, 0), own)
 
 
 def _prerouting() -> tuple[Line, ...]:

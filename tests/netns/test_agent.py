@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from base64 import b64decode, b64encode
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
@@ -30,7 +30,7 @@ from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles
 from ringfence.agent.doors.links import KernelLinks
 from ringfence.agent.doors.machine import LinuxMachine
-from ringfence.agent.doors.netlink import NetlinkSocket
+from ringfence.agent.doors.netlink import NetlinkSocket, NotUnderstood
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.agent.enforce import CLOSED, Enforcer
 from ringfence.agent.generations import Generations
@@ -429,6 +429,8 @@ TAMPERINGS = {
         "add chain inet ringfence early { type filter hook prerouting priority -400; }; "
         "add rule inet ringfence early meta mark set 1 accept"
     ),
+    "a line with a set of its own is put before ours": "insert rule inet ringfence arrive tcp dport { 22, 80 } accept",
+    "whatever has no place of its own in a map is led somewhere": "add element inet ringfence egress { * : accept }",
 }
 
 
@@ -446,17 +448,102 @@ def test_whatever_another_program_does_to_our_rules_is_undone_and_told(scene):
     program, about = scene.door.read().program, scene.door.read_about()
     for number, commands in enumerate(TAMPERINGS.values(), start=1):
         _nft(scene, commands)
-        wait_until(lambda: scene.door.read().program == program and not scene.door.read().dormant, QUICK_S)
+        wait_until(lambda: _holds(scene, program), QUICK_S)
         wait_until(lambda: scene.door.read_about() == about, QUICK_S)
         times = f"({number} times so far)" if number > 1 else "nft (pid"
         wait_until(lambda: times in (scene.status["notice"] or ""), QUICK_S)  # noqa: B023  called before the next
     assert _nft(scene, "list table ip others") == theirs
 
 
+def _holds(scene, program):
+    try:
+        reading = scene.door.read()
+    except NotUnderstood:  # what another program added
+        return False
+    return reading.program == program and not reading.dormant
+
+
 def _nft(scene, commands):
     command = ("nft", commands)
     done = scene.router.run(lambda: subprocess.run(command, check=True, capture_output=True))  # noqa: S603  our own words
     return done.stdout
+
+
+# What stands in the way of our rules, and what leads packets past them.
+FOREIGN_TABLES = {
+    "a map that is in use, by the name of one of ours": (
+        "add table inet ringfence; add counter inet ringfence c; "
+        "add map inet ringfence ingress { type ipv4_addr : counter; }; "
+        "add chain inet ringfence forward { type filter hook forward priority 0; }; "
+        "add rule inet ringfence forward counter name ip saddr map @ingress"
+    ),
+    "lines with sets of their own": (
+        "add table inet ringfence; add chain inet ringfence arrive { type filter hook postrouting priority 0; }; "
+        "add rule inet ringfence arrive tcp dport { 22, 80 } accept"
+    ),
+    "a map with a place for all else": (
+        "add table inet ringfence; add map inet ringfence ingress { type ifname : verdict; }; "
+        "add element inet ringfence ingress { * : accept }"
+    ),
+    "a table of bridges, where no port is bridged": (
+        "add table bridge ringfence; add chain bridge ringfence forward { type filter hook forward priority 0; }; "
+        "add rule bridge ringfence forward drop"
+    ),
+}
+
+
+@pytest.mark.parametrize("commands", FOREIGN_TABLES.values(), ids=FOREIGN_TABLES)
+def test_a_table_of_our_name_that_another_program_made_is_replaced_by_ours(kernel, commands):
+    namespace, nftables, conntrack = kernel
+    command = ("nft", commands)
+    namespace.run(lambda: subprocess.run(command, check=True))  # noqa: S603  our own words
+    enforcer = Enforcer(nftables, Generations(conntrack), last_block=None)
+    enforcer.enforce(ONE, About(1, "e1"), PORTS)
+    assert nftables.read().program == compile_program(ONE, PORTS)
+
+
+def test_a_chain_that_sees_only_the_first_packet_of_a_flow_is_none_of_ours(kernel):
+    namespace, nftables, conntrack = kernel
+    Enforcer(nftables, Generations(conntrack), last_block=None).enforce(ONE, About(1, "e1"), PORTS)
+    exchange = (
+        "flush chain inet ringfence leave; delete chain inet ringfence leave; "
+        "add chain inet ringfence leave { type nat hook prerouting priority 0; }"
+    )
+    command = ("nft", exchange)
+    namespace.run(lambda: subprocess.run(command, check=True))  # noqa: S603  our own words
+    Enforcer(nftables, Generations(conntrack), last_block=None).enforce(ONE, About(1, "e1"), PORTS)
+    listing = ("nft", "list table inet ringfence")
+    assert b"type nat" not in namespace.run(lambda: subprocess.check_output(listing))  # noqa: S603  our own words
+
+
+@contextmanager
+def _others_changing_theirs(namespace):
+    """Other rules change all the time, some hundred times a second."""
+    words = ("yes", "add table ip theirs\ndelete table ip theirs")
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as said:  # noqa: S603  of the system
+        command = ("nft", "-i")
+        with namespace.run(lambda: subprocess.Popen(command, stdin=said.stdout)) as other:  # noqa: S603  nft
+            try:
+                yield
+            finally:
+                other.kill()
+                said.kill()
+
+
+def test_an_agent_starts_and_enforces_while_others_change_their_rules_without_pause(kernel):
+    namespace, nftables, conntrack = kernel
+    rules = tuple(ingress(port, number=port) for port in range(1, 400))
+    many = view(1, endpoint("web", GROUPS[0]), rules={GROUPS[0]: rules})
+    fewer = view(2, endpoint("web", GROUPS[0]), rules={GROUPS[0]: rules[1:]})
+    Enforcer(nftables, Generations(conntrack), last_block=None).enforce(many, About(1, "e1"), PORTS)
+    with _others_changing_theirs(namespace):
+        before = nftables.count_changes()
+        wait_until(lambda: nftables.count_changes() > before + 10)
+        enforcer = Enforcer(nftables, Generations(conntrack), last_block=None)
+        assert enforcer.held() == About(1, "e1")
+        enforcer.enforce(fewer, About(2, "e1"), PORTS)
+        assert enforcer.is_whole()
+    assert nftables.read().program == compile_program(fewer, PORTS)
 
 
 class Failing:

@@ -5,14 +5,16 @@ holds (program, generation, note), and trusts that only as long as nothing faile
 knows no server, no file and no clock.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+from ringfence.agent.doors.netlink import NotUnderstood
 from ringfence.agent.doors.nftables import NftablesDoor, RulesRefused
 from ringfence.agent.generations import Generations, block_number
 from ringfence.agent.isolate import Blamed, Compile, compile_sound, find_blamed, leave_out
-from ringfence.nft import About, Generation, Touched, kernel_set
+from ringfence.nft import About, Generation, Reading, Touched, kernel_set
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.local import LocalPorts
 from ringfence.policy.program.base_chains import STAMP
@@ -30,6 +32,7 @@ from ringfence.policy.view import Endpoint, HostView
 CLOSED: Final = About(0, "")  # the note of a table that no view has reached yet: every managed port is closed
 _UNKNOWN: Final = Line((Foreign("of another generation"),))
 _MOST_REFUSALS: Final = 8  # transactions tried, each without more instances
+_log: Final = logging.getLogger("ringfence.agent")
 MOST_MENDED: Final = 1000  # objects that are read one by one, in some tens of milliseconds
 
 
@@ -85,16 +88,27 @@ class Enforcer:
         return self._generations.problem
 
     def load(self) -> None:
-        """Reads what the kernel holds. O(table)."""
-        reading = self._nftables.read()
+        """Reads what the kernel holds. O(table).
+
+        What has not our note, or cannot be understood, is not ours: as if no packet reached it, it is replaced.
+        """
+        reading = self._read()
         self.known_until = reading.kernel_generation
         program = reading.program or Program()
-        hooked = frozenset() if reading.dormant else _hooked_tables(program)
+        is_ours = reading.about is not None and not reading.dormant
+        hooked = _hooked_tables(program) if is_ours else frozenset()
         generation = reading.generation
         if not hooked or generation is None:
             generation = self._generations.begin(self._last_block)
             program = _of_no_generation(program)
         self._known = _Known(program, generation, reading.about, hooked)
+
+    def _read(self) -> Reading:
+        try:
+            return self._nftables.read()
+        except NotUnderstood as error:
+            _log.warning("the table ringfence is replaced: another program made it, or added to it (%s)", error.reason)
+            return Reading(None, kernel_generation=self._nftables.count_changes())
 
     def held(self) -> About | None:
         """The note in the kernel's table, read if need be; None without a table, or without a note in it."""
@@ -216,7 +230,7 @@ class Enforcer:
         known = self._known
         if known is None:
             return False
-        reading = self._nftables.read()
+        reading = self._read()
         held = (reading.program, reading.generation, reading.about, reading.dormant)
         return held == (known.program, known.generation, known.about, False)
 
@@ -335,7 +349,8 @@ class Enforcer:
         """Replaces whatever table there is, in one transaction, by one in which every managed port is closed."""
         generation = self._generations.begin(self._last_block)
         closed = compile_program(HostView(Revision(0)), ports)
-        tables = [family for family in TableFamily if family in _tables_of(closed)]
+        present = _families_of(self._known.program) if self._known else frozenset()
+        tables = [family for family in TableFamily if family in _tables_of(closed) | present]
         anew = [step for family in tables for step in (AddTable(family), DeleteTable(family))]
         steps = (*anew, *diff_programs(Program(), closed).flip)
         self._known = None
@@ -402,6 +417,11 @@ def _tables_for(ports: LocalPorts) -> frozenset[TableFamily]:
 def _tables_of(program: Program) -> frozenset[TableFamily]:
     """The tables of a program that ringfence compiled."""
     return frozenset(TableFamily) if FRAME_PORTS in program.sets else frozenset({TableFamily.INET})
+
+
+def _families_of(program: Program) -> frozenset[TableFamily]:
+    """The tables in which anything of a program is."""
+    return frozenset(place_of(name)[0] for part in (program.chains, program.sets, program.maps) for name in part)
 
 
 def _hooked_tables(program: Program) -> frozenset[TableFamily]:

@@ -82,7 +82,8 @@ from ringfence.policy.program.steps import (
 
 ABOUT: Final = "about"
 
-SET_INTERVAL, SET_MAP = 0x4, 0x8
+CHAIN_TYPE: Final = "filter"
+SET_ANONYMOUS, SET_INTERVAL, SET_MAP = 0x1, 0x4, 0x8
 SET_COUNTED: Final = 0xC4  # concatenated intervals with objects (NFT_SET_INTERVAL, NFT_SET_CONCAT, NFT_SET_OBJECT)
 SET_TALLY: Final = 0x30  # elements are made by packets (NFT_SET_EVAL) and expire (NFT_SET_TIMEOUT)
 TALLY_SIZE: Final = 65535  # elements
@@ -280,7 +281,7 @@ def _chain_request(step: AddChain | FlushChain | DeleteChain | DeleteLine) -> _R
             payload = _named(_of_chain, chain)
             if hook is not None:
                 place = pack_number(1, HOOK_NUMBER[hook.name]) + pack_number(2, hook.priority)
-                payload += pack_nested(4, place) + pack_number(5, _POLICY_ACCEPT) + pack_text(7, "filter")
+                payload += pack_nested(4, place) + pack_number(5, _POLICY_ACCEPT) + pack_text(7, CHAIN_TYPE)
             return _Request(NEW_CHAIN, F_CREATE | F_EXCL, payload, f"add chain {chain}")
         case _:
             assert_never(step)

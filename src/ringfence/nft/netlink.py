@@ -143,17 +143,17 @@ def scan_dump(part: bytes) -> tuple[bool, Message | None]:
 
     Looks at no payload: a third of a microsecond for each message. Raises ``ValueError`` when a length is impossible.
     """
-    frame, offset = _FRAME.unpack_from, 0
+    frame, offset, is_interrupted = _FRAME.unpack_from, 0, False
     while offset + _HEADER.size <= len(part):
         length, type_, flags = frame(part, offset)
         if flags & F_DUMP_INTR:
-            return True, None
+            is_interrupted = True
         if type_ in (NLMSG_ERROR, NLMSG_DONE):
-            return False, next(parse_messages(part[offset:]))
+            return is_interrupted, next(parse_messages(part[offset:]))
         if length < _HEADER.size:
             raise ValueError(f"netlink message of {length} octets at {offset} of {len(part)}")
         offset += (length + 3) & ~3
-    return False, None
+    return is_interrupted, None
 
 
 def parse_refusal(message: Message) -> Refusal | None:

@@ -122,7 +122,8 @@ def _dump(*flags):
 @pytest.mark.parametrize("place", range(3))
 def test_a_dump_that_was_interrupted_says_so_in_any_of_its_messages(place):
     some, end = _dump(*(F_DUMP_INTR if number == place else 2 for number in range(3)))
-    assert scan_dump(some + end) == (True, None)
+    interrupted, last = scan_dump(some + end)
+    assert (interrupted, last.type) == (True, NLMSG_DONE)
 
 
 def test_the_end_of_a_dump_is_found_behind_messages_of_any_length():

@@ -25,14 +25,18 @@ _SO_RCVBUFFORCE: Final = 33
 _RECEIVE_SIZE_BYTES: Final = 8 << 20
 READ_SIZE_BYTES: Final = 1 << 16  # the kernel puts at most 32 KiB of a dump into one (af_netlink.c)
 _OVERHEAD_BYTES: Final = 32  # the kernel takes a message of at most the send buffer less this (af_netlink.c)
-_DUMP_TRIES: Final = 10
+_DUMP_TRIES: Final = 4
 
 
 _T = TypeVar("_T")
 
 
 class _Interrupted(Exception):
-    """The rules changed while they were read."""
+    """The rules, anybody's, changed while they were read."""
+
+
+class NotUnderstood(OperatorError):
+    """The kernel holds what ringfence never makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,12 @@ class NetlinkSocket:
         return _sorted_out(message for part in self._queued() for message in parse_messages(part))
 
     def dump(self, request: bytes) -> bytes:
-        """The whole answer to a dump, consistent: an interrupted dump is repeated.
+        """The whole answer to a dump: one that is interrupted is repeated, and taken as it is when each one is.
 
-        A dump of something that does not exist is empty.
+        Others change their own tables then, which leaves ours what it is; of a list of all tables' objects something
+        may be missing. A dump of something that does not exist is empty.
         """
-        return self._dumped(request, lambda: b"".join(self._until_done()))
+        return self._dumped(request, lambda check: b"".join(self._until_done(check)))
 
     def dump_fresh(self, request: bytes, known: frozenset[bytes]) -> tuple[list[bytes], frozenset[bytes]]:
         """The parts of a dump (each of whole messages) that are not ``known``, and the next value of ``known``.
@@ -89,24 +94,25 @@ class NetlinkSocket:
         ``known`` are the digests of the parts of the last dump; a known part is not parsed. The last part of a dump
         never counts as known.
         """
-        return self._dumped(request, lambda: self._unknown(known))
+        return self._dumped(request, lambda check: self._unknown(known, check))
 
-    def _dumped(self, request: bytes, receive: Callable[[], _T]) -> _T:
-        for _ in range(_DUMP_TRIES):
+    def _dumped(self, request: bytes, receive: Callable[["_Check"], _T]) -> _T:
+        for left in reversed(range(_DUMP_TRIES)):
             self._forget_old_answers()
             self._send(request)
             with suppress(_Interrupted):
-                return receive()
+                return receive(_ends_dump if left else _ends_at_last)
         raise OperatorError(
             "read the kernel's rules",
-            f"they changed during each of {_DUMP_TRIES} readings: another program rewrites its own without pause",
+            f"the kernel broke off each of {_DUMP_TRIES} readings: another program rewrites its own without pause",
         )
 
     def converse(self, conversation: Generator[bytes, bytes, _T]) -> _T:
         """The result of a conversation of dumps, such as ``nft.read_table``.
 
         Raises:
-            OperatorError: the kernel refuses, or an answer is malformed.
+            NotUnderstood: there is something in the answer that no table of ours has.
+            OperatorError: the kernel refuses.
         """
         try:
             request = next(conversation)
@@ -115,24 +121,26 @@ class NetlinkSocket:
         except StopIteration as end:
             result: _T = end.value
             return result
-        except (TimeoutError, ValueError, KeyError) as error:
-            raise OperatorError("read the kernel's rules", f"not understood: {error}") from error
+        except TimeoutError as error:
+            raise OperatorError("read the kernel's rules", str(error)) from error
+        except (ValueError, LookupError) as error:
+            raise NotUnderstood("read the kernel's rules", f"not understood: {error!r}") from error
 
-    def _until_done(self) -> Iterator[bytes]:
+    def _until_done(self, check: "_Check") -> Iterator[bytes]:
         is_over = False
         while not is_over:
             part = self._receive()
-            is_over = _ends_dump(part)
+            is_over = check(part)
             yield part
 
-    def _unknown(self, known: frozenset[bytes]) -> tuple[list[bytes], frozenset[bytes]]:
+    def _unknown(self, known: frozenset[bytes], check: "_Check") -> tuple[list[bytes], frozenset[bytes]]:
         fresh, digests = list[bytes](), set[bytes]()
         while True:
             part = self._receive()
             digest = blake2b(part, digest_size=16).digest()
             if digest not in known:
                 fresh.append(part)
-                if _ends_dump(part):
+                if check(part):
                     return fresh, frozenset(digests)
             digests.add(digest)
 
@@ -221,10 +229,21 @@ def _sorted_out(messages: Iterator[Message]) -> Answers:
     return Answers(tuple(payloads), tuple(refusals), frozenset(acknowledged))
 
 
+_Check = Callable[[bytes], bool]  # whether a dump ends with this part
+
+
 def _ends_dump(part: bytes) -> bool:
     is_interrupted, last = scan_dump(part)
     if is_interrupted:
         raise _Interrupted
+    return _is_end(last)
+
+
+def _ends_at_last(part: bytes) -> bool:
+    return _is_end(scan_dump(part)[1])
+
+
+def _is_end(last: Message | None) -> bool:
     if last is not None:
         _check_end(parse_refusal(last))
     return last is not None

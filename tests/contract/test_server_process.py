@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,6 +41,16 @@ def server_process(folder, *more):
         process.kill()
         process.wait(10)
         process.stdout.close()
+
+
+def test_systemd_is_told_when_operators_and_callers_are_answered(tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(10)
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with server_process(tmp_path) as (_, server):
+            assert systemd.recv(100) == b"READY=1"
+            assert server.call("GET", "/security-group").status == 200
 
 
 def test_sigterm_ends_it_cleanly_even_with_an_open_feed_and_an_idle_connection(tmp_path):

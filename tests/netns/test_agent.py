@@ -167,6 +167,16 @@ def test_a_killed_agent_leaves_its_rules_and_a_new_one_sends_the_kernel_nothing(
     assert scene.door.read() == held
 
 
+def test_an_agent_tells_systemd_that_it_runs_when_every_port_is_closed_and_no_server_is_there(scene, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(QUICK_S)
+        systemd.bind(str(scene.folder / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(scene.folder / "notify"))
+        scene.start(server="unix:/nowhere")
+        assert systemd.recv(100) == b"READY=1"
+        assert scene.door.read_about() == CLOSED
+
+
 def test_an_agent_told_to_end_ends_cleanly_and_leaves_its_rules(scene):
     process = scene.start()
     scene.until_applied()

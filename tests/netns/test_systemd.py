@@ -1,6 +1,8 @@
 """The units of packaging/systemd under a real systemd: installed as docs/operations.md says, killed, booted."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ pytestmark = [
     pytest.mark.skipif(NSPAWN is None, reason="systemd-nspawn (Debian package systemd-container) is not installed"),
     pytest.mark.skipif(os.geteuid() != 0, reason="a machine is booted by root alone"),
 ]
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+DRAFTED = "ringfence agent inventory h1"  # which finds no uplink in this machine
 QUICK_S = 20.0
 INVENTORY = """
 host = "h1"
@@ -53,25 +57,20 @@ def machine(tmp_path):
 
 
 def _install(machine):
-    machine.write("/etc/ringfence/inventory.toml", INVENTORY)
+    """The two blocks of the page as they stand there, but for the program, the token and the inventory."""
+    server, host = _blocks("## Install")[1:3]
     machine.write("/etc/systemd/system/begin-network.service", NETWORK)
-    machine.run("""
-        cd /opt/ringfence/packaging/systemd
-        install -m 0644 ringfence.sysusers /usr/lib/sysusers.d/ringfence.conf && systemd-sysusers
-        install -m 0644 ringfence-server.service ringfence-boot.service ringfence-agent.service /etc/systemd/system/
-        install -d -m 0750 -g ringfence /etc/ringfence
-        echo 'OPTIONS=--listen 0.0.0.0:8443 --listen 127.0.0.1:8444' > /etc/ringfence/server.env
-        install -d -m 0700 -o ringfence -g ringfence /var/lib/ringfence
-        ip link set lo up
-        runuser -u ringfence -- ringfence server init --data /var/lib/ringfence --name 127.0.0.1
-        systemctl daemon-reload && systemctl enable --now ringfence-server && systemctl enable begin-network
-    """)
-    wait_until(lambda: "ready" in machine.run("journalctl --no-pager -u ringfence-server"), QUICK_S)
-    machine.run("""
-        token=$(ringfence host token h1 --data /var/lib/ringfence | awk '/^token/ { print $2 }')
-        ringfence agent join https://127.0.0.1:8443 $token --data /var/lib/ringfence-agent
-        systemctl enable --now ringfence-boot ringfence-agent
-    """)
+    machine.run("systemctl enable begin-network; ip link set lo up; echo 127.0.0.1 ringfence.example >> /etc/hosts")
+    said = machine.run(f"cd /opt\n{server}")
+    token = re.search(r"^token +(\S+)", said, re.MULTILINE)[1]
+    machine.write("/root/inventory.toml", INVENTORY)
+    machine.run(f"cd /opt\n{host.replace('TOKEN', token).replace(DRAFTED, 'cat /root/inventory.toml')}")
+
+
+def _blocks(heading):
+    """What a shell is given below a heading of the page, block by block."""
+    part = PAGE.read_text(encoding="utf-8").partition(f"\n{heading}")[2].partition("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```", part, re.DOTALL | re.MULTILINE)
 
 
 def test_the_units_serve_and_enforce_come_back_from_kills_and_close_a_boot(machine):

@@ -63,6 +63,13 @@ def test_the_server_has_no_right_at_all_and_starts_again_when_it_fails():
     assert unit["Unit", "StartLimitIntervalSec"] == ["0"]
 
 
+@pytest.mark.parametrize("path", [AGENT, SERVER], ids=["agent", "server"])
+def test_a_start_ends_when_the_service_says_so_however_long_that_takes(path):
+    unit = _settings(path)
+    assert unit["Service", "Type"] == ["notify"]
+    assert unit["Service", "TimeoutStartSec"] == ["infinity"]
+
+
 @pytest.mark.parametrize("path", [BOOT, AGENT, SERVER], ids=["boot", "agent", "server"])
 def test_the_command_is_one_that_there_is(path):
     _, verb, *options = _settings(path)["Service", "ExecStart"]

@@ -37,6 +37,7 @@ from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.names import TableFamily
 from ringfence.policy.program.steps import AddTable, DeleteTable
 from ringfence.policy.values import HostName
+from ringfence.readiness import tell_ready
 
 # malloc.h. The thresholds are glibc's initial ones; set explicitly they stay, else freeing a large buffer raises them.
 _KEPT_WHOLE: Final = 128 << 10
@@ -86,6 +87,7 @@ async def run_agent(
             with closing(started) as agent:
                 await agent.start()
                 _give_back()
+                tell_ready()
                 _log.info("agent runs", extra={"fields": {"host": credential.host, "server": server}})
                 await _until_told(agent.run())
     _log.info("agent ends; its rules stay in force", extra={"fields": {"host": credential.host}})

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ringfence.policy.errors import Invalid, OperatorError
-from ringfence.store.folder import explained, write_whole
+from ringfence.store.folder import explained, make_folder, write_whole
 from ringfence.wire.join import fingerprint_of
 
 CA_LIFE: Final = dt.timedelta(days=3650)
@@ -84,7 +84,8 @@ class Authority:
         """
         wanted = [_parse_name(name) for name in names]
         with explained(self.folder):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder)
             if not self.certificate.exists():
                 self._make_ca(now)
         self._issue(wanted, now)

@@ -1,12 +1,14 @@
 """The data folder: readable by its owner only, held by one process at a time, its files replaced atomically.
 
+What root makes in it is its owner's: the server runs as that one, and could open nothing of it otherwise.
+
 Every refusal is an ``OperatorError`` that says what to do.
 """
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +18,7 @@ from ringfence.policy.errors import OperatorError
 DATABASE: Final = "ringfence.sqlite"
 
 _LOCK: Final = "lock"
+_ROOT: Final = 0
 
 
 class FolderHeld(OperatorError):
@@ -43,7 +46,7 @@ def hold_folder(folder: Path) -> Lock:
     """
     with explained(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open_or_make(folder / _LOCK)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -62,8 +65,34 @@ def prepare_database(folder: Path) -> Path:
     with explained(folder):
         path = folder / DATABASE
         if not path.exists():  # an existing file may be readable without being writable
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(_open_or_make(path))
         return path
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder of mode 0700 within the data folder, if it is absent."""
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        _leave_to_owner(descriptor, path.parent)
+        os.close(descriptor)
+
+
+def _open_or_make(path: Path) -> int:
+    """A descriptor of the file, which is made with mode 0600 if it is absent."""
+    with suppress(FileExistsError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        _leave_to_owner(descriptor, path.parent)
+        return descriptor
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _leave_to_owner(descriptor: int, folder: Path) -> None:
+    """Gives what this process has just made to the owner of the folder that it is in; only root can, and need."""
+    owner = folder.stat()
+    if os.geteuid() == _ROOT != owner.st_uid:
+        with suppress(OSError):  # root of a container without that right
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def write_whole(path: Path, content: bytes, *, mode: int) -> None:
@@ -72,6 +101,7 @@ def write_whole(path: Path, content: bytes, *, mode: int) -> None:
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
+        _leave_to_owner(descriptor, path.parent)
         os.write(descriptor, content)
         os.fsync(descriptor)
     finally:

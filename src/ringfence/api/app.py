@@ -4,7 +4,6 @@ Input: a control plane and how callers reach us. Output: the app that every publ
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
@@ -41,18 +40,12 @@ class ApiOptions:
     most_feeds: int = 1000  # open at once; the server says how many its limit of open files has room for
 
 
-def build_app(
-    plane: ControlPlane,
-    options: ApiOptions = ApiOptions(),
-    *,
-    now: Callable[[], float] = time.time,
-    authority: Authority | None = None,
-) -> Front:
+def build_app(plane: ControlPlane, options: ApiOptions = ApiOptions(), *, authority: Authority | None = None) -> Front:
     """The API of the official clients under /v2, that of the agents under /agent/v1, and who signs may allow itself in.
 
-    ``now`` is the time of day that signatures are judged by; ``authority`` is the own CA, if TLS is by its certificate.
+    ``authority`` is the own CA, if TLS is by its certificate.
     """
-    authentication = Authentication(plane, now, options.window, options.origin, Gate(options.rates))
+    authentication = Authentication(plane, time.time, options.window, options.origin, Gate(options.rates))
     app = App(
         fresh=authentication.refresh if plane.is_shared else None,
         admit=authentication.identify,
@@ -61,7 +54,7 @@ def build_app(
     app.add_route(ZONE_ROUTE, ZoneList(plane.settings.zone, options.origin))
     add_group_routes(app, plane)
     add_instance_routes(app, plane)
-    add_account_routes(app, plane, now)
+    add_account_routes(app, plane, time.time)
     add_agent_routes(app, Feed(plane, options.heartbeat_s, options.most_feeds))
     app.add_route("/admin/v1/allow", AllowResource(plane, actor_of))
     app.add_route(JOIN_PATH, Join(plane, authority))

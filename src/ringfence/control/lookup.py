@@ -20,18 +20,15 @@ from ringfence.policy.wording import suggestion
 _NAMED_AT_MOST = 10
 
 
-def find_group(snapshot: Snapshot, id_: GroupId, actor: Actor, *, field: str | None = None) -> Group:
-    """A group of the actor's organisation; a public one only for the operator (others refer to those by name)."""
+def find_group_to_change(snapshot: Snapshot, id_: GroupId, actor: Actor) -> Group:
+    """A group of the actor's organisation; a public one only for the operator (others refer to those by name).
+
+    Raises ``Denied`` for one that the actor may see and not change.
+    """
     group = snapshot.groups.get(id_)
     is_known = group is not None and group.organisation == actor.organisation
     if group is None or not is_known or (group.visibility is Visibility.PUBLIC and not actor.is_operator):
-        raise NotFound(f"there is no security group {id_}", field=field)
-    return group
-
-
-def find_group_to_change(snapshot: Snapshot, id_: GroupId, actor: Actor) -> Group:
-    """As ``find_group``; raises ``Denied`` for one that the actor may see and not change."""
-    group = find_group(snapshot, id_, actor)
+        raise NotFound(f"there is no security group {id_}")
     if actor.scope is not None and id_ not in actor.scope:
         raise Denied(f"key {actor.name} may change {_scope_text(snapshot, actor.scope)} only, not {group.name}")
     return group

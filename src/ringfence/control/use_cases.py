@@ -40,6 +40,7 @@ from ringfence.store import (
 from ringfence.wire.feed import Claimed
 from ringfence.wire.join import JoinRequest
 
+_FIRST: Final = "default"  # the name of the first organisation
 _TOLD_AT_MOST: Final = 20  # sentences about what a change did, in its line of the history
 
 
@@ -304,15 +305,15 @@ def save_ends(ended: Iterable[Operation]) -> Decide[Outcome[None]]:
     return lambda _: Decision(Outcome(None), records=records)
 
 
-def found_organisation(organisation_id: UUID, group_id: UUID, now_s: int, name: str = "default") -> Decide[None]:
-    """The content of a new store: one organisation and its group ``default``, without rules."""
+def found_organisation(organisation_id: UUID, group_id: UUID, now_s: int) -> Decide[None]:
+    """The content of a new store: one organisation, and its group ``default`` without rules."""
     id_ = OrganisationId(organisation_id)
     asked = Asked(operator_of(id_), now_s, 0.0)
 
     def decision(snapshot: Snapshot) -> Decision[None]:
-        facts = decide_found(snapshot, name, id_, GroupId(group_id))
+        facts = decide_found(snapshot, _FIRST, id_, GroupId(group_id))
         after = apply_facts(snapshot, facts, revision=next_revision(snapshot))
-        return Decision(None, facts=facts, after=after, audit=asked.audit("CreateOrganisation", name))
+        return Decision(None, facts=facts, after=after, audit=asked.audit("CreateOrganisation", _FIRST))
 
     return decision
 

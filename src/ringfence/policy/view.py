@@ -5,7 +5,7 @@ judge by it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from types import MappingProxyType
 
@@ -61,10 +61,6 @@ class HostView:
     endpoints: tuple[Endpoint, ...] = ()
     rules: Mapping[GroupId, tuple[Rule, ...]] = field(default_factory=lambda: MappingProxyType({}))
     peers: Mapping[GroupId, PeerAddresses] = field(default_factory=lambda: MappingProxyType({}))
-
-    def same_policy(self, other: "HostView") -> bool:
-        """Whether a host would enforce the same by both: equal but for the revision."""
-        return replace(self, revision=other.revision) == other
 
 
 def resolve_view(snapshot: Snapshot, host: HostName | None = None) -> HostView:

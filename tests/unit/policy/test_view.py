@@ -103,10 +103,3 @@ def test_a_group_may_name_itself():
 def test_worn_groups_stand_in_one_order_however_they_were_put_on():
     one, other = (instance("a", "10.0.0.1", wears=worn) for worn in (["x", "y", "z"], ["z", "x", "y"]))
     assert resolve_view(snapshot(one)).endpoints == resolve_view(snapshot(other)).endpoints
-
-
-def test_another_revision_of_the_same_policy_is_the_same_policy():
-    one, other = (resolve_view(replace(WHOLE, revision=revision)) for revision in (1, 2))
-    assert one != other
-    assert one.same_policy(other)
-    assert not one.same_policy(resolve_view(WHOLE, HostName("h1")))

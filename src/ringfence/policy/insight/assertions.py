@@ -102,9 +102,9 @@ def parse_assertion(text: str, *, field: str) -> Assertion:
     )
 
 
-def parse_assertions(texts: Iterable[str], *, field: str = "$.assertions") -> tuple[Assertion, ...]:
-    """As ``parse_assertion``, for each of a list whose path is ``field``."""
-    return tuple(parse_assertion(text, field=f"{field}[{number}]") for number, text in enumerate(texts))
+def parse_assertions(texts: Iterable[str]) -> tuple[Assertion, ...]:
+    """As ``parse_assertion``, for each of the list ``$.assertions``."""
+    return tuple(parse_assertion(text, field=f"$.assertions[{number}]") for number, text in enumerate(texts))
 
 
 def check(reachability: Reachability, assertion: Assertion, *, owner: OrganisationId | None = None) -> Result:

@@ -53,13 +53,13 @@ class Explanation:
     text: str
 
 
-def parse_service(text: str, *, field: str = "service") -> Service:
+def parse_service(text: str) -> Service:
     """``tcp/5432``, ``udp/53``, ``icmp`` (an echo), ``icmp/3/4`` (type, code), ``esp`` …; raises ``Invalid``."""
     expected = f"expected PROTOCOL/PORT such as tcp/443, icmp/TYPE/CODE, or one of esp, ah, gre, ipip; got {text!a}"
     found = _SERVICE.fullmatch(text)
     names = {protocol.value: protocol for protocol in PROTOCOL_NUMBER}
     if not found or found["protocol"] not in names:
-        raise Invalid(expected, field=field)
+        raise Invalid(expected, field="service")
     protocol = names[found["protocol"]]
     first, second = (int(found[key]) if found[key] else None for key in ("first", "second"))
     if protocol.has_ports and first is not None and second is None and 1 <= first <= 65535:  # noqa: PLR2004  ports
@@ -68,7 +68,7 @@ def parse_service(text: str, *, field: str = "service") -> Service:
         return Service(protocol, icmp_type=_ECHO[protocol] if first is None else first, icmp_code=second or 0)
     if not protocol.has_ports and not protocol.has_types and first is None:
         return Service(protocol)
-    raise Invalid(expected, field=field)
+    raise Invalid(expected, field="service")
 
 
 def explain(snapshot: Snapshot, source: str, destination: str, service: Service) -> Explanation:

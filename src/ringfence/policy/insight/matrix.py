@@ -54,10 +54,10 @@ class Matrix:
 class _Membership:
     """The rows that a set of classes belongs to."""
 
-    def __init__(self, grants: Grants, version: int) -> None:
+    def __init__(self, grants: Grants) -> None:
         population = grants.population
-        self.groups = tuple(sorted(population.snapshots[version].groups))
-        ends = [population.internet, *(population.peers[version].get(group, 0) for group in self.groups)]
+        self.groups = tuple(sorted(population.snapshots[grants.version].groups))
+        ends = [population.internet, *(population.peers[grants.version].get(group, 0) for group in self.groups)]
         self._rows: dict[int, int] = defaultdict(int)
         self._ends = ends
         for row, bits in enumerate(ends):
@@ -110,9 +110,9 @@ class _Entry:
 _Atom = tuple[int, int, tuple[list[Flow], ...]]  # rows that the same flows concern, those flows' services, the flows
 
 
-def draw_matrix(grants: Grants, version: int = 0) -> Matrix:
-    """The matrix of one snapshot of the grants' population, the internet's row and column first."""
-    membership, joins = _Membership(grants, version), _Joins()
+def draw_matrix(grants: Grants) -> Matrix:
+    """The matrix of the grants' snapshot, the internet's row and column first."""
+    membership, joins = _Membership(grants), _Joins()
     columns: list[dict[int, _Entry]] = [{} for _ in range(len(membership.groups) + 1)]
     columns_of: dict[int, list[int]] = {}
     for flow in grants.flows(Question()):

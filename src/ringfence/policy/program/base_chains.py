@@ -173,7 +173,7 @@ def bridged_chains(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Chain]]:
 
 
 def _judging_chains(ends: Ends, closing: tuple[Line, ...]) -> Iterator[tuple[str, Chain]]:
-    yield from refusal_chains(ends.observed, logs=True)
+    yield from refusal_chains(ends.observed)
     yield from allow_chains()
     yield from late_chains(ends.observed)
     yield CLOSED, Chain((refuse(Refusal.CLOSED, names.CLOSED_COUNTER),))

@@ -84,15 +84,14 @@ def refuse(refusal: Refusal, counter: str, *matches: Match) -> Line:
     return Line((*matches, Count(counter), Goto(_chain(refusal, Fate.DROP))))
 
 
-def refusal_chains(observed: Observed, *, logs: bool) -> Iterator[tuple[str, Chain]]:
-    """For each reason a chain that drops, and one that lets pass what ``observed`` matches; ``logs``: both log."""
+def refusal_chains(observed: Observed) -> Iterator[tuple[str, Chain]]:
+    """For each reason a chain that drops, and one that lets pass what ``observed`` matches; both log."""
     for refusal in (one for one in Refusal if not one.is_of_frames):
         would = _chain(refusal, Fate.WOULD_DROP)
         watched = [Line((side, Member((field,), set_), Goto(would))) for side, field, set_ in observed]
-        drops = _log(refusal, Fate.DROP) if logs else []
-        yield _chain(refusal, Fate.DROP), Chain((*watched, *drops, Line((Drop(),))))
+        yield _chain(refusal, Fate.DROP), Chain((*watched, *_log(refusal, Fate.DROP), Line((Drop(),))))
         counted = Line((Count(names.would_counter(refusal.value)),))
-        told = _log(refusal, Fate.WOULD_DROP) if logs else []
+        told = _log(refusal, Fate.WOULD_DROP)
         # Stamped like an allowed flow, so that it is counted and logged once and not for every packet.
         yield would, Chain((counted, *told, Line((Goto(names.ALLOW),))))
 

@@ -91,7 +91,7 @@ _HOSTS: Final = (Member((Field.SOURCE4,), names.HOST_IPV4), Member((Field.SOURCE
 
 def self_chains(ports: LocalPorts) -> Iterator[tuple[str, Chain]]:
     """The fixed chains of a self host; other managed interfaces are closed, as on any host."""
-    yield from refusal_chains(OBSERVED_PORTS, logs=True)
+    yield from refusal_chains(OBSERVED_PORTS)
     yield from allow_chains()
     for name, chain in late_chains(OBSERVED_PORTS, by_wire=True):
         yield name, Chain((*chain.lines, *_echoes())) if name == names.late_chain(Direction.INGRESS) else chain

@@ -20,6 +20,13 @@ _DO_NOT_FRAGMENT = 0x4000
 _ROUTING = 43
 
 
+def said(packet: Packet, flags: int, sequence: int, acknowledged: int, payload: bytes = b"") -> bytes:
+    """A TCP segment between the ends of ``packet``."""
+    ports = packet.source_port, packet.destination_port
+    header = struct.pack("!HHIIBBH", *ports, sequence, acknowledged, 5 << 4, flags, 65535)
+    return _in_ip(packet, _with_checksum(header, payload, packet, pad=2), 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A TCP segment between the ends of ``packet``; every data segment is as long as its tag."""
@@ -30,18 +37,7 @@ class Segment:
     acknowledged: int
 
     def __call__(self, *, tag: int) -> bytes:
-        payload = encode_tag(tag)
-        ports = struct.pack(
-            "!HHIIBBH",
-            self.packet.source_port,
-            self.packet.destination_port,
-            self.sequence,
-            self.acknowledged,
-            5 << 4,
-            self.flags,
-            65535,
-        )
-        return _in_ip(self.packet, _with_checksum(ports, payload, self.packet, pad=2), tag)
+        return said(self.packet, self.flags, self.sequence, self.acknowledged, encode_tag(tag))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ ROW_FILES = (
     "test_self.py",
     "test_bridged.py",
     "test_observe.py",
+    "test_expected.py",
 )
 _TEST = re.compile(r"`(test_\w+)`")
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")

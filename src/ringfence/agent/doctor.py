@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from ringfence.agent.crowding import find_crowding
 from ringfence.agent.doors.bridging import SETTINGS, BridgingDoor
 from ringfence.agent.doors.conntrack import ConntrackDoor
 from ringfence.agent.doors.files import FilesDoor
@@ -27,9 +28,6 @@ from ringfence.policy.values import Kind
 _ENOUGH_BYTES: Final = 4 << 20  # one transaction of some thousand rules
 _FORWARDING: Final = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _EVENTS: Final = "net/netfilter/nf_conntrack_events"
-_FLOWS: Final = "net/netfilter/nf_conntrack_count"
-_MOST_FLOWS: Final = "net/netfilter/nf_conntrack_max"
-_FULL_SHARE: Final = 0.9
 _ACCOUNTING: Final = "net/netfilter/nf_conntrack_acct"
 # The programs that tables belong to, by how the tables' names begin.
 _FIREWALLS: Final = {
@@ -158,12 +156,11 @@ def _flows(instruments: Instruments) -> Iterator[Finding]:
 
 
 def _room(machine: MachineDoor) -> Iterator[Finding]:
-    """How full conntrack is: without room for its flow the kernel drops a first packet, whatever the rules say."""
-    flows, most = machine.setting(_FLOWS), machine.setting(_MOST_FLOWS)
-    if flows is None or most is None or int(flows) < _FULL_SHARE * int(most):
-        return
-    text = f"{flows} of at most {most} flows: when it is full, what begins is dropped, and only the kernel's log tells"
-    yield Finding("conntrack", State.PROBLEM, text, f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}")
+    """How full conntrack is."""
+    if (crowding := find_crowding(machine)) is not None:
+        flows = f"{crowding.flows} of at most {crowding.most} flows"
+        text = f"{flows}: when it is full, what begins is dropped, and only the kernel's log tells"
+        yield Finding("conntrack", State.PROBLEM, text, crowding.advice)
 
 
 def _events(machine: MachineDoor, inventory: Inventory | None) -> Iterator[Finding]:

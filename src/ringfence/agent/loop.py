@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from ringfence.agent.cache import Cache, Memory
 from ringfence.agent.channel import Channel, ServerPlace
 from ringfence.agent.client import Server
+from ringfence.agent.crowding import find_crowding
 from ringfence.agent.doors.bundle import Doors
 from ringfence.agent.enforce import CLOSED, Enforcer, Outcome
 from ringfence.agent.evidence import Evidence
@@ -40,6 +41,7 @@ COUNT_POLL_S: Final = 1.0  # between looks at the kernel's count of transactions
 _NOTICES_PAUSE_S: Final = 0.02  # others may change their tables a thousand times a second
 BRIDGING_POLL_S: Final = 0.1
 PLACES_POLL_S: Final = 15.0
+FLOWS_POLL_S: Final = 15.0
 KEEP_AGAIN_S: Final = 5.0  # a full disk is emptied by somebody
 SLOW_DISK_S: Final = 10.0  # a disk that has not answered for so long is told of
 _LINKS_PAUSE_S: Final = 0.05  # links may change without pause: 20 times what a look takes at least
@@ -69,6 +71,7 @@ class Agent:
         self._clock = doors.clock
         self._bridging = doors.bridging
         self._links = doors.links
+        self._machine = doors.machine
         self._watch = Watch(doors.notices, doors.clock)
         self._foreign = ForeignTables(doors.nftables, doors.clock)
         self._feed_pauses = Pauses(jitter)
@@ -163,6 +166,7 @@ class Agent:
                 ("follow the links", self._follow_links),
                 ("look at the links", self._look_at_links),
                 ("look where the ports are", self._look_where_ports_are),
+                ("look how full conntrack is", self._look_at_flows),
                 *self._evidence.steps(self._kernel, self._disk),
             ):
                 tasks.create_task(self._forever(what, step), name=what)
@@ -461,6 +465,11 @@ class Agent:
         found = await asyncio.to_thread(lambda: list(find_misplaced(inventory, self._links)))
         self._reporter.set_problem("places", _words(one for one in found if one.is_open))
         await self._clock.sleep(self._links_pause_s(began))
+
+    async def _look_at_flows(self) -> None:
+        crowding = None if self._machine is None else find_crowding(self._machine)
+        self._reporter.set_problem("flows", None if crowding is None else f"{crowding.text}; {crowding.advice}")
+        await self._clock.sleep(FLOWS_POLL_S)
 
     def _links_pause_s(self, began: float) -> float:
         return max(_LINKS_PAUSE_S, _LINKS_PAUSE_SHARE * (self._clock.monotonic() - began))

@@ -25,6 +25,7 @@ from ringfence.agent.doors.connections import KernelConnections
 from ringfence.agent.doors.conntrack import KernelConntrack
 from ringfence.agent.doors.files import SystemFiles, lock_folder
 from ringfence.agent.doors.links import KernelLinks, lock_network
+from ringfence.agent.doors.machine import LinuxMachine
 from ringfence.agent.doors.names import SystemNames
 from ringfence.agent.doors.nftables import KernelNftables, RulesRefused
 from ringfence.agent.doors.packets import KernelPackets
@@ -81,7 +82,7 @@ async def run_agent(
         async with open_server(server, credential, clock, insecure=insecure) as connection:
             kernel = nftables, notices, conntrack, links
             system = SystemFiles(), SystemNames(), clock, KernelBridging()
-            doors = Doors(*kernel, *system, packets, connections, flow_file)
+            doors = Doors(*kernel, *system, packets, connections, flow_file, LinuxMachine())
             cache = Cache(doors.files, folder, credential.host)
             started = Agent(doors, connection, cache, inventory, place=place_of(server), jitter=random.random)
             with closing(started) as agent:

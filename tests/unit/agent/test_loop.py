@@ -17,6 +17,7 @@ from fake_doors import (
     FakeConntrack,
     FakeFiles,
     FakeLinks,
+    FakeMachine,
     FakeNames,
     FakeNftables,
     FakeNotices,
@@ -85,6 +86,7 @@ class World:
         self.names = FakeNames()
         self.place = None
         self.bridging = FakeBridging()
+        self.machine = FakeMachine()
         self.server = FakeServer()
         self.write(text)
 
@@ -100,6 +102,7 @@ class World:
         self.nftables.notices = FakeNotices()
         kernel = self.nftables, self.nftables.notices, self.conntrack, self.links
         doors = Doors(*kernel, self.files, self.names, self.clock, self.bridging, self.packets, self.connections)
+        doors = replace(doors, machine=self.machine)
         agent = Agent(doors, self.server, self.cache, FILE, place=self.place, jitter=lambda: 0.5)
         try:
             await agent.start()
@@ -616,6 +619,17 @@ async def test_a_port_whose_frames_something_else_takes_is_told_not_to_be_judged
             "instance 'app': 'veth-app' is a port of the bridge 'br0', and the inventory says routed"
         )
         world.links.masters.clear()
+        await world.until(lambda: world.server.reports[-1].error is None)
+
+
+@scenario
+async def test_a_conntrack_that_is_nearly_full_is_told_until_there_is_room(world):
+    settings = world.machine.settings
+    settings |= {"net/netfilter/nf_conntrack_count": "90", "net/netfilter/nf_conntrack_max": "100"}
+    world.server.publish(TWO)
+    async with world.agent():
+        await world.until_said("conntrack is nearly full, with 90% or more of the 100 flows that it may hold")
+        settings["net/netfilter/nf_conntrack_max"] = "200"
         await world.until(lambda: world.server.reports[-1].error is None)
 
 

@@ -9,6 +9,7 @@ from ringfence.agent.doors.connections import ConnectionsDoor
 from ringfence.agent.doors.conntrack import ConntrackDoor
 from ringfence.agent.doors.files import FilesDoor
 from ringfence.agent.doors.links import LinksDoor
+from ringfence.agent.doors.machine import MachineDoor
 from ringfence.agent.doors.names import NamesDoor
 from ringfence.agent.doors.nftables import NftablesDoor
 from ringfence.agent.doors.notices import NoticesDoor
@@ -28,3 +29,4 @@ class Doors:
     packets: PacketsDoor | None = None  # without it no refused packet is logged
     connections: ConnectionsDoor | None = None  # without it no allowed connection is logged
     flow_file: Path | None = None  # the operator's own, instead of the one in the agent's folder
+    machine: MachineDoor | None = None  # without it nobody looks how full conntrack is

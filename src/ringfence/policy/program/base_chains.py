@@ -434,9 +434,14 @@ def no_mid_stream() -> Line:
 
 
 def related_lines() -> Iterator[Line]:
-    """Errors about a known flow (path MTU among them) pass whatever the flow's generation."""
+    """Errors about a known flow (path MTU among them) pass whatever the flow's generation.
+
+    What a helper of conntrack expects is related as well, and no new flow: rules judge it, but not in mid-stream.
+    """
+    related = InState(frozenset({State.RELATED}))
     for protocol in (_ICMP, ICMPV6):
-        yield pass_line(InState(frozenset({State.RELATED})), protocol)
+        yield pass_line(related, protocol)
+    yield refuse(Refusal.STRAY, names.STRAY_COUNTER, NotOpening(), related)
 
 
 def judge_reply(field: Field, map_: str) -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""What no client sends: broken, huge, slow and endless requests. Never a 5xx, and the server lives on."""
+"""What no client sends: broken, huge, slow and endless requests. Never a 500, and the server lives on."""
 
 import json
 import re
@@ -7,8 +7,10 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contract.conftest import VM_A
@@ -233,6 +235,27 @@ def test_half_a_body_is_given_up(tmp_path):
         data = f"POST {GROUPS} HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf".encode()
         assert statuses(server.talk(data, timeout_s=5)) == [408]
         assert alive(server)
+
+
+def test_large_bodies_that_do_not_end_leave_room_for_small_ones_and_for_unix_sockets(server, monkeypatch):
+    monkeypatch.setattr("ringfence.api.connection.MOST_LARGE_BYTES", 300_000)
+    body = b'{"name": "large"}'.ljust(100_000)
+    large = request(server, "POST", GROUPS, body, b"Connection: close\r\n")
+    with ExitStack() as stack:
+        for _ in range(2):
+            half = stack.enter_context(socket.create_connection(server.address))
+            half.sendall(request(server, "POST", GROUPS, bytes(200_000), signed=False)[:-50_000])
+        wait_until(lambda: statuses(server.talk(large)) == [503])
+        assert server.call("POST", "/security-group", b'{"name": "small"}').status == 200
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.unix)), base_url="http://server") as near:
+            signed = {"Authorization": server.sign("POST", GROUPS, body)}
+            assert near.post(GROUPS, content=body, headers=signed).status_code in {200, 409}
+    wait_until(lambda: statuses(server.talk(large)) == [409])
+    with ExitStack() as stack:
+        for _ in range(4):
+            kept = stack.enter_context(socket.create_connection(server.address))
+            kept.sendall(request(server, "POST", GROUPS, body))
+            assert statuses(kept.recv(100)) == [409]
 
 
 def test_a_hundred_connections_that_say_nothing_do_not_keep_others_waiting(server):

@@ -2,7 +2,8 @@
 
 - httptools parses; what it refuses is answered in JSON.
 - A request head is at most ``MAX_HEAD_BYTES`` and complete ``HEAD_TIME_S`` after its first byte; a body is within the
-  limits of the app. A request is asked of the app when it is whole, one at a time and in order.
+  limits of the app, and all large ones that are not whole, of callers by TCP, within ``MOST_LARGE_BYTES``. A request is
+  asked of the app when it is whole, one at a time and in order.
 - Trailers are dropped (RFC 9110, 6.5.1): a proxy in front of us vouches for headers, and looks at none behind a body.
 - ``Upgrade`` is left to the app, which may take the connection over, or answer as if nothing had been asked, as HTTP
   allows: the Java SDK sends ``Upgrade: h2c`` with every request, and httptools takes whatever follows such a head, the
@@ -27,12 +28,14 @@ import httptools
 
 from ringfence.api.answers import HttpRefusal, answer_error, answer_refusal
 from ringfence.api.exchange import REQUEST_ID_HEADER, End, Ends, HttpApp, Request, Response, Upgrade
-from ringfence.policy.errors import TooLarge
+from ringfence.policy.errors import Busy, RingfenceError, TooLarge
 from ringfence.wire.answers import encode_problem
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 HEAD_TIME_S: Final = 10.0
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first and no POST is lost
+SMALL_BYTES: Final = 32 * 1024  # a body up to this size is always taken
+MOST_LARGE_BYTES: Final = 64 * 2**20  # of all larger ones together, while they are not whole: anybody may send them
 MAX_DRAINED_BYTES: Final = 16 * 2**20  # of a body that was refused already: read on, so that the caller sees the answer
 DRAIN_TIME_S: Final = 30.0
 _JOINED_BYTES: Final = 64 * 1024  # a longer answer is not copied to go out with its head
@@ -44,12 +47,16 @@ _STATUS_LINES: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".e
 log = logging.getLogger("ringfence.api")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Open:
-    """What is open at a server: connections, and the tasks of answers that are not complete."""
+    """What is open at a server: connections, and the tasks of answers that are not complete.
+
+    ``large_bytes``: of large bodies that are not whole.
+    """
 
     connections: set["Connection"] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    large_bytes: int = 0
 
 
 class _Wait(Enum):
@@ -79,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._wanted_protocol: bytes | None = None  # of the request whose head is read once more without its upgrade
         self._reading: Request | None = None  # its body
         self._body = bytearray()
+        self._large_bytes = 0  # of the body, in the sum of all
         self._drained_bytes = 0
         self._is_kept = True  # the connection, after the answer to the request that is read
         self._due: deque[tuple[Request, Response | None, bool]] = deque()
@@ -104,6 +112,7 @@ class Connection(asyncio.Protocol):
         if not self._is_taken:
             self._forget()
         self._due.clear()
+        self._count_large(0)
         if self._reading is not None and not self._drained_bytes:
             self._reading.why = "the caller left before the body was whole"
             self._app.give_up(self._reading)
@@ -174,7 +183,7 @@ class Connection(asyncio.Protocol):
         self._drained_bytes = 0
         length = self._headers.get(b"content-length", b"")
         if length and int(length) > self._app.limits.size_bytes:
-            self._refuse_body(request)
+            self._refuse_body(request, self._too_large())
         elif self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._is_busy and not self._due:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -187,14 +196,21 @@ class Connection(asyncio.Protocol):
                 self._close()
         elif request is not None:
             self._body += body
-            if len(self._body) > self._app.limits.size_bytes:
-                self._refuse_body(request)
+            size_bytes = len(self._body)
+            if size_bytes > self._app.limits.size_bytes:
+                self._refuse_body(request, self._too_large())
+            elif size_bytes > SMALL_BYTES and self._ends.peer is not None:
+                self._count_large(size_bytes)
+                if self._open.large_bytes > MOST_LARGE_BYTES:
+                    self._refuse_body(request, Busy(_TOO_MANY_LARGE))
 
     def on_message_complete(self) -> None:
         request = self._reading
         self._head_arrived = 0
         if request is not None:
             self._reading = None
+            if self._large_bytes:
+                self._count_large(0)
             if not self._drained_bytes:
                 request.body = bytes(self._body)
                 self._due.append((request, None, self._is_kept))
@@ -236,11 +252,19 @@ class Connection(asyncio.Protocol):
             self._wanted_protocol = None
         return request
 
-    def _refuse_body(self, request: Request) -> None:
+    def _count_large(self, size_bytes: int) -> None:
+        """Has ``size_bytes`` of this connection's body in the sum of all."""
+        self._open.large_bytes += size_bytes - self._large_bytes
+        self._large_bytes = size_bytes
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"expected a body of at most {self._app.limits.size_bytes} bytes")
+
+    def _refuse_body(self, request: Request, error: RingfenceError) -> None:
         """Refuses a body before all of it has arrived. The connection goes on after the rest of that body."""
         self._drained_bytes = max(1, len(self._body))
         self._body.clear()
-        error = TooLarge(f"expected a body of at most {self._app.limits.size_bytes} bytes")
+        self._count_large(0)
         self._due.append((request, answer_error(error), self._is_kept))
 
     def _hand_over(self) -> asyncio.Transport:
@@ -394,6 +418,7 @@ class Connection(asyncio.Protocol):
 
 
 _TOO_LARGE: Final = f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes"
+_TOO_MANY_LARGE: Final = "nothing was done, because too many large requests come at once: try again"
 _NOT_ONE_HOST: Final = "expected the header Host, once"  # RFC 9112, 3.2
 _CODED: Final = "expected no Transfer-Encoding other than chunked"
 _TOO_SLOW: Final = f"the request's headers did not arrive within {HEAD_TIME_S:.0f} s"

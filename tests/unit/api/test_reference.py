@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.api.answers import STATUS
-from ringfence.api.connection import HEAD_TIME_S, KEEP_ALIVE_S, MAX_HEAD_BYTES
+from ringfence.api.connection import HEAD_TIME_S, KEEP_ALIVE_S, MAX_HEAD_BYTES, MOST_LARGE_BYTES, SMALL_BYTES
 from ringfence.api.exchange import BodyLimits
 from ringfence.api.feed_connection import HEARTBEAT_S
 from ringfence.api.rates import BURST_S, FAILURE_BURST_S, FAILURE_RATE, KEY_RATE
@@ -23,6 +23,7 @@ SAID = [
     {3600: "at most one hour ahead"}[HORIZON_S],
     f"{BodyLimits().size_bytes // 2**20} MiB, within {BodyLimits().time_s:.0f} s",
     f"nested at most {MAX_DEPTH} deep",
+    f"over {SMALL_BYTES // 1024} KiB that come over TCP and are not whole | {MOST_LARGE_BYTES // 2**20} MiB together",
     f"{MAX_HEAD_BYTES // 1024} KiB, within {HEAD_TIME_S:.0f} s",
     f"1 to {MAX_TEXT} characters",
     f"{KEY_RATE:.0f} a second, {KEY_RATE * BURST_S:.0f} at once",

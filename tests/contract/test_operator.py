@@ -99,6 +99,18 @@ def test_a_public_group_is_seen_by_everybody_and_changed_by_nobody_else(server):
     assert server.admin.get("/admin/v1/groups").json()["groups"][0]["id"] == id_
 
 
+def test_a_public_group_comes_with_all_its_networks_or_not_at_all(server):
+    server.admin.put("/admin/v1/organisations/default/quota", json={"source-per-group": 1})
+    wanted = {"name": "cdn", "external-sources": ["198.51.100.0/24", "203.0.113.0/24"]}
+    refused = server.admin.post("/admin/v1/groups", json=wanted).json()
+    assert "quota source-per-group of group cdn is reached" in refused["message"]
+    assert server.admin.get("/admin/v1/groups").json() == {"groups": []}
+    server.admin.put("/admin/v1/organisations/default/quota", json={"source-per-group": 2})
+    assert server.admin.post("/admin/v1/groups", json=wanted).status_code == 200
+    again = server.admin.post("/admin/v1/groups", json=wanted)
+    assert again.status_code == 409
+
+
 def test_a_question_is_answered_in_words(server):
     for n, name in enumerate(("app", "db"), start=1):
         server.admin.post("/admin/v1/instances", json={"name": name, "addresses": [f"10.0.0.{n}"]})

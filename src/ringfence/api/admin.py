@@ -40,6 +40,7 @@ from ringfence.policy.commands import (
     AddInstance,
     AddSource,
     CreateGroup,
+    Edit,
     InstanceClaim,
     Observe,
     ReleaseInstance,
@@ -174,16 +175,16 @@ class _PublicGroups:
     plane: ControlPlane
 
     async def on_post(self, request: Request, response: Response) -> None:
-        """Creates the group, then adds its external sources; all are checked before the first is added."""
+        """Creates the group with its external sources, as one change."""
         wanted = decode_group(request.body)
-        sources = convert(parse_document(request.body), _SourcesShape).external_sources
-        networks = [parse_cidr(text, field=f"$.external-sources[{n}]") for n, text in enumerate(sources)]
+        group = GroupId(new_id())
+        edits = [Edit(CreateGroup(wanted.name, wanted.description, Visibility.PUBLIC), group, "$.name")]
+        for n, text in enumerate(convert(parse_document(request.body), _SourcesShape).external_sources):
+            at = f"$.external-sources[{n}]"
+            edits.append(Edit(AddSource(group, parse_cidr(text, field=at)), new_id(), at))
         operator = operator_of(self.plane.owners.first.id, request.request_id)
-        command = CreateGroup(wanted.name, wanted.description, Visibility.PUBLIC)
-        operation = await self.plane.execute(command, operator)
-        for network in networks:
-            operation = await self.plane.execute(AddSource(operation.group, network), operator)
-        response.data = encode_operation(operation)
+        changed = await self.plane.change(edits, operator, action="CreateGroup", subject=f"{group} {wanted.name}")
+        response.data = encode_operation(changed.operation)
 
     def on_get(self, _: Request, response: Response) -> None:
         groups = self.plane.snapshot.groups.values()

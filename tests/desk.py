@@ -17,7 +17,8 @@ from ringfence.policy.commands import (
     RuleDraft,
 )
 from ringfence.policy.facts import GroupCreated, HostAdded, OrganisationCreated, apply_facts
-from ringfence.policy.model import Group, Host, Interface, Organisation, Snapshot
+from ringfence.policy.model import Group, Host, Interface, Organisation
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import (
     Direction,
     GroupId,

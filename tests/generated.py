@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 import nasty
 from policies import ORGANISATION, cidr, group_id, instance_id, mac_of
-from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule
 from ringfence.policy.packet import ICMP, ICMPV6, Packet
 from ringfence.policy.program import names
 from ringfence.policy.program.compile import LocalPorts, compile_program
 from ringfence.policy.program.refusal import Refusal
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import (
     PROTOCOL_NUMBER,
     Direction,

@@ -3,7 +3,8 @@
 import re
 from uuid import NAMESPACE_DNS, uuid5
 
-from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import (
     Direction,
     GroupId,

@@ -11,7 +11,8 @@ import nasty
 from generated import MANAGED, dweller
 from policies import ORGANISATION, group_id, instance_id
 from ringfence.policy.insight.address_axis import WHOLE
-from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import PROTOCOL_NUMBER, Direction, Kind, Protocol, Revision, RuleId, parse_cidr
 from ringfence.wire.decode import decode_rule
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from uuid import UUID
 
 from ringfence.agent.credential import HOST_VARIABLE, KEY_VARIABLE
-from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import (
     Cidr,
     Direction,

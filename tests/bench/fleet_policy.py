@@ -6,7 +6,8 @@ from uuid import UUID
 
 from bench.sized import group_id
 from policies import ORGANISATION
-from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Cidr, Direction, HostName, InstanceId, InterfaceName, Protocol, Revision, RuleId
 
 SHARED = 20  # of so many groups, one is shared by many roles

@@ -10,9 +10,9 @@ from bench.fleet_policy import fleet_snapshot
 from bench.sized import group_id
 from policies import ORGANISATION, cidr
 from ringfence.policy.facts import GroupWorn, RuleAdded, apply_facts
-from ringfence.policy.index import indexed
 from ringfence.policy.insight.held import find_broken
 from ringfence.policy.model import Organisation, Rule
+from ringfence.policy.snapshot import indexed
 from ringfence.policy.values import Direction, Protocol
 
 GROUPS, INSTANCES, ROUNDS = 1_000, 10_000, 20

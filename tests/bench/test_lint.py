@@ -5,9 +5,9 @@ import time
 from collections import Counter
 
 from bench.fleet_policy import fleet_snapshot
-from ringfence.policy.index import indexed
 from ringfence.policy.insight.lint_reach import lint
 from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.snapshot import indexed
 
 GROUPS, INSTANCES = 1_000, 10_000
 

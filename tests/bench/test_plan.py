@@ -8,12 +8,11 @@ from dataclasses import replace
 from bench.fleet_policy import fleet_snapshot
 from bench.sized import group_id
 from policies import rule
-from ringfence.policy.index import indexed
 from ringfence.policy.insight.grants import Grants
 from ringfence.policy.insight.lint_change import new_findings
 from ringfence.policy.insight.plan import compare_grants
 from ringfence.policy.insight.population import Population
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot, indexed
 from ringfence.policy.values import Revision
 
 GROUPS, INSTANCES = 1_000, 10_000

@@ -20,13 +20,14 @@ from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import About, Generation, next_generation, read_table, render_text
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Rule
 from ringfence.policy.program.compile import compile_program
 from ringfence.policy.program.delta import diff_programs
 from ringfence.policy.program.hasten import hasten
 from ringfence.policy.program.model import Drop, Goto, Line, Program, part_of
 from ringfence.policy.program.names import TableFamily
 from ringfence.policy.program.steps import AddChain, AddLine, DeleteLine
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Direction, GroupId, Icmp, Kind, Protocol, Revision, RuleId
 from ringfence.policy.view import resolve_view
 from ringfence.world.namespaces import make_namespace

@@ -8,7 +8,6 @@ import nasty
 from generated import changed, snapshots, ways
 from policies import ORGANISATION
 from reaching import is_asked
-from ringfence.policy.index import indexed
 from ringfence.policy.insight import held_change
 from ringfence.policy.insight.address_axis import position
 from ringfence.policy.insight.assertions import check, find_worse, parse_assertion
@@ -17,6 +16,7 @@ from ringfence.policy.insight.held import decide
 from ringfence.policy.insight.held_change import Change, find_worse_by
 from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.insight.services import FLOWS, place_of
+from ringfence.policy.snapshot import indexed
 from ringfence.policy.verdict import find_endpoint, judge
 from ringfence.policy.view import resolve_view
 

@@ -16,8 +16,8 @@ from ringfence.policy.commands import DeleteGroup, DeleteRule, Detach, RemoveSou
 from ringfence.policy.difference import difference
 from ringfence.policy.export import document_of
 from ringfence.policy.facts import apply_facts
-from ringfence.policy.index import indexed
-from ringfence.policy.model import Group, GroupPeer, Organisation, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Organisation
+from ringfence.policy.snapshot import Snapshot, indexed
 from ringfence.policy.values import Revision, Visibility
 from ringfence.wire.policy_file import read_policy, write_policy
 

@@ -23,8 +23,8 @@ from ringfence.policy.facts import (
     SourceRemoved,
     apply_facts,
 )
-from ringfence.policy.model import Snapshot
 from ringfence.policy.program.compile import compile_program
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import HostName, Revision
 from ringfence.policy.view import resolve_view
 

@@ -17,7 +17,7 @@ from ringfence.policy.commands import (
 )
 from ringfence.policy.errors import RingfenceError
 from ringfence.policy.facts import apply_facts
-from ringfence.policy.index import forked
+from ringfence.policy.snapshot import forked
 from ringfence.policy.undo import policy_difference, rewind, undo_of
 from ringfence.store.journal import decode_facts, encode_facts
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ringfence.policy.errors import RingfenceError
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Revision
 from ringfence.store import Committed, DatabaseFault, OperationSettled, StoredOperation
 

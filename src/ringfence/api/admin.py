@@ -47,7 +47,8 @@ from ringfence.policy.commands import (
     RemoveInstance,
 )
 from ringfence.policy.errors import Invalid
-from ringfence.policy.model import Group, Instance, Interface, Snapshot
+from ringfence.policy.model import Group, Instance, Interface
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import (
     GroupId,
     HostName,

@@ -13,7 +13,7 @@ from ringfence.control.safety import Safety
 from ringfence.policy.commands import Edit
 from ringfence.policy.difference import Difference, difference
 from ringfence.policy.errors import Conflict
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.wire.change import TrialTime
 from ringfence.wire.decode import convert
 from ringfence.wire.document import parse_document

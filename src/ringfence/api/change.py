@@ -13,10 +13,9 @@ from ringfence.control.lookup import find_group_named, find_peer_named
 from ringfence.control.plane import ControlPlane, Preview
 from ringfence.control.safety import Safety
 from ringfence.control.use_cases import Changed
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Snapshot
 from ringfence.policy.named import find_instance_named
 from ringfence.policy.rule_words import describe_rule
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import InstanceId, OrganisationId
 from ringfence.wire.change import Directory, decode_allowance, decode_change
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
-from ringfence.policy.model import Snapshot
 from ringfence.policy.rule_words import describe_rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import HostName, RuleId
 from ringfence.policy.view import HostView
 from ringfence.wire.counters import RuleCount

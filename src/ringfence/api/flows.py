@@ -9,7 +9,7 @@ from ringfence.api.exchange import Request, Response, put_json
 from ringfence.control.flow_book import Kept
 from ringfence.control.lookup import find_meant
 from ringfence.control.plane import ControlPlane
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import PROTOCOL_NUMBER, Direction, HostName
 from ringfence.wire.flows import FlowRecord
 

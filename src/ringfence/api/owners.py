@@ -15,8 +15,9 @@ from ringfence.control.actor import Role
 from ringfence.control.keys import ApiKey, KeyWish
 from ringfence.control.plane import ControlPlane
 from ringfence.policy.errors import Invalid
-from ringfence.policy.model import Organisation, Snapshot
+from ringfence.policy.model import Organisation
 from ringfence.policy.quota import Quota
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import KeyId
 from ringfence.store import HistoryQuery
 from ringfence.wire.decode import convert, parse_choice

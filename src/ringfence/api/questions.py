@@ -11,7 +11,7 @@ from ringfence.api.exchange import Request, Response, put_json
 from ringfence.api.routes import App
 from ringfence.control.plane import ControlPlane
 from ringfence.control.questions import ANSWERS, Answer, Query, Questions
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.wire.decode import convert
 from ringfence.wire.document import parse_document
 

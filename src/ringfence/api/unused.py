@@ -6,8 +6,8 @@ from ringfence.api.exchange import Request, Response, put_json
 from ringfence.control.plane import ControlPlane
 from ringfence.control.unused import Unused
 from ringfence.policy.errors import Invalid
-from ringfence.policy.model import Snapshot
 from ringfence.policy.rule_words import describe_rule
+from ringfence.policy.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

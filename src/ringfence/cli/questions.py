@@ -9,7 +9,7 @@ import typer
 from ringfence.policy.errors import CallerError, OperatorError
 
 if TYPE_CHECKING:
-    from ringfence.policy.model import Snapshot
+    from ringfence.policy.snapshot import Snapshot
     from ringfence.wire.policy_file import PolicyFile
 
 FileOption = Annotated[

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from ringfence.policy.commands import AddRule, Attach, CreateGroup, Edit
 from ringfence.policy.errors import Conflict
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Group, Snapshot
+from ringfence.policy.model import Group
 from ringfence.policy.named import find_named
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import GroupId, OrganisationId
 from ringfence.wire.change import Allowance
 

@@ -15,7 +15,8 @@ from ringfence.control.held import require_held
 from ringfence.control.views import Change, ViewCache
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import Fact, apply_facts
-from ringfence.policy.model import Operation, Snapshot
+from ringfence.policy.model import Operation
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import HostName, KeyId, OrganisationId
 from ringfence.store import (
     Committed,

@@ -15,8 +15,8 @@ from ringfence.control.trials import UNDONE, unconfirmed
 from ringfence.control.use_cases import Changed, Wish
 from ringfence.policy.errors import NotFound, RingfenceError
 from ringfence.policy.facts import Fact, RuleDeleted, TrialEnded
-from ringfence.policy.index import expiring_rules
-from ringfence.policy.model import Snapshot, Trial
+from ringfence.policy.model import Trial
+from ringfence.policy.snapshot import Snapshot, expiring_rules
 from ringfence.policy.undo import still_undone
 from ringfence.policy.values import OrganisationId
 

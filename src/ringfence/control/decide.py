@@ -40,7 +40,7 @@ from ringfence.policy.commands import (
 )
 from ringfence.policy.errors import CallerError, RingfenceError
 from ringfence.policy.facts import Fact, apply_facts
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import GroupId, InstanceId
 
 

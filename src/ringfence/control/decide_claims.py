@@ -15,9 +15,9 @@ from ringfence.control.decide_instances import born_instance
 from ringfence.control.quotas import room_for_instances
 from ringfence.policy.commands import ClaimInstances, InstanceClaim
 from ringfence.policy.facts import Fact, InstanceCreated, InstanceObserved, InstancePlaced
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Host, Instance, Snapshot
+from ringfence.policy.model import Host, Instance
 from ringfence.policy.quota import Quota
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Address, InstanceId, InterfaceName
 
 # Membership does not consider realms: in a realm of its own a host could put another's address into every peer group.

@@ -31,9 +31,9 @@ from ringfence.policy.facts import (
     SourceAdded,
     SourceRemoved,
 )
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Rule
 from ringfence.policy.quota import Quota
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Cidr, GroupId, OrganisationId, Protocol, RuleId, Visibility
 
 

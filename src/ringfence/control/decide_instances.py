@@ -22,8 +22,8 @@ from ringfence.policy.facts import (
     InstanceReleased,
     InstanceRemoved,
 )
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Instance, Snapshot
+from ringfence.policy.model import Instance
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import HostName, InstanceId, OrganisationId
 
 

@@ -12,7 +12,8 @@ from ringfence.control.hosts import AddedHost, check_invitation, mint_key, mint_
 from ringfence.control.lookup import find_host
 from ringfence.control.owners import Owners
 from ringfence.control.use_cases import UseCases
-from ringfence.policy.model import Host, Invitation, Snapshot
+from ringfence.policy.model import Host, Invitation
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import HostName
 from ringfence.wire.join import JoinRequest, hash_secret
 

@@ -12,7 +12,7 @@ from typing import Final
 from ringfence.control.views import Change, Views, Wanted, wanted_view
 from ringfence.policy.errors import NotFound
 from ringfence.policy.lockout import Connection, guards_itself
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Address, HostName, Revision
 from ringfence.policy.view import HostView
 from ringfence.wire.feed import Base, WholeEncoder, encode_changes, encode_delta

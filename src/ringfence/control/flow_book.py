@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import HostName
 from ringfence.wire.flows import FlowRecord, FlowReport, flow_of
 

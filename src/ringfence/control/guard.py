@@ -11,7 +11,7 @@ from ringfence.control.hosts import Presence
 from ringfence.control.replicas import Elsewhere
 from ringfence.policy.errors import Conflict
 from ringfence.policy.lockout import Connection, Cut, find_cuts
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from ringfence.policy.facts import AssertionsSet, Fact
 from ringfence.policy.insight.assertions import Assertion, Witness, parse_assertions
 from ringfence.policy.insight.held import decide, find_broken
 from ringfence.policy.insight.portray import portray_witness
-from ringfence.policy.model import Organisation, Snapshot
+from ringfence.policy.model import Organisation
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import OrganisationId
 
 MOST: Final = 1000

@@ -11,7 +11,7 @@ from typing import Final
 
 from ringfence.control.commits import Commits, Outcome
 from ringfence.policy.errors import RingfenceError
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.store import Checked, Decision, HistoryLine, HistoryQuery, Store, Tidied
 
 TIDY_S: Final = 3600.0  # between two clean-ups

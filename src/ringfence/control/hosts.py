@@ -16,9 +16,9 @@ from ringfence.control.quotas import require_room_for_host
 from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.errors import Conflict, Invalid
 from ringfence.policy.facts import Fact, HostAdded, HostInvited, HostJoined, HostRemoved, InstancePlaced
-from ringfence.policy.index import index_of
 from ringfence.policy.local import Failsafe
-from ringfence.policy.model import Host, Invitation, Snapshot
+from ringfence.policy.model import Host, Invitation
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import HostName, Revision, parse_label
 from ringfence.store import HostSaid
 from ringfence.wire.hostauth import KEY_SIZE_BYTES, derive_public_key

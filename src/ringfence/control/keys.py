@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ringfence.control.actor import Role
 from ringfence.control.lookup import name_some
 from ringfence.policy.errors import Busy, Invalid
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import GroupId, KeyId, OrganisationId, Visibility
 from ringfence.store import StoredKey
 

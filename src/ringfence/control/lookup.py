@@ -11,9 +11,9 @@ from heapq import nsmallest
 from ringfence.control.actor import Actor
 from ringfence.policy.commands import GroupReference
 from ringfence.policy.errors import Denied, Invalid, NotFound
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Group, Host, Instance, Organisation, Snapshot
+from ringfence.policy.model import Group, Host, Instance, Organisation
 from ringfence.policy.named import ANY, INTERNET, find_instance_named, find_named, of_owner
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import GroupId, HostName, InstanceId, OrganisationId, Visibility
 from ringfence.policy.wording import suggestion
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from ringfence.control.flow_book import Tally
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Instance, Snapshot
+from ringfence.policy.model import Instance
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import PROTOCOL_NUMBER, Direction, Protocol
 from ringfence.wire.flows import FlowRecord
 

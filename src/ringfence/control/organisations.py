@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from ringfence.control.lookup import name_some
 from ringfence.policy.errors import Conflict, Invalid
 from ringfence.policy.facts import Fact, GroupCreated, LimitSet, OrganisationCreated, OrganisationRemoved
-from ringfence.policy.model import Group, Organisation, Snapshot
+from ringfence.policy.model import Group, Organisation
 from ringfence.policy.quota import UNLIMITED, Quota
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import GroupId, OrganisationId, parse_label
 
 

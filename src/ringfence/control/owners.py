@@ -19,8 +19,9 @@ from ringfence.control.organisations import decide_end, decide_found, decide_lim
 from ringfence.control.quotas import Usage, require_room_for_key, usage_of
 from ringfence.control.use_cases import Asked, UseCases
 from ringfence.policy.errors import NotFound
-from ringfence.policy.model import Organisation, Snapshot
+from ringfence.policy.model import Organisation
 from ringfence.policy.quota import Quota
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import GroupId, KeyId, OrganisationId
 
 _MOST_ATTEMPTS: Final = 20

@@ -22,8 +22,7 @@ from ringfence.control.use_cases import Changed, Wish
 from ringfence.policy.errors import Busy, NotFound
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact, RuleAdded
-from ringfence.policy.index import forked
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot, forked
 from ringfence.policy.undo import policy_difference, rewind
 from ringfence.policy.values import OrganisationId
 from ringfence.store import HistoryQuery, Store

@@ -51,7 +51,8 @@ from ringfence.policy.errors import Busy, Conflict, Invalid, OperatorError, Ring
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact
 from ringfence.policy.lockout import Cut
-from ringfence.policy.model import Operation, Snapshot
+from ringfence.policy.model import Operation
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import HostName, InstanceId, OperationId, OrganisationId, Revision
 from ringfence.policy.view import HostView
 from ringfence.store import HostSaid, Store, StoredOperation, place_of, remember

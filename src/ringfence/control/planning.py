@@ -19,9 +19,9 @@ from ringfence.policy.insight.lint_change import new_findings
 from ringfence.policy.insight.plan import Plan, compare
 from ringfence.policy.insight.portray import portray_plan
 from ringfence.policy.insight.services import place_of
-from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import Packet
 from ringfence.policy.program.refusal import Fate
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import HostName, InstanceId, OrganisationId
 from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord
 

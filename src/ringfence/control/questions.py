@@ -20,10 +20,10 @@ from ringfence.policy.insight.matrix import draw_matrix
 from ringfence.policy.insight.portray import Row, portray_matrix, portray_reach, portray_witness
 from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.insight.services import parse_services
-from ringfence.policy.model import Snapshot
 from ringfence.policy.named import ANY
 from ringfence.policy.packet import Packet
 from ringfence.policy.rule_words import describe_rule, group_name
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import OrganisationId
 from ringfence.policy.verdict import Allowance, SideVerdict
 from ringfence.wire.policy_file import encode_policy

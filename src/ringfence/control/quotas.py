@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ringfence.policy.errors import NotFound
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Group, Host, Instance, Organisation, Snapshot
+from ringfence.policy.model import Group, Host, Instance, Organisation
 from ringfence.policy.quota import UNLIMITED, Quota, require_room
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import GroupId, HostName, InstanceId, OrganisationId
 
 

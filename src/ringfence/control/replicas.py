@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from ringfence.policy.lockout import Connection, guards_itself
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import HostName
 from ringfence.store import HostSaid, HostsSeen
 

@@ -11,7 +11,8 @@ import msgspec
 from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
 from ringfence.policy.export import worn_by
 from ringfence.policy.insight.suggest import Seen, suggest
-from ringfence.policy.model import Instance, Snapshot
+from ringfence.policy.model import Instance
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Direction, Visibility
 from ringfence.wire.flows import DEFAULT_EGRESS, DEFAULT_INGRESS, FlowRecord, flow_of
 from ringfence.wire.policy_file import write_policy

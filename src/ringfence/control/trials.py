@@ -8,7 +8,8 @@ from typing import Final
 
 from ringfence.policy.errors import Conflict, NotFound
 from ringfence.policy.facts import Fact, TrialBegun, TrialEnded
-from ringfence.policy.model import Snapshot, Trial
+from ringfence.policy.model import Trial
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import OrganisationId
 from ringfence.policy.wording import moment_words
 from ringfence.store import HistoryLine, next_revision

@@ -7,8 +7,8 @@ one without hits.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Group, Rule, Snapshot
+from ringfence.policy.model import Group, Rule
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import HostName, RuleId
 from ringfence.wire.counters import RuleCount
 

@@ -21,7 +21,8 @@ from ringfence.policy.commands import ClaimInstances
 from ringfence.policy.errors import NotFound
 from ringfence.policy.fact_words import describe_facts
 from ringfence.policy.facts import Fact, HostJoined, HostRemoved, apply_facts
-from ringfence.policy.model import Host, Operation, OperationState, Snapshot
+from ringfence.policy.model import Host, Operation, OperationState
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import GroupId, HostName, InstanceId, KeyId, OperationId, OrganisationId
 from ringfence.store import (
     AuditLine,

@@ -34,8 +34,9 @@ from ringfence.policy.facts import (
     TrialBegun,
     TrialEnded,
 )
-from ringfence.policy.index import index_of, is_port, named_groups
-from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.index import is_port, named_groups
+from ringfence.policy.model import Group, Instance
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import GroupId, HostName, InstanceId, Revision
 from ringfence.policy.view import HostView, resolve_view
 from ringfence.policy.view_changes import (

@@ -11,7 +11,8 @@ from uuid import UUID, uuid5
 
 from ringfence.policy.commands import GroupReference, RuleDraft
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Organisation, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Instance, Interface, Organisation, Rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import (
     Address,
     Cidr,

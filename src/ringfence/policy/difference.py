@@ -38,9 +38,10 @@ from ringfence.policy.desired import (
 )
 from ringfence.policy.errors import Denied, Invalid
 from ringfence.policy.export import desired_group, draft_of, meaning_of
-from ringfence.policy.model import Group, GroupPeer, Instance, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Instance, Rule
 from ringfence.policy.named import find_instance_named
 from ringfence.policy.rule_words import describe_rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
 from ringfence.policy.wording import shown
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from ringfence.policy.commands import GroupReference, RuleDraft
 from ringfence.policy.desired import DesiredGroup, DesiredInstance, Document
-from ringfence.policy.model import Group, GroupPeer, Instance, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Instance, Rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Cidr, Direction, Icmp, Kind, OrganisationId, Protocol, Visibility
 
 _PROTOCOLS: Final = {protocol: number for number, protocol in enumerate(Protocol)}

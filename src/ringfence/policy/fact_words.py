@@ -37,8 +37,9 @@ from ringfence.policy.facts import (
     TrialBegun,
     TrialEnded,
 )
-from ringfence.policy.model import Rule, Snapshot
+from ringfence.policy.model import Rule
 from ringfence.policy.rule_words import describe_rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, RuleId
 from ringfence.policy.wording import moment_words, shown
 

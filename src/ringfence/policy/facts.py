@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import assert_never
 
 from ringfence.policy.evolving import Draft, evolving
-from ringfence.policy.index import Index, index_of, next_index
-from ringfence.policy.model import Group, Host, Instance, Interface, Invitation, Organisation, Rule, Snapshot, Trial
+from ringfence.policy.index import Index, next_index
+from ringfence.policy.model import Group, Host, Instance, Interface, Invitation, Organisation, Rule, Trial
 from ringfence.policy.quota import Quota
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision, RuleId
 
 

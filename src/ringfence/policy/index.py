@@ -5,13 +5,13 @@ has to walk over everything.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from ringfence.policy.evolving import Draft, Evolving, EvolvingSet, evolving
-from ringfence.policy.model import NOBODY, Group, GroupPeer, Instance, PeerAddresses, Rule, Snapshot
+from ringfence.policy.evolving import Draft, Evolving, EvolvingSet
+from ringfence.policy.model import NOBODY, Group, GroupPeer, Instance, PeerAddresses
 from ringfence.policy.values import Address, GroupId, HostName, InstanceId
 
 _K = TypeVar("_K")
@@ -73,42 +73,6 @@ class Index:
         return [self.groups[id_] for id_ in self.named.get(name, ())]
 
 
-def index_of(snapshot: Snapshot) -> Index:
-    """The snapshot's own index; a snapshot that was put together by hand has none and gets one, in O(everything)."""
-    kept = snapshot.index
-    if kept is not None and kept.groups is snapshot.groups and kept.instances is snapshot.instances:
-        return kept
-    groups = [(id_, None, group) for id_, group in snapshot.groups.items()]
-    instances = [(id_, None, instance) for id_, instance in snapshot.instances.items()]
-    return next_index(Index({}, {}), (snapshot.groups, snapshot.instances), groups, instances)
-
-
-def indexed(snapshot: Snapshot) -> Snapshot:
-    """The same snapshot with an index, from which ``apply_facts`` makes others in O(what changes). O(everything)."""
-    whole = replace(
-        snapshot,
-        organisations=evolving(snapshot.organisations),
-        groups=evolving(snapshot.groups),
-        instances=evolving(snapshot.instances),
-        hosts=evolving(snapshot.hosts),
-    )
-    return replace(whole, index=index_of(whole))
-
-
-def forked(snapshot: Snapshot) -> Snapshot:
-    """A copy of the snapshot from which another thread may make others (see ``Evolving``). O(everything)."""
-    return indexed(
-        replace(
-            snapshot,
-            organisations=dict(snapshot.organisations),
-            groups=dict(snapshot.groups),
-            instances=dict(snapshot.instances),
-            hosts=dict(snapshot.hosts),
-            index=None,
-        )
-    )
-
-
 def next_index(
     index: Index, after: Indexed, groups: Changed[GroupId, Group], instances: Changed[InstanceId, Instance]
 ) -> Index:
@@ -128,13 +92,6 @@ def next_index(
         worn_on=_worn_on(index.worn_on, instances),
         peers=_peers(index.peers, after[1], holders, (groups, instances)),
     )
-
-
-def expiring_rules(snapshot: Snapshot) -> Iterator[tuple[Group, Rule, int]]:
-    """The rules that expire, with their group and expiry in seconds since 1970. O(rules of groups with such rules)."""
-    for id_ in index_of(snapshot).expiring:
-        group = snapshot.groups[id_]
-        yield from ((group, rule, rule.expires_at) for rule in group.rules if rule.expires_at is not None)
 
 
 def named_groups(group: Group) -> set[GroupId]:

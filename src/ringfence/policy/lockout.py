@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
-from ringfence.policy.index import index_of
 from ringfence.policy.local import Failsafe, Lifelines
-from ringfence.policy.model import Instance, Snapshot
+from ringfence.policy.model import Instance
 from ringfence.policy.packet import TCP, Packet
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Address, HostName, Kind
 from ringfence.policy.verdict import SideVerdict, judge
 from ringfence.policy.view import Endpoint, HostView, endpoints_of, resolve_view

@@ -1,4 +1,4 @@
-"""What exists: groups with rules and external sources, instances with interfaces, hosts, operations, and a snapshot.
+"""What exists: groups with rules and external sources, instances with interfaces, hosts, operations.
 
 Immutable. Everything carries its organisation. Order of rules, sources and worn groups is the order in which they came.
 """
@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ringfence.policy.quota import DEFAULT_LIMITS, Quota
 from ringfence.policy.values import (
@@ -32,9 +32,6 @@ from ringfence.policy.values import (
     RuleId,
     Visibility,
 )
-
-if TYPE_CHECKING:
-    from ringfence.policy.index import Index  # which imports this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,18 +245,6 @@ class Operation:
     created_at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that policy depends on, whole at one revision; its mappings are never changed in place."""
-
-    revision: Revision = Revision(0)  # noqa: RUF009  an int, immutable
-    organisations: Mapping[OrganisationId, Organisation] = field(default_factory=lambda: MappingProxyType({}))
-    groups: Mapping[GroupId, Group] = field(default_factory=lambda: MappingProxyType({}))
-    instances: Mapping[InstanceId, Instance] = field(default_factory=lambda: MappingProxyType({}))
-    hosts: Mapping[HostName, Host] = field(default_factory=lambda: MappingProxyType({}))
-    index: "Index | None" = field(default=None, compare=False, repr=False)  # to be read by ``index_of`` only
-
-
 __all__ = [
     "NOBODY",
     "Group",
@@ -274,6 +259,5 @@ __all__ = [
     "Peer",
     "PeerAddresses",
     "Rule",
-    "Snapshot",
     "Trial",
 ]

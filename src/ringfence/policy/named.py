@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from ringfence.policy.errors import Invalid, NotFound
-from ringfence.policy.index import index_of
-from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.model import Group, Instance
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import GroupId, InstanceId, OrganisationId, Visibility
 from ringfence.policy.wording import shown, suggestion
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ringfence.policy.errors import Invalid
-from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.model import Group, Instance
 from ringfence.policy.named import ANY, INTERNET, all_named, not_named, only_one
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Address, InstanceId, parse_address
 from ringfence.policy.view import Endpoint, HostView
 from ringfence.policy.wording import shown

@@ -1,6 +1,7 @@
 """A rule, and the verdict of one side on a packet, in words for a person."""
 
-from ringfence.policy.model import GroupPeer, Rule, Snapshot
+from ringfence.policy.model import GroupPeer, Rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Direction, GroupId
 from ringfence.policy.verdict import Allowance, SideVerdict
 from ringfence.policy.wording import shown

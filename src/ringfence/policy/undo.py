@@ -29,8 +29,9 @@ from ringfence.policy.facts import (
     change_group,
     change_instance,
 )
-from ringfence.policy.index import index_of, named_groups
-from ringfence.policy.model import Group, GroupPeer, Instance, Rule, Snapshot
+from ringfence.policy.index import named_groups
+from ringfence.policy.model import Group, GroupPeer, Instance, Rule
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import GroupId, OrganisationId
 
 WornFact = GroupWorn | GroupTakenOff | InstanceObserved

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from types import MappingProxyType
 
-from ringfence.policy.index import index_of
-from ringfence.policy.model import GroupPeer, Instance, PeerAddresses, Rule, Snapshot
+from ringfence.policy.model import GroupPeer, Instance, PeerAddresses, Rule
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import (
     Address,
     GroupId,

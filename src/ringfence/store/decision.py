@@ -12,7 +12,8 @@ from ringfence.nft.foreign import ForeignChain
 from ringfence.policy.facts import Fact
 from ringfence.policy.local import Failsafe
 from ringfence.policy.lockout import Connection
-from ringfence.policy.model import Operation, Snapshot
+from ringfence.policy.model import Operation
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import GroupId, HostName, KeyId, OrganisationId, Revision
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from ringfence.policy.errors import OperatorError
 from ringfence.policy.facts import apply_facts
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.store.database import Database, Values
 from ringfence.store.decision import Decision, StoredKey
 from ringfence.store.journal import Entry, decode_entries, encode_entries, entry_of

@@ -18,7 +18,6 @@ from uuid import UUID
 
 import msgspec
 
-from ringfence.policy.index import indexed
 from ringfence.policy.model import (
     Group,
     GroupPeer,
@@ -31,10 +30,10 @@ from ringfence.policy.model import (
     OperationState,
     Organisation,
     Rule,
-    Snapshot,
     Trial,
 )
 from ringfence.policy.quota import Quota
+from ringfence.policy.snapshot import Snapshot, indexed
 from ringfence.policy.values import (
     Cidr,
     Direction,

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from ringfence.policy.errors import OperatorError
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import OrganisationId, Revision
 from ringfence.store.copies import explained_faults, held, require_store
 from ringfence.store.database import Database

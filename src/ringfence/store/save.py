@@ -40,7 +40,8 @@ from ringfence.policy.facts import (
     TrialBegun,
     TrialEnded,
 )
-from ringfence.policy.model import Group, Host, Instance, Interface, Operation, Rule, Snapshot
+from ringfence.policy.model import Group, Host, Instance, Interface, Operation, Rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.undo import undo_of
 from ringfence.policy.values import Cidr, GroupId, HostName, InstanceId, OrganisationId, Revision
 from ringfence.store.database import Values

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ringfence.policy.errors import Busy, Invalid, OperatorError
 from ringfence.policy.facts import Fact
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import HostName, OrganisationId, Revision, RuleId
 from ringfence.store.database import Database, DatabaseFault, Hindered, OpenDatabase, Question, Unsuitable
 from ringfence.store.decision import Committed, Decide, StoredKey

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, Generic, TypeVar
 
 from ringfence.policy.errors import Busy, OperatorError, RingfenceError
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 from ringfence.store.database import Absent, ConstraintBroken, Database, DatabaseFault, InDoubt, Unreachable
 from ringfence.store.decision import Committed, Decide, Decision
 from ringfence.store.follow import Follower, Lost

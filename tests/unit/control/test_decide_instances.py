@@ -5,8 +5,8 @@ import pytest
 from desk import H1, H2, NOWHERE, OPERATOR, STRANGER, Desk, instance
 from ringfence.policy.commands import AddInstance, Attach, Detach, ReleaseInstance, RemoveInstance
 from ringfence.policy.errors import Conflict, Denied, NotFound
-from ringfence.policy.index import index_of
 from ringfence.policy.model import NOBODY
+from ringfence.policy.snapshot import index_of
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from ringfence.policy.desired import snapshot_of
 from ringfence.policy.difference import difference
 from ringfence.policy.errors import Denied, Invalid, NotFound
 from ringfence.policy.export import document_of
-from ringfence.policy.model import Group, Organisation, Snapshot
+from ringfence.policy.model import Group, Organisation
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import GroupId, OrganisationId, Visibility, parse_cidr
 from ringfence.wire.policy_file import read_policy
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from policies import ORGANISATION, group, instance, snapshot
-from ringfence.policy.index import indexed
 from ringfence.policy.insight import held_change
 from ringfence.policy.insight.assertions import check, find_worse, parse_assertion
 from ringfence.policy.insight.held import decide, narrowed
 from ringfence.policy.insight.reach import Reachability
+from ringfence.policy.snapshot import indexed
 
 DB = instance("db-1", "192.0.2.3", wears=("db",))
 APP = instance("app-1", "192.0.2.4", wears=("app",))

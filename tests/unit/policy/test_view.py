@@ -6,8 +6,8 @@ from ipaddress import ip_network
 import pytest
 
 from policies import address, group, group_id, instance, snapshot
-from ringfence.policy.index import index_of
 from ringfence.policy.model import Interface
+from ringfence.policy.snapshot import index_of
 from ringfence.policy.values import HostName, InterfaceName
 from ringfence.policy.view import PeerAddresses, resolve_view
 

@@ -27,8 +27,9 @@ from ringfence.policy.facts import (
 )
 from ringfence.policy.local import Failsafe
 from ringfence.policy.lockout import parse_connection
-from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState, Snapshot, Trial
+from ringfence.policy.model import Host, Invitation, Operation, OperationReason, OperationState, Trial
 from ringfence.policy.quota import Quota
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Protocol
 from ringfence.store.decision import Decision, HostSaid, HostsSeen
 from ringfence.store.follow import Follower

@@ -26,8 +26,8 @@ from ringfence.policy.insight.services import (
     protocol_at,
     service_span,
 )
-from ringfence.policy.model import Snapshot
 from ringfence.policy.packet import EPHEMERAL_PORT, ICMP, ICMPV6, TCP, UDP, Packet
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Address, Kind, OrganisationId
 from ringfence.policy.verdict import Verdict, judge
 from ringfence.policy.view import Endpoint, HostView

@@ -12,10 +12,11 @@ from typing import Final
 
 from ringfence.policy.errors import Invalid
 from ringfence.policy.insight.address_axis import position
-from ringfence.policy.model import NOBODY, Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.model import NOBODY, Group, GroupPeer, Rule
 from ringfence.policy.packet import EPHEMERAL_PORT, TCP, UDP, Packet
 from ringfence.policy.places import Place, find_places
 from ringfence.policy.rule_words import describe_rule, describe_side, group_name
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import PROTOCOL_NUMBER, Direction, Kind, Protocol
 from ringfence.policy.verdict import Allowance, Default, SideVerdict, Verdict, judge, protocol_matches
 from ringfence.policy.view import Endpoint, HostView, resolve_view

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Final
 
 from ringfence.policy.errors import CallerError
-from ringfence.policy.index import index_of
 from ringfence.policy.insight.address_axis import position, span_of
 from ringfence.policy.insight.assertions import Assertion, Witness, check, parse_assertion
 from ringfence.policy.insight.ends import parse_network
@@ -17,8 +16,9 @@ from ringfence.policy.insight.held_change import Change, find_worse_by
 from ringfence.policy.insight.meant import is_clear
 from ringfence.policy.insight.part import concerns, part_of
 from ringfence.policy.insight.reach import Reachability
-from ringfence.policy.model import Group, GroupPeer, Snapshot
+from ringfence.policy.model import Group, GroupPeer
 from ringfence.policy.named import ANY, INTERNET, find_named
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Direction, InstanceId, Network, OrganisationId
 
 FIELD: Final = "assertion"

@@ -17,13 +17,14 @@ from typing import Final
 
 from ringfence.policy.errors import CallerError
 from ringfence.policy.evolving import differing
-from ringfence.policy.index import Index, index_of
+from ringfence.policy.index import Index
 from ringfence.policy.insight.address_axis import address_at, position, span_of
 from ringfence.policy.insight.assertions import Assertion, Witness, find_worse
 from ringfence.policy.insight.meant import Meant, ends_of, is_another, means, named_by, sources_of
 from ringfence.policy.insight.part import concerns, part_of
-from ringfence.policy.model import Group, GroupPeer, Instance, Peer, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Instance, Peer, Rule
 from ringfence.policy.named import INTERNET
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Address, Cidr, Direction, GroupId, InstanceId, Kind, Network, OrganisationId
 
 _Few = set[InstanceId]

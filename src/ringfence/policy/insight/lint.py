@@ -10,12 +10,12 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final, cast
 
 from ringfence.policy.addresses import FAMILIES, Family
-from ringfence.policy.index import index_of
 from ringfence.policy.insight.intervals import EMPTY
 from ringfence.policy.insight.services import describe_services, service_span, services_of
-from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Rule
 from ringfence.policy.packet import TCP, UDP
 from ringfence.policy.rule_words import describe_rule
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Cidr, Direction, GroupId, Network, Protocol, RuleId
 from ringfence.policy.wording import shown
 

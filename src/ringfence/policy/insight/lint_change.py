@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from itertools import chain
 
 from ringfence.policy.evolving import differing
-from ringfence.policy.index import index_of, named_groups
+from ringfence.policy.index import named_groups
 from ringfence.policy.insight.boxes import Box, meets
 from ringfence.policy.insight.grants import Grants
 from ringfence.policy.insight.lint import Finding
 from ringfence.policy.insight.lint_reach import lint_groups
 from ringfence.policy.insight.redundancy import Redundancy
-from ringfence.policy.model import Group, Snapshot
+from ringfence.policy.model import Group
 from ringfence.policy.rule_words import describe_rule, group_name
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Direction, GroupId
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
-from ringfence.policy.index import index_of
 from ringfence.policy.insight.grants import Grants
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.lint import Code, Finding, Severity, in_order, lint_rules, named, some
@@ -16,8 +15,9 @@ from ringfence.policy.insight.population import NOBODY
 from ringfence.policy.insight.reach import Reachability
 from ringfence.policy.insight.redundancy import Redundancy
 from ringfence.policy.insight.services import service_span
-from ringfence.policy.model import Group, Snapshot
+from ringfence.policy.model import Group
 from ringfence.policy.packet import AH, ICMPV6, UDP
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Direction, GroupId
 from ringfence.policy.wording import shown
 

@@ -4,8 +4,9 @@ from ringfence.policy.errors import CallerError
 from ringfence.policy.index import Index
 from ringfence.policy.insight.assertions import Assertion
 from ringfence.policy.insight.ends import parse_network
-from ringfence.policy.model import Group, Instance, Snapshot
+from ringfence.policy.model import Group, Instance
 from ringfence.policy.named import ANY, INTERNET, find_named
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import InstanceId, Network, OrganisationId
 
 Meant = str | Network | Group | Instance

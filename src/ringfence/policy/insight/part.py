@@ -9,11 +9,11 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from ringfence.policy.addresses import FAMILIES
-from ringfence.policy.index import index_of
 from ringfence.policy.insight.assertions import Assertion
 from ringfence.policy.insight.meant import ends_of
 from ringfence.policy.insight.services import services_of
-from ringfence.policy.model import Group, GroupPeer, Rule, Snapshot
+from ringfence.policy.model import Group, GroupPeer, Rule
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import Direction, GroupId, InstanceId, OrganisationId
 
 

@@ -17,8 +17,8 @@ from ringfence.policy.insight.grants import Flow, Grants, Question
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Population, bits_of, numbers_of
 from ringfence.policy.insight.reach import Part, meets_another
-from ringfence.policy.model import Snapshot
 from ringfence.policy.named import ANY
+from ringfence.policy.snapshot import Snapshot
 
 _Services = dict[Intervals, int]  # services -> the sources (set of classes) that may ask for them
 

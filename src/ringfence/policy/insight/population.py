@@ -17,7 +17,8 @@ from ringfence.policy.addresses import FAMILIES, Family
 from ringfence.policy.insight.address_axis import INTERNET, PRIVATE, UNICAST, WHOLE, position, span_of
 from ringfence.policy.insight.crowds import Crowds
 from ringfence.policy.insight.intervals import Intervals
-from ringfence.policy.model import GroupPeer, Snapshot
+from ringfence.policy.model import GroupPeer
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Address, GroupId, InstanceId, InterfaceName, Kind
 from ringfence.policy.view import Endpoint, HostView, resolve_view
 

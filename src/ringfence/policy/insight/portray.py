@@ -20,9 +20,9 @@ from ringfence.policy.insight.plan import Plan
 from ringfence.policy.insight.population import Population, numbers_of, union_of
 from ringfence.policy.insight.reach import Part, Reach, Reachability, Reasons
 from ringfence.policy.insight.services import describe_services
-from ringfence.policy.model import Snapshot
 from ringfence.policy.named import ANY, INTERNET
 from ringfence.policy.rule_words import describe_rule, describe_side, group_name
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Address, OrganisationId, RuleId
 from ringfence.policy.view import Endpoint
 from ringfence.policy.wording import shown

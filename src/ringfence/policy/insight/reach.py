@@ -13,7 +13,7 @@ from ringfence.policy.insight.grant import Because
 from ringfence.policy.insight.grants import Flow, Grants, Question
 from ringfence.policy.insight.intervals import Intervals
 from ringfence.policy.insight.population import Population
-from ringfence.policy.model import Snapshot
+from ringfence.policy.snapshot import Snapshot
 
 Reasons = frozenset[tuple[Because, Because]]  # why it is let out, and why it is let in
 

@@ -11,7 +11,8 @@ from ringfence.policy.insight.boxes import Box, left_of, meets
 from ringfence.policy.insight.grants import Grants
 from ringfence.policy.insight.lint import lasts_as_long, shadowed_by
 from ringfence.policy.insight.population import NOBODY
-from ringfence.policy.model import Rule, Snapshot
+from ringfence.policy.model import Rule
+from ringfence.policy.snapshot import Snapshot
 from ringfence.policy.values import Direction, GroupId
 from ringfence.policy.verdict import Allowance
 

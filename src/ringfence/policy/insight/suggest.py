@@ -11,10 +11,10 @@ from ipaddress import ip_network
 from typing import Final
 
 from ringfence.policy.commands import GroupReference, RuleDraft
-from ringfence.policy.index import index_of
 from ringfence.policy.insight.address_axis import INTERNET, position
-from ringfence.policy.model import Group, Instance, PeerAddresses, Snapshot
+from ringfence.policy.model import Group, Instance, PeerAddresses
 from ringfence.policy.packet import ICMP, ICMPV6, Packet
+from ringfence.policy.snapshot import Snapshot, index_of
 from ringfence.policy.values import (
     PROTOCOL_NUMBER,
     Address,

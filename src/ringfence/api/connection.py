@@ -36,6 +36,7 @@ HEAD_TIME_S: Final = 10.0
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first and no POST is lost
 SMALL_BYTES: Final = 32 * 1024  # a body up to this size is always taken
 MOST_LARGE_BYTES: Final = 64 * 2**20  # of all larger ones together, while they are not whole: anybody may send them
+MOST_WAITING: Final = 128  # requests in one piece: all other callers wait until they are answered
 MAX_DRAINED_BYTES: Final = 16 * 2**20  # of a body that was refused already: read on, so that the caller sees the answer
 DRAIN_TIME_S: Final = 30.0
 _JOINED_BYTES: Final = 64 * 1024  # a longer answer is not copied to go out with its head
@@ -211,6 +212,8 @@ class Connection(asyncio.Protocol):
             self._reading = None
             if self._large_bytes:
                 self._count_large(0)
+            if len(self._due) >= MOST_WAITING:
+                raise HttpRefusal(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY)
             if not self._drained_bytes:
                 request.body = bytes(self._body)
                 self._due.append((request, None, self._is_kept))
@@ -419,6 +422,7 @@ class Connection(asyncio.Protocol):
 
 _TOO_LARGE: Final = f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes"
 _TOO_MANY_LARGE: Final = "nothing was done, because too many large requests come at once: try again"
+_TOO_MANY: Final = f"nothing was done, because {MOST_WAITING} requests before this one came at once: wait for answers"
 _NOT_ONE_HOST: Final = "expected the header Host, once"  # RFC 9112, 3.2
 _CODED: Final = "expected no Transfer-Encoding other than chunked"
 _TOO_SLOW: Final = f"the request's headers did not arrive within {HEAD_TIME_S:.0f} s"

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ringfence.api.connection import MAX_HEAD_BYTES, Connection, Open
+from ringfence.api.connection import MAX_HEAD_BYTES, MOST_WAITING, Connection, Open
 from ringfence.api.exchange import BodyLimits, Response
 from ringfence.api.front import Front
 
@@ -103,6 +103,18 @@ def test_answers_come_in_the_order_of_requests_whatever_each_takes(pieces):
             await send(writer, one + post(chunks(b"c", b"d") + b"0\r\n\r\n", CHUNKED) + one, pieces)
             found = [(await answer_of(reader))[2] for _ in range(5)]
         assert found == [b"/a ab", b"/b ", b"/a cd", b"/a ab", b"/b "]
+
+    run(main())
+
+
+def test_more_requests_in_one_piece_than_others_may_be_kept_waiting_for_are_refused():
+    async def main():
+        app = Echo()
+        async with connected(app) as (reader, writer, _):
+            await send(writer, b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n" * (MOST_WAITING + 2))
+            assert [(await answer_of(reader))[0] for _ in range(MOST_WAITING + 1)] == [200] * MOST_WAITING + [503]
+            assert await reader.read() == b""
+        assert len(app.asked) == MOST_WAITING
 
     run(main())
 

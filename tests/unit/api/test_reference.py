@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from ringfence.api.answers import STATUS
-from ringfence.api.connection import HEAD_TIME_S, KEEP_ALIVE_S, MAX_HEAD_BYTES, MOST_LARGE_BYTES, SMALL_BYTES
+from ringfence.api.connection import (
+    HEAD_TIME_S,
+    KEEP_ALIVE_S,
+    MAX_HEAD_BYTES,
+    MOST_LARGE_BYTES,
+    MOST_WAITING,
+    SMALL_BYTES,
+)
 from ringfence.api.exchange import BodyLimits
 from ringfence.api.feed_connection import HEARTBEAT_S
 from ringfence.api.rates import BURST_S, FAILURE_BURST_S, FAILURE_RATE, KEY_RATE
@@ -25,6 +32,7 @@ SAID = [
     f"nested at most {MAX_DEPTH} deep",
     f"over {SMALL_BYTES // 1024} KiB that come over TCP and are not whole | {MOST_LARGE_BYTES // 2**20} MiB together",
     f"{MAX_HEAD_BYTES // 1024} KiB, within {HEAD_TIME_S:.0f} s",
+    f"come together on one connection | {MOST_WAITING}",
     f"1 to {MAX_TEXT} characters",
     f"{KEY_RATE:.0f} a second, {KEY_RATE * BURST_S:.0f} at once",
     f"{2 * KEY_RATE:.0f} a second, {2 * KEY_RATE * BURST_S:.0f} at once",

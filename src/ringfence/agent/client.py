@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from ringfence.agent.credential import HostCredential
 from ringfence.agent.doors.clock import Clock
-from ringfence.agent.doors.connection import Answer, Connection
+from ringfence.agent.doors.http_connection import Answer, Connection
 from ringfence.agent.http import (
     SWITCHING_PROTOCOLS,
     UNAUTHORIZED,

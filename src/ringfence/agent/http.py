@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from ringfence.agent.channel import ServerPlace
-from ringfence.agent.doors.connection import Answer, Connection, Place, open_connection
+from ringfence.agent.doors.http_connection import Answer, Connection, Place, open_connection
 from ringfence.policy.errors import OperatorError, without_number
 
 UNAUTHORIZED: Final = 401

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from ringfence.policy.values import RuleId
-from ringfence.wire.formats import FORMAT, Told, decode_formatted
+from ringfence.wire.formats import FORMAT, Lenient, decode_formatted
 
 MOST_COUNTS: Final = 1000  # in one message
 
@@ -39,7 +39,7 @@ class RuleCount:
 FIELDS_OF: Final = attrgetter(*(field.name for field in fields(RuleCount)))  # dataclasses.astuple copies each of them
 
 
-class _CountShape(Told, frozen=True, array_like=True):
+class _CountShape(Lenient, frozen=True, array_like=True):
     rule: UUID
     judged: _Count
     last_hit: _Time | None
@@ -49,7 +49,7 @@ class _CountShape(Told, frozen=True, array_like=True):
     octets: _Count | None
 
 
-class _ReportShape(Told, frozen=True):
+class _ReportShape(Lenient, frozen=True):
     format: int
     counts: Annotated[tuple[_CountShape, ...], msgspec.Meta(max_length=MOST_COUNTS)]
 

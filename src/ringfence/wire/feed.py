@@ -30,7 +30,7 @@ from ringfence.policy.view_changes import (
     digest_view,
 )
 from ringfence.wire.deltas import ChangeShape, change_shape, read_change
-from ringfence.wire.formats import FORMAT, Told, decode, decode_formatted, is_delta
+from ringfence.wire.formats import FORMAT, Lenient, decode, decode_formatted, is_delta
 from ringfence.wire.shapes import (
     Count,
     EndpointShape,
@@ -172,23 +172,23 @@ class _ClaimShape(Shape, frozen=True):
     instances: tuple[_InstanceShape, ...]
 
 
-class _AcceptedShape(Told, frozen=True):
+class _AcceptedShape(Lenient, frozen=True):
     name: str
     id: UUID
 
 
-class _RefusedShape(Told, frozen=True):
+class _RefusedShape(Lenient, frozen=True):
     name: str
     reason: str
 
 
-class _ClaimedShape(Told, frozen=True):
+class _ClaimedShape(Lenient, frozen=True):
     accepted: tuple[_AcceptedShape, ...]
     refused: tuple[_RefusedShape, ...]
     revision: Count
 
 
-class _ForeignShape(Told, frozen=True):
+class _ForeignShape(Lenient, frozen=True):
     family: _Word
     table: _Word
     chain: _Word
@@ -198,13 +198,13 @@ class _ForeignShape(Told, frozen=True):
     drops: bool
 
 
-class _FailsafeShape(Told, frozen=True):
+class _FailsafeShape(Lenient, frozen=True):
     protocol: Protocol
     port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)]
     sources: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=_MOST_SOURCES)]
 
 
-class _ReportShape(Told, frozen=True):
+class _ReportShape(Lenient, frozen=True):
     """``foreign`` and ``failsafe`` may be missing in the report of an older agent."""
 
     format: int

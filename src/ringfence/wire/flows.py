@@ -15,7 +15,7 @@ import msgspec
 from ringfence.policy.errors import Invalid
 from ringfence.policy.packet import Packet
 from ringfence.policy.values import Direction, GroupId, InstanceId
-from ringfence.wire.formats import FORMAT, Told, decode_formatted
+from ringfence.wire.formats import FORMAT, Lenient, decode_formatted
 
 MOST_RECORDS: Final = 200  # in one message
 ALLOWED: Final = "allow"
@@ -31,7 +31,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Address = Annotated[str, msgspec.Meta(max_length=45)]
 
 
-class FlowRecord(Told, frozen=True):
+class FlowRecord(Lenient, frozen=True):
     """A packet and its ``verdict``: "drop", "would-drop", or "allow" for the first of a connection; ``reason``: why.
 
     ``at``: seconds since 1970. Addresses are the packet's own. ``rule``: the one that allows it. ``packets``: how
@@ -97,7 +97,7 @@ class FlowReport:
     untold: int = 0
 
 
-class _ReportShape(Told, frozen=True):
+class _ReportShape(Lenient, frozen=True):
     format: int
     records: Annotated[tuple[FlowRecord, ...], msgspec.Meta(max_length=MOST_RECORDS)]
     untold: _Count

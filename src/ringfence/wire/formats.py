@@ -1,8 +1,8 @@
 """PURE: the version of the agents' protocol that a document is in, and which side to upgrade when two versions differ.
 
 Every document has a ``format``, which is raised when an older reader would misunderstand a document. Views and claims
-with an unknown field are refused whole, because that field might narrow them. Reports of a host about itself (``Told``)
-may have unknown fields, so that a newer agent can report to an older server.
+with an unknown field are refused whole, because that field might narrow them. A host's reports, and what the server
+answers to its claims, may have unknown fields (``Lenient``), so that the newer side can speak to the older one.
 """
 
 from typing import Final, Literal, TypeVar
@@ -19,8 +19,8 @@ _T = TypeVar("_T")
 _ASKED_WITHOUT: Final = 3  # the format of an agent that asks for a feed without saying which it reads
 
 
-class Told(msgspec.Struct, frozen=True, rename="kebab"):
-    """Something that a host reports of itself; unknown fields are ignored."""
+class Lenient(msgspec.Struct, frozen=True, rename="kebab"):
+    """A document that decides nothing, or a part of one: unknown fields are ignored."""
 
 
 class _Beginning(msgspec.Struct, frozen=True):

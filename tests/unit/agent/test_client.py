@@ -7,7 +7,7 @@ import pytest
 from fake_doors import FakeClock
 from ringfence.agent.client import _lines, open_server
 from ringfence.agent.credential import HostCredential
-from ringfence.agent.doors.connection import Answer
+from ringfence.agent.doors.http_connection import Answer
 from ringfence.agent.http import message_of
 from ringfence.agent.link import Pauses
 from ringfence.policy.errors import OperatorError

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ringfence.agent.client import SIGNATURE_LIFE_S
 from ringfence.agent.credential import HostCredential
-from ringfence.agent.doors.connection import Answer
+from ringfence.agent.doors.http_connection import Answer
 from ringfence.agent.http import advice_on, message_of, reason_of, trust
 from ringfence.policy.errors import OperatorError
 from ringfence.wire.hostauth import sign_request

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ringfence.agent.doors import connection as one_connection
-from ringfence.agent.doors.connection import Answer, Place, open_connection
+from ringfence.agent.doors import http_connection
+from ringfence.agent.doors.http_connection import Answer, Place, open_connection
 from ringfence.agent.http import open_client, reason_of, trust
 from ringfence.api.authority import SERVER_LIFE, authority_of
 
@@ -115,13 +115,13 @@ def test_a_connection_is_used_again_until_the_server_closes_it(tmp_path):
     ],
 )
 def test_an_answer_without_end_is_given_up(tmp_path, monkeypatch, before, again, error):
-    monkeypatch.setattr(one_connection, "_MOST_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(http_connection, "_MOST_ANSWER_BYTES", 1000)
     with pytest.raises(ConnectionError, match=error):
         _ask(tmp_path / "s", (before + again * 2000).encode())
 
 
 def test_an_answer_that_comes_drop_by_drop_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(one_connection, "_ANSWER_S", 0.05)
+    monkeypatch.setattr(http_connection, "_ANSWER_S", 0.05)
 
     async def drip(_reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nX: ")

@@ -80,6 +80,9 @@ def test_the_units_serve_and_enforce_come_back_from_kills_and_close_a_boot(machi
         machine.run("kill -KILL $(systemctl show --property=MainPID --value ringfence-server ringfence-agent)")
         _until_applied(machine)
     assert "10.9.0.2" in machine.run("ringfence instance list --data /var/lib/ringfence")
+    for unit in ("ringfence-server", "ringfence-agent"):
+        _until_a_hanging_one_is_back(machine, unit)
+    _until_applied(machine)
     machine.run("systemctl stop ringfence-agent")
     held = machine.run("nft list table inet ringfence")
     assert "443" in held
@@ -95,6 +98,21 @@ def test_the_units_serve_and_enforce_come_back_from_kills_and_close_a_boot(machi
     _remove(machine)
     assert "ringfence" not in machine.run("nft list tables")
     assert machine.run("find /etc /var/lib /var/log /run /usr/lib -xdev -name '*ringfence*'") == ""
+
+
+def _until_a_hanging_one_is_back(machine, unit):
+    number = f"systemctl show --property=MainPID --value {unit}"
+    machine.run(f"""
+        mkdir -p /run/systemd/system/{unit}.service.d
+        printf '%s\\n' '[Service]' WatchdogSec=5 > /run/systemd/system/{unit}.service.d/sooner.conf
+        systemctl daemon-reload && systemctl restart {unit}
+    """)
+    _until_applied(machine)
+    hung = machine.run(f"{number}; kill -STOP $({number})")
+    wait_until(lambda: machine.run(number) not in (hung, "0\n"), QUICK_S)
+    log = machine.run(f"journalctl --no-pager -b -u {unit}")
+    assert "Fatal Python error: Aborted" in log, "it says where it hung"
+    machine.run(f"rm -r /run/systemd/system/{unit}.service.d && systemctl daemon-reload && systemctl restart {unit}")
 
 
 def _remove(machine):

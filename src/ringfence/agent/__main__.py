@@ -15,6 +15,7 @@ from ringfence.agent.patient_lines import PatientLines
 from ringfence.agent.service import run_agent
 from ringfence.log import configure_log
 from ringfence.policy.errors import RingfenceError
+from ringfence.pulse import beat
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,9 +46,17 @@ def _run(agent: Coroutine[object, object, None]) -> None:
     """As ``asyncio.run``, which would wait for threads that look up names: name servers may be silent for a minute."""
     loop = asyncio.new_event_loop()
     try:
-        loop.run_until_complete(agent)
+        loop.run_until_complete(_beating(agent))
     finally:
         loop.close()
+
+
+async def _beating(agent: Coroutine[object, object, None]) -> None:
+    beats = asyncio.ensure_future(beat())
+    try:
+        await agent
+    finally:
+        beats.cancel()
 
 
 if __name__ == "__main__":

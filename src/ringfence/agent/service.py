@@ -38,7 +38,7 @@ from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.names import TableFamily
 from ringfence.policy.program.steps import AddTable, DeleteTable
 from ringfence.policy.values import HostName
-from ringfence.readiness import tell_ready
+from ringfence.pulse import tell_ready
 
 # malloc.h. The thresholds are glibc's initial ones; set explicitly they stay, else freeing a large buffer raises them.
 _KEPT_WHOLE: Final = 128 << 10

@@ -26,6 +26,7 @@ from ringfence.api.listen import BACKLOG, Listen, UnixListen, check_plaintext, i
 from ringfence.api.tls import HANDSHAKE_TIME_S, Certificate, own_certificate
 from ringfence.control.plane import ControlPlane
 from ringfence.control.settings import Settings
+from ringfence.pulse import beat
 
 CONTROL_SOCKET: Final = "control.sock"
 SPARE_FILES: Final = 512  # for the store, the listeners and callers of the API, beside the agents' connections
@@ -99,12 +100,14 @@ async def serve(
         check_plaintext(listens, insecure=options.insecure)
     plane = await ControlPlane.open(folder, settings, database=options.database)
     plane.failure.add_done_callback(lambda _: options.stop.set())
-    keeping = asyncio.ensure_future(certificate.keep()) if certificate else None
+    beside = [asyncio.ensure_future(beat())]
+    if certificate:
+        beside.append(asyncio.ensure_future(certificate.keep()))
     try:
         await _serve_plane(_Served(folder, plane, authority, certificate), listens, ready, options)
     finally:
-        if keeping:
-            keeping.cancel()
+        for task in beside:
+            task.cancel()
         await plane.close()
     if plane.failure.done():
         raise plane.failure.result()

@@ -97,7 +97,7 @@ def server(
     from ringfence.control.settings import Settings
     from ringfence.log import configure_log
     from ringfence.policy.values import parse_cidr, parse_duration
-    from ringfence.readiness import tell_ready
+    from ringfence.pulse import tell_ready
 
     def announce(urls: list[str]) -> None:
         save_endpoint(data, [url for url in urls if url.startswith("http")], zone)

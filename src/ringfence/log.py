@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
+from threading import Lock
 from typing import Final, TextIO
 
 import msgspec
@@ -58,15 +59,21 @@ class CountedLines(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._lost = 0
+        self._counting = Lock()  # those who log, and the thread that writes
+
+    def _lose(self, lines: int) -> None:
+        with self._counting:
+            self._lost += lines
 
     def _write(self, texts: list[str]) -> None:
-        lost, self._lost = self._lost, 0
+        with self._counting:
+            lost, self._lost = self._lost, 0
         before = [self._gap(lost)] if lost else []
         try:
             self.stream.write("\n".join((*before, *texts, "")))
             self.stream.flush()
         except OSError:
-            self._lost += lost + sum(text.count("\n") + 1 for text in texts)
+            self._lose(lost + sum(text.count("\n") + 1 for text in texts))
 
     def _gap(self, lost: int) -> str:
         text = f"{lost} lines of this log before here could not be written and are lost"

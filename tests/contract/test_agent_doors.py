@@ -512,6 +512,23 @@ def test_a_folder_that_turned_read_only_can_still_be_locked(tmp_path):
     assert subprocess.check_output(arguments, text=True) == "locked\n"  # noqa: S603  our own
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_folder_that_a_copy_made_another_users_says_how_it_becomes_the_agents_own(tmp_path):
+    for name in ("agent.lock", "credential"):
+        (tmp_path / name).touch(0o600)
+        os.chown(tmp_path / name, 65534, 65534)
+    lines = (
+        "from ringfence.agent.doors.files import *",
+        f"folder = Path({str(tmp_path)!r})",
+        "for use in (lock_folder(folder).__enter__, lambda: read_secret(folder / 'credential')):",
+        "    try: use()",
+        "    except OperatorError as error: print(error)",
+    )
+    without = ("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin")
+    said = subprocess.check_output((*without, sys.executable, "-c", "\n".join(lines)), text=True)  # noqa: S603  our own
+    assert said.count(f"run: chown -R root: {tmp_path}") == 2
+
+
 def test_a_replaced_file_is_its_owners_only_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")

@@ -20,6 +20,8 @@ from ringfence.wire.feed import FeedView, decode_whole, encode_whole
 
 _MAGIC: Final = "ringfence-view-1"
 
+_FORGOTTEN: Final = "ports that the inventory no longer names are known by the kernel's rules alone"
+
 _log: Final = logging.getLogger("ringfence.agent")
 
 
@@ -97,12 +99,16 @@ class Cache:
     def load_memory(self) -> Memory:
         """What was saved last; an empty ``Memory`` if that is absent, damaged or unreadable, for it is only a hint."""
         try:
-            shape = msgspec.json.decode(self.files.read(self._memory_file) or b"", type=_MemoryShape)
+            content = self.files.read(self._memory_file)
+            if content is None:
+                return Memory()
+            shape = msgspec.json.decode(content, type=_MemoryShape)
             channel = frozenset((ip_address(address), port) for address, port in shape.channel)
-        except (msgspec.DecodeError, ValueError):
-            return Memory()
         except OperatorError as error:
-            _log.warning("%s", error)
+            _log.warning("%s; %s", error, _FORGOTTEN)
+            return Memory()
+        except (msgspec.DecodeError, ValueError):
+            _log.warning("read %s: damaged, or of another version; %s", self._memory_file, _FORGOTTEN)
             return Memory()
         return Memory(shape.block, frozenset(shape.ports), channel, shape.observed, shape.life, tuple(shape.seen))
 

@@ -15,6 +15,7 @@ import msgspec
 
 from ringfence.agent.client import Server
 from ringfence.agent.doors.files import FilesDoor
+from ringfence.policy.errors import OperatorError
 from ringfence.policy.program.names import parse_rule_counter, rule_counter
 from ringfence.policy.values import RuleId
 from ringfence.wire.counters import MOST_COUNTS, RuleCount
@@ -65,13 +66,17 @@ class RuleCounts:
         self._saved: Mapping[str, _Known] | None = None
 
     def load(self) -> None:
-        """Continues from what was saved, if that is there and intact. Raises ``OperatorError``."""
-        try:
-            kept = msgspec.json.decode(self._files.read(self._file) or b"", type=_KeptShape)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        """Continues from what was saved, if there is anything. Raises ``OperatorError``, when that is damaged, too."""
+        content = self._files.read(self._file)
+        if content is None:
             return
-        if kept.format == _FORMAT:
-            self._known = {name: one for name, one in kept.rules.items() if parse_rule_counter(name)}
+        try:
+            kept = msgspec.json.decode(content, type=_KeptShape)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise OperatorError(f"read {self._file}", "damaged, or of another version") from error
+        if kept.format != _FORMAT:
+            raise OperatorError(f"read {self._file}", "of another version")
+        self._known = {name: one for name, one in kept.rules.items() if parse_rule_counter(name)}
         self.tell_all()
 
     def save(self) -> None:

@@ -36,7 +36,7 @@ class PatientLines(CountedLines):
             if len(self._waiting) < _MOST_LINES:
                 self._waiting.append(text)
             else:
-                self._lost += 1
+                self._lose(1)
             self._changed.notify_all()
 
     def flush(self) -> None:

@@ -66,12 +66,16 @@ def test_a_memory_of_another_version_or_with_what_no_rule_can_hold_is_not_used(c
     assert _cache(files).load_memory() == Memory()
 
 
-def test_a_damaged_memory_is_only_a_lost_hint():
+def test_a_damaged_memory_is_only_a_lost_hint_and_told(caplog):
     files = FakeFiles()
-    files.replace(FOLDER / "memory.json", b'{"format":1,"block":"x"')
     assert _cache(files).load_memory() == Memory()
+    assert not caplog.records, "a new host has none"
+    for content in (b"", b'{"format":1,"block":"x"'):
+        files.replace(FOLDER / "memory.json", content)
+        assert _cache(files).load_memory() == Memory()
     files.broken.add(FOLDER / "memory.json")
     assert _cache(files).load_memory() == Memory()
+    assert [record.getMessage().count("/var/lib/ringfence/memory.json") for record in caplog.records] == [1, 1, 1]
 
 
 def test_an_inventory_that_did_not_change_is_not_written_again():

@@ -44,3 +44,26 @@ def test_who_logs_into_a_pipe_that_nobody_reads_goes_on_and_a_bounded_number_of_
     lines = heard.decode().lstrip(".").splitlines()
     assert [line for line in lines if "lost" not in line] == ["first", *(f"line {n}" for n in range(5)), "last"]
     assert sum(line.startswith("3 lines of this log") for line in lines) == 1
+
+
+class Interrupting(str):
+    """A line during whose counting another one is lost, as by another thread at that very moment."""
+
+    __slots__ = ("lose",)
+
+    def count(self, *searched):
+        self.lose()
+        return super().count(*searched)
+
+
+def test_lines_that_are_lost_while_others_are_counted_as_lost_are_counted_as_well():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as writer:
+        handler = PatientLines(writer)
+        text = Interrupting("could not be written")
+        text.lose = lambda: handler._lose(1)
+        handler._write([text])
+        assert handler._lost == 2
+        with suppress(OSError):
+            writer.close()

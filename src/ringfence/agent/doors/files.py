@@ -96,7 +96,7 @@ def read_secret(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise OperatorError(f"read {path}", error.strerror or str(error)) from error
+        raise OperatorError(f"read {path}", _reason(error, path.parent)) from error
     if mode & _OTHERS:
         raise OperatorError(f"read {path}", f"others may read this secret; run: chmod 600 {path}")
     return content
@@ -109,12 +109,19 @@ def lock_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = _open_lock(folder / "agent.lock")
     except OSError as error:
-        raise OperatorError(f"open {folder}", error.strerror or str(error)) from error
+        raise OperatorError(f"open {folder}", _reason(error, folder)) from error
     try:
         _lock(descriptor, folder)
         yield
     finally:
         os.close(descriptor)
+
+
+def _reason(error: OSError, folder: Path) -> str:
+    reason = error.strerror or str(error)
+    if isinstance(error, PermissionError) and os.geteuid() == 0:  # as in the unit, which has no right to others' files
+        return f"{reason}: it is another user's, as after a copy; run: chown -R root: {folder}"
+    return reason
 
 
 def _open_lock(path: Path) -> int:

@@ -43,6 +43,7 @@ from ringfence.policy.program.names import TableFamily, place_of
 
 _CONNTRACK_PRIORITY = -200
 _ETHERNET = 1  # ARPHRD_ETHER
+_ACTIONS = (Count, Seldom, Log, Stamp, Dispatch, Jump, Goto, Accept, Drop)
 _STATES = {
     Tracking.FLOW: State.NEW,
     Tracking.STRAY: State.NEW,  # taken up in mid-stream (nf_conntrack_tcp_loose)
@@ -134,11 +135,11 @@ def hooks_of(crossing: Crossing) -> list[HookName]:
 def simulate(program: Program, crossing: Crossing, generation: int, *hooks: HookName) -> Outcome:
     """What becomes of the packet, at these hooks or at all; the flow is stamped where the program says so."""
     outcome = Outcome()
+    hooked = ((name, chain.hook) for name, chain in program.chains.items() if chain.hook)
+    bases = sorted((at.priority, name, at.name) for name, at in hooked if place_of(name)[0] is TableFamily.INET)
     for hook in hooks or hooks_of(crossing):
-        hooked = ((name, chain.hook) for name, chain in program.chains.items() if chain.hook)
-        chains = [(where.priority, name) for name, where in hooked if place_of(name)[0] is TableFamily.INET]
-        for priority, name in sorted(chains):
-            if program.chains[name].hook.name is not hook:
+        for priority, name, at in bases:
+            if at is not hook:
                 continue
             run = _Run(program, crossing, hook, generation, outcome, tracked=priority > _CONNTRACK_PRIORITY)
             if run.chain(name) is False:
@@ -157,6 +158,7 @@ class _Run:
     generation: int
     outcome: Outcome
     tracked: bool
+    _read: dict[Field, object] = field(default_factory=dict)  # what lines asked before
 
     def chain(self, name, depth=0):
         assert depth < 16, f"the kernel allows 16 jumps: {name}"
@@ -180,6 +182,10 @@ class _Run:
     def line(self, line):
         """The verdict that the line ends in, or None when a part does not match or it has none."""
         for part in line.parts:
+            if not isinstance(part, _ACTIONS):
+                if not self.matches(part):
+                    return None
+                continue
             match part:
                 case Count(counter):
                     assert counter in self.program.counters
@@ -195,32 +201,31 @@ class _Run:
                     return None
                 case Jump() | Goto() | Accept() | Drop():
                     return part
-                case Foreign():
-                    raise AssertionError(f"not ours: {part}")
                 case _:
-                    if not self.matches(part):
-                        return None
+                    assert_never(part)
         return None
 
     def matches(self, part):
-        flow = self.crossing.flow if self.tracked else None
         match part:
+            case Equal() | Differs() | Between() | Masked() | Within() | StartsWith():
+                value = self.value(part.field)
+                if part.field is Field.ETHER_SOURCE:
+                    value = int(value.replace(":", "") or "0", 16)
+                return value is not None and _holds(part, value)
             case Has() | Lacks():
                 return isinstance(part, Lacks)  # no packet here has such a header
             case InState(states):
                 return (self.crossing.state if self.tracked else State.INVALID) in states
             case Fresh():
+                flow = self.crossing.flow if self.tracked else None
                 return flow is not None and flow.generation == self.generation
             case NotOpening():
                 return self.crossing.packet.protocol == 6 and not self.crossing.packet.opening
             case Member(fields, name) | CountBy(fields, name):
                 values = tuple(self.value(each) for each in fields)
                 return None not in values and self.member(values, self.program.sets[name])
-            case Equal() | Differs() | Between() | Masked() | Within() | StartsWith():
-                value = self.value(part.field)
-                if part.field is Field.ETHER_SOURCE:
-                    value = int(value.replace(":", "") or "0", 16)
-                return value is not None and _holds(part, value)
+            case Foreign():
+                raise AssertionError(f"not ours: {part}")
             case _:
                 assert_never(part)
 
@@ -234,7 +239,12 @@ class _Run:
             return any(values[0] in interval for interval in set_.elements)
         return values in set_.elements
 
-    def value(self, wanted: Field):  # noqa: C901, PLR0911, PLR0912  one arm per field
+    def value(self, wanted: Field):
+        if wanted not in self._read:
+            self._read[wanted] = self.read(wanted)
+        return self._read[wanted]
+
+    def read(self, wanted: Field):  # noqa: C901, PLR0911, PLR0912  one arm per field
         if wanted.value.startswith("flow-") or wanted is Field.DIRECTION:
             return self.flow_value(wanted) if self.tracked and self.crossing.flow else None
         packet, before_routing = self.crossing.packet, self.hook is HookName.PREROUTING

@@ -77,7 +77,7 @@ class Fleet:
                 committed=self.check_closed,
             )
         self._calls = set()
-        self._views = {}
+        self._denials = {}
 
     def tell(self, words: str) -> None:
         self.trace.append(f"{self.clock.monotonic():9.4f}  {words}")
@@ -119,21 +119,21 @@ class Fleet:
         machine.newest = max(machine.newest, revision)
 
     def _open_to(self, machine, table):
-        views, coming = [self._view(machine, table.about)], machine.coming
+        denied, coming = self._denied(machine, table.about), machine.coming
         if coming is not None and table.about not in (None, CLOSED, coming):
-            views.append(self._view(machine, coming))
-        for packet, name in self._packets(machine):
-            port = PORTS.format(name)
-            crossing = open_crossing(packet, came_by="up", goes_by=port)
-            if simulate(table.program, crossing, 1).passed and not any(_allows(view, packet, port) for view in views):
+            denied = denied & self._denied(machine, coming)
+        for packet, port in denied:
+            if simulate(table.program, open_crossing(packet, came_by="up", goes_by=port), 1).passed:
                 yield packet
 
-    def _view(self, machine, about):
+    def _denied(self, machine, about):
+        """The packets, each with the port it goes to, that the revision of a note denies; of each revision once."""
         known = about is not None and about != CLOSED
         key = machine.name, about.revision if known else 0
-        if key not in self._views:
-            self._views[key] = resolve_view(self.store.history[key[1]], machine.name)
-        return self._views[key]
+        if key not in self._denials:
+            view = resolve_view(self.store.history[key[1]], machine.name)
+            self._denials[key] = {each: None for each in self._packets(machine) if not _allows(view, *each)}.keys()
+        return self._denials[key]
 
     def _packets(self, machine):
         others = [one.instances[name] for one in self.machines.values() if one is not machine for name in one.instances]
@@ -141,7 +141,7 @@ class Fleet:
             for at, address in enumerate(addresses):
                 for source in (OUTSIDE[at], *(other[at] for other in others)):
                     for port in TCP_PORTS:
-                        yield Packet(source, address, TCP, 40_000, port, opening=True), name
+                        yield Packet(source, address, TCP, 40_000, port, opening=True), PORTS.format(name)
 
     def check_truth(self, operation, began: float) -> None:
         """``success`` means: on every host that it touched, but for those it names as offline."""

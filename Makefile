@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-full soak lint fmt golden bench clean
+.PHONY: help up test test-long test-full soak lint fmt golden bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,13 +25,18 @@ test: .venv/.installed-dev ## all tests with reduced counts, some 6 minutes on 2
 	$(PYTEST) --numprocesses 2 tests/netns
 	$(PYTEST) --numprocesses 2 tests/contract tests/faults
 
-test-full: .venv/.installed-dev ## the tests that have stated counts (marker "full"), with those counts
-	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 --numprocesses 2 tests/unit tests/property tests/contract tests/faults
-	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 tests/netns
+test-long: .venv/.installed-dev ## what is too long for make test, 1,000 seeds of the simulation, and the oldest PostgreSQL
+	RINGFENCE_FULL=1 $(PYTEST) --numprocesses 2 tests/faults/test_simulation.py
+	RINGFENCE_FULL=1 $(PYTEST) -m long --timeout 600 --numprocesses 2 tests/faults
+	RINGFENCE_FULL=1 $(PYTEST) -m long --timeout 600 tests/netns
 	@if folder=$$(scripts/postgresql $(OLDEST_POSTGRES)); then RINGFENCE_POSTGRES=$$folder $(PYTEST) --numprocesses 2 $(OF_POSTGRES); fi
 
+test-full: test-long ## that, and the tests that have stated counts (marker "full") with those counts; half an hour
+	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 --numprocesses 2 tests/unit tests/property tests/contract tests/faults --ignore tests/faults/test_simulation.py
+	RINGFENCE_FULL=1 $(PYTEST) -m full --timeout 1800 tests/netns
+
 soak: .venv/.installed-dev ## the faults (kill -9, lost databases, the simulation) for hours: TIMES=10 times their stated counts
-	RINGFENCE_FULL=1 RINGFENCE_TIMES=$(TIMES) $(PYTEST) -m full tests/faults
+	RINGFENCE_FULL=1 RINGFENCE_TIMES=$(TIMES) $(PYTEST) -m "full or long" tests/faults
 
 lint: .venv/.installed-dev ## ruff, formatting, mypy --strict, import rules
 	$(BIN)/ruff check .

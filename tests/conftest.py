@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from counts import TIMES
+from counts import FULL, TIMES
 from places import KINDS, Place, postgres_place
 from postgres import missing, running_postgres
 from ringfence.policy.errors import OperatorError
@@ -20,6 +20,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
+        if not FULL and item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="too long for every run: make test-long"))
         if TIMES > 1 and (limit := item.get_closest_marker("timeout")):
             item.add_marker(pytest.mark.timeout(limit.args[0] * TIMES), append=False)
     if refusal := config.stash[_REFUSAL]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from counts import FULL, count
+from counts import count
 from desk import OPERATOR, ORGANISATION
 from postgres import missing
 from ringfence.control.use_cases import found_organisation
@@ -32,8 +32,7 @@ def test_a_full_disk_makes_writers_busy_and_they_recover_by_themselves(tmp_path)
     assert held == dict.fromkeys(held, True)
 
 
-@pytest.mark.full
-@pytest.mark.skipif(not FULL, reason="make test-full runs it: it takes a PostgreSQL of its own")
+@pytest.mark.long
 def test_a_full_disk_under_postgresql_makes_writers_busy_and_they_recover_by_themselves(tmp_path):
     if why := missing():
         pytest.skip(why)
@@ -41,8 +40,7 @@ def test_a_full_disk_under_postgresql_makes_writers_busy_and_they_recover_by_the
     assert held == dict.fromkeys(held, True)
 
 
-@pytest.mark.full
-@pytest.mark.skipif(not FULL, reason="make test-full runs it: it takes a PostgreSQL of its own")
+@pytest.mark.long
 def test_a_full_disk_under_the_log_of_postgresql_ends_it_and_all_goes_on_when_it_is_started_anew(tmp_path):
     if why := missing():
         pytest.skip(why)
@@ -50,8 +48,7 @@ def test_a_full_disk_under_the_log_of_postgresql_ends_it_and_all_goes_on_when_it
     assert held == dict.fromkeys(held, True)
 
 
-@pytest.mark.full
-@pytest.mark.skipif(not FULL, reason="make test-full runs it: it makes a disk of its own")
+@pytest.mark.long
 def test_a_disk_that_turns_read_only_makes_writers_busy_and_reads_go_on(tmp_path):
     if os.geteuid() != 0 or not Path("/dev/loop-control").exists() or shutil.which("mkfs.ext4") is None:
         pytest.skip("no permission, or no programs, to make a disk of a file (a loop device with ext4)")

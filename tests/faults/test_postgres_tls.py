@@ -7,7 +7,6 @@ import psycopg
 import pytest
 
 from contract.test_server_process import server_process
-from counts import FULL
 from places import postgres_place
 from postgres import SETTINGS, missing, running_postgres
 from ringfence.api.authority import Authority
@@ -16,10 +15,7 @@ from ringfence.policy.errors import OperatorError
 PASSWORD = "correct-horse"  # noqa: S105  of a server that lives for one test
 NETWORK = ("listen_addresses=127.0.0.1", "ssl=on", "password_encryption=scram-sha-256")
 
-pytestmark = [
-    pytest.mark.full,
-    pytest.mark.skipif(not FULL, reason="make test-full runs it: it takes a PostgreSQL of its own"),
-]
+pytestmark = pytest.mark.long
 
 
 def authority_in(folder):

@@ -96,10 +96,7 @@ def test_an_agent_that_stands_still_at_its_first_view_is_kept_nothing_beside_it(
     ("changes", "stopped_s", "patience_s"),
     [
         (CHANGES, STOPPED_S, {}),
-        pytest.param(
-            *(PENDING_CHANGES, 0, {"live_s": 600.0, "operation_timeout_s": 600.0}),
-            marks=pytest.mark.skipif(not FULL, reason="only with the stated counts"),
-        ),
+        pytest.param(*(PENDING_CHANGES, 0, {"live_s": 600.0, "operation_timeout_s": 600.0}), marks=pytest.mark.long),
     ],
     ids=["stated", "every operation waits"],
 )

@@ -281,7 +281,7 @@ def _boot(lab, stack):
     "kept",
     [
         pytest.param(True, id="with the last policy"),
-        pytest.param(False, id="without", marks=pytest.mark.skipif(not FULL, reason="only with the stated counts")),
+        pytest.param(False, id="without", marks=pytest.mark.long),
     ],
 )
 def test_between_boot_and_the_agents_start_nothing_passes_but_what_the_last_policy_allows(lab, stack, program, kept):

@@ -8,7 +8,6 @@ from subprocess import CalledProcessError
 
 import pytest
 
-from counts import FULL
 from disks import hanging, missing, mounted_disk
 from ringfence.world.topology import Node, build_world
 from stack import start_stack
@@ -16,8 +15,7 @@ from waiting import wait_until
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.full,
-    pytest.mark.skipif(not FULL, reason="make test-full runs it: it makes a disk of its own"),
+    pytest.mark.long,
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 

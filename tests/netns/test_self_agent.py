@@ -8,7 +8,6 @@ from contextlib import closing
 
 import pytest
 
-from counts import FULL
 from ringfence.agent.doors.netlink import NetlinkSocket
 from ringfence.agent.doors.nftables import KernelNftables
 from ringfence.nft import encode_removal
@@ -29,8 +28,7 @@ def scene(tmp_path):
             process.wait()
 
 
-@pytest.mark.full
-@pytest.mark.skipif(not FULL, reason="only with the stated counts")
+@pytest.mark.long
 def test_a_restored_server_is_followed_back_to_its_lower_revisions(tmp_path):
     """The agent has applied what the backup does not know; a restored store is another epoch, and is believed."""
     backup = tmp_path / "backup"

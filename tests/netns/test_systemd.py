@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from counts import FULL
 from machine import NSPAWN, Unbootable, open_machine
 from waiting import wait_until
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.full,
-    pytest.mark.skipif(not FULL, reason="only with the stated counts"),
+    pytest.mark.long,
     pytest.mark.skipif(NSPAWN is None, reason="systemd-nspawn (Debian package systemd-container) is not installed"),
     pytest.mark.skipif(os.geteuid() != 0, reason="a machine is booted by root alone"),
 ]

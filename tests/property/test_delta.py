@@ -181,10 +181,6 @@ def test_other_patterns_and_fewer_instances_are_reached_too(snapshot):
         assert table.program == desired
 
 
-def _without(mapping, name):
-    return MappingProxyType({key: value for key, value in mapping.items() if key != name})
-
-
 def _with(mapping, name, value):
     return MappingProxyType({**mapping, name: value})
 

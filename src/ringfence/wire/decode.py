@@ -220,13 +220,12 @@ def _bound(length: re.Match[str]) -> str:
     return f"expected at {side} {length[2]} {'character' if length[2] == '1' else 'characters'}"
 
 
-def _given(text: str | UnsetType) -> str | None:
-    return None if isinstance(text, UnsetType) else text
+def _given(value: _S | UnsetType) -> _S | None:
+    return None if isinstance(value, UnsetType) else value
 
 
 def _ports(shape: _RuleShape, protocol: Protocol) -> tuple[int | None, int | None]:
-    start = None if isinstance(shape.start_port, UnsetType) else shape.start_port
-    end = None if isinstance(shape.end_port, UnsetType) else shape.end_port
+    start, end = _given(shape.start_port), _given(shape.end_port)
     if (start is not None or end is not None) and not protocol.has_ports:
         name = "start-port" if start is not None else "end-port"
         raise Invalid(f"expected ports only with protocol tcp or udp, not {protocol.value}", field=f"$.{name}")
@@ -236,11 +235,12 @@ def _ports(shape: _RuleShape, protocol: Protocol) -> tuple[int | None, int | Non
 
 
 def _icmp(shape: _RuleShape, protocol: Protocol) -> Icmp | None:
-    if isinstance(shape.icmp, UnsetType) or shape.icmp is None:
+    given = _given(shape.icmp)
+    if given is None:
         return None
     if not protocol.has_types:
         raise Invalid(f"expected only with protocol icmp or icmpv6, not {protocol.value}", field="$.icmp")
-    icmp = Icmp(shape.icmp.type, shape.icmp.code)
+    icmp = Icmp(given.type, given.code)
     if icmp.any_type and not icmp.any_code:
         raise Invalid(f"a code ({icmp.code}) needs a type from 0 to 254", field="$.icmp.type")
     return icmp
@@ -257,15 +257,16 @@ def _peer(shape: _RuleShape) -> Cidr | GroupReference:
 
 
 def _reference(shape: _PeerShape) -> GroupReference:
-    """A private group by id; a public one by name, as exo sends it, or by id."""
-    name, visibility = _given(shape.name), _given(shape.visibility)
-    chosen = parse_choice(visibility or "private", Visibility, field="$.security-group.visibility")
-    id_ = None if isinstance(shape.id, UnsetType) else GroupId(_uuid(shape.id, field="$.security-group.id"))
-    if chosen is Visibility.PUBLIC and not name and id_ is None:
-        raise Invalid("expected the name of a public group", field="$.security-group.name")
-    if chosen is Visibility.PRIVATE and id_ is None:
+    """A private group by id, a public one by name, as exo sends it: public groups show no id."""
+    name, id_ = _given(shape.name), _given(shape.id)
+    chosen = parse_choice(_given(shape.visibility) or "private", Visibility, field="$.security-group.visibility")
+    if chosen is Visibility.PUBLIC:
+        if not name:
+            raise Invalid("expected the name of a public group, which has no id", field="$.security-group.name")
+        return GroupReference(None, name, chosen)
+    if id_ is None:
         raise Invalid("expected the id of a group, or name and visibility public", field="$.security-group.id")
-    return GroupReference(id_, name if chosen is Visibility.PUBLIC else None, chosen)
+    return GroupReference(GroupId(_uuid(id_, field="$.security-group.id")), None, chosen)
 
 
 def _uuid(text: str, *, field: str) -> UUID:

@@ -137,6 +137,7 @@ REFUSED_RULES = [
     (rule(network=..., security_group={}), "$.security-group.id", "id of a group"),
     (rule(network=..., security_group={"name": "web"}), "$.security-group.id", "id of a group"),
     (rule(network=..., security_group={"visibility": "public"}), "$.security-group.name", "name"),
+    (rule(network=..., security_group={"id": ID, "visibility": "public"}), "$.security-group.name", "name"),
     (
         rule(network=..., security_group={"id": ID, "visibility": "Public"}),
         "$.security-group.visibility",

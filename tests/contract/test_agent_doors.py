@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -491,16 +492,24 @@ def test_a_file_without_end_fills_no_memory(tmp_path):
             use(tmp_path / "file")
 
 
-def test_what_does_not_fit_is_not_appended_by_half(tmp_path):
+def test_a_file_that_tells_no_size_is_not_read_to_an_end_that_may_never_come():
+    for use in (SystemFiles().read, read_secret):
+        with pytest.raises(OperatorError, match="more in it than its 0 bytes"):
+            use(Path("/proc/self/mounts"))
+
+
+def test_what_does_not_fit_is_not_written_by_half(tmp_path):
     SystemFiles().append(tmp_path / "file", b"first\n", most_bytes=None)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9, hard))  # as on a full disk, some octets go and then none
     try:
-        with pytest.raises(OperatorError, match="File too large"):
-            SystemFiles().append(tmp_path / "file", b"second\n", most_bytes=None)
+        for use in (partial(SystemFiles().append, most_bytes=None), SystemFiles().replace):
+            with pytest.raises(OperatorError, match="File too large"):
+                use(tmp_path / "file", b"second one\n")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "file").read_bytes() == b"first\n"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 @pytest.mark.netns

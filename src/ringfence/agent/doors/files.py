@@ -152,7 +152,10 @@ def _read(path: Path) -> tuple[bytes, int]:
         if found.st_size > _MOST_BYTES:
             raise OSError(errno.EFBIG, f"it has {found.st_size >> 20} MiB, which no file of an agent has")
         with os.fdopen(descriptor, "rb", closefd=False) as opened:
-            return opened.read(), found.st_mode
+            content = opened.read(found.st_size + 1)
+        if len(content) > found.st_size:  # one that tells no size may have no end
+            raise OSError(errno.EAGAIN, f"there is more in it than its {found.st_size} bytes")
+        return content, found.st_mode
     finally:
         os.close(descriptor)
 
@@ -181,6 +184,10 @@ def _replace(path: Path, content: bytes) -> None:
         while written < len(content):
             written += os.write(descriptor, content[written:])
         os.fsync(descriptor)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink()  # a disk that is full has room for something else
+        raise
     finally:
         os.close(descriptor)
     aside.replace(path)

@@ -85,3 +85,10 @@ def test_what_is_wrong_on_the_way_there_is_said_without_the_password(database, p
     with pytest.raises(OperatorError, match=why) as raised:
         place.open()
     assert word not in str(raised.value)
+
+
+def test_without_a_password_it_is_said_where_one_is_looked_for(database, tmp_path, monkeypatch):
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "absent"))
+    place = postgres_place(tmp_path, "{}?sslmode=verify-full&sslrootcert={}".format(*database))
+    with pytest.raises(OperatorError, match="no password supplied: export PGPASSFILE=FILE first"):
+        place.open()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from ringfence.policy.errors import OperatorError
+from ringfence.policy.errors import Invalid, OperatorError
 from ringfence.store.backup import Tallies, dump, restore
 from ringfence.store.database import Database, DatabaseFault
 from ringfence.store.folder import DATABASE, hold_folder, sync_folder
@@ -108,6 +108,8 @@ def explained_faults(step: str) -> Iterator[None]:
         yield
     except DatabaseFault as error:
         raise OperatorError(step, str(error)) from error
+    except Invalid as error:  # of the lines of a backup
+        raise Invalid(f"{step}: {error}") from error
     except FileExistsError as error:
         raise OperatorError(step, "it is there already: a backup is a new file") from error
     except OSError as error:

@@ -120,7 +120,7 @@ class Way:
     host: bool = False
 
     def judged(self, view: HostView) -> Verdict:
-        from_host = self.host and self.source is None
+        from_host = self.host and None in (self.source, self.destination)
         return judge(view, self.packet, source=self.source, destination=self.destination, from_host=from_host)
 
     def under(self, view: HostView) -> "Way":
@@ -130,7 +130,8 @@ class Way:
         return replace(self, source=ends[0], destination=ends[1])
 
     def crossing(self) -> Crossing:
-        elsewhere = "" if self.host else OUTSIDE
+        # What is for all on a link goes no further than to the host.
+        elsewhere = "" if self.host or self.packet.destination.is_multicast else OUTSIDE
         return open_crossing(
             self.packet,
             came_by=str(self.source.interface) if self.source else elsewhere,

@@ -210,7 +210,8 @@ class Lab:
             way.packet,
             source=ends.get(way.source),
             destination=ends.get(way.destination),
-            from_host=way.source == HOST or (self._is_on_bridge(way.source) and self._is_on_bridge(way.destination)),
+            from_host=HOST in (way.source, way.destination)
+            or (self._is_on_bridge(way.source) and self._is_on_bridge(way.destination)),
         )
 
     def _is_on_bridge(self, name: str) -> bool:

@@ -567,6 +567,17 @@ def test_discovery_is_never_forwarded_to_an_instance(lab):
             )
 
 
+@pytest.mark.parametrize("kept_in", [("egress tcp/1 to 192.0.2.1/32",), ()], ids=["kept in", "open"])
+def test_discovery_is_never_forwarded_from_an_instance_to_where_nobody_judges_it(lab, kept_in):
+    """Else it would carry out what egress rules keep in."""
+    lab.enforce(group("g", *kept_in), lab.instance("web", "g"))
+    ways = [lab.icmpv6("web", "outside", type_, hop_limit=255) for type_ in (130, 131, 133, 135, 136, 143)]
+    lab.expect(DENIED, *ways)
+    lab.expect(ALLOWED, *(lab.icmpv6("web", HOST, type_) for type_ in (130, 131, 143)))
+    for hop_limit in (2, 64):
+        lab.expect_fate(DENIED, *(way.again(hop_limit=hop_limit) for way in ways))
+
+
 @pytest.mark.parametrize("destination", ["app", "outside", HOST])
 @pytest.mark.parametrize("type_", [134, 137], ids=["advertisement", "redirect"])
 def test_no_instance_acts_as_router(lab, destination, type_):

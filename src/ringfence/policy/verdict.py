@@ -5,7 +5,7 @@ tests send tens of thousands over the wire to hold the two together. Knows nothi
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from ringfence.policy.local import Lifelines
@@ -106,12 +106,14 @@ def judge(
 ) -> Verdict:
     """The verdict on the first packet of a would-be flow from one endpoint to another; None is an unmanaged end.
 
-    ``from_host``: the packet reaches the receiver over its own link, from the enforcing host or a port of the same
+    ``from_host``: the packet stays on an instance's own link, from or to the enforcing host or a port of the same
     bridge. At a self host ``source`` means that the packet leaves by an uplink, whoever made it, ``destination`` that
     it came in by one, and ``from_host`` that the host itself sends it; ``lifelines`` are what it always lets pass.
     O(rules of the endpoints' groups + external sources).
     """
     egress = None if source is None else _judge_egress(view, packet, source, lifelines, from_host=from_host)
+    if egress is not None and destination is None and not from_host:
+        egress = _on_its_link(egress, packet)
     ingress = None if destination is None else _judge_ingress(view, packet, destination, lifelines, on_link=from_host)
     return Verdict(egress, ingress)
 
@@ -161,6 +163,14 @@ def _side(packet: Packet, endpoint: Endpoint, direction: Direction, said: _Said)
     allowed, reason = said
     is_frames = reason is Default.SPOOFED or (reason is Default.ROGUE and _is_link_type(packet))
     return SideVerdict(endpoint, direction, allowed, reason, as_frame=endpoint.kind is Kind.BRIDGED and is_frames)
+
+
+def _on_its_link(side: SideVerdict, packet: Packet) -> SideVerdict:
+    """Discovery that is forwarded to whom nobody judges is refused to its sender; any instance refuses it itself."""
+    stays = packet.destination.is_multicast or packet.destination.is_link_local or not _is_link_type(packet)
+    if stays or side.reason is not Default.LINK or side.endpoint.kind is Kind.SELF:
+        return side
+    return replace(side, allowed=False, reason=Default.FOREIGN_LINK)
 
 
 def _before_groups_leaving(packet: Packet, endpoint: Endpoint) -> _Said | None:

@@ -234,6 +234,12 @@ def test_no_egress_rule_closes_discovery_and_dhcp(packet):
     assert judged(box("egress tcp/80 to 0.0.0.0/0"), packet, sender="a").egress.allowed
 
 
+def test_discovery_reaches_nobody_beyond_its_link():
+    for type_ in (130, 131, 133, 135, 136, 143):
+        assert judged(box(), icmp(type_, 0, A6, OUT6), sender="a").egress.reason is Default.FOREIGN_LINK
+        assert judged(box(), icmp(type_, 0, A6, OUT6), sender="a", from_host=True).egress.reason is Default.LINK
+
+
 def test_a_declared_link_local_address_is_the_only_one_let_through():
     whole = box(mac=False, addresses=(A4, "fe80::5"))
     assert judged(whole, tcp(80, "fe80::5", OUT6), sender="a").allowed

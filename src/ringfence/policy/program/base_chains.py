@@ -17,7 +17,9 @@ from ringfence.policy.program.model import (
     Accept,
     Between,
     Chain,
+    Count,
     Dispatch,
+    Drop,
     Element,
     ElementType,
     Equal,
@@ -71,6 +73,8 @@ _ARRIVE_PORT: Final = "arrive_port"
 _ARRIVE_STRAY: Final = "arrive_stray"
 _ARRIVE_HOST: Final = "arrive_host"
 _HOST_LINK: Final = "host_link"
+_ONWARD: Final = "onward"
+_ONWARD_LINK: Final = "onward_link"
 
 _ICMP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMP])
 ICMPV6: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.ICMPV6])
@@ -187,6 +191,8 @@ def _judging_chains(ends: Ends, closing: tuple[Line, ...]) -> Iterator[tuple[str
     yield _ARRIVE_STRAY, Chain(tuple(_stray(ends.arriving, ends.sets)))
     yield _ARRIVE_HOST, Chain(tuple(_members(ends.arriving, ends.sets, _HOST_LINK)))
     yield _ARRIVE_PORT, Chain(tuple(_arrive_port(ends)))
+    yield _ONWARD, Chain(tuple(_onward()))
+    yield _ONWARD_LINK, Chain(tuple(_onward_link(ends)))
     yield _HOST_LINK, Chain(tuple(_host_link()))
 
 
@@ -294,6 +300,11 @@ def allow_chains() -> Iterator[tuple[str, Chain]]:
 def _allow() -> Iterator[Line]:
     # Before routing only one side has agreed: the packet passes, and its flow is not stamped yet.
     yield pass_line(Equal(Field.OUT_INDEX, 0))
+    yield from _agreed()
+
+
+def _agreed() -> Iterator[Line]:
+    """Both sides agreed, as far as they are managed: the flow is stamped."""
     # Requests to a DHCP server do not stamp the flow, so that its answers are judged: no instance may send any. The
     # port is compared first: nearly all packets end there, at half the cost of comparing the protocol.
     for server_port in (67, 547):
@@ -401,7 +412,7 @@ def _arrive(ends: Ends, closing: tuple[Line, ...]) -> Iterator[Line]:
     yield from _members(ends.arriving, ends.sets, _ARRIVE_PORT)
     yield from closing
     # The receiver is unmanaged: what the sender's groups allowed is allowed.
-    yield from _members(ends.leaving, ends.sets, ALLOW)
+    yield from _members(ends.leaving, ends.sets, _ONWARD)
 
 
 def _arrive_port(ends: Ends) -> Iterator[Line]:
@@ -418,6 +429,27 @@ def _arrive_port(ends: Ends) -> Iterator[Line]:
             yield pass_line(*types, *own)
         yield refuse(Refusal.LINK, names.LINK_COUNTER, *types)
     yield from _judge_originals(ends.arriving, ends.ingress)
+
+
+def _onward() -> Iterator[Line]:
+    """As ``_allow``, after routing. What is of no flow costs others no line: routing is known to be done here."""
+    yield Line((NO_FLOW, Jump(_ONWARD_LINK)))
+    yield from _agreed()
+
+
+def _onward_link(ends: Ends) -> Iterator[Line]:
+    """Discovery that is forwarded to where nobody judges it: else it would carry whatever egress rules keep in.
+
+    It is counted and not logged: the log tells of who is judged, and after routing that is the receiver.
+    """
+    for types in LINK_MATCHES:
+        for own in _NEVER_FORWARDED:
+            yield pass_line(*types, *own)
+        for _, field, observed in ends.observed:
+            if field in ends.leaving and field is not Field.SOURCE4:
+                counted = Count(names.would_counter(Refusal.LINK.value))
+                yield Line((*types, Member((field,), observed), counted, Accept()))
+        yield Line((*types, Count(names.LINK_COUNTER), Drop()))
 
 
 def _host_link() -> Iterator[Line]:

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -111,6 +114,26 @@ def test_options_of_the_log_without_it_and_times_that_are_none(capsys):
     assert run(["observed", "web", "--log", "--since", "soon"]) == 2
     assert "or a date such as 2026-01-31" in capsys.readouterr().err
     assert run(["observed", "web", "--log", "--limit", "0"]) == 2
+
+
+def test_who_follows_hears_on_when_the_server_was_started_anew(tmp_path):
+    records = tuple(decode_log(LOG.encode().splitlines(), "page"))[:3]
+    program = (sys.executable, "-m", "ringfence", "host", "flows", "--follow", "-o", "json", "--data", str(tmp_path))
+
+    def report(server, *some):
+        assert send(server, key, "POST", FLOWS, encode_flow_report(FlowReport(some))).status_code == 204
+
+    with ExitStack() as stack:
+        with running_server(tmp_path) as server:
+            key = add_host(server, "h1")
+            report(server, *records[:2])
+            follower = stack.enter_context(subprocess.Popen(program, stdout=subprocess.PIPE))  # noqa: S603  our own
+            stack.callback(follower.kill)
+            shown = [json.loads(follower.stdout.readline())["time"] for _ in range(2)]
+        with running_server(tmp_path) as server:
+            report(server, records[2])
+            shown.append(json.loads(follower.stdout.readline())["time"])
+    assert len(set(shown)) == 3
 
 
 @pytest.mark.usefixtures("told")

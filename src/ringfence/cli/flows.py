@@ -26,7 +26,7 @@ def show_flows(data: Path, what: str, query: dict[str, str], *, follow: bool, ou
     import json
     import time
 
-    from ringfence.cli.admin_client import Ask, ask
+    from ringfence.cli.admin_client import Ask, ask, wait_for_server
 
     answer = ask(data, Ask("GET", f"/{what}", query=query, of_hosts=True))
     if not follow:
@@ -37,6 +37,7 @@ def show_flows(data: Path, what: str, query: dict[str, str], *, follow: bool, ou
         for row in answer[what]:
             show(json.dumps(row) if output is Format.JSON else _line(row))
         time.sleep(_FOLLOW_PAUSE_S)
+        wait_for_server(data)
         answer = ask(data, Ask("GET", f"/{what}", query=later | {"after": str(answer["last"])}))
 
 

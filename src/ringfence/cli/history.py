@@ -74,7 +74,7 @@ def verify(
 def _pages(data: Path, query: dict[str, str], *, follow: bool) -> Iterator[list[dict[str, Any]]]:
     import time
 
-    from ringfence.cli.admin_client import Ask, ask
+    from ringfence.cli.admin_client import Ask, ask, wait_for_server
 
     last = 0
     while True:
@@ -84,6 +84,7 @@ def _pages(data: Path, query: dict[str, str], *, follow: bool) -> Iterator[list[
             yield page
         elif follow:
             time.sleep(_FOLLOW_PAUSE_S)
+            wait_for_server(data)
         else:
             return
 

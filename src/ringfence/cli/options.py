@@ -35,7 +35,12 @@ OrganisationOption = Annotated[
     str | None, typer.Option("--organisation", help="Whose it is, by name; the first organisation if you give none.")
 ]
 
-FollowOption = Annotated[bool, typer.Option("--follow", help="Go on: show what comes, until you end it.")]
+FollowOption = Annotated[
+    bool,
+    typer.Option(
+        "--follow", help="Go on: show what comes, until you end it; it waits for a server that is started anew."
+    ),
+]
 
 SinceOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="From then on: 2h, 7d, 2026-01-31; all that is kept if not given.")

@@ -79,9 +79,13 @@ class FlowBook:
         self._untold.pop(host, None)
 
     def after(self, number: int, host: HostName | None = None, *, allowed: bool = False) -> list[Kept]:
-        """The records after ``number``, oldest first: refused packets, with ``allowed`` connections too. O(all)."""
+        """The records after ``number``, oldest first: refused packets, with ``allowed`` connections too. O(all).
+
+        A number that no record has yet is of a server before this one: then all are new.
+        """
+        known = number if number <= self._last else 0
         kept = (one for shelf in self._shelves(host, allowed=allowed) for one in shelf.newest)
-        return sorted((one for one in kept if one.number > number), key=lambda one: one.number)
+        return sorted((one for one in kept if one.number > known), key=lambda one: one.number)
 
     def connections(self, host: HostName) -> list[FlowRecord]:
         """The allowed connections of a host, oldest first; none if it logs none."""

@@ -32,6 +32,14 @@ def test_records_are_numbered_over_all_hosts_and_found_by_number_and_host():
     assert [kept.number for kept in book.after(0)] == [2]
 
 
+def test_who_knows_a_number_of_before_a_restart_gets_all_that_came_since():
+    book = FlowBook()
+    assert book.after(500) == []
+    book.add("h1", FlowReport((RECORD, RECORD)), SNAPSHOT)
+    assert [kept.number for kept in book.after(500)] == [1, 2]
+    assert [kept.number for kept in book.after(2)] == []
+
+
 def test_a_host_that_floods_pushes_out_its_own_records_alone():
     book = FlowBook()
     book.add("h2", FlowReport((RECORD,)), SNAPSHOT)

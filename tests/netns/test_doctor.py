@@ -3,11 +3,15 @@
 import json
 import shutil
 import subprocess
+import sys
 from contextlib import closing
 
 import pytest
 
+from counts import FULL
 from flows import add_flow
+from ringfence.agent.credential import HostCredential, render_credential
+from ringfence.agent.doors.files import SystemFiles
 from ringfence.cli.app import run
 from ringfence.world.namespaces import make_namespace
 
@@ -48,6 +52,24 @@ def test_another_firewall_that_drops_is_found(namespace, capsys):
     status, found = _examined(namespace, capsys)
     assert status == 0
     assert "table ip filter, chain FORWARD" in found["other firewall"]["text"]
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not FULL, reason="only with the stated counts")
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace")
+def test_the_inventory_is_read_once_whatever_is_asked_of_it(namespace, tmp_path):
+    inventory, data, trace = (tmp_path / name for name in ("inventory.toml", "agent", "trace"))
+    inventory.write_text('host = "h1"\nmanaged = ["veth*"]\n')
+    credential = HostCredential("h1", bytes(range(32)), "http://127.0.0.1:1")
+    SystemFiles().replace(data / "credential", render_credential(credential))
+    command = [*f"strace -f -e trace=openat -o {trace}".split(), sys.executable, "-m", "ringfence", "doctor"]
+    command += ["--inventory", str(inventory), "--data", str(data)]
+    done = namespace.run(lambda: subprocess.run(command, capture_output=True, check=False))  # noqa: S603  our own
+    if b"ptrace" in done.stderr:
+        pytest.skip(f"no permission to trace: {done.stderr.decode().strip()}")
+    assert b"kept policy" in done.stdout
+    assert b"http://127.0.0.1:1" in done.stdout
+    assert trace.read_text().count(f'"{inventory}"') == 1
 
 
 def test_br_netfilter_that_is_off_is_told(namespace, capsys):

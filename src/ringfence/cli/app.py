@@ -137,15 +137,31 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Abort:
         message, status = "not confirmed: nothing was changed", FAILED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of it at its end
+        _end_output()
         return FAILED
     except OSError as error:  # a file that a verb was given, say
+        if _is_full():
+            _end_output()
         message, status = f"{error.filename or 'the system refuses'}: {error.strerror or error}", FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     if message:
         complain(message)
     return status
+
+
+def _is_full() -> bool:
+    """Whether stdout takes no more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _end_output() -> None:
+    """Gives up what is left for a stdout that takes no more: else Python complains of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _call(arguments: Sequence[str]) -> int:

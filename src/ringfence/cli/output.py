@@ -69,7 +69,12 @@ def show_secret(fields: Row, variables: Mapping[str, str], output: KeyFormat) ->
 
 def show(text: str) -> None:
     """A result, on stdout."""
-    typer.echo(_plain_lines(text))
+    try:
+        typer.echo(_plain_lines(text))
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk, say
+        raise OSError(error.errno, error.strerror, "writing the result") from error
 
 
 def complain(text: str) -> None:

@@ -74,6 +74,25 @@ def test_a_reader_that_goes_away_is_no_traceback():
     assert ended.stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("key create > /dev/full", 1, "ringfence: writing the result: No space left on device\n"),
+        ("--help > /dev/full", 1, "ringfence: the system refuses: No space left on device\n"),
+        ("key list >&-", 0, ""),
+        ("key list -o json >&-", 0, ""),
+        ("key list 2>&-", 0, ""),
+        ("grup 2>&-", 2, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_traceback(tmp_path, line, status, said):
+    run(["key", "create", "--data", str(tmp_path)])
+    environment = os.environ | {"RINGFENCE_DATA": str(tmp_path)}
+    command = ["bash", "-c", f"{sys.executable} -m ringfence {line}"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (ended.returncode, ended.stderr) == (status, said)
+
+
 def test_a_name_in_a_metric_is_escaped_as_prometheus_reads_it():
     row = {"host": "h1", "group": 'a"b\\c\nd', "judged": 7}
     *_, line = _families((("judged_total", "counter", "Packets.", "judged"),), [row], ("host", "group"))

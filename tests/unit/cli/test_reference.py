@@ -8,7 +8,10 @@ import typer
 
 from ringfence.cli.app import app
 
-PAGE = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "reference" / "cli.md"
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+_SAID = re.compile(r"(?<![\w/-])ringfence ([a-z][^`\n|)#;&>]*)")
 SHARED = {"--help", "--data", "--output", "--install-completion", "--show-completion"}  # told once, above the verbs
 
 
@@ -53,3 +56,18 @@ def test_a_section_tells_of_no_option_that_there_is_not(verb):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_a_help_text(verb):
     assert (VERBS[verb].help or "").strip().endswith((".", "]", '"'))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_tells_of_a_verb_or_an_option_that_there_is_not(page):
+    """Of sentences only those that begin with a verb: ``ringfence`` is the name of the whole, too."""
+    for said in _SAID.findall(page.read_text(encoding="utf-8")):
+        words = said.split()
+        verb = "ringfence"
+        while words and any(f"{known} ".startswith(f"{verb} {words[0]} ") for known in VERBS):
+            verb = f"{verb} {words.pop(0)}"
+        if verb in VERBS:
+            options = {found[0] for word in words if (found := re.match(r"--[a-z][a-z0-9-]+", word))}
+            assert options <= _options(VERBS[verb]) | SHARED, f"ringfence {said}"
+        elif verb != "ringfence" and words:
+            assert not re.fullmatch(r"[a-z-]+", words[0]), f"ringfence {said}"

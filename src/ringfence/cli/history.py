@@ -109,7 +109,10 @@ def _check_file(file: Path) -> dict[str, Any]:
     from ringfence.store.history import check_lines
 
     with file.open(encoding="utf-8", errors="replace") as lines:
-        return asdict(check_lines(_parsed(lines, file)))
+        found = asdict(check_lines(_parsed(lines, file)))
+    if not any(found.values()):  # an export that failed, say
+        raise CallerError(f"{file}: it is empty, which proves nothing: export it again by ringfence history -o json")
+    return found
 
 
 def _parsed(lines: Iterable[str], file: Path) -> Iterator[dict[str, Any]]:

@@ -384,6 +384,12 @@ def test_a_file_that_is_none_of_ours_is_a_sentence_and_no_traceback(ringfence, t
     assert ringfence("history", "verify", str(tmp_path / "none")) == (1, "", said)
     (tmp_path / "octets").write_bytes(bytes(range(256)))
     assert "line 1: expected a line as ringfence history" in ringfence("history", "verify", str(tmp_path / "octets"))[2]
+    (tmp_path / "empty").touch()
+    said = f"ringfence: {tmp_path / 'empty'}: it is empty, which proves nothing: "
+    assert ringfence("history", "verify", str(tmp_path / "empty"))[::2] == (
+        1,
+        f"{said}export it again by ringfence history -o json\n",
+    )
     said = f"ringfence: writing {tmp_path}: it is a folder, or its folder cannot be written\n"
     assert ringfence("demo", "--env", str(tmp_path)) == (1, "", said)
 

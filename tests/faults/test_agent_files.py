@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from counts import FULL
 from fake_server import FakeServer
 from faults.agent_files_child import LINE, MOST_BYTES, RULE, counted, save
 from ringfence.agent.cache import Cache
@@ -22,8 +21,7 @@ CHILD = Path(__file__).with_name("agent_files_child.py")
 KEPT = {"view.json", "inventory.good.toml", "memory.json", "counters.json", FILE, f"{FILE}.1"}
 
 
-@pytest.mark.full
-@pytest.mark.skipif(not FULL, reason="only with the stated counts")
+@pytest.mark.long
 @pytest.mark.parametrize("call", ["write", "fchmod", "fsync", "rename"])
 def test_a_kill_at_any_system_call_leaves_every_file_whole_and_counts_nothing_twice(tmp_path, call):
     """Calls of that name, one run each, until a run comes to its end."""

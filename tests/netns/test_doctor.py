@@ -8,7 +8,6 @@ from contextlib import closing
 
 import pytest
 
-from counts import FULL
 from flows import add_flow
 from ringfence.agent.credential import HostCredential, render_credential
 from ringfence.agent.doors.files import SystemFiles
@@ -54,8 +53,7 @@ def test_another_firewall_that_drops_is_found(namespace, capsys):
     assert "table ip filter, chain FORWARD" in found["other firewall"]["text"]
 
 
-@pytest.mark.full
-@pytest.mark.skipif(not FULL, reason="only with the stated counts")
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace")
 def test_the_inventory_is_read_once_whatever_is_asked_of_it(namespace, tmp_path):
     inventory, data, trace = (tmp_path / name for name in ("inventory.toml", "agent", "trace"))

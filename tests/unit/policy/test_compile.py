@@ -107,6 +107,15 @@ def test_the_hosts_own_discovery_reaches_a_port_although_it_names_it_as_where_it
     assert passes(program(A), replace(own, came_by=OUTSIDE)) == (False, ["link"])
 
 
+def test_discovery_that_is_forwarded_is_refused_to_its_sender_and_of_an_observed_one_counted():
+    advertisement = Packet(address("2001:db8::1"), address("2001:db8:9::1"), ICMPV6, icmp_type=136)
+    sent = open_crossing(advertisement, came_by="veth-a", goes_by=OUTSIDE, mac=mac_of("a"))
+    refused = simulate(program(A), sent, 1)
+    assert (refused.passed, refused.counters) == (False, ["link"])
+    observed = simulate(program(replace(A, observe=True)), sent, 1)
+    assert (observed.passed, observed.counters) == (True, ["link", "would_link"])
+
+
 @pytest.mark.parametrize("way", ["veth-a", ""])
 @pytest.mark.parametrize(
     ("source", "destination", "ports"),

@@ -445,11 +445,12 @@ def _onward_link(ends: Ends) -> Iterator[Line]:
     for types in LINK_MATCHES:
         for own in _NEVER_FORWARDED:
             yield pass_line(*types, *own)
+        yield Line((*types, Count(names.LINK_COUNTER)))
         for _, field, observed in ends.observed:
             if field in ends.leaving and field is not Field.SOURCE4:
                 counted = Count(names.would_counter(Refusal.LINK.value))
                 yield Line((*types, Member((field,), observed), counted, Accept()))
-        yield Line((*types, Count(names.LINK_COUNTER), Drop()))
+        yield Line((*types, Drop()))
 
 
 def _host_link() -> Iterator[Line]:

@@ -9,6 +9,7 @@ from typing import assert_never
 
 from ringfence.policy.packet import TCP, UDP, Packet, Tracking, tracking_of
 from ringfence.policy.program.model import (
+    ETHERNET,
     ORIGINAL,
     REPLY,
     Accept,
@@ -42,7 +43,6 @@ from ringfence.policy.program.model import (
 from ringfence.policy.program.names import TableFamily, place_of
 
 _CONNTRACK_PRIORITY = -200
-_ETHERNET = 1  # ARPHRD_ETHER
 _ACTIONS = (Count, Seldom, Log, Stamp, Dispatch, Jump, Goto, Accept, Drop)
 _STATES = {
     Tracking.FLOW: State.NEW,
@@ -259,7 +259,7 @@ class _Run:
             case Field.OUT_INDEX:
                 return int(not before_routing)
             case Field.IN_TYPE:
-                return _ETHERNET
+                return ETHERNET
             case Field.FAMILY:
                 return family
             case Field.PROTOCOL:

@@ -30,7 +30,7 @@ from ringfence.store import FolderHeld, has_store
 # How long a server that just starts may hold the folder before its socket answers.
 _START_S: Final = 5.0
 _PAUSE_S: Final = 0.05
-_WAIT_PAUSE_S: Final = 0.5
+_FOLLOW_PAUSE_S: Final = 0.5
 _TIMEOUT_S: Final = 40.0  # an operation may take 30 s to settle
 _BASE: Final = "http://ringfence/admin/v1"
 _FIRST: Final = "POST"  # what makes something may begin a store; what reads or ends something asks about one
@@ -82,10 +82,14 @@ def require_server(folder: Path) -> None:
         raise OperatorError(f"asking the server of {folder}", "none runs: start ringfence server, or check --data")
 
 
-def wait_for_server(folder: Path) -> None:
-    """Returns when one runs with the folder: to look into the store meanwhile would keep one from starting."""
+def wait_to_follow(folder: Path) -> None:
+    """Returns when it is time to ask the server again what came; not before one runs with the folder.
+
+    To look into the store meanwhile would keep one from starting.
+    """
+    time.sleep(_FOLLOW_PAUSE_S)
     while not _answers(folder / CONTROL_SOCKET):
-        time.sleep(_WAIT_PAUSE_S)
+        time.sleep(_FOLLOW_PAUSE_S)
 
 
 async def _ask(folder: Path, wanted: Ask) -> Document:

@@ -13,7 +13,6 @@ _COLUMNS: Final = (
     *("time", "host", "interface", "instance", "verdict", "direction", "reason", "rule"),
     *("protocol", "source", "destination", "peer", "packets"),
 )
-_FOLLOW_PAUSE_S: Final = 0.5
 
 
 def limit_query(limit: int | None) -> dict[str, str]:
@@ -24,9 +23,8 @@ def limit_query(limit: int | None) -> dict[str, str]:
 def show_flows(data: Path, what: str, query: dict[str, str], *, follow: bool, output: Format) -> None:
     """``what`` is drops, or flows with what was allowed besides; with ``follow`` a line each, without end."""
     import json
-    import time
 
-    from ringfence.cli.admin_client import Ask, ask, wait_for_server
+    from ringfence.cli.admin_client import Ask, ask, wait_to_follow
 
     answer = ask(data, Ask("GET", f"/{what}", query=query, of_hosts=True))
     if not follow:
@@ -36,8 +34,7 @@ def show_flows(data: Path, what: str, query: dict[str, str], *, follow: bool, ou
     while True:
         for row in answer[what]:
             show(json.dumps(row) if output is Format.JSON else _line(row))
-        time.sleep(_FOLLOW_PAUSE_S)
-        wait_for_server(data)
+        wait_to_follow(data)
         answer = ask(data, Ask("GET", f"/{what}", query=later | {"after": str(answer["last"])}))
 
 

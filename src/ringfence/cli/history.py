@@ -12,7 +12,6 @@ from ringfence.policy.errors import CallerError
 
 app = typer.Typer(invoke_without_command=True)
 _COLUMNS = ("number", "time", "organisation", "who", "address", "action", "subject", "revision", "result")
-_FOLLOW_PAUSE_S = 0.5
 
 
 @app.callback()
@@ -72,9 +71,7 @@ def verify(
 
 
 def _pages(data: Path, query: dict[str, str], *, follow: bool) -> Iterator[list[dict[str, Any]]]:
-    import time
-
-    from ringfence.cli.admin_client import Ask, ask, wait_for_server
+    from ringfence.cli.admin_client import Ask, ask, wait_to_follow
 
     last = 0
     while True:
@@ -83,8 +80,7 @@ def _pages(data: Path, query: dict[str, str], *, follow: bool) -> Iterator[list[
             last = page[-1]["number"]
             yield page
         elif follow:
-            time.sleep(_FOLLOW_PAUSE_S)
-            wait_for_server(data)
+            wait_to_follow(data)
         else:
             return
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from ringfence.policy.program.model import ORIGINAL, REPLY, Equal, Field, Header
+from ringfence.policy.program.model import ETHERNET, ORIGINAL, REPLY, Equal, Field, Header
 from ringfence.policy.program.names import TableFamily
 from ringfence.policy.values import PROTOCOL_NUMBER, Protocol
 
@@ -141,7 +141,7 @@ TCP_FLAGS: Final = Load(Source.TRANSPORT, 13, 1, "tcp flags")
 TCP_FLAG_MASK: Final = 0x17  # fin, syn, rst, ack
 TCP_SYN: Final = 0x02
 MARK: Final = Load(Source.META, 3, 4, "meta mark", order=HOST_ORDER)
-IS_ETHERNET: Final = Equal(Field.IN_TYPE, 1)
+IS_ETHERNET: Final = Equal(Field.IN_TYPE, ETHERNET)
 IS_TCP: Final = Equal(Field.PROTOCOL, PROTOCOL_NUMBER[Protocol.TCP])
 
 

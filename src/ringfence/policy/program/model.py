@@ -69,6 +69,7 @@ class Field(Enum):
 
 ORIGINAL = 0
 REPLY = 1
+ETHERNET = 1  # ARPHRD_ETHER, as IN_TYPE tells it
 
 
 class State(Enum):

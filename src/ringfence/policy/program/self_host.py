@@ -39,6 +39,7 @@ from ringfence.policy.program.base_chains import (
 )
 from ringfence.policy.program.late import late_chains, late_sets
 from ringfence.policy.program.model import (
+    ETHERNET,
     FILTER_PRIORITY,
     ORIGINAL,
     RAW_PRIORITY,
@@ -80,7 +81,6 @@ _LIFELINE_OUT: Final = "lifeline_out"
 _DISCOVERY: Final = (*ND, Between(Field.ICMPV6_TYPE, 133, 137))
 _LISTENING: Final = ((*ND, Between(Field.ICMPV6_TYPE, 130, 132)), (*ND, Equal(Field.ICMPV6_TYPE, 143)))
 _NOBODY: Final = IPv6Network("::/128")
-_ETHERNET: Final = 1  # ARPHRD_ETHER
 _LAST_MAC: Final = 0xFFFF_FFFF_FFFF
 _HOST_MADE: Final = Equal(Field.IN_INDEX, 0)
 _ESTABLISHED: Final = InState(frozenset({State.ESTABLISHED}))
@@ -162,7 +162,7 @@ def _own_source() -> Iterator[Line]:
     alone = Equal(Field.NEXT_HEADER6, PROTOCOL_NUMBER[Protocol.ICMPV6])
     yield pass_line(alone, *ND, Equal(Field.ICMPV6_TYPE, ADVERTISEMENT), Equal(Field.HOP_LIMIT6, 255))
     yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER, Between(Field.ETHER_SOURCE, 0, _LAST_MAC))
-    yield pass_line(Equal(Field.IN_TYPE, _ETHERNET))
+    yield pass_line(Equal(Field.IN_TYPE, ETHERNET))
     yield refuse(Refusal.MARTIAN, names.MARTIAN_COUNTER)
 
 
